@@ -1,0 +1,192 @@
+"""Card: what a model card says, each fact with the line it stands on.
+
+Plain frozen data without behaviour beyond looking things up and showing themselves. `reading.py` makes it, `audit.py`
+judges it, `recipe.py` understands it. Nothing here is inferred: a fact that the card does not state is None or
+empty, never a default.
+
+Lines are 1-based lines of README.md as an editor counts them after CR LF, CR and repeated CR before LF have each been
+taken as one line end. A fact that comes from a file beside the card has that file's name in `source` and its line, or
+None where the file has no useful lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+"""Version of what `Card.to_dict` gives; raised when a field changes its meaning or goes away."""
+
+Kind = Literal["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector", "unknown"]
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Stated(Generic[T]):
+    """One fact and where it stands."""
+
+    value: T
+    line: int | None = None  # 1-based line; None where the source has no useful lines
+    source: str = "README.md"  # the file: README.md, or one beside it (adapter_config.json, ...)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One line of the architecture block, e.g. `(1): Pooling({...})`."""
+
+    index: int  # position in the pipeline, from 0
+    type: str  # class name without its package: "Transformer", "Pooling", "StaticEmbedding"
+    parameters: Mapping[str, Any]  # as printed, typed by `ast.literal_eval` where possible, else text
+    architecture: str | None = None  # class of the wrapped model, "BertModel"; None where none is printed
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One node of a loss tree; a wrapping loss such as MatryoshkaLoss holds the wrapped one in `inner`."""
+
+    name: str  # as printed, with its package where the card prints one: "__main__.RLFeedbackLoss"
+    parameters: Mapping[str, Any]  # without the inner loss; empty where the card prints none
+    inner: Loss | None = None
+    line: int | None = None
+
+    def chain(self) -> Iterator[Loss]:
+        """This loss, then the one it wraps, and so on."""
+        node: Loss | None = self
+        while node is not None:
+            yield node
+            node = node.inner
+
+
+@dataclass(frozen=True)
+class ColumnStatistics:
+    """What the card says of one column, over its first rows (usually 1,000)."""
+
+    column: str
+    type: str | None  # "string", "float", "int", "list", "dict", ...
+    details: Mapping[str, Any]  # {"min": 9, "mean": 16.76, "max": 29} or {value: share} for labels
+    unit: str | None = None  # "tokens", "characters", "elements"; None for plain numbers
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One training or evaluation dataset of the card."""
+
+    role: Literal["train", "evaluation"]
+    name: str | None  # as in its heading; None for "Unnamed Dataset"
+    id: str | None = None  # Hub id where the card links one
+    revision: str | None = None
+    size: int | None = None  # rows; None where the card does not say (streaming)
+    columns: tuple[str, ...] = ()
+    statistics: tuple[ColumnStatistics, ...] = ()
+    samples: tuple[Mapping[str, Any], ...] = ()  # one mapping column -> text or number per printed row
+    loss: Loss | None = None
+    lines: tuple[int, int] | None = None  # first and last line of the dataset's part
+    facts: Mapping[str, int] = field(default_factory=dict)  # line of "size", "columns", "statistics", "loss", ...
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One row of the training log. None where the card prints `-` or has no such column."""
+
+    epoch: float | None
+    step: int | None  # -1 is an evaluation outside training
+    training_loss: float | None
+    validation_loss: float | None
+    metrics: Mapping[str, float | None]  # every other column by its heading
+    saved: bool = False  # printed in bold: the checkpoint that was kept
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One column of one metrics table: an evaluator on one dataset.
+
+    A table that serves several datasets gives one Evaluation for each, with the same `lines`.
+    """
+
+    evaluator: str | None  # class name as printed, "InformationRetrievalEvaluator"
+    name: str  # its heading, "Information Retrieval"
+    datasets: tuple[str, ...]  # names of what it was measured on; empty where the card names none
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, float]  # as printed in the table: "cosine_ndcg@10" -> 0.7357; NaN stays NaN
+    main_metric: str | None = None  # the one in bold
+    lines: tuple[int, int] | None = None
+    metric_lines: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class IndexedResult:
+    """One entry of `model-index` in the front matter: the same numbers, not rounded."""
+
+    task: str | None
+    dataset: str | None
+    metric: str  # its type: "cosine_ndcg@10"
+    value: float
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """What happened to the card's text before it was read."""
+
+    repaired: int = 0  # characters that a wrong decoding had damaged and that were restored
+    lost: int = 0  # characters that are gone for ever
+    repaired_lines: tuple[int, ...] = ()
+    lost_lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Lines that were not understood."""
+
+    section: str  # heading path, "Training Details > Training Logs"
+    lines: tuple[int, int]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one model card says. See the module's text for lines and missing values."""
+
+    name: str  # short name of the card: folder or file name without ending
+    kind: Kind
+    title: str | None = None
+    library_version: str | None = None  # of sentence-transformers (or pylate), as on the card
+    base_model: Stated[str] | None = None
+    base_revision: Stated[str] | None = None
+    languages: tuple[str, ...] = ()
+    license: str | None = None
+    tags: tuple[str, ...] = ()
+    modules: tuple[Module, ...] = ()
+    similarity: Stated[str] | None = None  # as printed: "Cosine Similarity", "Energy Distance"
+    max_seq_length: Stated[int] | None = None  # tokens
+    output_dimension: Stated[int] | None = None
+    datasets: tuple[Dataset, ...] = ()
+    non_default: Mapping[str, Stated[Any]] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Stated[Any]] = field(default_factory=dict)  # "All Hyperparameters", typed
+    training_log: tuple[LogRow, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    model_index: tuple[IndexedResult, ...] = ()
+    training_time: Mapping[str, Stated[Any]] = field(default_factory=dict)  # hours, hardware, emissions, ...
+    versions: Mapping[str, Stated[str]] = field(default_factory=dict)  # "Sentence Transformers" -> "3.3.1"
+    citations: tuple[str, ...] = ()  # headings under Citation: names of losses
+    front_matter: Mapping[str, Any] = field(default_factory=dict)  # the YAML header as it is
+    beside: Mapping[str, Any] = field(default_factory=dict)  # file name -> its parsed content
+    unread: tuple[Unread, ...] = ()
+    text: Text = Text()
+    lines: tuple[str, ...] = ()  # the file's lines after repair, lines[0] is line 1
+    sha256: str = ""  # of the file's bytes
+
+    def training_datasets(self) -> tuple[Dataset, ...]:
+        return tuple(part for part in self.datasets if part.role == "train")
+
+    def evaluation_datasets(self) -> tuple[Dataset, ...]:
+        return tuple(part for part in self.datasets if part.role == "evaluation")
+
+    def argument(self, name: str) -> Stated[Any] | None:
+        """The training argument `name`: non-default first, then from all of them; None where the card has none."""
+        return self.non_default.get(name) or self.hyperparameters.get(name)

@@ -1,0 +1,329 @@
+"""The run folder: create, append, finish, open, list.
+
+    runs/<card>-<date>-<short hash>/
+      run.json                              status, base, data, device, versions, times, stand-ins; see `Run.record`
+      recipe.yaml                           the Recipe with its provenance
+      card.json                             the Card it came from (absent for a run made from a bare recipe)
+      log.jsonl                             one JSON object a line, appended and flushed while training
+      checkpoints/                          what the trainer saves; `model/` is the model that was kept
+      evaluations/<name>/queries.parquet    query_id, query, relevant (list of document ids), one row per query
+      evaluations/<name>/documents.parquet  document_id, document: every document retrieved or relevant
+      evaluations/<name>/<moment>.parquet   one row per query: query_id, rank, ranks, and one column per metric
+      evaluations/<name>/<moment>-hits.parquet  query_id, position, document_id, score, relevant
+      evaluations/<name>/<moment>.json      means of the metrics, and how they were measured
+      comparison.json                       what `compare` found, once it has run
+
+A moment is `before`, `step-N` or `after`. The log is appended line by line; everything else is written to a temporary
+name and renamed, so a kill at any instant leaves a folder that opens. After a resume the log may hold a step twice:
+readers take the later line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "broken")
+"""What `Run.status` can say. `interrupted`: it says running, but its process is gone. `broken`: it cannot be read."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+    >>> with replacing(target) as temporary:
+    ...     _ = temporary.write_text("whole or not at all")
+    >>> target.read_text()
+    'whole or not at all'
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; "
+            "free some space or choose another folder with --runs."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write `table` as Parquet, whole or not at all."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def alive(pid: int, host: str) -> bool:
+    """Whether process `pid` still runs; a process of another host is taken to be alive."""
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, opened for reading. Every property reads the file as it is now; nothing is kept."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json holds.
+
+        schema_version, status, card, variant, recipe_sha256, created, finished (ISO times, UTC), seconds, process
+        {pid, host}, base {asked, model, sha256, stand_in, note}, data {source, sha256, stand_in, note, rows: {train,
+        validation, test}}, checks [{severity, message}], device, precision, versions {package: version}, command
+        (list of words), progress {step, steps, epoch}, peak_memory (bytes), rows_per_second, best {step, metric,
+        value}, error (a sentence, where it failed).
+        """
+        return self._json("run.json")
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`."""
+        try:
+            record = self.record
+        except RunError:
+            return "broken"
+        status = str(record.get("status"))
+        process = record.get("process") or {}
+        if status == "running" and not alive(int(process.get("pid", -1)), str(process.get("host", ""))):
+            return "interrupted"
+        return status if status in STATUSES else "broken"
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """A sentence for each stand-in that was used; empty for a run on the card's own base and data."""
+        record = self.record
+        parts = (record.get("base") or {}, record.get("data") or {})
+        return tuple(str(part.get("note", "")) for part in parts if part.get("stand_in"))
+
+    def recipe(self) -> Any:
+        """The Recipe that was run."""
+        from workbench.recipe import load_recipe
+
+        return load_recipe(self.path / "recipe.yaml")
+
+    def card(self) -> Any | None:
+        """The Card that the recipe came from, or None."""
+        from workbench.reading import card_from_dict
+
+        return card_from_dict(self._json("card.json")) if (self.path / "card.json").exists() else None
+
+    def comparison(self) -> dict[str, Any] | None:
+        """What `compare` stored, or None where it has not run."""
+        return self._json("comparison.json") if (self.path / "comparison.json").exists() else None
+
+    def log(self) -> list[dict[str, Any]]:
+        """Log rows in order of step, the later line winning where a step was logged twice.
+
+        Keys: step, epoch, time (seconds since the start), and of loss, learning_rate, grad_norm, rows_per_second,
+        eval_loss, and metrics named `<evaluation>_<metric>`, those that were logged. A half-written last line is left
+        out.
+        """
+        path = self.path / "log.jsonl"
+        rows: dict[int, dict[str, Any]] = {}
+        if not path.exists():
+            return []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line of a run that was killed while writing it
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows[row["step"]] = {**rows.get(row["step"], {}), **row}
+        return [rows[step] for step in sorted(rows)]
+
+    def evaluations(self) -> dict[str, tuple[str, ...]]:
+        """Evaluation name -> its moments in order: before, step-N by N, after."""
+        found: dict[str, tuple[str, ...]] = {}
+        root = self.path / "evaluations"
+        for folder in sorted(root.iterdir()) if root.is_dir() else []:
+            moments = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")]
+            if moments:
+                found[folder.name] = tuple(sorted(moments, key=moment_order))
+        return found
+
+    def metrics(self, evaluation: str, moment: str) -> dict[str, float]:
+        """Means over queries, named as the library names them: "cosine_ndcg@10" -> 0.7357."""
+        return dict(self._json(f"evaluations/{evaluation}/{moment}.json")["metrics"])
+
+    def per_query(self, evaluation: str, moment: str) -> pd.DataFrame:
+        """One row per query: query_id, query, relevant, rank (of the first relevant document, 1-based, null beyond
+        the depth kept), ranks (of all of them), and one column per metric ("ndcg@10")."""
+        queries = self._table(f"evaluations/{evaluation}/queries.parquet")
+        return queries.merge(self._table(f"evaluations/{evaluation}/{moment}.parquet"), on="query_id")
+
+    def hits(self, evaluation: str, moment: str) -> pd.DataFrame:
+        """The stored rankings: query_id, position (1-based), document_id, document, score, relevant."""
+        documents = self._table(f"evaluations/{evaluation}/documents.parquet")
+        hits = self._table(f"evaluations/{evaluation}/{moment}-hits.parquet")
+        return hits.merge(documents, on="document_id", how="left")
+
+    def _file(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(
+                f"expected {name!r} in the run folder {str(self.path)!r}, found none; "
+                "is it a run, and did it get so far?"
+            )
+        return path
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self._file(name)
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(
+                f"expected JSON in {str(path)!r}, found something else ({error}); the run cannot be read."
+            ) from error
+        if not isinstance(value, dict):
+            raise RunError(
+                f"expected a JSON object in {str(path)!r}, found {type(value).__name__}; the run cannot be read."
+            )
+        return value
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+        from pyarrow import ArrowException
+
+        path = self._file(name)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ArrowException) as error:
+            raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
+
+
+def moment_order(moment: str) -> tuple[int, int]:
+    """Sort key: before, then step-N by N, then after.
+
+    >>> sorted(["after", "step-20", "before", "step-3"], key=moment_order)
+    ['before', 'step-3', 'step-20', 'after']
+    """
+    if moment.startswith("step-") and moment[5:].isdigit():
+        return (1, int(moment[5:]))
+    return ({"before": 0, "after": 2}.get(moment, 3), 0)
+
+
+class RunWriter:
+    """The one writer of a run folder.
+
+    `update` merges keys into run.json; `log` appends one row and flushes it to the disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run = Run(path)
+
+    def update(self, **fields: Any) -> None:
+        write_json(self.path / "run.json", {**self.run.record, **fields})
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=True)
+        try:
+            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"cannot append to the log in {str(self.path)!r}: {error.strerror or error}; "
+                "free some space and resume."
+            ) from error
+
+
+def create(
+    root: Path, *, card_name: str, recipe_sha256: str, record: Mapping[str, Any], write: Callable[[Path], None]
+) -> RunWriter:
+    """Make a new run folder under `root` and put run.json in it last, so that a half-made folder is never listed.
+
+    `write(folder)` puts the other first files (recipe.yaml, card.json) there.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    stem = f"{card_name}-{stamp}-{recipe_sha256[:6]}"
+    path = root / stem
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for again in range(1000):
+            path = root / (stem if again == 0 else f"{stem}-{again}")
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                continue
+        write(path)
+        process = {"pid": os.getpid(), "host": socket.gethostname()}
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_json(
+            path / "run.json",
+            {"schema_version": SCHEMA_VERSION, "status": "running", "created": created, "process": process, **record},
+        )
+    except OSError as error:
+        raise RunError(
+            f"cannot make a run folder in {str(root)!r}: {error.strerror or error}; choose another with --runs."
+        ) from error
+    return RunWriter(path)
+
+
+def open_run(path: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs") -> Run:
+    """Open a run by its folder, or by its name inside the folder `runs`.
+
+    Raises RunError where there is no run.json.
+    """
+    for candidate in (Path(path), Path(runs) / Path(path).name):
+        if (candidate / "run.json").is_file():
+            return Run(candidate)
+    raise RunError(
+        f"expected a run folder (one that holds run.json), found none at {str(path)!r}; "
+        "`workbench runs` lists those there are."
+    )
+
+
+def list_runs(root: str | os.PathLike[str] = "runs") -> list[Run]:
+    """All runs under `root`, newest first; folders without run.json are not runs, unreadable ones are `broken`."""
+    folder = Path(root)
+    found = [Run(path.parent) for path in folder.glob("*/run.json")] if folder.is_dir() else []
+    return sorted(found, key=lambda run: (_created(run), run.name), reverse=True)
+
+
+def _created(run: Run) -> str:
+    try:
+        return str(run.record.get("created", ""))
+    except RunError:
+        return ""
