@@ -1,0 +1,745 @@
+"""Records -> Plotly figures, for notebook, dashboard and report alike.
+
+Pure functions: no files, and no computing beyond smoothing and thinning for display. One template and one palette
+(Okabe-Ito, in a light and a dark variant) carry one visual language, never by colour alone:
+
+    the card     ink, dashed              better      bluish green
+    before       grey, open mark          worse       vermilion
+    after        blue, filled mark        query       diamond
+    corrected    green, dash and dot      document    dot, relevant with a ring
+
+Every text that comes from a card or from data goes through `plain` or `wrapped` first: Plotly reads some HTML tags,
+entities and `$...$` in labels, and a card must not be able to use them. All traces are SVG scatter traces: WebGL ones
+compile code at run time, which a strict Content-Security-Policy forbids, and `thin` keeps SVG fast.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from plotly.graph_objects.layout import Template
+
+    from workbench.card import Card
+
+Role = Literal["card", "before", "after", "corrected", "other"]
+
+FONT_FAMILY = (
+    'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, '
+    '"Noto Sans KR", "Noto Sans CJK KR", "Apple SD Gothic Neo", "Malgun Gothic", '
+    '"Noto Sans Sinhala", "Iskoola Pota", "Nirmala UI", sans-serif'
+)
+FONT_SIZE = 14  # px, labels and legends
+TICK_SIZE = 13  # px
+HEIGHT = 400  # px, a figure over steps, queries or ranks
+ROW_HEIGHT = 34  # px, one row of a dot plot
+POINTS = 2000  # points of one line after thinning
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one variant, as #rrggbb; `series` is for runs that have no role of their own."""
+
+    ink: str  # text, and the card's own numbers
+    muted: str  # axis labels
+    grid: str  # hairlines
+    surface: str  # background of hover labels
+    before: str
+    after: str
+    corrected: str
+    better: str
+    worse: str
+    series: tuple[str, ...]
+
+    def role(self, role: Role, index: int = 0) -> str:
+        """The colour of a role; `index` picks one of `series` for the role `other`."""
+        if role == "other":
+            return self.series[index % len(self.series)]
+        return {"card": self.ink, "before": self.before, "after": self.after, "corrected": self.corrected}[role]
+
+
+LIGHT = Palette(
+    ink="#1c2024",
+    muted="#5b636b",
+    grid="#e3e6e9",
+    surface="#ffffff",
+    before="#7d848b",
+    after="#0072b2",
+    corrected="#009e73",
+    better="#009e73",
+    worse="#d55e00",
+    series=("#e69f00", "#cc79a7", "#56b4e9", "#a08a00", "#8c510a"),
+)
+DARK = Palette(
+    ink="#e9ecef",
+    muted="#a4acb4",
+    grid="#30363c",
+    surface="#1b1f23",
+    before="#9ba3ab",
+    after="#5ab8ec",
+    corrected="#2fbf94",
+    better="#2fbf94",
+    worse="#f28444",
+    series=("#f0b030", "#dd96bb", "#8fd0f5", "#f0e442", "#d9a066"),
+)
+
+
+def palette(*, dark: bool = False) -> Palette:
+    """The palette of the light or the dark variant."""
+    return DARK if dark else LIGHT
+
+
+def to_dark() -> dict[str, str]:
+    """Light colour -> dark colour, for a page that switches a finished figure with the reader's colour scheme."""
+    pairs: dict[str, str] = {}
+    for name in Palette.__dataclass_fields__:
+        light, dark = getattr(LIGHT, name), getattr(DARK, name)
+        pairs.update(zip(light, dark, strict=True) if name == "series" else [(light, dark)])
+    return pairs
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+_UNSAFE = {
+    ord(character): entity
+    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"}.items()
+}
+_DROPPED = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
+)
+_DROPPED.update({ord(character): " " for character in "\t\n\r\x0b\x0c\x85\u2028\u2029"})
+
+
+def shorten(text: object, limit: int = 300) -> str:
+    """`text` on one line, without control and text-direction characters, at most `limit` characters long.
+
+    Joiners (U+200C, U+200D) stay: Sinhala needs them.
+
+    >>> shorten("one\\ntwo  three", limit=10)
+    'one two t…'
+    """
+    line = " ".join(str(text)[: 4 * limit].translate(_DROPPED).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def plain(text: object, limit: int = 300) -> str:
+    """`text` for a Plotly label, where nothing in it takes effect: no tag, entity, formula, `%{...}` or direction.
+
+    >>> plain("<b>5 & 6</b> $x$")
+    '&lt;b&gt;5 &amp; 6&lt;/b&gt; &#36;x&#36;'
+    """
+    return shorten(text, limit).translate(_UNSAFE)
+
+
+def wrapped(text: object, width: int = 56, limit: int = 300) -> str:
+    """Like `plain`, broken into lines of about `width` characters for a hover label."""
+    return "<br>".join(line.translate(_UNSAFE) for line in textwrap.wrap(shorten(text, limit), width) or [""])
+
+
+# --- template ---------------------------------------------------------------------------------------------------
+
+
+def template(*, dark: bool = False) -> Template:
+    """The one Plotly template: fonts, hairline grid, legend above the plot, transparent ground."""
+    from plotly import graph_objects as go
+
+    colours = palette(dark=dark)
+    axis = {
+        "automargin": True,
+        "gridcolor": colours.grid,
+        "linecolor": colours.grid,
+        "tickcolor": colours.grid,
+        "tickfont": {"size": TICK_SIZE, "color": colours.muted},
+        "title": {"font": {"size": FONT_SIZE, "color": colours.muted}, "standoff": 10},
+        "zeroline": False,
+    }
+    return go.layout.Template(
+        layout={
+            "colorway": [colours.after, *colours.series],
+            "font": {"family": FONT_FAMILY, "size": FONT_SIZE, "color": colours.ink},
+            "hoverlabel": {
+                "align": "left",
+                "bgcolor": colours.surface,
+                "bordercolor": colours.muted,
+                "font": {"family": FONT_FAMILY, "size": TICK_SIZE, "color": colours.ink},
+            },
+            "hovermode": "closest",
+            "legend": {
+                "font": {"size": FONT_SIZE, "color": colours.ink},
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+            },
+            "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": colours.muted, "activecolor": colours.ink},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    )
+
+
+def _figure(traces: Sequence[Any], *, x: str, y: str, dark: bool, height: int = HEIGHT, **layout: Any) -> Figure:
+    """A figure with named axes on the template. With nothing to draw it says so instead of showing bare axes."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure(traces)
+    figure.update_layout(template=template(dark=dark), height=height, showlegend=True)
+    figure.update_xaxes(title_text=x)
+    figure.update_yaxes(title_text=y)
+    figure.update_layout(**layout)
+    if not traces:
+        figure.add_annotation(text="Nothing to draw yet", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+    return figure
+
+
+def script_json(figure: Figure) -> str:
+    """The figure's data and layout as JSON that may stand inside a `<script>` element: no `<`, `>`, `&`, U+2028."""
+    from plotly.io import to_json
+
+    text: str = to_json(figure, validate=False, engine="json", remove_uids=True)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+# --- lines over training ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training log for drawing. Sequences are parallel; None where nothing was logged at that step."""
+
+    name: str
+    steps: Sequence[float]  # optimizer steps
+    values: Sequence[float | None]  # training loss, or another logged quantity
+    evaluated: Sequence[float | None] = ()  # validation loss; empty for none at all
+    epochs: Sequence[float | None] = ()
+    role: Role = "after"
+    kept: float | None = None  # step of the checkpoint that was kept
+
+    @classmethod
+    def of_log(
+        cls,
+        name: str,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        role: Role = "after",
+        key: str = "loss",
+        kept: float | None = None,
+    ) -> Curve:
+        """From the rows of `Run.log()`; `key` is the quantity: loss, learning_rate, grad_norm, rows_per_second."""
+        kept_rows = [row for row in rows if isinstance(row.get("step"), int)]
+        return cls(
+            name=name,
+            steps=[row["step"] for row in kept_rows],
+            values=[_number(row.get(key)) for row in kept_rows],
+            evaluated=[_number(row.get("eval_loss")) for row in kept_rows] if key == "loss" else (),
+            epochs=[_number(row.get("epoch")) for row in kept_rows],
+            role=role,
+            kept=kept,
+        )
+
+    @classmethod
+    def of_card(cls, card: Card) -> Curve:
+        """The log that the card prints; rows without a step, or measured outside training, are left out."""
+        rows = [row for row in card.training_log if row.step is not None and row.step >= 0]
+        saved = [row.step for row in rows if row.saved]
+        return cls(
+            name=f"Card: {card.name}",
+            steps=[row.step or 0 for row in rows],
+            values=[row.training_loss for row in rows],
+            evaluated=[row.validation_loss for row in rows],
+            epochs=[row.epoch for row in rows],
+            role="card",
+            kept=saved[0] if saved else None,
+        )
+
+    def points(self, values: Sequence[float | None], x: Literal["step", "epoch"]) -> tuple[list[float], list[float]]:
+        """The logged points of `values` over `x`; NaN and infinite values stay in."""
+        along = self.steps if x == "step" else self.epochs
+        pairs = [(a, b) for a, b in zip(along, values, strict=False) if a is not None and b is not None]
+        return [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def smooth(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average without the pull towards zero at its start; NaN and infinite values are passed over.
+
+    >>> smooth([4.0, 2.0], weight=0.5)  # (0.5 * 4 + 2) / 1.5
+    [4.0, 2.6666666666666665]
+    """
+    result: list[float] = []
+    total = mass = 0.0
+    for value in values:
+        if math.isfinite(value):
+            total, mass = weight * total + value, weight * mass + 1.0
+        result.append(total / mass if mass else math.nan)
+    return result
+
+
+def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
+    """At most `points` of the finite points, in order: first, last, and each stretch's lowest and highest.
+
+    Taking every n-th point would lose single spikes, which are what a loss curve is looked at for.
+
+    >>> thin([0, 1, 2, 3, 4, 5, 6, 7], [1, 1, 1, 9, 1, 1, 1, 1], points=6)
+    ([0.0, 1.0, 3.0, 4.0, 7.0], [1.0, 1.0, 9.0, 1.0, 1.0])
+    """
+    import numpy as np
+
+    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    xs, ys = xs[finite], ys[finite]
+    if len(xs) > max(points, 4):
+        buckets = np.array_split(np.arange(1, len(xs) - 1), max((points - 2) // 2, 1))
+        extremes = [part[i] for part in buckets if len(part) for i in (ys[part].argmin(), ys[part].argmax())]
+        index = np.unique(np.array([0, *extremes, len(xs) - 1]))
+        xs, ys = xs[index], ys[index]
+    return xs.tolist(), ys.tolist()
+
+
+X_TITLES = {"step": "Step (optimizer updates)", "epoch": "Epoch (passes over the training rows)"}
+SMOOTH_FROM = 40  # points; a shorter log is drawn as it is
+
+
+def loss_curves(
+    runs: Sequence[Curve],
+    *,
+    x: Literal["step", "epoch"] = "step",
+    log: bool = False,
+    smoothing: float | None = None,
+    points: int = POINTS,
+    quantity: str = "Loss (as the trainer logs it)",
+    dark: bool = False,
+    height: int = HEIGHT,
+) -> Figure:
+    """Training and validation loss of runs and of their card over steps or epochs.
+
+    The raw line stays visible under the smoothed one. `smoothing` is the weight of the past, 0 to below 1; None
+    takes 0.9 for a log of `SMOOTH_FROM` points or more and 0 below. A value that is not finite is marked with a cross.
+    """
+    traces: list[Any] = []
+    others = 0
+    for run in runs:
+        colour = palette(dark=dark).role(run.role, others)
+        others += run.role == "other"
+        traces += _curve_traces(run, x=x, colour=colour, smoothing=smoothing, points=points, log=log)
+        traces += _broken_traces(run, x=x, colour=palette(dark=dark).worse, log=log)
+    y_axis = {"type": "log"} if log else {"rangemode": "tozero"}
+    figure = _figure(
+        traces, x=X_TITLES[x], y=quantity + (", log scale" if log else ""), dark=dark, height=height, yaxis=y_axis
+    )
+    for run in runs:
+        _mark_kept(figure, run, x=x, dark=dark)
+    return figure
+
+
+def _curve_traces(
+    run: Curve, *, x: Literal["step", "epoch"], colour: str, smoothing: float | None, points: int, log: bool
+) -> list[Any]:
+    from plotly import graph_objects as go
+
+    name = plain(run.name, 60)
+    dash = {"card": "dash", "corrected": "dashdot"}.get(run.role, "solid")
+    hover = f"{name}<br>{x} %{{x:,}}<br>%{{y:.4f}}"
+    traces = []
+    raw_x, raw_y = run.points(run.values, x)
+    weight = smoothing if smoothing is not None else (0.9 if len(raw_y) >= SMOOTH_FROM else 0.0)
+    thin_x, thin_y = thin(raw_x, _drawable(raw_y, log), points)
+    if thin_x and weight > 0:
+        traces.append(
+            go.Scatter(
+                x=thin_x,
+                y=thin_y,
+                mode="lines",
+                name=f"{name}, every logged point",
+                legendgroup=name,
+                line={"color": colour, "width": 1, "dash": dash},
+                opacity=0.4,
+                showlegend=False,
+                hovertemplate=f"{hover}, as logged<extra></extra>",
+            )
+        )
+        thin_x, thin_y = thin(raw_x, _drawable(smooth(raw_y, weight), log), points)
+        hover += f", smoothed with weight {weight:g}"
+    if thin_x:
+        few = len(thin_x) < SMOOTH_FROM
+        traces.append(
+            go.Scatter(
+                x=thin_x,
+                y=thin_y,
+                mode="lines+markers" if few else "lines",
+                name=name,
+                legendgroup=name,
+                line={"color": colour, "width": 2.25, "dash": dash},
+                marker={"color": colour, "size": 5},
+                hovertemplate=f"{hover}<extra></extra>",
+            )
+        )
+    eval_x, eval_y = thin(*_finite_points(run, x, log), points)
+    if eval_x:
+        symbol = "square-open" if run.role in ("card", "before") else "square"
+        traces.append(
+            go.Scatter(
+                x=eval_x,
+                y=eval_y,
+                mode="markers",
+                name=f"{name}, validation",
+                legendgroup=name,
+                marker={"color": colour, "size": 9, "symbol": symbol, "line": {"color": colour, "width": 2}},
+                hovertemplate=f"{name}, validation<br>{x} %{{x:,}}<br>%{{y:.4f}}<extra></extra>",
+            )
+        )
+    return traces
+
+
+def _finite_points(run: Curve, x: Literal["step", "epoch"], log: bool) -> tuple[list[float], list[float]]:
+    along, values = run.points(run.evaluated, x)
+    return along, _drawable(values, log)
+
+
+def _drawable(values: Sequence[float], log: bool) -> list[float]:
+    """Values that a log axis cannot show become NaN there, which `thin` leaves out."""
+    return [math.nan if log and value <= 0 else value for value in values]
+
+
+def _broken_traces(run: Curve, *, x: Literal["step", "epoch"], colour: str, log: bool) -> list[Any]:
+    """Crosses on the lowest drawn value where a loss was NaN or infinite."""
+    from plotly import graph_objects as go
+
+    along, values = run.points(run.values, x)
+    broken = [a for a, value in zip(along, values, strict=True) if not math.isfinite(value)]
+    if not broken:
+        return []
+    floor = min((value for value in _drawable(values, log) if math.isfinite(value)), default=1.0)
+    name = plain(run.name, 60)
+    return [
+        go.Scatter(
+            x=broken[:POINTS],
+            y=[floor] * len(broken[:POINTS]),
+            mode="markers",
+            legendgroup=name,
+            name=f"{name}, not a finite number",
+            marker={"color": colour, "size": 9, "symbol": "x"},
+            hovertemplate=f"{name}<br>{x} %{{x:,}}<br>not a finite number<extra></extra>",
+        )
+    ]
+
+
+def _mark_kept(figure: Figure, run: Curve, *, x: Literal["step", "epoch"], dark: bool) -> None:
+    """A dotted line at the checkpoint that was kept."""
+    if run.kept is None:
+        return
+    position: float | None = run.kept
+    if x == "epoch":
+        by_step = {step: epoch for step, epoch in zip(run.steps, run.epochs, strict=False) if epoch is not None}
+        position = by_step.get(run.kept)
+    if position is not None:
+        whose = "card kept" if run.role == "card" else "kept"
+        colours = palette(dark=dark)
+        figure.add_vline(x=position, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=position,
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="right",
+            text=f"{whose} ",
+            showarrow=False,
+            font={"size": TICK_SIZE, "color": colours.muted},
+        )
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MetricMark:
+    """One metric for `metric_bars`; None where there is no such number."""
+
+    metric: str
+    card: float | None = None
+    before: float | None = None
+    after: float | None = None
+    low: float | None = None  # 95 % interval of `after`
+    high: float | None = None
+
+
+def metric_bars(rows: Sequence[MetricMark], *, dark: bool = False, title: str = "Mean over queries (0 to 1)") -> Figure:
+    """One row per metric: before (open, grey), after (filled, blue, with its interval), the card's (dashed, ink).
+
+    Dots on a common scale, not bars from zero: the differences of interest are hundredths.
+    """
+    from plotly import graph_objects as go
+
+    colours = palette(dark=dark)
+    rows = list(rows)[::-1]  # Plotly draws upwards
+    traces: list[Any] = []
+    joined_x: list[float | None] = []
+    joined_y: list[float | None] = []
+    for y, row in enumerate(rows):
+        if row.before is not None and row.after is not None:
+            joined_x += [row.before, row.after, None]
+            joined_y += [y, y, None]
+    if joined_x:
+        traces.append(
+            go.Scatter(
+                x=joined_x,
+                y=joined_y,
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
+                line={"color": colours.grid, "width": 5},
+            )
+        )
+    traces += _dots(go, rows, "before", "Before", colours.before, "circle-open")
+    traces += _dots(go, rows, "after", "After, with 95 % interval", colours.after, "circle")
+    carded = [(y, row) for y, row in enumerate(rows) if row.card is not None]
+    if carded:
+        traces.append(
+            go.Scatter(
+                x=[value for _, row in carded for value in (row.card, row.card, None)],
+                y=[value for y, _ in carded for value in (y - 0.38, y + 0.38, None)],
+                mode="lines",
+                name="The card's number",
+                line={"color": colours.ink, "width": 2.25, "dash": "4px,3px"},
+                text=[plain(row.metric) for _, row in carded for _ in range(3)],
+                hovertemplate="%{text}<br>the card: %{x:.4f}<extra></extra>",
+            )
+        )
+    names = [plain(row.metric, 40) for row in rows]
+    y_axis = {
+        "tickmode": "array",
+        "tickvals": list(range(len(rows))),
+        "ticktext": names,
+        "showgrid": False,
+        "range": [-0.6, len(rows) - 0.4],
+        "tickfont": {"color": colours.ink},
+    }
+    height = ROW_HEIGHT * len(rows) + 120 if rows else HEIGHT // 2
+    return _figure(traces, x=title, y="", dark=dark, height=height, yaxis=y_axis)
+
+
+def _dots(go: Any, rows: Sequence[MetricMark], field: str, name: str, colour: str, symbol: str) -> list[Any]:
+    found = [(y, row, getattr(row, field)) for y, row in enumerate(rows) if getattr(row, field) is not None]
+    if not found:
+        return []
+    error = None
+    notes = ["" for _ in found]
+    if field == "after":
+        ranges = [
+            (row.low if row.low is not None else v, row.high if row.high is not None else v) for _, row, v in found
+        ]
+        error = {
+            "type": "data",
+            "symmetric": False,
+            "color": colour,
+            "thickness": 2,
+            "width": 5,
+            "array": [max(high - value, 0.0) for (_, high), (_, _, value) in zip(ranges, found, strict=True)],
+            "arrayminus": [max(value - low, 0.0) for (low, _), (_, _, value) in zip(ranges, found, strict=True)],
+        }
+        notes = [
+            f"<br>95 % interval {row.low:.4f} to {row.high:.4f}" if row.low is not None and row.high is not None else ""
+            for _, row, _ in found
+        ]
+    return [
+        go.Scatter(
+            x=[value for _, _, value in found],
+            y=[y for y, _, _ in found],
+            mode="markers",
+            name=name,
+            error_x=error,
+            marker={"color": colour, "size": 11, "symbol": symbol, "line": {"color": colour, "width": 2}},
+            text=[
+                f"{plain(row.metric)}<br>{field}: {value:.4f}{note}"
+                for (_, row, value), note in zip(found, notes, strict=True)
+            ],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    ]
+
+
+# --- queries ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QueryChange:
+    """One query before and after. A rank is that of the first relevant document, 1-based; None: below the depth."""
+
+    query: str  # its text
+    rank_before: int | None
+    rank_after: int | None
+    before: float | None = None  # main metric, nDCG@10 as a rule
+    after: float | None = None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.before is None or self.after is None else self.after - self.before
+
+
+def rank_changes(
+    queries: Sequence[QueryChange], *, depth: int = 100, dark: bool = False, height: int = HEIGHT + 60
+) -> Figure:
+    """Rank before against rank after on log axes; below the diagonal is better. Equal pairs share one larger mark.
+
+    A document not found among the `depth` best stands on a line of its own beyond the axis' last rank.
+    """
+    from plotly import graph_objects as go
+
+    colours = palette(dark=dark)
+    lost = depth * 2.0
+    counts: Counter[tuple[float, float]] = Counter()
+    examples: dict[tuple[float, float], list[str]] = defaultdict(list)
+    for query in queries:
+        place = (float(query.rank_before or lost), float(query.rank_after or lost))
+        counts[place] += 1
+        if len(examples[place]) < 3:
+            examples[place].append(query.query)
+    groups = (
+        ("Better", colours.better, "diamond", -1),
+        ("Same rank", colours.before, "diamond-open", 0),
+        ("Worse", colours.worse, "diamond", 1),
+    )
+    traces: list[Any] = []
+    if queries:
+        traces.append(
+            go.Scatter(
+                x=[1, lost],
+                y=[1, lost],
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
+                line={"color": colours.grid, "width": 1.5},
+            )
+        )
+    for name, colour, symbol, sign in groups:
+        places = sorted(place for place in counts if (place[1] > place[0]) - (place[1] < place[0]) == sign)
+        if places:
+            total = sum(counts[place] for place in places)
+            traces.append(
+                go.Scatter(
+                    x=[place[0] for place in places],
+                    y=[place[1] for place in places],
+                    mode="markers",
+                    name=f"{name} ({total:,})",
+                    marker={
+                        "color": colour,
+                        "symbol": symbol,
+                        "opacity": 0.8,
+                        "line": {"color": colour, "width": 1.5},
+                        "size": [min(7 + 2.5 * math.sqrt(counts[place] - 1), 34) for place in places],
+                    },
+                    text=[_rank_text(place, counts[place], examples[place], lost) for place in places],
+                    hovertemplate="%{text}<extra></extra>",
+                )
+            )
+    ticks = [rank for rank in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000) if rank <= depth]
+    axis = {
+        "type": "log",
+        "tickmode": "array",
+        "tickvals": [*ticks, lost],
+        "minor": {"showgrid": False},
+        "ticktext": [*map(str, ticks), f"not in {depth}"],
+        "range": [math.log10(0.82), math.log10(lost * 1.3)],
+    }
+    return _figure(
+        traces,
+        x="Rank before (1 is best, log scale)",
+        y="Rank after (1 is best, log scale)",
+        dark=dark,
+        height=height,
+        xaxis=axis,
+        yaxis=axis,
+    )
+
+
+def _rank_text(place: tuple[float, float], count: int, examples: Sequence[str], lost: float) -> str:
+    before, after = ("not found" if rank == lost else f"{rank:.0f}" for rank in place)
+    head = f"rank {before} → {after}, {count:,} {'query' if count == 1 else 'queries'}"
+    return "<br>".join(
+        [head, *(wrapped(text, limit=110) for text in examples), *(["…"] if count > len(examples) else [])]
+    )
+
+
+def per_query_difference(
+    queries: Sequence[QueryChange],
+    *,
+    metric: str = "nDCG@10",
+    dark: bool = False,
+    points: int = POINTS,
+    height: int = HEIGHT,
+) -> Figure:
+    """After minus before of every query, sorted from the greatest gain to the greatest loss.
+
+    The areas show how many queries gained and lost, and how much: a mean hides both.
+    """
+    from plotly import graph_objects as go
+
+    colours = palette(dark=dark)
+    known = [(query.difference, query) for query in queries if query.difference is not None]
+    known.sort(key=lambda pair: (-pair[0], pair[1].query))
+    ranked = [(place, change, query) for place, (change, query) in enumerate(known, start=1)]
+    groups = (
+        ("Better", colours.better, [row for row in ranked if row[1] > 0]),
+        ("No change", colours.before, [row for row in ranked if row[1] == 0]),
+        ("Worse", colours.worse, [row for row in ranked if row[1] < 0]),
+    )
+    traces: list[Any] = []
+    for name, colour, rows in groups:
+        if not rows:
+            continue
+        shown = _spread(rows, points)
+        traces.append(
+            go.Scatter(
+                x=[place for place, _, _ in shown],
+                y=[change for _, change, _ in shown],
+                mode="lines+markers",
+                fill="tozeroy" if name != "No change" else None,
+                name=f"{name} ({len(rows):,})",
+                fillcolor=_faint(colour),
+                line={"color": colour, "width": 1.5, "shape": "hvh"},
+                marker={"color": colour, "size": 6, "symbol": "diamond" if name != "No change" else "diamond-open"},
+                text=[
+                    f"{change:+.3f}, rank {query.rank_before or 'not found'} → {query.rank_after or 'not found'}<br>"
+                    f"{wrapped(query.query, limit=160)}"
+                    for _, change, query in shown
+                ],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    return _figure(
+        traces,
+        x="Queries, sorted by change (count)",
+        y=f"{plain(metric, 40)}, after − before (−1 to 1)",
+        dark=dark,
+        height=height,
+        yaxis={"range": [-1.05, 1.05]},
+    )
+
+
+def _spread(rows: Sequence[Any], points: int) -> list[Any]:
+    """At most `points` rows, evenly spread, with the first and the last."""
+    if len(rows) <= points:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (points - 1))] for place in range(points)]
+
+
+def _faint(colour: str) -> str:
+    """`#rrggbb` with an opacity of one fifth."""
+    return f"{colour}33"
