@@ -1,9 +1,17 @@
-"""Fixtures that several tests need: where the test inputs lie, and a Hub that is never asked."""
+"""Fixtures that several tests need: where the test inputs lie, a Hub that is never asked, a browser."""
+
+from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -24,3 +32,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"test inputs are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium of the distribution, driven by Playwright; without it the test is skipped. Mark such tests `browser`."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine; `make test` installs it where it may")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root, as which containers run; the pages are the tests' own.
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = playwright.chromium.launch(executable_path=path, args=flags)
+        yield chromium
+        chromium.close()

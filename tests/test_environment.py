@@ -1,0 +1,64 @@
+"""Three files name what is installed: pyproject.toml, constraints.txt and environment.yml. They agree."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def constraints() -> dict[str, Version]:
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            found = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line)
+            assert found, f"not an exact version: {line!r}"
+            pinned[canonicalize_name(found[1])] = Version(found[2])
+    return pinned
+
+
+def requirements() -> list[str]:
+    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    return [*PROJECT["dependencies"], *extras]
+
+
+@pytest.mark.parametrize("line", requirements())
+def test_every_dependency_is_pinned_within_what_is_asked(line: str) -> None:
+    requirement = Requirement(line)
+    assert requirement.specifier.contains(constraints()[canonicalize_name(requirement.name)])
+
+
+def test_versions_stand_without_a_build_tag() -> None:
+    assert [name for name, version in constraints().items() if version.local] == []
+    assert constraints()["torch"] == Version("2.13.0")
+
+
+def test_conda_installs_the_same_project() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, inner = environment["dependencies"]
+    assert environment["name"] == PROJECT["name"]
+    assert SpecifierSet(python.removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
+    assert pip == "pip>=23"
+    # Every dependency comes from pyproject.toml by way of `-e .`; a second list here could only go wrong.
+    constraint, project = inner["pip"]
+    assert constraint == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", project)
+    assert extras
+    assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    assert "offline" in extras[1].split(",")
+
+
+def test_conda_installs_what_make_installs() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installs = re.findall(r'pip install -c constraints.txt -e "\.\[([\w,]+)\]"', makefile)
+    assert installs == ["offline,test"]
