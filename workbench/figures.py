@@ -214,6 +214,14 @@ def script_json(figure: Figure) -> str:
     return text
 
 
+def library() -> str:
+    """The source of plotly.js that belongs to the installed Plotly, to be put into a page once."""
+    from plotly.offline import get_plotlyjs
+
+    source: str = get_plotlyjs()
+    return source
+
+
 # --- lines over training ----------------------------------------------------------------------------------------
 
 
@@ -468,6 +476,21 @@ def _mark_kept(figure: Figure, run: Curve, *, x: Literal["step", "epoch"], dark:
 # --- metrics ----------------------------------------------------------------------------------------------------
 
 
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
+
+
+def metric_name(metric: str) -> str:
+    """The name of a metric as people write it, without the similarity it was measured with.
+
+    >>> metric_name("cosine_ndcg@10"), metric_name("dot_accuracy@1"), metric_name("spearman_cosine")
+    ('nDCG@10', 'Accuracy@1', 'spearman_cosine')
+    """
+    head, _, rest = metric.partition("_")
+    name, at, depth = (rest if head in SIMILARITIES and rest else metric).partition("@")
+    return (METRIC_NAMES.get(name, name.capitalize()) if at else name) + at + depth
+
+
 @dataclass(frozen=True)
 class MetricMark:
     """One metric for `metric_bars`; None where there is no such number."""
@@ -611,6 +634,7 @@ def rank_changes(
         counts[place] += 1
         if len(examples[place]) < 3:
             examples[place].append(query.query)
+    end = lost if any(lost in place for place in counts) else max((max(place) for place in counts), default=depth)
     groups = (
         ("Better", colours.better, "diamond", -1),
         ("Same rank", colours.before, "diamond-open", 0),
@@ -620,8 +644,8 @@ def rank_changes(
     if queries:
         traces.append(
             go.Scatter(
-                x=[1, lost],
-                y=[1, lost],
+                x=[1, end],
+                y=[1, end],
                 mode="lines",
                 hoverinfo="skip",
                 showlegend=False,
@@ -649,14 +673,15 @@ def rank_changes(
                     hovertemplate="%{text}<extra></extra>",
                 )
             )
-    ticks = [rank for rank in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000) if rank <= depth]
+    ticks = [rank for rank in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000) if rank <= min(end, depth)]
+    missing = [lost] if end == lost else []
     axis = {
         "type": "log",
         "tickmode": "array",
-        "tickvals": [*ticks, lost],
+        "tickvals": [*ticks, *missing],
+        "ticktext": [*map(str, ticks), *[f"not in {depth}" for _ in missing]],
         "minor": {"showgrid": False},
-        "ticktext": [*map(str, ticks), f"not in {depth}"],
-        "range": [math.log10(0.82), math.log10(lost * 1.3)],
+        "range": [math.log10(0.82), math.log10(max(end, 2) * 1.3)],
     }
     return _figure(
         traces,

@@ -190,9 +190,13 @@ class Run:
         queries = self._table(f"evaluations/{evaluation}/queries.parquet")
         return queries.merge(self._table(f"evaluations/{evaluation}/{moment}.parquet"), on="query_id")
 
+    def documents(self, evaluation: str) -> pd.DataFrame:
+        """Every document retrieved or relevant: document_id, document."""
+        return self._table(f"evaluations/{evaluation}/documents.parquet")
+
     def hits(self, evaluation: str, moment: str) -> pd.DataFrame:
         """The stored rankings: query_id, position (1-based), document_id, document, score, relevant."""
-        documents = self._table(f"evaluations/{evaluation}/documents.parquet")
+        documents = self.documents(evaluation)
         hits = self._table(f"evaluations/{evaluation}/{moment}-hits.parquet")
         return hits.merge(documents, on="document_id", how="left")
 

@@ -1,0 +1,86 @@
+"use strict";
+// Draws each figure with Plotly when it comes near the window, once the page is there; its static drawing stays in place until then, when a
+// figure cannot be drawn, and on paper.
+(() => {
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const dark = read("dark-colours");
+  const config = {
+    displaylogo: false,
+    responsive: true,
+    typesetMath: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
+
+  // A copy of a figure in which every colour has its dark counterpart; texts are left alone.
+  const recoloured = (value, key) => {
+    if (Array.isArray(value)) return value.map((item) => recoloured(item, key));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, recoloured(item, name)]));
+    }
+    if (typeof value !== "string" || !/color/.test(key)) return value;
+    const base = value.slice(0, 7);
+    return base in dark ? dark[base] + value.slice(7) : value;
+  };
+
+  // The library waits as text, so that the page is there before 5 MB of script have been compiled. The policy of the
+  // page knows its hash. It would add style sheets for maps under fixed ids unless they are taken; there are no maps.
+  let loaded = false;
+  const load = () => {
+    if (loaded) return;
+    loaded = true;
+    const source = document.getElementById("plotly-library").textContent;
+    for (const [, id] of source.matchAll(/getElementById\("([0-9a-f]{64})"\)/g)) {
+      const taken = document.createElement("template");
+      taken.id = id;
+      document.head.append(taken);
+    }
+    const script = document.createElement("script");
+    script.textContent = source;
+    document.head.append(script);
+  };
+
+  const draw = (box) => {
+    load();
+    const still = box.querySelector(".static");
+    const plot = box.querySelector(".plot");
+    const height = box.dataset.height || Math.round(still.getBoundingClientRect().height);
+    box.dataset.height = height;
+    const figure = read(`${box.id}-data`);
+    const { data, layout } = scheme.matches ? recoloured(figure, "") : figure;
+    layout.height = Number(height);
+    if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale, autorange: true };
+    Plotly.react(plot, data, layout, config).then(
+      () => box.classList.add("drawn"),
+      () => box.classList.remove("drawn"),
+    );
+  };
+
+  const boxes = [...document.querySelectorAll("figure.drawing")];
+  const seen = new Set();
+  const watch = new IntersectionObserver(
+    (entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        watch.unobserve(target);
+        seen.add(target);
+        draw(target);
+      }
+    },
+    { rootMargin: "400px" },
+  );
+  const start = () => boxes.forEach((box) => watch.observe(box));
+  addEventListener("load", () => setTimeout(start, 50));
+  scheme.addEventListener("change", () => seen.forEach(draw));
+
+  for (const button of document.querySelectorAll("button[data-log]")) {
+    const box = document.getElementById(button.dataset.log);
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const log = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(log));
+      box.dataset.scale = log ? "log" : "linear";
+      draw(box);
+    });
+  }
+})();
