@@ -69,6 +69,7 @@ class ColumnStatistics:
     type: str | None  # "string", "float", "int", "list", "dict", ...
     details: Mapping[str, Any]  # {"min": 9, "mean": 16.76, "max": 29} or {value: share} for labels
     unit: str | None = None  # "tokens", "characters", "elements"; None for plain numbers
+    modality: str | None = None  # "text", "image", ...; None where the card has no such row (before 6.0)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Dataset:
     size: int | None = None  # rows; None where the card does not say (streaming)
     columns: tuple[str, ...] = ()
     statistics: tuple[ColumnStatistics, ...] = ()
+    statistics_rows: int | None = None  # how many first rows the statistics were taken from
     samples: tuple[Mapping[str, Any], ...] = ()  # one mapping column -> text or number per printed row
     loss: Loss | None = None
     lines: tuple[int, int] | None = None  # first and last line of the dataset's part
@@ -99,6 +101,7 @@ class LogRow:
     metrics: Mapping[str, float | None]  # every other column by its heading
     saved: bool = False  # printed in bold: the checkpoint that was kept
     line: int | None = None
+    source: str = "README.md"  # or trainer_state.json, where the card itself has no log
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Evaluation:
     main_metric: str | None = None  # the one in bold
     lines: tuple[int, int] | None = None
     metric_lines: Mapping[str, int] = field(default_factory=dict)
+    gains: Mapping[str, float] = field(default_factory=dict)  # a reranker's "0.53 (+0.11)": metric -> 0.11
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class Text:
     lost: int = 0  # characters that are gone for ever
     repaired_lines: tuple[int, ...] = ()
     lost_lines: tuple[int, ...] = ()
+    original: Mapping[int, str] = field(default_factory=dict)  # line -> as it was before the repair
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,9 @@ class Card:
     tags: tuple[str, ...] = ()
     modules: tuple[Module, ...] = ()
     similarity: Stated[str] | None = None  # as printed: "Cosine Similarity", "Energy Distance"
-    max_seq_length: Stated[int] | None = None  # tokens
+    max_seq_length: Stated[Number] | None = None  # tokens; math.inf where the card says inf
     output_dimension: Stated[int] | None = None
+    description: Mapping[str, Stated[str]] = field(default_factory=dict)  # every bullet of Model Description as text
     datasets: tuple[Dataset, ...] = ()
     non_default: Mapping[str, Stated[Any]] = field(default_factory=dict)
     hyperparameters: Mapping[str, Stated[Any]] = field(default_factory=dict)  # "All Hyperparameters", typed
