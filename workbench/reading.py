@@ -27,7 +27,8 @@ from workbench.card import Card, Kind, LogRow, Module, Stated, Unread
 from workbench.cardjson import card_from_dict, card_to_dict
 from workbench.errors import CardError, WorkbenchError
 from workbench.header import Header, read_header, texts
-from workbench.sections import Sheet, read_sections
+from workbench.sections import read_sections
+from workbench.sheet import Sheet
 from workbench.shipped import shipped
 from workbench.structure import find_structure
 from workbench.text import MAX_BYTES, read_text

@@ -9,63 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from workbench import values
-from workbench.card import ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module, Stated, Unread
+from workbench.card import Evaluation, LogRow, Module, Stated
+from workbench.sheet import CODE, STAR_BULLET, Sheet, block, list_unread, unlinked
 from workbench.structure import Fence, Section, Structure, Table
+from workbench.training_data import read_datasets, read_fit
 
 _BOLD_BULLET = re.compile(r"\s*[-*] \*\*(.{1,80}?):?\*\*:?\s*(.*)$")
 _PLAIN_BULLET = re.compile(r"\s*[-*] ([^:`*\[]{1,60}):\s*(.*)$")
 _CODE_BULLET = re.compile(r"\s*[-*] `([^`]{1,120})`: ?(.*)$")
-_STAR_BULLET = re.compile(
-    r"\s{0,3}[*-] (Datasets?|Evaluated with|Size|Columns|Approximate statistics|Samples|Loss)\b:?\s*(.*)$"
-)
-_LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]*)\)")
-_CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
-_HUB_DATASET = re.compile(r"https?://huggingface\.co/datasets/([^)\s/]+(?:/[^)\s/]+)?)(?:/tree/([^)\s/]+))?")
 _REVISION = re.compile(r"<!--\s*at revision ([^\s>]+)\s*-->")
 _MODULE = re.compile(r"^  \((\w+)\): (\w+)(.*)$")
 _CHILD = re.compile(r"^ {3,}\(([^)]*)\): (.*)$")
 _WITH_MODEL = re.compile(r"^(\(.*\)) with Transformer model: (\S+)\s*$")
-_AMOUNT = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?|nan|inf)\s*(tokens|characters|elements|words|s)?$", re.IGNORECASE)
 _SCORE = re.compile(r"(\S+)\s*\(([-+][\d.]+(?:e[-+]?\d+)?|nan)\)$")
-
-
-@dataclass
-class Sheet:
-    """A card while it is being read."""
-
-    structure: Structure
-    seen: set[int] = field(default_factory=set)  # lines that were understood
-    unread: list[Unread] = field(default_factory=list)
-    modules: list[Module] = field(default_factory=list)
-    pipeline: str | None = None  # class around the modules: "SentenceTransformer", "ColBERT"
-    description: dict[str, Stated[str]] = field(default_factory=dict)
-    facts: dict[str, Stated[Any]] = field(default_factory=dict)  # base_model, base_revision, max_seq_length, ...
-    datasets: list[Dataset] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
-    non_default: dict[str, Stated[Any]] = field(default_factory=dict)
-    hyperparameters: dict[str, Stated[Any]] = field(default_factory=dict)
-    log: list[LogRow] = field(default_factory=list)
-    training_time: dict[str, Stated[Any]] = field(default_factory=dict)
-    versions: dict[str, Stated[str]] = field(default_factory=dict)
-    citations: list[str] = field(default_factory=list)
-
-    def line(self, number: int) -> str:
-        return self.structure.line(number)
-
-    def mark(self, first: int, last: int | None = None) -> None:
-        self.seen.update(range(first, (first if last is None else last) + 1))
-
-    def state(self, name: str, value: Any, line: int) -> None:
-        """Keep a fact unless an earlier line has stated it."""
-        self.facts.setdefault(name, Stated(value, line))
-
-    def miss(self, section: Section, first: int, last: int, reason: str) -> None:
-        self.unread.append(Unread(" > ".join(section.path), (first, last), reason))
-        self.mark(first, last)
 
 
 def read_sections(structure: Structure) -> Sheet:
@@ -84,7 +44,7 @@ def read_sections(structure: Structure) -> Sheet:
         elif group[0].level <= 1:
             _read_introduction(sheet, group)
     _mark_comments(sheet)
-    _list_unread(sheet)
+    list_unread(sheet)
     return sheet
 
 
@@ -128,17 +88,17 @@ def _read_description(sheet: Sheet, group: list[Section]) -> None:
             bullet = _BOLD_BULLET.match(line)
             if bullet:
                 name, line_of_name = bullet.group(1).strip(), number
-                sheet.description[name] = Stated(_unlinked(bullet.group(2)), number)
+                sheet.description[name] = Stated(unlinked(bullet.group(2)), number)
                 sheet.mark(number)
                 _describe(sheet, name.lower(), bullet.group(2), number)
             elif name and re.match(r"\s{2,}[-*] \S", line):
-                listed = [sheet.description[name].value, _unlinked(line.strip()[2:])]
+                listed = [sheet.description[name].value, unlinked(line.strip()[2:])]
                 sheet.description[name] = Stated("\n".join(part for part in listed if part), line_of_name)
                 sheet.mark(number)
 
 
 def _describe(sheet: Sheet, name: str, text: str, number: int) -> None:
-    plain = _unlinked(text)
+    plain = unlinked(text)
     amount = re.match(r"\s*([\d,]+|inf)\b", text)
     count = values.number(amount.group(1)) if amount else None
     if name == "base model":
@@ -153,11 +113,6 @@ def _describe(sheet: Sheet, name: str, text: str, number: int) -> None:
         sheet.state("output_dimension", count, number)
     elif name == "similarity function" and plain and plain.lower() != "none":
         sheet.state("similarity", plain, number)
-
-
-def _unlinked(text: str) -> str:
-    """Text with `[shown](address)` replaced by what is shown, without comments."""
-    return _LINK.sub(lambda found: found.group(1), re.sub(r"<!--[^>]*-->", "", text)).strip()
 
 
 def _read_details(sheet: Sheet, group: list[Section]) -> None:
@@ -176,11 +131,11 @@ def _read_details(sheet: Sheet, group: list[Section]) -> None:
                 if not row.whole:
                     continue
                 key, text = row.cells
-                sheet.description[key] = Stated(_unlinked(text), row.first)
+                sheet.description[key] = Stated(unlinked(text), row.first)
                 fact = names.get(key.lower())
                 amount = values.number(text)
                 if fact == "similarity":
-                    sheet.state(fact, _unlinked(text), row.first)
+                    sheet.state(fact, unlinked(text), row.first)
                 elif fact and isinstance(amount, int):
                     sheet.state(fact, amount, row.first)
 
@@ -248,7 +203,7 @@ def _read_evaluation(sheet: Sheet, group: list[Section]) -> None:
     for section in group:
         facts = {}
         for number in range(section.first + 1, section.last + 1):
-            bullet = _STAR_BULLET.match(sheet.line(number))
+            bullet = STAR_BULLET.match(sheet.line(number))
             if bullet:
                 facts[bullet.group(1).lower().removesuffix("s")] = (bullet.group(2), number)
         tables = list(sheet.structure.tables_in(section.first, section.last))
@@ -264,17 +219,17 @@ def _read_evaluation(sheet: Sheet, group: list[Section]) -> None:
 def _read_metrics(sheet: Sheet, section: Section, table: Table, facts: Mapping[str, tuple[str, int]]) -> None:
     names: tuple[str, ...] = ()
     if "dataset" in facts:
-        names = tuple(re.findall(r"`([^`]*)`", facts["dataset"][0])) or (_unlinked(facts["dataset"][0]),)
+        names = tuple(re.findall(r"`([^`]*)`", facts["dataset"][0])) or (unlinked(facts["dataset"][0]),)
         sheet.mark(facts["dataset"][1])
     evaluator = None
     if "evaluated with" in facts:
         text, number = facts["evaluated with"]
-        code = _CODE.search(text)
-        evaluator = code.group(1) if code else _unlinked(text).removesuffix("with these parameters:").strip() or None
+        code = CODE.search(text)
+        evaluator = code.group(1) if code else unlinked(text).removesuffix("with these parameters:").strip() or None
         sheet.mark(number)
     parameters: Mapping[str, Any] = {}
     for fence in sheet.structure.fences_in(section.first, table.first):
-        parameters = _block(sheet, section, fence) or parameters
+        parameters = block(sheet, section, fence) or parameters
     sheet.mark(table.first, table.last)
     columns = table.header[1:]
     for at, column in enumerate(columns):
@@ -315,207 +270,6 @@ def _column(
         if row.cells[0].startswith("**"):
             main = main or name
     return metrics, gains, lines, main
-
-
-def _block(sheet: Sheet, section: Section, fence: Fence) -> Mapping[str, Any] | None:
-    """Parameters in a fenced block; unread where they are neither JSON nor a Python literal."""
-    found = values.parameters(fence.text)
-    if found is None:
-        sheet.miss(section, fence.first, fence.last, "parameters that are neither JSON nor a Python literal")
-    else:
-        sheet.mark(fence.first, fence.last)
-    return found
-
-
-# -- datasets --------------------------------------------------------------------------------------------------------
-
-
-def _read_datasets(sheet: Sheet, group: list[Section]) -> None:
-    role: Literal["train", "evaluation"] = "train" if "train" in group[0].title.lower() else "evaluation"
-    parts: list[tuple[str | None, int, int]] = []  # name, first line, last line
-    bare = True  # the current part has no fact yet, so that a heading names it instead of starting another
-    end = group[-1].last
-    headings = {section.first: section for section in group[1:]}
-    for number in range(group[0].first + 1, end + 1):
-        line = sheet.line(number)
-        folded = re.match(r"\s{0,3}<details>\s*<summary>(.*)$", line)
-        name = headings[number].title if number in headings else None
-        if folded:
-            name = re.sub(r"</?summary>", "", folded.group(1)).strip()
-            sheet.mark(number)
-        if name is not None:
-            if not (parts and bare):
-                parts.append((name, number, number))
-            elif not folded:
-                parts[-1] = (name, parts[-1][1], number)
-            bare = True
-        elif _STAR_BULLET.match(line):
-            if not parts:
-                parts.append((None, number, number))
-            bare = False
-        elif line.strip() == "</details>":
-            sheet.mark(number)
-        if parts:
-            parts[-1] = (*parts[-1][:2], number)
-    for name, first, last in parts:
-        sheet.datasets.append(_read_dataset(sheet, group[0], role, name, first, last))
-
-
-def _read_dataset(
-    sheet: Sheet, section: Section, role: Literal["train", "evaluation"], name: str | None, first: int, last: int
-) -> Dataset:
-    while last > first and not sheet.line(last).strip():
-        last -= 1
-    dataset = Dataset(role, None if name == "Unnamed Dataset" else name, lines=(first, last))
-    facts: dict[str, int] = {}
-    for number in range(first, last + 1):
-        bullet = _STAR_BULLET.match(sheet.line(number))
-        if bullet is None:
-            continue
-        kind, text = bullet.group(1).lower().replace("datasets", "dataset"), bullet.group(2)
-        after = next((table for table in sheet.structure.tables_in(number + 1, min(number + 3, last))), None)
-        reader = _FACTS.get(kind)
-        if reader is not None:
-            sheet.mark(number)
-            facts[_FACT_NAMES.get(kind, kind)] = number
-            if kind == "dataset":
-                facts["id"] = facts["revision"] = number
-            dataset = reader(sheet, section, dataset, text, number, after)
-    return replace(dataset, facts=facts)
-
-
-def _dataset_name(
-    sheet: Sheet, section: Section, dataset: Dataset, text: str, number: int, table: Table | None
-) -> Dataset:
-    link = _LINK.search(text)
-    name = dataset.name or (link.group(1) if link else text.strip()) or None
-    hub = [found for _, address in _LINK.findall(text) if (found := _HUB_DATASET.match(address))]
-    revision = next((found.group(2) for found in hub if found.group(2)), None)
-    return replace(dataset, name=name, id=hub[0].group(1) if hub else None, revision=revision)
-
-
-def _dataset_size(
-    sheet: Sheet, section: Section, dataset: Dataset, text: str, number: int, table: Table | None
-) -> Dataset:
-    amount = values.number(text.split(" ")[0])
-    if not isinstance(amount, int):
-        sheet.miss(section, number, number, "size that is no number")
-        return dataset
-    return replace(dataset, size=amount)
-
-
-def _dataset_columns(
-    sheet: Sheet, section: Section, dataset: Dataset, text: str, number: int, table: Table | None
-) -> Dataset:
-    names = _CODE.findall(text) or re.findall(r"`([^`]+)`", text)
-    return replace(dataset, columns=tuple(names))
-
-
-def _dataset_statistics(
-    sheet: Sheet, section: Section, dataset: Dataset, text: str, number: int, table: Table | None
-) -> Dataset:
-    rows = re.search(r"first ([\d,]+)", text)
-    amount = values.number(rows.group(1)) if rows else None
-    if table is None:
-        return replace(dataset, statistics_rows=amount if isinstance(amount, int) else None)
-    sheet.mark(table.first, table.last)
-    by_name = {row.cells[0].lower(): row.cells for row in table.rows if row.whole}
-    for row in table.rows:
-        if not row.whole or row.cells[0].lower() not in ("type", "details", "modality"):
-            sheet.miss(section, row.first, row.last, "statistics row that is not understood")
-    out = []
-    for at, column in enumerate(table.header):
-        if at == 0:
-            continue
-        kind = by_name["type"][at] if "type" in by_name else None
-        modality = by_name["modality"][at] if "modality" in by_name else None
-        details, unit = _details(by_name["details"][at] if "details" in by_name else "")
-        out.append(ColumnStatistics(column, kind or None, details, unit, modality or None))
-    return replace(dataset, statistics=tuple(out), statistics_rows=amount if isinstance(amount, int) else None)
-
-
-def _details(text: str) -> tuple[dict[str, Any], str | None]:
-    """One cell of the details row: `<ul><li>min: 9 tokens</li>…</ul>`, or shares of labels."""
-    out: dict[str, Any] = {}
-    unit = None
-    for item in re.findall(r"<li>(.*?)</li>", text, re.DOTALL):
-        key, _, shown = item.rpartition(": ")
-        share = re.fullmatch(r"~?([\d.]+)%", shown)
-        amount = _AMOUNT.match(shown)
-        if share:
-            out[key] = round(float(share.group(1)) / 100, 6)
-        elif amount and values.number(amount.group(1)) is not None:
-            out[key] = values.number(amount.group(1))
-            unit = amount.group(2) or unit
-        else:
-            out[key] = shown
-    return out, unit
-
-
-def _dataset_samples(
-    sheet: Sheet, section: Section, dataset: Dataset, text: str, number: int, table: Table | None
-) -> Dataset:
-    if table is None:
-        return dataset
-    sheet.mark(table.first, table.last)
-    kinds = {part.column: part.type for part in dataset.statistics}
-    samples = []
-    for row in table.rows:
-        if row.whole:
-            pairs = zip(table.header, row.cells, strict=True)
-            samples.append({column: _sample(cell, kinds.get(column)) for column, cell in pairs})
-        else:
-            sheet.miss(section, row.first, row.last, "sample row with other cells than its heading")
-    return replace(dataset, samples=tuple(samples))
-
-
-def _sample(cell: str, kind: str | None) -> Any:
-    """What a sample cell shows: text with its line breaks, or a number or list where the column holds such."""
-    text = cell.removeprefix("<code>").removesuffix("</code>").replace("<br>", "\n")
-    if kind in ("int", "float"):
-        amount = values.number(text)
-        return text if amount is None else amount
-    if kind == "bool":
-        return {"True": True, "False": False}.get(text, text)
-    if kind == "list":
-        found = values.literal(text)
-        return text if found is None else found
-    return text
-
-
-def _dataset_loss(
-    sheet: Sheet, section: Section, dataset: Dataset, text: str, number: int, table: Table | None
-) -> Dataset:
-    code = _CODE.search(text)
-    name = code.group(1) if code else _unlinked(text).removesuffix("with these parameters:").strip("` ")
-    settings: Mapping[str, Any] = {}
-    lines: dict[str, int] = {}
-    if text.rstrip().endswith("parameters:"):
-        fence = next(iter(sheet.structure.fences_in(number + 1, number + 3)), None)
-        if fence is not None:
-            settings = _block(sheet, section, fence) or {}
-            lines = _key_lines(fence)
-    return replace(dataset, loss=values.loss(name, settings, number, lines)) if name else dataset
-
-
-def _key_lines(fence: Fence) -> dict[str, int]:
-    out: dict[str, int] = {}
-    for offset, line in enumerate(fence.text.split("\n")):
-        found = re.match(r"""\s*\{?\s*["']([^"']+)["']\s*:""", line)
-        if found:
-            out.setdefault(found.group(1), fence.first + 1 + offset)
-    return out
-
-
-_FACTS: dict[str, Callable[..., Dataset]] = {
-    "dataset": _dataset_name,
-    "size": _dataset_size,
-    "columns": _dataset_columns,
-    "approximate statistics": _dataset_statistics,
-    "samples": _dataset_samples,
-    "loss": _dataset_loss,
-}
-_FACT_NAMES = {"approximate statistics": "statistics", "dataset": "name"}
 
 
 # -- hyperparameters, log, times, versions ---------------------------------------------------------------------------
@@ -595,7 +349,7 @@ def _read_times(sheet: Sheet, group: list[Section]) -> None:
             line = sheet.line(number)
             bullet = _BOLD_BULLET.match(line)
             if bullet:
-                sheet.training_time[bullet.group(1)] = Stated(_unlinked(bullet.group(2)), number)
+                sheet.training_time[bullet.group(1)] = Stated(unlinked(bullet.group(2)), number)
                 sheet.mark(number)
             elif line.startswith("Carbon emissions were measured"):
                 sheet.mark(number)
@@ -618,46 +372,6 @@ def _read_citations(sheet: Sheet, group: list[Section]) -> None:
             sheet.citations.extend(part for part in re.split(r", | and ", section.title) if part)
 
 
-# -- cards from before 3.0 -------------------------------------------------------------------------------------------
-
-
-def _read_fit(sheet: Sheet, group: list[Section]) -> None:
-    """`## Training` as `fit()` wrote it: pairs of DataLoader and Loss, then the parameters of `fit()`."""
-    section = group[0]
-    rows = size = None
-    for number in range(section.first + 1, section.last + 1):
-        line = sheet.line(number)
-        if re.match(
-            r"The model was trained with the parameters:|\*\*(?:DataLoader|Loss)\*\*:|Parameters of the fit", line
-        ):
-            sheet.mark(number)
-        loader = re.match(r"`([\w.]*)`? of length (\d+)", line)
-        named = re.match(r"`([\w.]+)`", line)
-        fence = next(iter(sheet.structure.fences_in(number + 1, number + 2)), None)
-        if loader:
-            settings = (_block(sheet, section, fence) if fence else None) or {}
-            rows, size = int(loader.group(2)), settings.get("batch_size")
-            sheet.hyperparameters.setdefault("batch_size", Stated(size, number))
-            sheet.hyperparameters.setdefault("steps_in_loader", Stated(rows, number))
-            sheet.mark(number)
-        elif named and "loss" in named.group(1).lower():
-            inside = (_block(sheet, section, fence) if fence and "parameters" in line else None) or {}
-            name = named.group(1)
-            found = values.loss(
-                name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name, inside, number, {}
-            )
-            sheet.datasets.append(_fit_dataset(found, number))
-            sheet.mark(number)
-        elif line.startswith("Parameters of the fit") and fence:
-            lines = _key_lines(fence)
-            for key, item in (_block(sheet, section, fence) or {}).items():
-                sheet.hyperparameters[key] = Stated(item, lines.get(key, fence.first))
-
-
-def _fit_dataset(loss: Loss, number: int) -> Dataset:
-    return Dataset("train", None, loss=loss, lines=(number, number), facts={"loss": number})
-
-
 # -- what nobody read ------------------------------------------------------------------------------------------------
 
 
@@ -675,10 +389,10 @@ _READERS: dict[str, Callable[[Sheet, list[Section]], None]] = {
     "technical details": _read_details,
     "full model architecture": _read_architecture,
     "evaluation": _read_evaluation,
-    "training dataset": _read_datasets,
-    "training datasets": _read_datasets,
-    "evaluation dataset": _read_datasets,
-    "evaluation datasets": _read_datasets,
+    "training dataset": read_datasets,
+    "training datasets": read_datasets,
+    "evaluation dataset": read_datasets,
+    "evaluation datasets": read_datasets,
     "non-default hyperparameters": _read_hyperparameters,
     "all hyperparameters": _read_hyperparameters,
     "training logs": _read_log,
@@ -687,7 +401,7 @@ _READERS: dict[str, Callable[[Sheet, list[Section]], None]] = {
     "training time": _read_times,
     "framework versions": _read_versions,
     "citation": _read_citations,
-    "training": _read_fit,
+    "training": read_fit,
     "usage": _mark_all,
     "usage (sentence-transformers)": _mark_all,
     "usage (huggingface transformers)": _mark_all,
@@ -713,25 +427,3 @@ def _mark_comments(sheet: Sheet) -> None:
     for first, last in sheet.structure.comments:
         if _TEMPLATE_COMMENT.match("\n".join(sheet.structure.lines[first - 1 : first + 1]).strip()):
             sheet.mark(first, last)
-
-
-def _list_unread(sheet: Sheet) -> None:
-    """Every line with text that no reader claimed, in runs, with its section."""
-    tables = {number for table in sheet.structure.tables.values() for number in range(table.first, table.last + 1)}
-    if sheet.structure.header is not None:
-        _list_lines(sheet, Section((), 0, 1, 0), 1, sheet.structure.header[0] - 2, tables)
-    for section in sheet.structure.sections:
-        _list_lines(sheet, section, max(section.first, 1), section.last, tables)
-    sheet.unread.sort(key=lambda part: part.lines)
-
-
-def _list_lines(sheet: Sheet, section: Section, first: int, last: int, tables: set[int]) -> None:
-    start = end = 0
-    for number in range(first, last + 2):
-        missed = number <= last and number not in sheet.seen and sheet.line(number).strip()
-        if missed:
-            start, end = start or number, number
-        elif start and (number > last or number in sheet.seen):
-            reason = "table outside the template" if start in tables else "text outside the template"
-            sheet.unread.append(Unread(" > ".join(section.path), (start, end), reason))
-            start = 0
