@@ -1,0 +1,101 @@
+"""A base of a few thousand weights and rows for it, made in a moment, so that tests train for real.
+
+As a program it trains, so that a test can kill it: `python tiny.py BASE ROWS RUNS [RUN]`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Recipe, Source, Split, Training
+
+WORDS = (
+    "brake wheel engine boot roof seat lamp mirror door key range charge litre power torque speed colour price"
+    " what how many does the a have is it of with in for car model year"
+).split()
+
+
+def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1) -> Path:
+    """A BERT of two layers with random weights, mean pooling, saved as the library saves it."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    source = folder / "source"
+    source.mkdir(parents=True)
+    (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"0123456789"]))
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=len(WORDS) + 15,
+        hidden_size=dimension,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * dimension,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    BertModel(config).save_pretrained(source)
+    BertTokenizerFast(vocab=str(source / "vocab.txt"), model_max_length=32).save_pretrained(source)
+    transformer = Transformer(str(source), max_seq_length=32)
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")], device="cpu"
+    )
+    model.save_pretrained(str(folder / "base"), create_model_card=False)
+    return folder / "base"
+
+
+def tiny_rows(path: Path, rows: int = 60) -> Path:
+    """Questions and answers that share a number of words, with a row of its own for each number."""
+    made = []
+    for number in range(rows):
+        first, second = WORDS[number % 17], WORDS[(3 * number + 1) % 17]
+        made.append(
+            {
+                "anchor": f"how many {first} does the {second} model {number} have",
+                "positive": f"the {second} model {number} {first} is {number * 7 % 60}",
+            }
+        )
+    path.write_text(json.dumps(made), encoding="utf-8")
+    return path
+
+
+def tiny_recipe(base: Path, rows: Path, **training: Any) -> Recipe:
+    """A recipe in the shape of the Porsche card's."""
+    arguments: dict[str, Any] = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.1,
+        "batch_sampler": "no_duplicates",
+        "eval_strategy": "epoch",
+        "logging_steps": 1,
+    }
+    return Recipe(
+        name="tiny",
+        base=Base(model=str(base)),
+        data=Data(train=Source(location=str(rows)), split=Split(), columns=("anchor", "positive")),
+        loss=LossSpec(name="MultipleNegativesRankingLoss", parameters={"scale": 20.0, "similarity_fct": "cos_sim"}),
+        training=Training(**{**arguments, **training}),
+        evaluation=EvaluationPlan(),
+    )
+
+
+def main() -> None:
+    from workbench import fit
+    from workbench.train import train
+
+    fit.CHECKPOINT_STEPS = 4
+    base, rows, runs, *resumed = sys.argv[1:]
+    run = train(tiny_recipe(Path(base), Path(rows)), runs=runs, resume=resumed[0] if resumed else None)
+    print(run.path, run.status)
+
+
+if __name__ == "__main__":
+    main()
