@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -233,7 +234,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _texts(path: Path, notes: list[Check]) -> dict[str, str]:
     """Id -> text of one JSON Lines file."""
     found: dict[str, str] = {}
-    repeated = 0
+    rows = 0
     for number, line in _lines(path):
         try:
             row = json.loads(line)
@@ -248,9 +249,9 @@ def _texts(path: Path, notes: list[Check]) -> dict[str, str]:
                 f"expected every id once in {str(path)!r}, found {key!r} again in line {number} with another text; "
                 "give one of them an id of its own."
             )
-        repeated += 1
-    if repeated > len(found):
-        notes.append(Check("note", f"{repeated - len(found):,} lines of {path.name} repeat another line: kept once."))
+        rows += 1
+    if rows > len(found):
+        notes.append(Check("note", f"{rows - len(found):,} lines of {path.name} repeat another line: kept once."))
     return found
 
 
@@ -264,7 +265,16 @@ def _document(row: Any, path: Path, number: int) -> tuple[str, str]:
             f"{shown or 'nothing'}; mend that line."
         )
     title = row.get("title")
-    return str(key), f"{title} {row['text']}".strip() if isinstance(title, str) else row["text"]
+    return str(key), whole(f"{title} {row['text']}".strip() if isinstance(title, str) else row["text"])
+
+
+def whole(text: str) -> str:
+    """`text` with halves of surrogate pairs, which JSON can hold and no file or tokenizer can, replaced.
+
+    >>> whole(chr(0xD83D) + "?")
+    '\ufffd?'
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _read_qrels(path: Path, notes: list[Check]) -> dict[str, dict[str, float]]:
@@ -280,10 +290,12 @@ def _read_qrels(path: Path, notes: list[Check]) -> dict[str, dict[str, float]]:
         except (ValueError, IndexError):
             if judged == 0 and number == 1 and len(fields) in (3, 4):
                 continue  # the heading
+            gain = math.nan
+        if not math.isfinite(gain):
             raise DataError(
                 f"expected query id, document id and a number apart by tabs in {str(path)!r}, found {line[:60]!r} in "
                 f"line {number}; mend or remove that line."
-            ) from None
+            )
         if len(fields) not in (3, 4):
             raise DataError(
                 f"expected three fields (or TREC's four) in {str(path)!r}, line {number}, found {len(fields)}; "
