@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workbench"
 
 ORDER = [
-    "errors", "shipped", "card", "reading", "audit", "recipe", "pairs", "collection", "energy", "losses", "encoder",
+    "errors", "shipped", "card", "reading", "audit", "derive", "recipe", "pairs", "collection", "energy", "losses", "encoder",
     "metrics", "search", "run", "evaluate", "train", "compare", "projection", "figures", "report", "reproduce",
     "widgets", "doctor", "cli",
 ]  # fmt: skip
@@ -52,7 +52,7 @@ HEAVY = {
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "energy", "losses", "encoder", "projection", "figures"}
 LIGHT = [
-    "shipped", "card", "reading", "audit", "recipe", "run", "train", "evaluate", "compare", "report", "collection",
+    "shipped", "card", "reading", "audit", "derive", "recipe", "run", "train", "evaluate", "compare", "report", "collection",
     "pairs", "reproduce", "doctor", "cli",
 ]  # fmt: skip
 """No heavy library at the top of these, so that commands that need none start at once."""

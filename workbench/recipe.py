@@ -3,21 +3,41 @@
 A Card is what the file says; a Recipe is what would have to be run. Fields are grouped as a person would look for
 them (base, data, loss, training, evaluation) and every leaf has an entry in `provenance` under its dotted path.
 Saved as YAML, read back equal; `Recipe.model_json_schema()` is its JSON Schema.
+
+`recipe(card)` makes one *as written*; `recipe(card, corrected=True)` applies the fixes that the findings propose;
+overrides come last and win. What `derive` does not find on the card takes the default stated in the models here.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
+import html
+import json
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-SCHEMA_VERSION = 1
+from workbench.card import Card
+from workbench.derive import Draft, derive, file_name
+from workbench.errors import RecipeError
+from workbench.plain_yaml import Line, read_yaml, write_yaml
+
+SCHEMA_VERSION: Literal[1] = 1
+NAME = r"^[\w@+-][\w.@+-]*$"
+LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
 
 
 class Part(BaseModel):
     """A group of recipe fields: frozen, and a field that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Origin(Part):
@@ -26,6 +46,16 @@ class Origin(Part):
     source: Literal["card", "file", "library", "inferred", "default", "user", "finding"]
     lines: tuple[int, ...] = ()  # of the card, or of the file
     note: str = ""  # the file's name, the library's version, the reason, the finding's code
+
+    def __str__(self) -> str:
+        """In words, for a table.
+
+        >>> str(Origin(source="card", lines=(12, 40), note="called evaluation_strategy on the card"))
+        'card, lines 12, 40: called evaluation_strategy on the card'
+        """
+        where = ", ".join(map(str, self.lines))
+        first = f"{self.source}, line{'s' * (len(self.lines) > 1)} {where}" if where else self.source
+        return f"{first}: {self.note}" if self.note else first
 
 
 class Lora(Part):
@@ -58,16 +88,22 @@ class Source(Part):
     split: str | None = None
     revision: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)  # theirs -> ours; empty keeps names
-    rows: int | None = None  # expected number of rows, as the card says; None is unknown
+    rows: int | None = None  # expected number of rows before any split, as the card says; None is unknown
 
 
 class Split(Part):
-    """How rows without a split of their own are divided."""
+    """How rows without a split of their own are divided. The shares may leave rows unused, never use one twice."""
 
-    train: float = 0.8
-    validation: float = 0.1
-    test: float = 0.1
+    train: float = Field(default=0.8, gt=0, le=1)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    test: float = Field(default=0.1, ge=0, lt=1)
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _within_one(self) -> Split:
+        if self.train + self.validation + self.test > 1 + 1e-6:
+            raise ValueError("shares of train, validation and test that add up to 1 at most")
+        return self
 
 
 class Data(Part):
@@ -125,7 +161,7 @@ class EvaluationPlan(Part):
     """What is measured before and after training."""
 
     evaluator: str = "InformationRetrievalEvaluator"
-    name: str = "evaluation"
+    name: str = Field(default="evaluation", pattern=NAME)  # also a folder's name in the run
     truncate_dim: int | None = None
     main_metric: str = "cosine_ndcg@10"
     higher_is_better: bool = True
@@ -134,8 +170,8 @@ class EvaluationPlan(Part):
 class Recipe(Part):
     """All that training needs. See the module's text."""
 
-    schema_version: int = SCHEMA_VERSION
-    name: str
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(pattern=NAME)  # also the beginning of a run folder's name
     variant: Literal["as written", "corrected"] = "as written"
     kind: str = "sentence-transformer"
     base: Base
@@ -145,3 +181,369 @@ class Recipe(Part):
     evaluation: EvaluationPlan = EvaluationPlan()
     provenance: dict[str, Origin] = Field(default_factory=dict)  # dotted path -> origin
     notes: tuple[str, ...] = ()  # arguments translated or dropped, one sentence each
+
+    def __repr__(self) -> str:
+        return _in_words(self)
+
+    def _repr_html_(self) -> str:
+        return _as_table(self)
+
+
+SECTIONS = ("base", "data", "loss", "training", "evaluation")
+OPEN = ("parameters", "prompts")
+"""Fields whose entries are leaves of their own: `loss.parameters.scale`."""
+OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
+
+
+def recipe(card: Card, *, corrected: bool = False, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """What would have to be run to do what `card` says was done.
+
+    `corrected` applies the fixes that `audit(card)` proposes, in the order of the findings; `overrides` (see
+    `with_overrides`) come after. Raises RecipeError where the card states no loss, because then there is nothing to
+    train, and where an override is not possible.
+    """
+    draft = derive(card, tuple(Training.model_fields))
+    if "loss.name" not in draft.fields:
+        raise RecipeError(
+            f"expected a training loss on the card {card.name!r}, found none; there is nothing to train again. "
+            "Is it the card of a model that was never trained, or was the training part cut off?"
+        )
+    made = _from_draft(card, draft)
+    if corrected:
+        made = _corrected(made, card)
+    if overrides:
+        made = with_overrides(made, overrides)
+    return made
+
+
+def _from_draft(card: Card, draft: Draft) -> Recipe:
+    """The draft as a Recipe; a value on the card that cannot be the field's is noted and takes the default."""
+    while True:
+        tree: dict[str, Any] = {"name": file_name(card.name, "card"), "kind": card.kind, "loss": {}}
+        for path, derived in draft.fields.items():
+            _put(tree, path, derived.value)
+        tree.setdefault("base", {}).setdefault("model", "unknown")
+        try:
+            made = Recipe.model_validate_json(json.dumps({**tree, "notes": draft.notes}), strict=True)
+            break
+        except ValidationError as error:
+            path = _located(error)
+            wrong = next((known for known in draft.fields if path == known or path.startswith(known + ".")), None)
+            if wrong is None:
+                raise _explained(error) from error
+            value = draft.fields.pop(wrong).value
+            draft.notes.append(f"`{wrong}` cannot be {value!r}, as the card says; the default is taken.")
+    origins = {
+        path: Origin(source=derived.source, lines=derived.lines, note=derived.note)
+        for path, derived in draft.fields.items()
+    }
+    return _with_origins(made, origins, card)
+
+
+def _corrected(made: Recipe, card: Card) -> Recipe:
+    from workbench.audit import audit
+
+    changes: dict[str, tuple[Any, Origin]] = {}
+    for finding in audit(card):
+        if finding.fix is not None:
+            origin = Origin(source="finding", lines=finding.lines, note=finding.code)
+            changes.update({path: (value, origin) for path, value in finding.fix.changes.items()})
+    made = _changed(made, changes)
+    training = made.training
+    if training.load_best_model_at_end and training.save_strategy != training.eval_strategy:
+        # The trainer can load the best checkpoint only where each evaluation has one.
+        note = "as often as is evaluated, so that the best checkpoint can be kept"
+        made = _changed(
+            made, {"training.save_strategy": (training.eval_strategy, Origin(source="inferred", note=note))}
+        )
+    return made.model_copy(update={"variant": "corrected"})
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """`recipe` with some fields set by the user; each then has the origin `user`.
+
+    A key is a dotted path (`training.seed`) or the end of one, where that is unique (`learning_rate`, `lora.r`).
+    Raises RecipeError for a key that no field has, naming the nearest ones, and for a value of the wrong type.
+    """
+    changes = {_resolved(recipe, key): (value, Origin(source="user")) for key, value in overrides.items()}
+    return _changed(recipe, changes)
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """`field=value` of a command line as key and value. Numbers, true, false, null, `[...]` and `{...}` are read as
+    YAML 1.2 reads them; everything else is text.
+
+    >>> parse_setting("learning_rate=2e-5"), parse_setting("eval_strategy=no"), parse_setting("columns=[a, b]")
+    (('learning_rate', 2e-05), ('eval_strategy', 'no'), ('columns', ['a', 'b']))
+    """
+    key, equals, value = setting.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not key:
+        raise RecipeError(f"expected a setting as field=value, found {setting!r}; for example learning_rate=2e-5.")
+    try:
+        parsed = read_yaml(value) if value else ""
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if value[:1] not in "[{":
+            return key, value
+        raise RecipeError(
+            f"expected a list or a mapping after {key}=, found {value!r}; is a bracket missing?"
+        ) from error
+    return key, value if isinstance(parsed, dict | list) and value[0] not in "[{" else parsed
+
+
+def leaves(recipe: Recipe) -> dict[str, Any]:
+    """Every executable field by its dotted path, in reading order."""
+    dumped = recipe.model_dump(include=set(SECTIONS))
+    return {path: value for name in SECTIONS for path, value in _leaves(dumped[name], name)}
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value and not path.endswith(".columns") and path.count(".parameters.") == 0:
+        for name, inner in value.items():
+            if not (name == "inner" and inner is None):
+                yield from _leaves(inner, f"{path}.{name}")
+    else:
+        yield path, value
+
+
+def difference(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
+    """(dotted path, value in `a`, value in `b`) of every field that differs; None where one has no such field."""
+    ours, theirs = leaves(a), leaves(b)
+    paths = [*ours, *(path for path in theirs if path not in ours)]
+    return [(path, ours.get(path), theirs.get(path)) for path in paths if ours.get(path) != theirs.get(path)]
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """SHA-256 of what is executed: equal for two recipes that run the same, wherever their values come from."""
+    text = json.dumps(recipe.model_dump(mode="json", include=set(SECTIONS)), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """`recipe` as YAML: the fields as blocks, then one line of provenance for each."""
+    tree = recipe.model_dump(mode="json")
+    provenance = {path: Line(_told(origin)) for path, origin in recipe.provenance.items()}
+    body = {name: tree[name] for name in Recipe.model_fields if name != "provenance"}
+    comment = f"# Recipe of {recipe.name}, {recipe.variant}. `workbench train` takes this file.\n"
+    return comment + write_yaml({**body, "provenance": provenance})
+
+
+def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write `recipe` to `path`, whole or not at all. Raises RecipeError where that cannot be done."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(recipe_yaml(recipe), encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RecipeError(f"cannot write the recipe to {str(target)!r}: {error.strerror or error}.") from error
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe from YAML. Raises RecipeError where that cannot be done, or a field is unknown or impossible."""
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise RecipeError(f"expected a recipe of at most {LARGEST_FILE:,} bytes, found more in {str(file)!r}.")
+        tree = read_yaml(data.decode("utf-8"))
+        text = json.dumps(tree)
+    except OSError as error:
+        raise RecipeError(f"expected a recipe at {str(file)!r}, cannot read it: {error.strerror or error}.") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error).split("\n")[0]
+        raise RecipeError(f"expected a recipe in YAML in {str(file)!r}, found something else ({reason}).") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(
+            f"expected a recipe in {str(file)!r}, found {type(tree).__name__}; see `workbench recipe CARD`."
+        )
+    try:
+        return _with_origins(made := Recipe.model_validate_json(text, strict=True), made.provenance)
+    except ValidationError as error:
+        raise _explained(error, f" in {str(file)!r}") from error
+
+
+def _with_origins(made: Recipe, origins: Mapping[str, Origin], card: Card | None = None) -> Recipe:
+    """`made` with an origin for every leaf: its own, that of the part it lies in, or the default's."""
+    complete: dict[str, Origin] = {}
+    for path in leaves(made):
+        parts = path.split(".")
+        above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+        found = next((origins[name] for name in above if name in origins), None)
+        complete[path] = found or _default_origin(path, card)
+    return made.model_copy(update={"provenance": complete})
+
+
+def _default_origin(path: str, card: Card | None) -> Origin:
+    name = path.rpartition(".")[2]
+    if path.startswith("training.") and name != "processes":
+        package = "Sentence Transformers" if name in OF_SENTENCE_TRANSFORMERS else "Transformers"
+        version = card.versions.get(package) if card else None
+        return Origin(
+            source="library", note=f"default of {package} {version.value if version else '(version not stated)'}"
+        )
+    if path.endswith(".parameters"):
+        return Origin(source="library", note="defaults of the loss: the card prints no parameters")
+    reasons = {
+        "data.split": "nothing on the card shows that the rows were divided",
+        "data.evaluation": "the card names no evaluation rows of their own",
+        "base.lora": "nothing on the card shows an adapter",
+    }
+    return Origin(source="default", note=reasons.get(path, "not on the card"))
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]]) -> Recipe:
+    tree = recipe.model_dump(mode="json")
+    origins = dict(recipe.provenance)
+    for path, (value, origin) in changes.items():
+        _put(tree, path, value)
+        origins = {known: kept for known, kept in origins.items() if not known.startswith(f"{path}.")}
+        origins[path] = origin
+    try:
+        made = Recipe.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        raise _explained(error) from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"expected plain values (text, numbers, lists) for {sorted(changes)}: {error}.") from error
+    return _with_origins(made, origins)
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parts, last = _split_path(path)
+    for part in parts:
+        inner = tree.get(part)
+        if not isinstance(inner, dict):
+            inner = tree[part] = {}
+        tree = inner
+    tree[last] = value
+
+
+def _split_path(path: str) -> list[str]:
+    """Names in a dotted path; a parameter's or prompt's own name may hold dots."""
+    parts = path.split(".")
+    for index, part in enumerate(parts[:-1]):
+        if part in OPEN:
+            return [*parts[: index + 1], ".".join(parts[index + 1 :])]
+    return parts
+
+
+def _resolved(recipe: Recipe, key: str) -> str:
+    """The full path of the field that `key` names."""
+    known = [*dict.fromkeys([*_schema_paths(Recipe), *leaves(recipe)])]
+    if key in known or any(f".{name}." in f".{key}" and key.split(f".{name}.")[0] in known for name in OPEN):
+        return key
+    ends = [path for path in known if path.endswith(f".{key}")]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise RecipeError(
+            f"expected one field, found {len(ends)} named {key!r}: {', '.join(ends)}; write the whole path."
+        )
+    names = {path.rpartition(".")[2] if "." not in key else path: path for path in known}
+    near = [names[name] for name in difflib.get_close_matches(key, names, n=3, cutoff=0.6)]
+    hint = f"the nearest are {', '.join(near)}" if near else "`workbench recipe CARD` shows all of them"
+    raise RecipeError(f"expected a field of the recipe, found {key!r}; {hint}.")
+
+
+def _schema_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all fields that may be set, those of absent optional parts included."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        if not prefix and name not in SECTIONS:
+            continue
+        yield path
+        inner = _part_of(field.annotation)
+        if inner is not None and path.count("inner") <= 2:
+            yield from _schema_paths(inner, f"{path}.")
+
+
+def _part_of(annotation: Any) -> type[BaseModel] | None:
+    """The Part that a field holds: itself, or the one beside None."""
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((part for part in options if isinstance(part, type) and issubclass(part, Part)), None)
+
+
+EXPECTED = {
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "missing": "a value",
+    "finite_number": "a finite number",
+    "string_pattern_mismatch": "a name of letters, digits and ._@+-",
+}
+
+
+def _located(error: ValidationError) -> str:
+    return ".".join(str(part) for part in error.errors()[0]["loc"])
+
+
+def _explained(error: ValidationError, where: str = "") -> RecipeError:
+    first = error.errors()[0]
+    path, found = _located(error), first["input"]
+    if first["type"] == "extra_forbidden":
+        names = [*Recipe.model_fields, *_schema_paths(Recipe)]
+        near = difflib.get_close_matches(path, names, n=3, cutoff=0.6)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        return RecipeError(f"expected a field of the recipe{where}, found {path!r}{hint}.")
+    if first["type"] == "value_error":
+        expected = str(first["ctx"]["error"])
+    elif first["type"] == "literal_error":
+        expected = str(first["ctx"]["expected"])
+    else:
+        expected = EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    shown = "nothing" if first["type"] == "missing" else repr(found)
+    return RecipeError(f"expected {expected} for {path!r}{where}, found {shown[:200]}.")
+
+
+def _told(origin: Origin) -> dict[str, Any]:
+    return {name: value for name, value in origin.model_dump(mode="json").items() if value}
+
+
+def _in_words(recipe: Recipe) -> str:
+    base, data, training, plan = recipe.base, recipe.data, recipe.training, recipe.evaluation
+    adapter = f", LoRA r={base.lora.r}{' (DoRA)' if base.lora.use_dora else ''}" if base.lora else ""
+    pooling = f", {base.pooling} pooling" if base.pooling else ""
+    rows = f"{data.train.rows:,} rows" if data.train.rows is not None else "rows unknown"
+    split = data.split
+    shares = f", split {split.train:.0%} / {split.validation:.0%} / {split.test:.0%}" if split else ""
+    batch = f"batch {training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
+    cut = f" at {plan.truncate_dim} dimensions" if plan.truncate_dim else ""
+    lines = [
+        f"Recipe({recipe.name!r}, {recipe.variant})",
+        f"  base        {base.model}{pooling}, {base.similarity}{adapter}",
+        f"  data        {data.train.location}: {rows} ({', '.join(data.columns)}){shares}",
+        f"  loss        {_loss_in_words(recipe.loss)}",
+        f"  training    {training.num_train_epochs:g} epochs, {batch} × {training.processes}, "
+        f"learning rate {training.learning_rate:g} {training.lr_scheduler_type}, seed {training.seed}",
+        f"  evaluation  {plan.evaluator}{cut}, {plan.main_metric}",
+    ]
+    return "\n".join([*lines, *(f"  note        {note}" for note in recipe.notes)])
+
+
+def _loss_in_words(loss: LossSpec) -> str:
+    """`MatryoshkaLoss([512, 256]) over …`: each loss with its parameters, the outermost first."""
+    words = ", ".join(f"{name}={value!r}" for name, value in loss.parameters.items())
+    return f"{loss.name}({words})" + (f" over {_loss_in_words(loss.inner)}" if loss.inner else "")
+
+
+def _as_table(recipe: Recipe) -> str:
+    rows = []
+    for path, value in leaves(recipe).items():
+        origin = str(recipe.provenance.get(path, "")) or "not stated"
+        cells = (path, "unknown" if value is None else str(value), origin)
+        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in recipe.notes)
+    caption = html.escape(f"Recipe of {recipe.name}, {recipe.variant}")
+    return (
+        f"<table><caption>{caption}</caption><thead><tr><th>field</th><th>value</th><th>where it came from</th></tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table>" + (f"<ul>{notes}</ul>" if notes else "")
+    )
