@@ -1,26 +1,19 @@
 """Records -> Plotly figures, for notebook, dashboard and report alike.
 
-Pure functions: no files, and no computing beyond smoothing and thinning for display. One template and one palette
-(Okabe-Ito, in a light and a dark variant) carry one visual language, never by colour alone:
-
-    the card     ink, dashed              better      bluish green
-    before       grey, open mark          worse       vermilion
-    after        blue, filled mark        query       diamond
-    corrected    green, dash and dot      document    dot, relevant with a ring
-
-Every text that comes from a card or from data goes through `plain` or `wrapped` first: Plotly reads some HTML tags,
-entities and `$...$` in labels, and a card must not be able to use them. All traces are SVG scatter traces: WebGL ones
-compile code at run time, which a strict Content-Security-Policy forbids, and `thin` keeps SVG fast.
+Pure functions: no files, and no computing beyond smoothing and thinning for display. Colours, fonts and the handling
+of foreign text are those of `look`. All traces are SVG scatter traces: WebGL ones compile code at run time, which a
+strict Content-Security-Policy forbids, and `thin` keeps SVG fast.
 """
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.look import FONT_FAMILY, FONT_SIZE, TICK_SIZE, Role, palette, plain, wrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,118 +21,9 @@ if TYPE_CHECKING:
 
     from workbench.card import Card
 
-Role = Literal["card", "before", "after", "corrected", "other"]
-
-FONT_FAMILY = (
-    'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, '
-    '"Noto Sans KR", "Noto Sans CJK KR", "Apple SD Gothic Neo", "Malgun Gothic", '
-    '"Noto Sans Sinhala", "Iskoola Pota", "Nirmala UI", sans-serif'
-)
-FONT_SIZE = 14  # px, labels and legends
-TICK_SIZE = 13  # px
 HEIGHT = 400  # px, a figure over steps, queries or ranks
 ROW_HEIGHT = 34  # px, one row of a dot plot
 POINTS = 2000  # points of one line after thinning
-
-
-@dataclass(frozen=True)
-class Palette:
-    """The colours of one variant, as #rrggbb; `series` is for runs that have no role of their own."""
-
-    ink: str  # text, and the card's own numbers
-    muted: str  # axis labels
-    grid: str  # hairlines
-    surface: str  # background of hover labels
-    before: str
-    after: str
-    corrected: str
-    better: str
-    worse: str
-    series: tuple[str, ...]
-
-    def role(self, role: Role, index: int = 0) -> str:
-        """The colour of a role; `index` picks one of `series` for the role `other`."""
-        if role == "other":
-            return self.series[index % len(self.series)]
-        return {"card": self.ink, "before": self.before, "after": self.after, "corrected": self.corrected}[role]
-
-
-LIGHT = Palette(
-    ink="#1c2024",
-    muted="#5b636b",
-    grid="#e3e6e9",
-    surface="#ffffff",
-    before="#7d848b",
-    after="#0072b2",
-    corrected="#009e73",
-    better="#009e73",
-    worse="#d55e00",
-    series=("#e69f00", "#cc79a7", "#56b4e9", "#a08a00", "#8c510a"),
-)
-DARK = Palette(
-    ink="#e9ecef",
-    muted="#a4acb4",
-    grid="#30363c",
-    surface="#1b1f23",
-    before="#9ba3ab",
-    after="#5ab8ec",
-    corrected="#2fbf94",
-    better="#2fbf94",
-    worse="#f28444",
-    series=("#f0b030", "#dd96bb", "#8fd0f5", "#f0e442", "#d9a066"),
-)
-
-
-def palette(*, dark: bool = False) -> Palette:
-    """The palette of the light or the dark variant."""
-    return DARK if dark else LIGHT
-
-
-def to_dark() -> dict[str, str]:
-    """Light colour -> dark colour, for a page that switches a finished figure with the reader's colour scheme."""
-    pairs: dict[str, str] = {}
-    for name in Palette.__dataclass_fields__:
-        light, dark = getattr(LIGHT, name), getattr(DARK, name)
-        pairs.update(zip(light, dark, strict=True) if name == "series" else [(light, dark)])
-    return pairs
-
-
-# --- text -------------------------------------------------------------------------------------------------------
-
-_UNSAFE = {
-    ord(character): entity
-    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"}.items()
-}
-_DROPPED = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
-)
-_DROPPED.update({ord(character): " " for character in "\t\n\r\x0b\x0c\x85\u2028\u2029"})
-
-
-def shorten(text: object, limit: int = 300) -> str:
-    """`text` on one line, without control and text-direction characters, at most `limit` characters long.
-
-    Joiners (U+200C, U+200D) stay: Sinhala needs them.
-
-    >>> shorten("one\\ntwo  three", limit=10)
-    'one two t…'
-    """
-    line = " ".join(str(text)[: 4 * limit].translate(_DROPPED).split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def plain(text: object, limit: int = 300) -> str:
-    """`text` for a Plotly label, where nothing in it takes effect: no tag, entity, formula, `%{...}` or direction.
-
-    >>> plain("<b>5 & 6</b> $x$")
-    '&lt;b&gt;5 &amp; 6&lt;/b&gt; &#36;x&#36;'
-    """
-    return shorten(text, limit).translate(_UNSAFE)
-
-
-def wrapped(text: object, width: int = 56, limit: int = 300) -> str:
-    """Like `plain`, broken into lines of about `width` characters for a hover label."""
-    return "<br>".join(line.translate(_UNSAFE) for line in textwrap.wrap(shorten(text, limit), width) or [""])
 
 
 # --- template ---------------------------------------------------------------------------------------------------
@@ -175,6 +59,7 @@ def template(*, dark: bool = False) -> Template:
                 "orientation": "h",
                 "x": 0,
                 "xanchor": "left",
+                "xref": "container",
                 "y": 1.02,
                 "yanchor": "bottom",
             },
@@ -286,11 +171,19 @@ def _number(value: object) -> float | None:
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average without the pull towards zero at its start; NaN and infinite values are passed over.
+    """Exponential moving average, taken forwards and backwards and averaged, so that it does not lag behind the line.
 
-    >>> smooth([4.0, 2.0], weight=0.5)  # (0.5 * 4 + 2) / 1.5
-    [4.0, 2.6666666666666665]
+    `weight` is that of the past, 0 to below 1. Both passes start without the pull towards zero; NaN and infinite
+    values are passed over.
+
+    >>> smooth([4.0, 1.0], weight=0.5)  # forwards 4, (0.5 * 4 + 1) / 1.5 = 2; backwards (0.5 * 1 + 4) / 1.5 = 3, 1
+    [3.5, 1.5]
     """
+    forwards, backwards = _average(values, weight), _average(values[::-1], weight)[::-1]
+    return [(a + b) / 2 for a, b in zip(forwards, backwards, strict=True)]
+
+
+def _average(values: Sequence[float], weight: float) -> list[float]:
     result: list[float] = []
     total = mass = 0.0
     for value in values:
@@ -338,8 +231,9 @@ def loss_curves(
 ) -> Figure:
     """Training and validation loss of runs and of their card over steps or epochs.
 
-    The raw line stays visible under the smoothed one. `smoothing` is the weight of the past, 0 to below 1; None
-    takes 0.9 for a log of `SMOOTH_FROM` points or more and 0 below. A value that is not finite is marked with a cross.
+    The raw line stays visible under the smoothed one. `smoothing` is the weight of `smooth`; None smooths over a
+    twentieth of a log of `SMOOTH_FROM` points or more (at most 50 points), and leaves shorter ones as they are. A
+    value that is not finite is marked with a cross.
     """
     traces: list[Any] = []
     others = 0
@@ -367,7 +261,8 @@ def _curve_traces(
     hover = f"{name}<br>{x} %{{x:,}}<br>%{{y:.4f}}"
     traces = []
     raw_x, raw_y = run.points(run.values, x)
-    weight = smoothing if smoothing is not None else (0.9 if len(raw_y) >= SMOOTH_FROM else 0.0)
+    span = min(max(len(raw_y) / 20, 1.0), 50.0) if len(raw_y) >= SMOOTH_FROM else 1.0
+    weight = smoothing if smoothing is not None else 1 - 1 / span
     thin_x, thin_y = thin(raw_x, _drawable(raw_y, log), points)
     if thin_x and weight > 0:
         traces.append(
@@ -384,7 +279,7 @@ def _curve_traces(
             )
         )
         thin_x, thin_y = thin(raw_x, _drawable(smooth(raw_y, weight), log), points)
-        hover += f", smoothed with weight {weight:g}"
+        hover += f", smoothed with weight {weight:.2f}"
     if thin_x:
         few = len(thin_x) < SMOOTH_FROM
         traces.append(
@@ -394,6 +289,7 @@ def _curve_traces(
                 mode="lines+markers" if few else "lines",
                 name=name,
                 legendgroup=name,
+                cliponaxis=False,
                 line={"color": colour, "width": 2.25, "dash": dash},
                 marker={"color": colour, "size": 5},
                 hovertemplate=f"{hover}<extra></extra>",
@@ -409,6 +305,7 @@ def _curve_traces(
                 mode="markers",
                 name=f"{name}, validation",
                 legendgroup=name,
+                cliponaxis=False,
                 marker={"color": colour, "size": 9, "symbol": symbol, "line": {"color": colour, "width": 2}},
                 hovertemplate=f"{name}, validation<br>{x} %{{x:,}}<br>%{{y:.4f}}<extra></extra>",
             )
@@ -555,7 +452,15 @@ def metric_bars(rows: Sequence[MetricMark], *, dark: bool = False, title: str = 
         "tickfont": {"color": colours.ink},
     }
     height = ROW_HEIGHT * len(rows) + 120 if rows else HEIGHT // 2
-    return _figure(traces, x=title, y="", dark=dark, height=height, yaxis=y_axis)
+    values = [v for row in rows for v in (row.card, row.before, row.after, row.low, row.high) if v is not None]
+    return _figure(traces, x=title, y="", dark=dark, height=height, yaxis=y_axis, xaxis=_airy(values))
+
+
+def _airy(values: Sequence[float], *, share: float = 0.04) -> dict[str, Any]:
+    """An axis range that leaves marks at its ends whole."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    air = (high - low or 1.0) * share
+    return {"range": [low - air, high + air]}
 
 
 def _dots(go: Any, rows: Sequence[MetricMark], field: str, name: str, colour: str, symbol: str) -> list[Any]:
@@ -669,7 +574,7 @@ def rank_changes(
                         "line": {"color": colour, "width": 1.5},
                         "size": [min(7 + 2.5 * math.sqrt(counts[place] - 1), 34) for place in places],
                     },
-                    text=[_rank_text(place, counts[place], examples[place], lost) for place in places],
+                    text=[_rank_text(place, counts[place], examples[place], depth) for place in places],
                     hovertemplate="%{text}<extra></extra>",
                 )
             )
@@ -679,7 +584,7 @@ def rank_changes(
         "type": "log",
         "tickmode": "array",
         "tickvals": [*ticks, *missing],
-        "ticktext": [*map(str, ticks), *[f"not in {depth}" for _ in missing]],
+        "ticktext": [*map(str, ticks), *[plain(f"> {depth}") for _ in missing]],
         "minor": {"showgrid": False},
         "range": [math.log10(0.82), math.log10(max(end, 2) * 1.3)],
     }
@@ -694,8 +599,8 @@ def rank_changes(
     )
 
 
-def _rank_text(place: tuple[float, float], count: int, examples: Sequence[str], lost: float) -> str:
-    before, after = ("not found" if rank == lost else f"{rank:.0f}" for rank in place)
+def _rank_text(place: tuple[float, float], count: int, examples: Sequence[str], depth: int) -> str:
+    before, after = (plain(f"> {depth}") if rank > depth else f"{rank:.0f}" for rank in place)
     head = f"rank {before} → {after}, {count:,} {'query' if count == 1 else 'queries'}"
     return "<br>".join(
         [head, *(wrapped(text, limit=110) for text in examples), *(["…"] if count > len(examples) else [])]
@@ -754,7 +659,8 @@ def per_query_difference(
         y=f"{plain(metric, 40)}, after − before (−1 to 1)",
         dark=dark,
         height=height,
-        yaxis={"range": [-1.05, 1.05]},
+        yaxis={"range": [-1.08, 1.08]},
+        xaxis=_airy([1, max(len(ranked), 2)], share=0.03),
     )
 
 

@@ -1,0 +1,128 @@
+"""How everything looks, in one place: colours, fonts, and how foreign text is made harmless on a label.
+
+One palette (Okabe-Ito, in a light and a dark variant) carries one visual language, never by colour alone:
+
+    the card     ink, dashed              better      bluish green
+    before       grey, open mark          worse       vermilion
+    after        blue, filled mark        query       diamond
+    corrected    green, dash and dot      document    dot, relevant with a ring
+
+Every text that comes from a card or from data goes through `plain` or `wrapped` before it stands on a figure: Plotly
+reads some HTML tags, entities and `$...$` in labels, and a card must not be able to use them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["card", "before", "after", "corrected", "other"]
+
+FONT_FAMILY = (
+    'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, '
+    '"Noto Sans KR", "Noto Sans CJK KR", "Apple SD Gothic Neo", "Malgun Gothic", '
+    '"Noto Sans Sinhala", "Iskoola Pota", "Nirmala UI", sans-serif'
+)
+FONT_SIZE = 14  # px, labels and legends
+TICK_SIZE = 13  # px
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one variant, as #rrggbb; `series` is for runs that have no role of their own."""
+
+    ink: str  # text, and the card's own numbers
+    muted: str  # axis labels
+    grid: str  # hairlines
+    surface: str  # background of hover labels
+    before: str
+    after: str
+    corrected: str
+    better: str
+    worse: str
+    series: tuple[str, ...]
+
+    def role(self, role: Role, index: int = 0) -> str:
+        """The colour of a role; `index` picks one of `series` for the role `other`."""
+        if role == "other":
+            return self.series[index % len(self.series)]
+        return {"card": self.ink, "before": self.before, "after": self.after, "corrected": self.corrected}[role]
+
+
+LIGHT = Palette(
+    ink="#1c2024",
+    muted="#5b636b",
+    grid="#e3e6e9",
+    surface="#ffffff",
+    before="#7d848b",
+    after="#0072b2",
+    corrected="#009e73",
+    better="#009e73",
+    worse="#d55e00",
+    series=("#e69f00", "#cc79a7", "#56b4e9", "#a08a00", "#8c510a"),
+)
+DARK = Palette(
+    ink="#e9ecef",
+    muted="#a4acb4",
+    grid="#30363c",
+    surface="#1b1f23",
+    before="#9ba3ab",
+    after="#5ab8ec",
+    corrected="#2fbf94",
+    better="#2fbf94",
+    worse="#f28444",
+    series=("#f0b030", "#dd96bb", "#8fd0f5", "#f0e442", "#d9a066"),
+)
+
+
+def palette(*, dark: bool = False) -> Palette:
+    """The palette of the light or the dark variant."""
+    return DARK if dark else LIGHT
+
+
+def to_dark() -> dict[str, str]:
+    """Light colour -> dark colour, for a page that switches a finished figure with the reader's colour scheme."""
+    pairs: dict[str, str] = {}
+    for name in Palette.__dataclass_fields__:
+        light, dark = getattr(LIGHT, name), getattr(DARK, name)
+        pairs.update(zip(light, dark, strict=True) if name == "series" else [(light, dark)])
+    return pairs
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+_UNSAFE = {
+    ord(character): entity
+    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"}.items()
+}
+_DROPPED = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
+)
+_DROPPED.update({ord(character): " " for character in "\t\n\r\x0b\x0c\x85\u2028\u2029"})
+
+
+def shorten(text: object, limit: int = 300) -> str:
+    """`text` on one line, without control and text-direction characters, at most `limit` characters long.
+
+    Joiners (U+200C, U+200D) stay: Sinhala needs them.
+
+    >>> shorten("one\\ntwo  three", limit=10)
+    'one two t…'
+    """
+    line = " ".join(str(text)[: 4 * limit].translate(_DROPPED).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def plain(text: object, limit: int = 300) -> str:
+    """`text` for a Plotly label, where nothing in it takes effect: no tag, entity, formula, `%{...}` or direction.
+
+    >>> plain("<b>5 & 6</b> $x$")
+    '&lt;b&gt;5 &amp; 6&lt;/b&gt; &#36;x&#36;'
+    """
+    return shorten(text, limit).translate(_UNSAFE)
+
+
+def wrapped(text: object, width: int = 56, limit: int = 300) -> str:
+    """Like `plain`, broken into lines of about `width` characters for a hover label."""
+    return "<br>".join(line.translate(_UNSAFE) for line in textwrap.wrap(shorten(text, limit), width) or [""])

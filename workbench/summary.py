@@ -1,0 +1,484 @@
+"""What a report says, as plain values: read from the run folder, its comparison, and the audit of its card.
+
+A part that is missing or damaged becomes a sentence in `Summary.gaps`: a report of a run that failed is still a report.
+`report.render` lays a Summary out and computes nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from workbench.errors import WorkbenchError
+from workbench.evaluate import DEEPEST_CUT, folder_name
+from workbench.figures import Curve, QueryChange, metric_name
+from workbench.look import Role, shorten
+from workbench.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.card import Card
+    from workbench.recipe import Recipe
+
+T = TypeVar("T")
+
+TEXT_LIMIT = 420  # characters of a question, an answer or a card line in the report
+MOVERS = 6  # queries shown that gained most, and as many that lost most
+PACKAGES = ("python", "sentence-transformers", "transformers", "torch")  # named first among the versions
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer on top of the page."""
+
+    word: str  # "reproduced", "differs", "not comparable", or why there is none: "no verdict", "failed", ...
+    tone: str  # "good", "bad" or "open": how the word is coloured and which sign stands beside it
+    meaning: str  # one sentence: what the word says about the card
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the comparison; None where there is no such number. Values as they are, not rounded."""
+
+    metric: str  # as the library names it: "cosine_ndcg@10"
+    card: float | None = None
+    before: float | None = None
+    after: float | None = None
+    low: float | None = None  # 95 % interval of `after`
+    high: float | None = None
+    difference: float | None = None  # after - before
+    p: float | None = None
+    verdict: str = ""
+    reason: str = ""
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class FindingLine:
+    """One line of the card that a finding rests on."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class FindingRow:
+    code: str
+    severity: str  # "error", "warning", "note"
+    message: str
+    lines: tuple[FindingLine, ...] = ()
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The first document of a ranking."""
+
+    text: str
+    relevant: bool
+    score: float
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A query whose metric changed much."""
+
+    query: str
+    relevant: str  # its first relevant document
+    rank_before: int | None  # None: not among the documents kept
+    rank_after: int | None
+    before: float
+    after: float
+    top_before: Hit | None = None
+    top_after: Hit | None = None
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class RecipeRow:
+    path: str  # "training.learning_rate"
+    value: str
+    source: str  # one of Origin.source, or "unknown" where no origin is recorded
+    lines: tuple[int, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    name: str
+    value: str
+    code: bool = False  # a hash, a path, a command
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the report shows, as plain values."""
+
+    run: str  # name of the run folder
+    card: str  # name of the card
+    variant: str  # "as written" or "corrected"
+    status: str
+    verdict: Verdict
+    stand_ins: tuple[str, ...] = ()
+    evaluation: str = ""  # name of the evaluation that `changes` and the movers come from
+    per_query_metric: str = ""
+    depth: int = 100  # documents kept per ranking
+    metrics: tuple[Metric, ...] = ()
+    findings: tuple[FindingRow, ...] | None = None  # None: there is no card to audit
+    curves: tuple[Curve, ...] = ()
+    changes: tuple[QueryChange, ...] = ()
+    gained: tuple[Mover, ...] = ()
+    lost: tuple[Mover, ...] = ()
+    recipe: tuple[RecipeRow, ...] = ()
+    recipe_notes: tuple[str, ...] = ()
+    recipe_text: str = ""  # the recipe as YAML
+    checks: tuple[tuple[str, str], ...] = ()  # (severity, sentence) of the data checks
+    machine: tuple[Fact, ...] = ()
+    command: str = ""
+    versions: tuple[Fact, ...] = ()
+    hashes: tuple[Fact, ...] = ()
+    gaps: Mapping[str, str] = field(default_factory=dict)  # part -> why it is missing
+
+    @property
+    def main(self) -> Metric | None:
+        """The metric that the recipe calls its main one, or the first."""
+        return next((row for row in self.metrics if row.main), self.metrics[0] if self.metrics else None)
+
+
+def summarize(run: Run) -> Summary:
+    """Read everything that the report of `run` says. Never raises for a damaged run: see `Summary.gaps`."""
+    gaps: dict[str, str] = {}
+
+    def part(name: str, read: Callable[[], T]) -> T | None:
+        """What `read` gives, or None and a sentence in `gaps`."""
+        try:
+            return read()
+        except WorkbenchError as error:
+            gaps[name] = str(error)
+        except (KeyError, TypeError, ValueError) as error:  # a file of another version, or edited by hand
+            gaps[name] = (
+                f"The {name} of this run is not in the form that was expected ({type(error).__name__}: {error})."
+            )
+        return None
+
+    record = part("record", lambda: run.record) or {}
+    card: Card | None = part("card", run.card)
+    recipe: Recipe | None = part("recipe", run.recipe)
+    comparison = part("comparison", lambda: _comparison(run)) or {}
+    main = recipe.evaluation.main_metric if recipe else "cosine_ndcg@10"
+    queries = part("queries", lambda: _queries(run, recipe, main))
+    log = part("log", run.log) or []
+    rows = part("metrics", lambda: _metrics(run, comparison, main, queries.evaluation if queries else "")) or ()
+    stand_ins = part("stand-ins", lambda: run.stand_ins if record else ()) or ()
+    findings = part("findings", lambda: _findings(card)) if card else None
+    recipe_rows = part("recipe", lambda: _recipe_rows(recipe)) if recipe else None
+    return Summary(
+        run=run.name,
+        card=card.name if card else str(record.get("card") or (recipe.name if recipe else run.name)),
+        variant=str(record.get("variant") or (recipe.variant if recipe else "unknown")),
+        status=run.status,
+        verdict=_verdict(run.status, record, comparison, gaps, stand_ins),
+        stand_ins=tuple(stand_ins),
+        evaluation=queries.evaluation if queries else "",
+        per_query_metric=metric_name(queries.metric) if queries else "",
+        depth=queries.depth if queries else 100,
+        metrics=tuple(rows),
+        findings=findings,
+        curves=part("curves", lambda: _curves(run, record, card, log)) or (),
+        changes=queries.changes if queries else (),
+        gained=queries.gained if queries else (),
+        lost=queries.lost if queries else (),
+        recipe=recipe_rows or (),
+        recipe_notes=recipe.notes if recipe else (),
+        recipe_text=part("recipe text", lambda: _recipe_text(recipe)) or "" if recipe else "",
+        checks=part("checks", lambda: _checks(record)) or (),
+        machine=part("machine", lambda: _machine(record)) or (),
+        command=part("command", lambda: shlex.join(map(str, record.get("command") or ()))) or "",
+        versions=part("versions", lambda: _versions(record)) or (),
+        hashes=part("hashes", lambda: _hashes(record, card)) or (),
+        gaps=gaps,
+    )
+
+
+def _comparison(run: Run) -> dict[str, Any] | None:
+    """The stored comparison, or a fresh one where the run has come far enough."""
+    stored = run.comparison()
+    if stored is not None or not any({"before", "after"} <= set(moments) for moments in run.evaluations().values()):
+        return stored
+    from workbench.compare import compare
+
+    return dict(compare(run).to_dict())
+
+
+MEANINGS = {
+    "reproduced": ("good", "Trained again, the recipe gives the numbers that the card reports."),
+    "differs": ("bad", "Trained again, the recipe does not give the numbers that the card reports."),
+    "not comparable": ("open", "This run can neither confirm nor deny what the card reports."),
+}
+
+
+def _verdict(
+    status: str,
+    record: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    gaps: Mapping[str, str],
+    stand_ins: Sequence[str],
+) -> Verdict:
+    """The word and its reasons; what the band of stand-ins says already is not said twice."""
+    if status in ("failed", "broken"):
+        why = str(record.get("error") or gaps.get("record") or "No reason was recorded.")
+        meaning = "Training did not get to its end." if status == "failed" else "The run folder cannot be read."
+        return Verdict(status, "bad", meaning, (why,))
+    word = str(comparison.get("verdict") or "")
+    if word in MEANINGS:
+        reasons = dict.fromkeys(reason for reason in _reasons(comparison) if reason not in stand_ins)
+        return Verdict(word, *MEANINGS[word], reasons=tuple(reasons))
+    progress = record.get("progress") or {}
+    if status in ("running", "interrupted", "stopped"):
+        done = f"{progress.get('step', 'unknown')} of {progress.get('steps', 'unknown')} steps are done."
+        meanings = {
+            "running": "Training goes on; this report shows the run as it stood when it was written.",
+            "interrupted": "The process is gone without having said so. The run can be resumed.",
+            "stopped": "Training was stopped before its end. The run can be resumed.",
+        }
+        return Verdict(status, "open", meanings[status], (done,))
+    why = (
+        gaps.get("comparison") or "The run has no evaluation before and after training, so there is nothing to compare."
+    )
+    return Verdict("no verdict", "open", "Nothing was compared with the card's numbers.", (why,))
+
+
+def _reasons(comparison: Mapping[str, Any]) -> list[str]:
+    reasons = comparison.get("reasons") or comparison.get("reason") or ()
+    found = [reasons] if isinstance(reasons, str) else [str(reason) for reason in reasons]
+    if not found:
+        rows = comparison.get("rows") or ()
+        found = [
+            str(row["reason"]) for row in rows if row.get("reason") and row.get("verdict") == comparison["verdict"]
+        ]
+    return [reason for reason in found if reason]
+
+
+def _metrics(run: Run, comparison: Mapping[str, Any], main: str, evaluation: str) -> tuple[Metric, ...]:
+    """Rows of the comparison; without one, our own means before and after."""
+    names = Metric.__dataclass_fields__.keys() - {"main"}
+    if comparison.get("rows"):
+        given = [{key: row[key] for key in names if row.get(key) is not None} for row in comparison["rows"]]
+        return tuple(Metric(**row, main=row["metric"] == main) for row in given)
+    moments = run.evaluations().get(evaluation or next(iter(run.evaluations()), ""), ())
+    means = {moment: run.metrics(evaluation, moment) for moment in ("before", "after") if moment in moments}
+    both = {name: None for moment in means.values() for name in moment}
+    return tuple(
+        Metric(
+            name,
+            before=(before := means.get("before", {}).get(name)),
+            after=(after := means.get("after", {}).get(name)),
+            difference=after - before if after is not None and before is not None else None,
+            main=name == main,
+        )
+        for name in both
+    )
+
+
+def _findings(card: Card) -> tuple[FindingRow, ...]:
+    from workbench.audit import audit
+
+    return tuple(
+        FindingRow(
+            code=finding.code,
+            severity=finding.severity,
+            message=finding.message,
+            lines=tuple(
+                FindingLine(number, shorten(card.lines[number - 1], 200))
+                for number in finding.lines
+                if 0 < number <= len(card.lines)
+            ),
+            fix=finding.fix.sentence if finding.fix else "",
+        )
+        for finding in audit(card)
+    )
+
+
+def _curves(
+    run: Run, record: Mapping[str, Any], card: Card | None, log: Sequence[Mapping[str, Any]]
+) -> tuple[Curve, ...]:
+    curves = [Curve.of_card(card)] if card and card.training_log else []
+    if log:
+        best = (record.get("best") or {}).get("step")
+        role: Role = "corrected" if record.get("variant") == "corrected" else "after"
+        curves.append(Curve.of_log("This run", log, role=role, kept=best))
+    return tuple(curves)
+
+
+@dataclass(frozen=True)
+class _Queries:
+    evaluation: str
+    metric: str
+    depth: int
+    changes: tuple[QueryChange, ...]
+    gained: tuple[Mover, ...]
+    lost: tuple[Mover, ...]
+
+
+def _queries(run: Run, recipe: Recipe | None, main: str) -> _Queries | None:
+    """Every query before and after, and those that moved most; None where an evaluation is missing."""
+    whole = [name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments)]
+    if not whole:
+        return None
+    planned = folder_name(recipe.evaluation.name) if recipe else ""
+    name = planned if planned in whole else whole[0]
+    before, after = run.per_query(name, "before"), run.per_query(name, "after")
+    metric = next(
+        (column for column in (main, main.split("_", 1)[-1], "ndcg@10", *before.columns) if column in before.columns),
+        "",
+    )
+    table = before.merge(after, on="query_id", suffixes=("_before", "_after")).sort_values("query_id", kind="stable")
+    table["change"] = table[f"{metric}_after"] - table[f"{metric}_before"]
+    changes = tuple(
+        QueryChange(
+            shorten(row["query_before"]),
+            _rank(row["rank_before"]),
+            _rank(row["rank_after"]),
+            float(row[f"{metric}_before"]),
+            float(row[f"{metric}_after"]),
+        )
+        for row in table.to_dict("records")
+    )
+    hits_before, hits_after = run.hits(name, "before"), run.hits(name, "after")
+    best = table[table["change"] > 0].sort_values("change", ascending=False, kind="stable").head(MOVERS)
+    worst = table[table["change"] < 0].sort_values("change", kind="stable").head(MOVERS)
+    depth = int(max(DEEPEST_CUT, hits_before["position"].max(), hits_after["position"].max()))  # ranks are known so far
+    texts = _answers(run, name, [*best["query_id"], *worst["query_id"]], table)
+    movers = [_movers(part, metric, hits_before, hits_after, texts) for part in (best, worst)]
+    return _Queries(name, metric, depth, changes, movers[0], movers[1])
+
+
+def _rank(value: Any) -> int | None:
+    import pandas as pd
+
+    return None if pd.isna(value) else int(value)
+
+
+def _answers(run: Run, name: str, query_ids: Sequence[str], table: pd.DataFrame) -> dict[str, str]:
+    """Query id -> text of its first relevant document."""
+    chosen = table[table["query_id"].isin(query_ids)]
+    first = {row["query_id"]: next(iter(row["relevant_before"]), None) for row in chosen.to_dict("records")}
+    documents = run.documents(name)
+    texts = dict(zip(documents["document_id"], documents["document"], strict=True))
+    return {query: str(texts.get(document, "")) for query, document in first.items()}
+
+
+def _movers(
+    part: pd.DataFrame, metric: str, before: pd.DataFrame, after: pd.DataFrame, texts: Mapping[str, str]
+) -> tuple[Mover, ...]:
+    return tuple(
+        Mover(
+            query=shorten(row["query_before"], TEXT_LIMIT),
+            relevant=shorten(texts[row["query_id"]], TEXT_LIMIT),
+            rank_before=_rank(row["rank_before"]),
+            rank_after=_rank(row["rank_after"]),
+            before=float(row[f"{metric}_before"]),
+            after=float(row[f"{metric}_after"]),
+            top_before=_top(before, row["query_id"]),
+            top_after=_top(after, row["query_id"]),
+        )
+        for row in part.to_dict("records")
+    )
+
+
+def _top(hits: pd.DataFrame, query_id: str) -> Hit | None:
+    mine = hits[(hits["query_id"] == query_id) & (hits["position"] == 1)].to_dict("records")
+    return (
+        Hit(shorten(mine[0]["document"], TEXT_LIMIT), bool(mine[0]["relevant"]), float(mine[0]["score"]))
+        if mine
+        else None
+    )
+
+
+def _recipe_rows(recipe: Recipe) -> tuple[RecipeRow, ...]:
+    rows = []
+    for path, value in _leaves(recipe.model_dump(mode="json", exclude={"schema_version", "provenance", "notes"}), ""):
+        origin = recipe.provenance.get(path)
+        if origin is None and value == "–":
+            continue  # an empty part, such as the inner loss of the innermost
+        source, lines, note = (origin.source, origin.lines, origin.note) if origin else ("unknown", (), "")
+        rows.append(RecipeRow(path, value, source, lines, note))
+    return tuple(rows)
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, str]]:
+    """Dotted path and text of every leaf; an empty mapping and None are leaves, written as a dash."""
+    if isinstance(value, Mapping) and value:
+        return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{path}.{key}" if path else str(key))]
+    if isinstance(value, list):
+        return [(path, ", ".join(map(str, value)) or "–")]
+    texts = {True: "yes", False: "no"}
+    return [(path, "–" if value is None or value == {} else texts[value] if isinstance(value, bool) else str(value))]
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    from workbench.recipe import recipe_yaml
+
+    return recipe_yaml(recipe)
+
+
+def _checks(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(check["severity"]), str(check["message"])) for check in record.get("checks") or ())
+
+
+def _machine(record: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """What it ran on. The host's name stays in the run folder: a report is passed around."""
+    base, data, progress = (record.get(name) or {} for name in ("base", "data", "progress"))
+    rows = {name: count for name, count in (data.get("rows") or {}).items() if count is not None}
+    facts = [
+        ("Base model", _base_text(base)),
+        ("Data", str(data.get("source") or "")),
+        ("Rows", ", ".join(f"{count:,} {name}" for name, count in rows.items())),
+        ("Device", " in ".join(str(record[key]) for key in ("device", "precision") if record.get(key))),
+        ("Steps", f"{progress['step']:,} of {progress['steps']:,}" if {"step", "steps"} <= progress.keys() else ""),
+        ("Training took", duration(record["seconds"]) if record.get("seconds") is not None else ""),
+        ("Rows per second", f"{record['rows_per_second']:,.1f}" if record.get("rows_per_second") else ""),
+        ("Most memory used", f"{record['peak_memory'] / 1e9:,.2f} GB" if record.get("peak_memory") else ""),
+        ("Started", str(record.get("created") or "").replace("T", " ").replace("Z", " UTC")),
+    ]
+    return tuple(Fact(name, value or "unknown") for name, value in facts)
+
+
+def _base_text(base: Mapping[str, Any]) -> str:
+    asked, model = base.get("asked"), base.get("model")
+    return f"{model} (asked for: {asked})" if asked and model and asked != model else str(model or asked or "")
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(405.2), duration(42), duration(9015)
+    ('6 min 45 s', '42 s', '2 h 30 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _versions(record: Mapping[str, Any]) -> tuple[Fact, ...]:
+    versions = record.get("versions") or {}
+    order = sorted(versions, key=lambda name: (PACKAGES.index(name) if name in PACKAGES else len(PACKAGES), name))
+    return tuple(Fact(name, str(versions[name])) for name in order)
+
+
+def _hashes(record: Mapping[str, Any], card: Card | None) -> tuple[Fact, ...]:
+    base, data = record.get("base") or {}, record.get("data") or {}
+    facts = (
+        ("Recipe", record.get("recipe_sha256")),
+        ("Card", card.sha256 if card else None),
+        ("Base weights", base.get("sha256")),
+        ("Training rows", data.get("sha256")),
+    )
+    return tuple(Fact(name, str(value or "unknown"), code=bool(value)) for name, value in facts)
