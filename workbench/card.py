@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
-"""Version of what `Card.to_dict` gives; raised when a field changes its meaning or goes away."""
+"""Version of what `reading.card_to_dict` gives; raised when a field changes its meaning or goes away."""
 
 Kind = Literal["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector", "unknown"]
 Number = int | float
@@ -153,7 +154,7 @@ class Unread:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Card:
     """What one model card says. See the module's text for lines and missing values."""
 
@@ -196,3 +197,73 @@ class Card:
     def argument(self, name: str) -> Stated[Any] | None:
         """The training argument `name`: non-default first, then from all of them; None where the card has none."""
         return self.non_default.get(name) or self.hyperparameters.get(name)
+
+    def summary(self) -> tuple[tuple[str, str, str], ...]:
+        """What the card says, in a few rows: (what, value, lines). A row whose value is empty is left out."""
+        rows: list[tuple[str, str, str]] = [("kind", self.kind, "")]
+
+        def state(what: str, stated: Stated[Any] | None, unit: str = "") -> None:
+            if stated is not None:
+                place = stated.source if stated.line is None else str(stated.line)
+                rows.append((what, f"{stated.value}{unit}", place))
+
+        state("base model", self.base_model)
+        state("revision", self.base_revision)
+        if self.modules:
+            names = " → ".join(module.type for module in self.modules)
+            rows.append(("modules", names, str(self.modules[0].line or "")))
+        state("similarity", self.similarity)
+        state("longest text", self.max_seq_length, " tokens")
+        state("dimensions", self.output_dimension)
+        for part in self.datasets:
+            size = "size not stated" if part.size is None else f"{part.size:,} rows"
+            losses = "" if part.loss is None else "; " + " over ".join(node.name for node in part.loss.chain())
+            text = f"{part.name or 'unnamed'}: {size}, columns {', '.join(part.columns) or 'not stated'}{losses}"
+            rows.append(("training data" if part.role == "train" else "evaluation data", text, _span(part.lines)))
+        if self.training_log:
+            steps = [row.step for row in self.training_log if row.step is not None]
+            text = f"{len(self.training_log):,} rows, to step {max(steps, default=0):,}"
+            rows.append(("training log", text, str(self.training_log[0].line or self.training_log[0].source)))
+        for evaluation in self.evaluations:
+            main = evaluation.main_metric or next(iter(evaluation.metrics), None)
+            shown = "" if main is None else f": {main} {evaluation.metrics[main]:g}"
+            rows.append(
+                ("evaluation", (", ".join(evaluation.datasets) or evaluation.name) + shown, _span(evaluation.lines))
+            )
+        for name, version in self.versions.items():
+            if name in ("Sentence Transformers", "PyLate", "Transformers"):
+                state(name, version)
+        if self.text.repaired or self.text.lost:
+            text = f"{self.text.repaired:,} characters repaired, {self.text.lost:,} lost"
+            rows.append(("damaged text", text, _span((min(self._damaged()), max(self._damaged())))))
+        rows.extend(
+            ("not understood", f"{unread.section or 'text'}: {unread.reason}", _span(unread.lines))
+            for unread in self.unread[:_MOST_UNREAD]
+        )
+        if len(self.unread) > _MOST_UNREAD:
+            rows.append(("not understood", f"and {len(self.unread) - _MOST_UNREAD} more places", ""))
+        return tuple(rows)
+
+    def _damaged(self) -> tuple[int, ...]:
+        return self.text.repaired_lines + self.text.lost_lines
+
+    def __repr__(self) -> str:
+        lines = [f"Card {self.name!r}"]
+        lines += [f"  {what:<16} {value}{f'  [{place}]' if place else ''}" for what, value, place in self.summary()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(what)}</th><td style='text-align:left'>{escape(value)}</td>"
+            f"<td style='text-align:left'>{escape(place)}</td></tr>"
+            for what, value, place in self.summary()
+        )
+        title = escape(self.title or self.name)
+        return f"<table><caption>{title}</caption><tr><th></th><th>says the card</th><th>line</th></tr>{rows}</table>"
+
+
+_MOST_UNREAD = 8  # rows of the summary; all of them are in `unread`
+
+
+def _span(lines: tuple[int, int] | None) -> str:
+    return "" if lines is None else str(lines[0]) if lines[0] == lines[1] else f"{lines[0]}–{lines[1]}"
