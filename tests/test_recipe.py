@@ -215,6 +215,32 @@ def test_what_fit_did_not_run_is_said(shared: Path) -> None:
     assert "5e-05 is an argument that did not run" in origin.note
 
 
+def test_a_public_source_that_matches_is_named_but_not_taken(shared: Path) -> None:
+    made = recipe(read_card(shared / "cards" / "seeds-clean" / "gooaq-static-matryoshka.md"))
+    assert made.data.train.location == "unknown"
+    assert made.provenance["data.train.location"].note == (
+        "the card does not name its dataset; sentence-transformers/gooaq is a public source that matches; "
+        "name it, or yours, with --data"
+    )
+
+
+def test_the_parameters_of_an_old_card_did_run() -> None:
+    stated = {
+        "epochs": Stated(4, 111),
+        "batch_size": Stated(32, 87),
+        "optimizer_class": Stated("<class 'transformers.optimization.AdamW'>", 115),
+        "optimizer_params": Stated({"lr": 3e-5}, 116),
+        "scheduler": Stated("WarmupCosine", 119),
+        "warmup_steps": Stated(72, 121),
+        "weight_decay": Stated(0.01, 122),
+        "evaluation_steps": Stated(1000, 112),
+    }
+    training = recipe(small(hyperparameters=stated)).training
+    assert (training.num_train_epochs, training.per_device_train_batch_size, training.optim) == (4, 32, "adamw_torch")
+    assert (training.learning_rate, training.lr_scheduler_type, training.warmup_steps) == (3e-5, "cosine", 72)
+    assert (training.weight_decay, training.eval_strategy, training.eval_steps) == (0.01, "steps", 1000)
+
+
 def test_fit_has_the_defaults_that_are_written_down() -> None:
     import inspect
 

@@ -22,6 +22,8 @@ from typing import Any, Literal
 from workbench.card import Card, Dataset, Evaluation, Loss, Stated
 from workbench.clues import Fit, beside, epoch, fit_marks
 from workbench.epochs import readings
+from workbench.plain_yaml import read_yaml
+from workbench.shipped import shipped
 
 Source = Literal["card", "file", "library", "inferred", "default"]
 
@@ -378,7 +380,9 @@ def put_data(draft: Draft, card: Card) -> None:
         draft.put("data.train.location", train.id, "card", train.facts.get("id", line))
     else:
         named = f"says only {train.name!r}" if train.name else "does not name its dataset"
-        draft.put("data.train.location", "unknown", "default", line, note=f"the card {named}; name yours with --data")
+        draft.put(
+            "data.train.location", "unknown", "default", line, note=f"the card {named}; {where_to_get(card, train)}"
+        )
     if train.revision:
         draft.put("data.train.revision", train.revision, "card", train.facts.get("id", line))
     if train.columns:
@@ -386,6 +390,15 @@ def put_data(draft: Draft, card: Card) -> None:
     if train.size is not None:
         draft.put("data.train.rows", train.size, "card", train.facts.get("size"))
         put_split(draft, card, train)
+
+
+def where_to_get(card: Card, train: Dataset) -> str:
+    """What a person can do about rows that the card does not name: a public source known to match, or their own."""
+    sources = read_yaml(shipped("data/cards/sources.yaml").read_text(encoding="utf-8"))
+    known = (sources.get(card.name) or {}).get("train")
+    if known and train.size and known["rows"] >= train.size:
+        return f"{known['location']} is a public source that matches; name it, or yours, with --data"
+    return "name yours with --data"
 
 
 def put_split(draft: Draft, card: Card, train: Dataset) -> None:
