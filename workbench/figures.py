@@ -59,7 +59,6 @@ def template(*, dark: bool = False) -> Template:
                 "orientation": "h",
                 "x": 0,
                 "xanchor": "left",
-                "xref": "container",
                 "y": 1.02,
                 "yanchor": "bottom",
             },

@@ -406,8 +406,8 @@ def _recipe_rows(recipe: Recipe) -> tuple[RecipeRow, ...]:
     rows = []
     for path, value in _leaves(recipe.model_dump(mode="json", exclude={"schema_version", "provenance", "notes"}), ""):
         origin = recipe.provenance.get(path)
-        if origin is None and value == "–":
-            continue  # an empty part, such as the inner loss of the innermost
+        if origin is None and (value == "–" or "." not in path):
+            continue  # an empty part, such as the inner loss of the innermost; or the recipe's own name
         source, lines, note = (origin.source, origin.lines, origin.note) if origin else ("unknown", (), "")
         rows.append(RecipeRow(path, value, source, lines, note))
     return tuple(rows)
