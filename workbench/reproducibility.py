@@ -1,0 +1,233 @@
+"""What it would take to run a card again: each fact that training needs, and whether one has it.
+
+A fact is on the card (with its line), beside the card (with the file), inferred from other facts (with the reason), or
+missing. Where fit() wrote the card, its optimizer arguments count as missing: they are printed but did not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from workbench import clues
+from workbench.card import Card, Stated
+from workbench.findings import short, some
+
+Status = Literal["on the card", "beside the card", "inferred", "missing", "not needed"]
+ESSENTIAL = ("base model", "training data", "loss", "loss parameters", "learning rate", "batch size", "epochs")
+"""Without one of these a recipe has to guess at the heart of the training."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact that running the recipe again needs."""
+
+    name: str
+    status: Status
+    value: Any = None  # plain JSON value, or None
+    lines: tuple[int, ...] = ()
+    note: str = ""  # the file's name, the reason, what is missing
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "value": self.value,
+            "lines": list(self.lines),
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """All facts, in the order in which a person would set them, and one sentence."""
+
+    facts: tuple[Fact, ...]
+    verdict: str
+
+    def with_status(self, status: Status) -> tuple[Fact, ...]:
+        return tuple(fact for fact in self.facts if fact.status == status)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"verdict": self.verdict, "facts": [fact.to_dict() for fact in self.facts]}
+
+
+def reproducibility(card: Card) -> Reproducibility:
+    """The summary of one card. Nothing is guessed: a default that the card does not print is missing.
+
+    >>> reproducibility(Card(name="x", kind="unknown")).verdict
+    'The card tells of no training, so there is nothing to run again.'
+    """
+    if not clues.trained(card) and not card.base_model:
+        return Reproducibility((), "The card tells of no training, so there is nothing to run again.")
+    facts = tuple(_facts(card))
+    if not clues.trained(card):
+        return Reproducibility(facts, "The card tells of no training, so there is nothing to run again.")
+    return Reproducibility(facts, _verdict(facts))
+
+
+def _verdict(facts: tuple[Fact, ...]) -> str:
+    missing = [fact.name for fact in facts if fact.status == "missing"]
+    needed = [fact for fact in facts if fact.status != "not needed"]
+    heart = [name for name in missing if name in ESSENTIAL]
+    have = f"{len(needed) - len(missing)} of {len(needed)} facts are known"
+    if heart:
+        return (
+            f"It cannot be run again from the card: {have}, and {some(heart)} {'is' if len(heart) == 1 else 'are'} not."
+        )
+    if missing:
+        return f"It can be run again but not exactly: {have}; missing: {some(missing)}."
+    return f"It can be run again from what is here: {have}."
+
+
+def _said(name: str, stated: Stated[Any] | None, note: str = "") -> Fact:
+    if stated is None:
+        return Fact(name, "missing", note=note)
+    if stated.source != "README.md":
+        return Fact(name, "beside the card", stated.value, note=stated.source)
+    return Fact(name, "on the card", stated.value, () if stated.line is None else (stated.line,), note)
+
+
+def _at(name: str, value: Any, *lines: int | None, note: str = "") -> Fact:
+    return Fact(name, "on the card", value, tuple(sorted({line for line in lines if line is not None})), note)
+
+
+def _facts(card: Card) -> Iterator[Fact]:
+    yield _said("base model", card.base_model)
+    yield _said("base revision", card.base_revision)
+    yield from _data(card)
+    yield from _loss(card)
+    yield from _arguments(card)
+    yield from _model(card)
+    yield _evaluation(card)
+    libraries = {name: stated.value for name, stated in card.versions.items()}
+    lines = [stated.line for stated in card.versions.values()]
+    if libraries:
+        yield _at("versions", libraries, *lines)
+    else:
+        yield Fact("versions", "missing")
+
+
+def _data(card: Card) -> Iterator[Fact]:
+    datasets = card.training_datasets()
+    named = [dataset for dataset in datasets if dataset.id]
+    line = (datasets[0].lines or (None,))[0] if datasets else None
+    if datasets and len(named) == len(datasets):
+        yield _at("training data", [dataset.id for dataset in named], line)
+        revisions = [dataset.revision for dataset in named]
+        known = all(revisions)
+        yield Fact("data revision", "on the card" if known else "missing", revisions if known else None)
+    else:
+        yield Fact("training data", "missing", note="no dataset that could be found again")
+    rows = clues.sizes(card)
+    if rows:
+        yield _at("rows", sum(rows), *(clues.fact_line(dataset, "size") for dataset in datasets))
+    else:
+        yield Fact("rows", "missing")
+    yield from _split(card)
+
+
+def _split(card: Card) -> Iterator[Fact]:
+    from workbench.rules_training import size_before_split
+
+    for found in size_before_split(card):
+        share = found.evidence["share"]
+        note = f"{short(share * 100)} % for training, from the batches per epoch; which rows is not known"
+        yield Fact("split", "inferred", share, found.lines, note)
+        return
+    if any(dataset.id for dataset in card.training_datasets()):
+        yield Fact("split", "missing", note="the card names no split of the Hub dataset")
+    else:
+        yield Fact("split", "missing", note="which rows were held back is not on the card")
+
+
+def _loss(card: Card) -> Iterator[Fact]:
+    trees = clues.loss_trees(card)
+    if not trees:
+        yield Fact("loss", "missing")
+        return
+    names = [" > ".join(clues.bare(node.name) for node in root.chain()) for _, root in trees]
+    lines = [root.line or clues.fact_line(dataset, "loss") for dataset, root in trees]
+    foreign = [node.name for _, root in trees for node in root.chain() if node.name.startswith("__main__.")]
+    if foreign:
+        yield Fact("loss", "missing", names, note=f"{some(foreign)} is code of the training script")
+    else:
+        yield _at("loss", names, *lines)
+    code = [node.name for _, root in trees for node in root.chain() if "<" in str(node.parameters.values())]
+    bare = [node.name for _, root in trees for node in root.chain() if not node.parameters]
+    if any("<lambda>" in str(value) for _, root in trees for n in root.chain() for value in n.parameters.values()):
+        yield Fact("loss parameters", "missing", note="the similarity is code that the card does not hold")
+    elif bare:
+        yield Fact("loss parameters", "inferred", note=f"{some(map(clues.bare, bare))} prints none: library defaults")
+    else:
+        yield _at("loss parameters", [dict(root.parameters) for _, root in trees], *lines, note=some(code))
+
+
+def _arguments(card: Card) -> Iterator[Fact]:
+    fit = clues.fit_marks(card)
+    for label, name in (
+        ("learning rate", "learning_rate"),
+        ("weight decay", "weight_decay"),
+        ("schedule", "lr_scheduler_type"),
+        ("warmup", "warmup_steps" if clues.number(card, "warmup_steps") else "warmup_ratio"),
+        ("optimizer", "optim"),
+    ):
+        if fit is not None:
+            yield Fact(label, "missing", note="fit() printed a default that did not run")
+        else:
+            yield _said(label, card.argument(name))
+    yield _said("batch size", card.argument("per_device_train_batch_size"))
+    yield _said("accumulation", card.argument("gradient_accumulation_steps"))
+    yield _processes(card)
+    yield _said("epochs", card.argument("num_train_epochs") or card.argument("max_steps"))
+    yield _said("seed", card.argument("seed"))
+    yield _said("batch sampler", card.argument("batch_sampler"))
+    precise = [name for name in ("bf16", "fp16") if clues.argument(card, name) is True]
+    lines = clues.line_of(card, "bf16", "fp16")
+    yield _at("precision", precise[0] if precise else "fp32", *lines) if lines else Fact("precision", "missing")
+
+
+def _processes(card: Card) -> Fact:
+    from workbench.rules_training import world_size
+
+    for found in world_size(card):
+        count = found.evidence["processes"]
+        return Fact("processes", "inferred", count, found.lines, "from rows, batch size and the log's epoch column")
+    if clues.epoch(card) and clues.sizes(card) and clues.batch_size(card):
+        return Fact("processes", "inferred", 1, note="one process fits the log's epoch column")
+    return Fact("processes", "missing", note="no log, or no size, to infer it from")
+
+
+def _model(card: Card) -> Iterator[Fact]:
+    prompts = card.argument("prompts")
+    config = clues.beside(card, "config_sentence_transformers.json")
+    beside = config[1].get("prompts") if config and isinstance(config[1], dict) else None
+    if prompts is not None and prompts.value:
+        yield _said("prompts", prompts)
+    elif isinstance(beside, dict) and any(beside.values()):
+        yield Fact("prompts", "beside the card", beside, note=config[0] if config else "")
+    elif prompts is not None or config is not None:
+        yield Fact("prompts", "on the card", None, tuple(filter(None, clues.line_of(card, "prompts"))), "none")
+    else:
+        yield Fact("prompts", "missing", note="the card does not say whether prompts were used")
+    lora, shown = clues.lora_config(card), clues.adapter(card)
+    if lora is not None:
+        keys = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_dora")
+        yield Fact("adapter shape", "beside the card", {k: lora[1][k] for k in keys if k in lora[1]}, note=lora[0])
+    elif shown is not None:
+        yield Fact("adapter shape", "missing", note="the architecture shows an adapter, its shape is nowhere")
+    else:
+        yield Fact("adapter shape", "not needed", note="the architecture shows no adapter")
+    yield _said("length limit", card.max_seq_length)
+    yield _said("similarity", card.similarity)
+
+
+def _evaluation(card: Card) -> Fact:
+    held = [dataset.id for dataset in card.evaluation_datasets() if dataset.id]
+    public = [name for found in card.evaluations for name in found.datasets if name.startswith("Nano")]
+    if held or public:
+        return _at("evaluation set", held or public, *((found.lines or (None,))[0] for found in card.evaluations))
+    if card.evaluations or card.evaluation_datasets():
+        return Fact("evaluation set", "missing", note="it was evaluated on data that cannot be found again")
+    return Fact("evaluation set", "missing", note="nothing was evaluated")

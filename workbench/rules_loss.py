@@ -1,0 +1,493 @@
+"""Rules on the loss: which values it can take, what the logged ones mean, and how the curve went.
+
+Each rule is a pure function Card -> findings; its docstring is its page in `findings.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean, median
+
+from workbench import bands, clues
+from workbench.card import Card, LogRow
+from workbench.clues import Softmax
+from workbench.findings import Finding, Fix, Rule, finding, short, some
+
+SUMMED = "https://github.com/huggingface/transformers/issues/37766"
+
+
+def _loss_lines(spec: Softmax) -> list[int | None]:
+    return [spec.loss.line or clues.fact_line(spec.dataset, "loss")]
+
+
+def _band(card: Card, spec: Softmax) -> bands.Band:
+    """Every value that a logged training loss can take: short last batches and summed micro-batches allowed for."""
+    rows = spec.dataset.size
+    rest = (rows % spec.batch) * (spec.candidates // spec.batch) if rows else 1
+    if clues.argument(card, "dataloader_drop_last") is True or rest == 0:
+        band = bands.softmax_band(spec.candidates, spec.scale)
+    else:
+        epoch = clues.epoch(card)
+        window = clues.logging_steps(card) * clues.accumulation(card)
+        shorts = math.ceil(window / epoch.batches[0]) if epoch else window
+        band = bands.mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
+    if _several_devices(card):  # one process that feeds several devices pools their candidates
+        band = bands.Band(band.low, band.chance, bands.softmax_band(spec.candidates * 8, spec.scale).high)
+    band = band.times(spec.factor)
+    return band.union(band.times(clues.accumulation(card))) if clues.sums_accumulation(card) else band
+
+
+def _several_devices(card: Card) -> bool:
+    """Whether the log shows fewer batches than one device would make (see world-size)."""
+    epoch, rows, batch = clues.epoch(card), clues.sizes(card), clues.batch_size(card)
+    return bool(epoch and rows and batch and epoch.batches[-1] * batch < 0.6 * sum(rows))
+
+
+def scale_as_temperature(card: Card) -> Iterator[Finding]:
+    """A temperature was given where the loss takes a scale, which is its inverse.
+
+    The softmax losses multiply the similarity by `scale` (20 by default). A value below 1 is a temperature: scores then
+    lie so close together that the softmax is nearly uniform, every negative weighs the same, hard or easy, and the loss
+    can only move in a narrow band around ln n. The numbers look flat although the model may learn: inverted, a loss
+    still tells the mean gap between positive and negative similarities. GISTEmbedLoss takes a temperature (0.01 by
+    default), so there a value above 1 is the same mistake the other way round.
+
+    Silent when: the scale is 1 or more (at exactly 1 with cosine a warning); the similarity is not bounded, as a dot
+    product, for which a scale of 1 is usual; no scale is printed.
+
+    Example: scale 0.05, batch 4: the loss lies between 1.3122 and 1.4622, chance is 1.3863; logged 1.3812 to 1.3681 is
+    a gap of 0.14 growing to 0.49.
+    """
+    for dataset, root in clues.loss_trees(card):
+        for node in root.chain():
+            name, path = clues.bare(node.name), clues.loss_path(root, node)
+            lines = [node.line or clues.fact_line(dataset, "loss")]
+            temperature = node.parameters.get("temperature")
+            if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and _number(temperature) > 1:
+                yield finding(
+                    "scale-as-temperature",
+                    "error",
+                    f"A temperature of {short(temperature)} divides the similarities, so the softmax of {name} is "
+                    f"nearly uniform; {short(temperature)} is a scale, the temperature is 1/{short(temperature)}.",
+                    lines=lines,
+                    fix=Fix({f"{path}.parameters.temperature": round(1 / temperature, 6)}, "Take the inverse."),
+                    temperature=temperature,
+                )
+            scale = node.parameters.get("scale")
+            if name in clues.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < _number(scale) <= 1:
+                yield from _small_scale(card, float(scale), name, path, lines)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int | None]) -> Iterator[Finding]:
+    spec = clues.softmax(card)
+    if name in clues.SOFTMAX and spec is not None and not spec.bounded:
+        return
+    inverse = round(1 / scale, 4)
+    better = float(inverse) if scale < 1 and 5 <= inverse <= 200 else 20.0
+    evidence: dict[str, object] = {"scale": scale, "inverse": inverse}
+    text = f"Scale {short(scale)} is a temperature: its inverse is {short(inverse)}, and 20 is usual"
+    if scale == 1:
+        text = "Scale 1 leaves cosine similarities as they are, where 20 is usual"
+    if spec is not None and spec.path == path:
+        band = bands.softmax_band(spec.candidates, scale).times(spec.factor)
+        evidence |= {"low": round(band.low, 4), "chance": round(band.chance, 4), "high": round(band.high, 4)}
+        text += (
+            f"; with {spec.candidates} candidates the loss can only lie between {short(band.low)} and "
+            f"{short(band.high)} (chance {short(band.chance)})"
+        )
+        logged = clues.finite(card.training_log)
+        gaps = [bands.implied_gap(value / spec.factor, spec.candidates, scale) for _, value in logged]
+        if logged and gaps[0] is not None and gaps[-1] is not None and all(band.holds(v) for _, v in logged):
+            lines = [*lines, logged[0][0].line, logged[-1][0].line]
+            evidence |= {"first_gap": round(gaps[0], 3), "last_gap": round(gaps[-1], 3)}
+            text += (
+                f", and the logged {short(logged[0][1])} to {short(logged[-1][1])} is a mean gap between positive and "
+                f"negative similarity of {short(gaps[0], 2)} to {short(gaps[-1], 2)}: it may well have learned"
+            )
+    yield finding(
+        "scale-as-temperature",
+        "warning" if scale == 1 else "error",
+        f"{text}; the softmax is nearly uniform, so every negative weighs the same, hard or easy. What {short(better)} "
+        "would have given, only a corrected run can show.",
+        lines=lines,
+        fix=Fix({f"{path}.parameters.scale": better}, f"Scale the similarities by {short(better)}."),
+        **evidence,
+    )
+
+
+def loss_out_of_band(card: Card) -> Iterator[Finding]:
+    """Logged losses that the loss on the card cannot give.
+
+    A softmax loss over n candidates with similarities in [-1, 1] lies between ln(1+(n-1)e^(-2s)) and
+    ln(1+(n-1)e^(2s)), times the number of Matryoshka dimensions. A value outside shows that similarity, scale, batch or
+    loss were others than stated. With a similarity that the card does not bound (a lambda, a dot product) the same
+    comparison only says that it is unbounded, which is worth a warning when the first losses lie far above.
+
+    Silent when: all values fit, rounding and short last batches allowed for; several losses or datasets mix in one log;
+    the loss is of another kind; the trainer's version adds micro-batches up and the sum fits.
+
+    Example: loss 7,287 at batch 16, scale 20 and a lambda similarity: cosine could not exceed 42.7.
+    """
+    spec = clues.softmax(card)
+    logged = clues.finite(card.training_log)
+    if spec is None or not logged:
+        return
+    band = _band(card, spec)
+    outside = [(row, value) for row, value in logged if not band.holds(value, relative=0.01)]
+    if not outside:
+        return
+    evidence = {
+        "low": round(band.low, 4),
+        "chance": round(spec.factor * math.log(max(spec.candidates, 1)), 4),
+        "high": round(band.high, 4),
+        "candidates": spec.candidates,
+        "scale": spec.scale,
+        "outside": len(outside),
+        "logged": len(logged),
+    }
+    lines = [*_loss_lines(spec), *(row.line for row, _ in outside[:5])]
+    row, value = outside[0]
+    chance = f"chance is ln {spec.candidates} = {short(evidence['chance'], 2)}"
+    if spec.bounded:
+        yield finding(
+            "loss-out-of-band",
+            "error",
+            f"{len(outside)} of {len(logged)} logged losses, {short(value)} at step {row.step} first, lie outside "
+            f"{short(band.low)} to {short(band.high)}, all that {spec.loss.name} can give with {spec.candidates} "
+            f"candidates and scale {short(spec.scale)} ({chance}): something else ran.",
+            lines=lines,
+            **evidence,
+        )
+    elif value > band.high:
+        per = clues.accumulation(card)
+        summed = f", even if it is a sum over {per} accumulation steps" if clues.sums_accumulation(card) else ""
+        yield finding(
+            "loss-out-of-band",
+            "warning",
+            f"The loss starts at {short(value)}, where {chance} and no similarity in [-1, 1] could exceed "
+            f"{short(band.high, 1)} at scale {short(spec.scale)}{summed}: the similarity "
+            f"({spec.similarity}) is unbounded, and its size drowns the scale.",
+            lines=lines,
+            **evidence,
+        )
+
+
+def summed_loss(card: Card) -> Iterator[Finding]:
+    """The logged training loss is the sum over the accumulation steps, not their mean.
+
+    transformers 4.48 to 4.52 divides the loss by gradient_accumulation_steps only for models whose `forward` takes no
+    keyword arguments. SentenceTransformer takes them, and its losses do not divide either. Logged losses, and the
+    gradients that the clipping sees, are then that many times too large; validation losses are not.
+
+    Silent when: accumulation is 1; the versions are others; the card states no versions.
+
+    Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
+    """
+    logged = clues.finite(card.training_log)
+    if not clues.sums_accumulation(card) or not logged:
+        return
+    per, stated = clues.accumulation(card), clues.version(card, "Transformers")
+    yield finding(
+        "summed-loss",
+        "warning",
+        f"Transformers {stated} very likely logged the sum over {per} accumulation steps: {short(logged[0][1])} at "
+        f"first is then {short(logged[0][1] / per)} a batch, and {short(logged[-1][1])} at the end "
+        f"{short(logged[-1][1] / per)}.",
+        lines=[
+            *clues.line_of(card, "gradient_accumulation_steps"),
+            *clues.version_lines(card, "Transformers"),
+            logged[0][0].line,
+        ],
+        accumulation=per,
+        transformers=str(stated),
+        reference=SUMMED,
+    )
+
+
+def loss_at_chance(card: Card) -> Iterator[Finding]:
+    """The loss ends where a model ends that scores every candidate alike.
+
+    If all n candidates score the same, a softmax loss is ln n. A curve that comes to rest there has stopped telling
+    texts apart: the embeddings have collapsed, usually by a learning rate that is far too high, or never moved.
+
+    Silent when: the last losses are more than 1 % from ln n; fewer than two losses were logged; the scale is 1 or less
+    (every value is then near ln n; see scale-as-temperature); losses mix.
+
+    Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
+    32 with a last one of 9 average 3.4588 when all scores are equal.
+    """
+    spec, logged = clues.softmax(card), clues.finite(card.training_log)
+    if spec is None or spec.scale <= 1 or len(logged) < 2 or spec.candidates < 2:
+        return
+    per = clues.accumulation(card) if clues.sums_accumulation(card) else 1
+    chance = spec.factor * math.log(spec.candidates)
+    tail = [value / per for _, value in logged[-max(1, len(logged) // 4) :]]
+    if any(bands.nearest_chance(value, chance) > 0.01 for value in tail):
+        return
+    if len(logged) < 4 and not _validation_at_chance(card, spec):
+        return
+    (first, first_value), (last, last_value) = logged[0], logged[-1]
+    seen = _validation_at_chance(card, spec)
+    also = f", and the validation loss {short(seen[1])} is exactly what equal scores average" if seen else ""
+    yield finding(
+        "loss-at-chance",
+        "error",
+        f"The loss ends at {short(last_value)} (from {short(first_value)}), and chance is "
+        f"{'' if spec.factor == 1 else short(spec.factor) + ' x '}ln {spec.candidates} = {short(chance * per)}{also}: "
+        "the model scores every candidate alike.",
+        lines=[*_loss_lines(spec), first.line, last.line, seen[0].line if seen else None],
+        chance=round(chance * per, 4),
+        last=last_value,
+        candidates=spec.candidates,
+    )
+
+
+def _validation_at_chance(card: Card, spec: Softmax) -> tuple[LogRow, float] | None:
+    """The last validation loss, where it is what equal scores average over the evaluation rows."""
+    datasets, batch = card.evaluation_datasets(), clues.number(card, "per_device_eval_batch_size")
+    series = clues.validation(card.training_log)
+    if len(datasets) != 1 or not datasets[0].size or not batch or len(series) != 1:
+        return None
+    row, value = next(iter(series.values()))[-1]
+    expected = spec.factor * bands.mean_of_batches(datasets[0].size, int(batch), spec.candidates // spec.batch)
+    return (row, value) if abs(value - expected) < 2e-3 * expected else None
+
+
+def loss_spikes(card: Card) -> Iterator[Finding]:
+    """Single log rows stand far above their neighbours.
+
+    One row is the mean of many steps, so a row 20 % or more above both sides of a smooth curve hides a few steps with a
+    very large loss: a damaged row in the data, an overflow in half precision, a long text.
+
+    Silent when: the curve is not smooth (a row must stand 4.5 times the typical scatter above the median of its four
+    neighbours); fewer than 16 losses were logged; values are zero or negative; the row is the first or last of a run.
+
+    Example: 2.33 at step 3,875, 5.36 at 3,900, 2.29 at 3,925.
+    """
+    for part in clues.runs(card):
+        logged = clues.finite(part)
+        if len(logged) < 16 or any(value <= 0 for _, value in logged):
+            continue
+        spikes = _spikes([value for _, value in logged])
+        if not spikes:
+            continue
+        ratios = [ratio for _, ratio in spikes]
+        steps = [logged[at][0].step for at, _ in spikes]
+        span = f"{short(min(ratios), 1)} to {short(max(ratios), 1)}" if len(spikes) > 1 else short(ratios[0], 1)
+        yield finding(
+            "loss-spikes",
+            "note",
+            f"The loss of {len(spikes)} log row{'s' if len(spikes) > 1 else ''} (step {some(steps)}) stands {span} "
+            "times above its neighbours.",
+            lines=[logged[at][0].line for at, _ in spikes],
+            steps=steps,
+            ratios=[round(ratio, 2) for ratio in ratios],
+        )
+
+
+def _spikes(values: Sequence[float]) -> list[tuple[int, float]]:
+    """(position, ratio to its neighbours) of every value that stands out of a smooth positive curve.
+
+    >>> smooth = [10 * 0.97**k for k in range(40)]
+    >>> smooth[20] *= 1.5
+    >>> [(at, round(ratio, 1)) for at, ratio in _spikes(smooth)]
+    [(20, 1.5)]
+    """
+    around = {at: median([*values[at - 2 : at], *values[at + 1 : at + 3]]) for at in range(2, len(values) - 2)}
+    above = {at: math.log(values[at] / level) for at, level in around.items()}
+    scatter = 1.4826 * median(abs(value) for value in above.values())
+    least = max(math.log(1.2), 4.5 * scatter)
+    return [
+        (at, math.exp(value))
+        for at, value in above.items()
+        if value >= least and values[at] > 1.15 * max(values[at - 1], values[at + 1])
+    ]
+
+
+def flat_run(card: Card) -> Iterator[Finding]:
+    """Neither the loss nor any metric moved: the run changed nothing.
+
+    The mean loss of the first and of the last third differ by no more than 2 %, and every metric has the same value (to
+    0.002) at every evaluation. A run that logs no loss is flat when at least four evaluations agree to 0.0005.
+
+    Silent when: a metric or the loss moved; metrics sit at their ceiling (0.995 or more), where nothing can move; no
+    metric was measured twice while training; the scale is 1 or less (see scale-as-temperature).
+
+    Example: 70 losses between 0.373 and 0.391 over 35,000 steps, 13 metrics equal at epochs 1, 2 and 3.
+    """
+    rows = card.training_log
+    series = {name: found for name, found in clues.metrics(rows).items() if len(found) > 1}
+    if not series:
+        return
+    moves = {name: max(v for _, v in found) - min(v for _, v in found) for name, found in series.items()}
+    ceiling = all(found[0][1] >= 0.995 for found in series.values())
+    logged, spec = clues.finite(rows), clues.softmax(card)
+    if ceiling or (spec is not None and spec.scale <= 1):
+        return
+    times = max(len(found) for found in series.values())
+    if len(logged) >= 6:
+        third = len(logged) // 3
+        first = fmean(value for _, value in logged[:third])
+        last = fmean(value for _, value in logged[-third:])
+        if abs(last - first) > 0.02 * abs(first) or max(moves.values()) > 0.002:
+            return
+        what = f"The loss went from {short(logged[0][1])} to {short(logged[-1][1])} over {logged[-1][0].step:,} steps"
+        lines = [logged[0][0].line, logged[-1][0].line]
+    elif not logged and times >= 4 and max(moves.values()) <= 5e-4:
+        what, lines = "No loss was logged", []
+    else:
+        return
+    name = "every metric" if len(series) > 1 else next(iter(series))
+    count = f"all {len(series)} metrics" if len(series) > 1 else name
+    yield finding(
+        "flat-run",
+        "error",
+        f"The run changed nothing: {what[0].lower() + what[1:]}, and {count} moved by at most "
+        f"{short(max(moves.values()))} between {times} evaluations.",
+        lines=[*lines, *(row.line for found in list(series.values())[:1] for row, _ in found)],
+        metrics=len(series),
+        evaluations=times,
+        largest_move=round(max(moves.values()), 6),
+        measured=name,
+    )
+
+
+def diverged(card: Card) -> Iterator[Finding]:
+    """The training loss is not a number, or it rose.
+
+    NaN or infinity ends all learning: every later weight is NaN too. A loss whose last quarter lies more than 20 %
+    above its first quarter shows a run that moved away from its goal.
+
+    Silent when: fewer than eight losses were logged (for rising); losses are negative; several runs are joined (each is
+    taken alone); several datasets take turns.
+
+    Example: 2.1, 1.8, nan, nan.
+    """
+    broken = [(row, value) for row, value in clues.losses(card.training_log) if not math.isfinite(value)]
+    if broken:
+        yield finding(
+            "diverged",
+            "error",
+            f"The training loss is {broken[0][1]} in {len(broken)} log rows, from step {broken[0][0].step} on.",
+            lines=[row.line for row, _ in broken[:5]],
+            rows=len(broken),
+        )
+        return
+    for part in clues.runs(card):
+        logged = clues.finite(part)
+        if len(logged) < 8 or any(value <= 0 for _, value in logged) or len(card.training_datasets()) > 1:
+            continue
+        quarter = len(logged) // 4
+        first = median(value for _, value in logged[:quarter])
+        last = median(value for _, value in logged[-quarter:])
+        if last > 1.2 * first:
+            yield finding(
+                "diverged",
+                "error",
+                f"The training loss rose: {short(first)} in the first quarter of the log, {short(last)} in the last.",
+                lines=[logged[0][0].line, logged[-1][0].line],
+                first=round(first, 4),
+                last=round(last, 4),
+            )
+
+
+def overfit(card: Card) -> Iterator[Finding]:
+    """The validation loss turned and rose while the training loss went on falling.
+
+    Silent when: the last validation loss is less than 10 % above the lowest; fewer than four were logged; the lowest is
+    among the last two; the training loss did not fall after it; a softmax loss ranks better while its value rises, so a
+    metric that improved to the end also silences it.
+
+    Example: validation 0.23 at epoch 4 and 0.43 at epoch 10, training 0.067 and 0.047.
+    """
+    for part in clues.runs(card):
+        logged = clues.finite(part)
+        best = clues.main_metric(card, part)
+        if best is not None and len(best[1]) > 2 and best[1][-1][1] >= max(value for _, value in best[1]):
+            continue
+        for name, series in clues.validation(part).items():
+            if len(series) < 4 or any(value <= 0 for _, value in series):
+                continue
+            at = min(range(len(series)), key=lambda index: series[index][1])
+            low_row, low = series[at]
+            last_row, last = series[-1]
+            before = [value for row, value in logged if (row.step or 0) <= (low_row.step or 0)]
+            after = [value for row, value in logged if (row.step or 0) > (low_row.step or 0)]
+            if at >= len(series) - 2 or last < 1.1 * low or not before or not after or after[-1] >= before[-1]:
+                continue
+            yield finding(
+                "overfit",
+                "warning",
+                f"{name} was lowest, {short(low)}, at step {low_row.step:,} and ended at {short(last)}, while the "
+                f"training loss fell from {short(before[-1])} to {short(after[-1])}.",
+                lines=[low_row.line, last_row.line],
+                column=name,
+                lowest=low,
+                last=last,
+                lowest_step=low_row.step,
+            )
+
+
+def margin_unreachable(card: Card) -> Iterator[Finding]:
+    """The margin of a triplet loss is larger than any distance the embeddings can have.
+
+    With a Normalize module, embeddings have length one and lie at most 2 apart (Euclidean). A margin above 2 can never
+    be met: the loss never falls below margin - 2, and no triplet is ever done, easy or not. The batch losses take a
+    margin of 5 where none is given, and the card does not print it for them.
+
+    Silent when: the model does not normalise; the margin is 2 or less; the distance is cosine, or one the card does not
+    name.
+
+    Example: BatchAllTripletLoss on a normalised model, losses from 4.99 down to 3.32: the floor is 5 - 2 = 3.
+    """
+    if clues.module(card, "Normalize") is None:
+        return
+    for dataset, root in clues.loss_trees(card):
+        name = clues.bare(root.name)
+        lines = [root.line or clues.fact_line(dataset, "loss")]
+        metric = str(root.parameters.get("distance_metric", "")).lower()
+        stated = root.parameters.get("triplet_margin", root.parameters.get("margin"))
+        if name == "TripletLoss" and "euclidean" in metric and _number(stated) > 2:
+            margin, assumed = _number(stated), False
+        elif name in BATCH_TRIPLETS and stated is None and not metric:
+            margin, assumed = 5.0, True
+        elif name in BATCH_TRIPLETS and "euclidean" in metric and _number(stated) > 2:
+            margin, assumed = _number(stated), False
+        else:
+            continue
+        floor = bands.hinge_floor(margin)
+        logged = [value for _, value in clues.finite(card.training_log)]
+        if assumed and (not logged or min(logged) < floor - 0.01 or max(logged) > margin + 2.01):
+            continue
+        which = f"the default margin of {short(margin)}" if assumed else f"a margin of {short(margin)}"
+        seen = f"; the lowest logged is {short(min(logged))}" if logged else ""
+        yield finding(
+            "margin-unreachable",
+            "warning",
+            f"Normalised embeddings lie at most 2 apart, so {which} can never be met and {name} cannot fall below "
+            f"{short(floor)}{seen}.",
+            lines=lines,
+            margin=margin,
+            floor=floor,
+            assumed=assumed,
+        )
+
+
+BATCH_TRIPLETS = ("BatchAllTripletLoss", "BatchHardTripletLoss", "BatchSemiHardTripletLoss")
+
+RULES = (
+    Rule("scale-as-temperature", scale_as_temperature),
+    Rule("loss-out-of-band", loss_out_of_band),
+    Rule("loss-at-chance", loss_at_chance),
+    Rule("summed-loss", summed_loss),
+    Rule("loss-spikes", loss_spikes),
+    Rule("flat-run", flat_run),
+    Rule("diverged", diverged),
+    Rule("overfit", overfit),
+    Rule("margin-unreachable", margin_unreachable),
+)
