@@ -7,6 +7,7 @@ since the last log row; the journal puts it into the checkpoint's trainer_state.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import resource
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,19 +159,23 @@ def fit(job: Job) -> Fitted:
         return _fitted(job, transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json")))
     with _quiet():
         journal = Journal(job)
-        trainer = SentenceTransformerTrainer(
-            model=job.model,
-            args=_arguments(job),
-            train_dataset=job.rows,
-            eval_dataset=job.held_out if job.plan.eval_strategy != "no" else None,
-            loss=job.loss,
-            evaluator=_Measured(job) if job.plan.eval_strategy != "no" else None,
-            callbacks=[journal],
-        )
+        arguments = _arguments(job)
+        with redirect_stderr(io.StringIO()):  # a bar for the model card that no argument turns off
+            trainer = SentenceTransformerTrainer(
+                model=job.model,
+                args=arguments,
+                train_dataset=job.rows,
+                eval_dataset=job.held_out if job.plan.eval_strategy != "no" else None,
+                loss=job.loss,
+                evaluator=_Measured(job) if job.plan.eval_strategy != "no" else None,
+                callbacks=[journal],
+            )
         trainer.remove_callback(PrinterCallback)
         journal.trainer = trainer
         with _stoppable(journal):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with suppress(OSError):
+            (job.folder / "eval").rmdir()  # the trainer makes it for evaluators that write files; ours does not
     return _fitted(job, trainer.state, journal)
 
 
@@ -203,11 +208,12 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
     )  # fmt: skip
     fields = SentenceTransformerTrainingArguments.__dataclass_fields__
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+    given: dict[str, Any] = {name: getattr(training, name) for name in taken}
+    given[checkpointing] = training.gradient_checkpointing
     try:
         return SentenceTransformerTrainingArguments(
             output_dir=str(job.folder),
-            **{name: getattr(training, name) for name in taken},
-            **{checkpointing: training.gradient_checkpointing},
+            **given,
             warmup_steps=training.warmup_steps or training.warmup_ratio,  # below 1 it is a share of all steps
             fp16=job.plan.precision == "fp16",
             bf16=job.plan.precision == "bf16",
@@ -287,6 +293,8 @@ class Journal(TrainerCallback, ExportableState):
         now = time.monotonic()
         self.spent, self.mark, self.steps = self.spent + now - self.mark, now, self.steps + 1
         self.job.told(state.global_step, float(state.epoch or 0.0))
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # the last steps too, though they are fewer than logging_steps
         if self.stop:
             control.should_training_stop = True
         if control.should_evaluate:

@@ -20,8 +20,10 @@ readers take the later line.
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -79,24 +81,76 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def alive(pid: int, host: str) -> bool:
-    """Whether process `pid` still runs; a process of another host is taken to be alive."""
-    if host != socket.gethostname():
+def this_process() -> dict[str, Any]:
+    """What identifies this process in run.json: its number comes again after a restart, its start does not."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+
+
+def alive(process: Mapping[str, Any]) -> bool:
+    """Whether the process that `this_process` described still runs; one of another host is taken to be alive."""
+    pid = int(process.get("pid", -1))
+    if pid <= 0:
+        return False
+    if process.get("host") != socket.gethostname():
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    started = _started(pid)
+    return started != ENDED and (process.get("started") is None or started is None or started == process["started"])
 
 
-@dataclass(frozen=True)
+ENDED = -1
+
+
+def _started(pid: int) -> int | None:
+    """Clock ticks from the start of the machine to that of the process; `ENDED` for one that only waits to be
+    collected; None where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return ENDED if fields[0] in ("Z", "X") else int(fields[19])
+
+
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run folder, opened for reading. Every property reads the file as it is now; nothing is kept."""
 
     path: Path
+
+    def __repr__(self) -> str:
+        """Name, status, and the main number of each evaluation before and after.
+
+        >>> Run(Path("runs/nothing-here"))
+        <Run 'nothing-here': broken>
+        """
+        moved = "".join(f", {name} nDCG@10 {before} → {after}" for name, before, after in self._main_numbers())
+        return f"<Run {self.name!r}: {self.status}{moved}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{before}</td><td>{after}</td></tr>"
+            for name, before, after in self._main_numbers()
+        )
+        head = "<tr><th>nDCG@10</th><th>before</th><th>after</th></tr>"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._stand_ins_if_readable())
+        return f"<p>{html.escape(self.name)}: {self.status}</p>{notes}<table>{head}{rows}</table>"
+
+    def _stand_ins_if_readable(self) -> tuple[str, ...]:
+        return () if self.status == "broken" else self.stand_ins
+
+    def _main_numbers(self) -> Iterator[tuple[str, str, str]]:
+        """Evaluation, nDCG@10 before and after, a dash where one is not there (yet)."""
+        for name, moments in self.evaluations().items():
+            found = []
+            for moment in ("before", "after"):
+                means = self.metrics(name, moment) if moment in moments else {}
+                found.append(next((f"{value:.4f}" for key, value in means.items() if key.endswith("_ndcg@10")), "-"))
+            yield name, found[0], found[1]
 
     @property
     def name(self) -> str:
@@ -107,9 +161,10 @@ class Run:
         """What run.json holds.
 
         schema_version, status, card, variant, recipe_sha256, created, finished (ISO times, UTC), seconds, process
-        {pid, host}, base {asked, model, sha256, stand_in, note}, data {source, sha256, stand_in, note, rows: {train,
-        validation, test}}, checks [{severity, message}], device, precision, versions {package: version}, command
-        (list of words), progress {step, steps, epoch}, peak_memory (bytes), rows_per_second, best {step, metric,
+        {pid, host, started}, base {asked, model, sha256, stand_in, note}, data {source, sha256, stand_in, note, rows:
+        {train, validation, test}}, checks [{severity, message}], notes (where training departs from the recipe),
+        device, precision, versions {package: version}, command (list of words), progress {step, steps, epoch},
+        peak_memory (bytes), rows_per_second, best {step, metric,
         value}, error (a sentence, where it failed).
         """
         return self._json("run.json")
@@ -123,7 +178,7 @@ class Run:
             return "broken"
         status = str(record.get("status"))
         process = record.get("process") or {}
-        if status == "running" and not alive(int(process.get("pid", -1)), str(process.get("host", ""))):
+        if status == "running" and not alive(process):
             return "interrupted"
         return status if status in STATUSES else "broken"
 
@@ -183,6 +238,10 @@ class Run:
     def metrics(self, evaluation: str, moment: str) -> dict[str, float]:
         """Means over queries, named as the library names them: "cosine_ndcg@10" -> 0.7357."""
         return dict(self._json(f"evaluations/{evaluation}/{moment}.json")["metrics"])
+
+    def settings(self, evaluation: str, moment: str) -> dict[str, Any]:
+        """How an evaluation was measured: similarity, depth, dimensions, numbers of queries and documents, ..."""
+        return dict(self._json(f"evaluations/{evaluation}/{moment}.json").get("settings") or {})
 
     def per_query(self, evaluation: str, moment: str) -> pd.DataFrame:
         """One row per query: query_id, query, relevant, rank (of the first relevant document, 1-based, null beyond
@@ -261,8 +320,10 @@ class RunWriter:
     def log(self, row: Mapping[str, Any]) -> None:
         line = json.dumps(dict(row), ensure_ascii=False, allow_nan=True)
         try:
-            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with (self.path / "log.jsonl").open("ab+") as file:
+                if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                    line = "\n" + line  # after a half line that a kill left
+                file.write(line.encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -281,27 +342,36 @@ def create(
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     stem = f"{card_name}-{stamp}-{recipe_sha256[:6]}"
-    path = root / stem
+    path, made = root / stem, None
     try:
         root.mkdir(parents=True, exist_ok=True)
         for again in range(1000):
             path = root / (stem if again == 0 else f"{stem}-{again}")
             try:
                 path.mkdir()
+                made = path
                 break
             except FileExistsError:
                 continue
         write(path)
-        process = {"pid": os.getpid(), "host": socket.gethostname()}
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(
             path / "run.json",
-            {"schema_version": SCHEMA_VERSION, "status": "running", "created": created, "process": process, **record},
+            {
+                "schema_version": SCHEMA_VERSION,
+                "status": "running",
+                "created": created,
+                "process": this_process(),
+                **record,
+            },
         )
     except OSError as error:
         raise RunError(
             f"cannot make a run folder in {str(root)!r}: {error.strerror or error}; choose another with --runs."
         ) from error
+    finally:
+        if made is not None and not (made / "run.json").exists():
+            shutil.rmtree(made, ignore_errors=True)
     return RunWriter(path)
 
 

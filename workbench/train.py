@@ -12,7 +12,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from workbench.evaluate import evaluate, save_evaluation
 from workbench.losses import build_loss
 from workbench.pairs import SAMPLES, SCORES, Check, Pairs, Splits, Tokens, check_pairs, load_splits
 from workbench.recipe import Data, Origin, Recipe, recipe_sha256, save_recipe
-from workbench.run import Run, RunWriter, alive, create, open_run, write_json
+from workbench.run import Run, RunWriter, alive, create, open_run, this_process, write_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -267,16 +266,14 @@ def _reopen(run: Run) -> tuple[RunWriter, Recipe]:
     """The writer and recipe of a run that is to go on; it belongs to this process from here on."""
     record = run.record
     process = record.get("process") or {}
-    pid, host = int(process.get("pid", -1)), str(process.get("host", ""))
-    if record.get("status") == "running" and pid != os.getpid() and alive(pid, host):
+    if record.get("status") == "running" and process.get("pid") != os.getpid() and alive(process):
         raise RunError(
-            f"expected a run that has ended or was interrupted, found {run.name!r} being trained by process {pid} on "
-            f"{host!r}; stop that one first."
+            f"expected a run that has ended or was interrupted, found {run.name!r} being trained by process "
+            f"{process.get('pid')} on {process.get('host')!r}; stop that one first."
         )
     writer = RunWriter(run.path)
     if record.get("status") != "finished":
-        here = {"pid": os.getpid(), "host": socket.gethostname()}
-        writer.update(status="running", process=here, error=None)
+        writer.update(status="running", process=this_process(), error=None)
     return writer, run.recipe()
 
 
