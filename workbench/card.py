@@ -103,6 +103,7 @@ class LogRow:
     saved: bool = False  # printed in bold: the checkpoint that was kept
     line: int | None = None
     source: str = "README.md"  # or trainer_state.json, where the card itself has no log
+    gains: Mapping[str, float] = field(default_factory=dict)  # a reranker's "0.53 (+0.11)": heading -> 0.11
 
 
 @dataclass(frozen=True)

@@ -151,31 +151,35 @@ def _read_architecture(sheet: Sheet, group: list[Section]) -> None:
 
 
 def _read_modules(sheet: Sheet, section: Section, fence: Fence) -> None:
-    lines = fence.text.split("\n")
-    for offset, line in enumerate(lines):
+    path: list[tuple[int, str]] = []  # indentation and name of the open containers inside a module
+    for offset, line in enumerate(fence.text.split("\n")):
         number = fence.first + 1 + offset
-        top = re.match(r"^(\w+)\($", line.strip()) if not line.startswith(" ") else None
+        top = re.match(r"(\w+)\(\s*$", line)
         module = _MODULE.match(line)
-        child = _CHILD.match(line)
         if top:
             sheet.pipeline = top.group(1)
         elif module:
+            path = []
             sheet.modules.append(_module(len(sheet.modules), module.group(2), module.group(3), number))
-        elif child and sheet.modules:
+        elif line.strip(" ),") and sheet.modules:
             last = sheet.modules[-1]
-            inside = dict(last.parameters)
-            key = child.group(1)
-            while key in inside:
-                key += "'"
-            inside[key] = child.group(2).rstrip()
-            sheet.modules[-1] = replace(last, parameters=inside)
-        elif line.strip() and line.strip(" ,)") and sheet.modules:
-            last = sheet.modules[-1]
-            inside = {**last.parameters, **values.call(f"f({line.strip().rstrip(',')})")[1]}
-            sheet.modules[-1] = replace(last, parameters=inside)
-        elif line.strip(" )"):
+            sheet.modules[-1] = replace(last, parameters={**last.parameters, **_inside(line, path)})
+        elif line.strip(" ),"):
             sheet.miss(section, number, number, "architecture line that is no module")
     sheet.mark(fence.first, fence.last)
+
+
+def _inside(line: str, path: list[tuple[int, str]]) -> dict[str, Any]:
+    """What a line inside a module says: a part under its dotted name, or settings; a container only opens a level."""
+    child = _CHILD.match(line)
+    if child is None:
+        return values.call(f"f({line.strip().rstrip(',')})")[1]
+    indent = len(line) - len(line.lstrip())
+    while path and path[-1][0] >= indent:
+        path.pop()
+    path.append((indent, child.group(1)))
+    printed = child.group(2).rstrip()
+    return {} if printed.endswith("(") else {".".join(name for _, name in path): printed}
 
 
 def _module(index: int, kind: str, rest: str, line: int) -> Module:
@@ -312,12 +316,16 @@ def _read_log_table(sheet: Sheet, section: Section, table: Table, heads: list[st
     own = "Validation Loss" if "Validation Loss" in heads else "loss"
     for row in table.rows:
         amounts: dict[str, float | None] = {}
+        gains: dict[str, float] = {}
         wrong = None if row.whole else "log row with other cells than its heading"
         bold = 0
         for head, cell in zip(heads, row.cells, strict=False):
             text = cell
             if len(cell) > 4 and cell.startswith("**") and cell.endswith("**"):
                 text, bold = cell[2:-2].strip(), bold + 1
+            score = _SCORE.match(text)
+            if score and (gain := values.number(score.group(2))) is not None:
+                text, gains[head] = score.group(1), float(gain)
             amounts[head] = None if text in ("-", "") else values.number(text.rstrip("*"))
             if amounts[head] is None and text not in ("-", ""):
                 wrong = f"log cell that is no number: {text[:40]!r}"
@@ -335,6 +343,7 @@ def _read_log_table(sheet: Sheet, section: Section, table: Table, heads: list[st
                 metrics={head: _real(amount) for head, amount in amounts.items()},
                 saved=bold > 0,
                 line=row.first,
+                gains=gains,
             )
         )
 
@@ -380,6 +389,14 @@ def _mark_all(sheet: Sheet, group: list[Section]) -> None:
         sheet.mark(section.first, section.last)
 
 
+def _read_benchmark_note(sheet: Sheet, group: list[Section]) -> None:
+    """`## Evaluation Results` of cards from before 3.0: a sentence that points to a benchmark, the same in all."""
+    for section in group:
+        for number in range(section.first + 1, section.last + 1):
+            if sheet.line(number).startswith("For an automated evaluation of this model"):
+                sheet.mark(number)
+
+
 def _mark_heading(sheet: Sheet, group: list[Section]) -> None:
     """A heading of the template that has no text of its own."""
 
@@ -402,6 +419,7 @@ _READERS: dict[str, Callable[[Sheet, list[Section]], None]] = {
     "framework versions": _read_versions,
     "citation": _read_citations,
     "training": read_fit,
+    "evaluation results": _read_benchmark_note,
     "usage": _mark_all,
     "usage (sentence-transformers)": _mark_all,
     "usage (huggingface transformers)": _mark_all,

@@ -202,7 +202,7 @@ _FACT_NAMES = {"approximate statistics": "statistics", "dataset": "name"}
 def read_fit(sheet: Sheet, group: list[Section]) -> None:
     """`## Training` as `fit()` wrote it: pairs of DataLoader and Loss, then the parameters of `fit()`."""
     section = group[0]
-    rows = size = None
+    loaders = 0
     for number in range(section.first + 1, section.last + 1):
         line = sheet.line(number)
         if re.match(
@@ -213,10 +213,13 @@ def read_fit(sheet: Sheet, group: list[Section]) -> None:
         named = re.match(r"`([\w.]+)`", line)
         fence = next(iter(sheet.structure.fences_in(number + 1, number + 2)), None)
         if loader:
+            loaders += 1
             settings = (block(sheet, section, fence) if fence else None) or {}
-            rows, size = int(loader.group(2)), settings.get("batch_size")
-            sheet.hyperparameters.setdefault("batch_size", Stated(size, number))
-            sheet.hyperparameters.setdefault("steps_in_loader", Stated(rows, number))
+            content = {"class": loader.group(1), "length": int(loader.group(2)), **settings}
+            name = "DataLoader" if loaders == 1 else f"DataLoader {loaders}"
+            sheet.hyperparameters[name] = Stated(content, number)
+            if "batch_size" in settings:
+                sheet.hyperparameters.setdefault("batch_size", Stated(settings["batch_size"], number))
             sheet.mark(number)
         elif named and "loss" in named.group(1).lower():
             inside = (block(sheet, section, fence) if fence and "parameters" in line else None) or {}
