@@ -360,6 +360,44 @@ def test_names_from_a_card_never_leave_their_folder() -> None:
         Recipe(name="../x", base=Base(model="a"), loss=LossSpec(name="b"))
 
 
+# ------------------------------------------------------------------------------------------------------ corrected
+
+CORRECTED: dict[str, dict[str, Any]] = {
+    "hotpotqa-distilbert-energy": {"training.eval_strategy": "epoch", "training.warmup_steps": 120},
+    "gooaq-static-matryoshka": {
+        "training.learning_rate": 0.2,
+        "training.warmup_ratio": 0.1,
+        "training.bf16": True,
+        "loss.parameters.matryoshka_dims": [1024, 512, 256],
+    },
+    "korean-law-lora": {"loss.parameters.scale": 20.0},
+    "porsche-mxbai": {"training.load_best_model_at_end": True, "training.save_strategy": "epoch"},
+    "sinhala-xlmr-cosine": {"training.warmup_steps": 6, "training.logging_steps": 3},
+}
+"""Issue by issue: the learning rate of static embeddings, the full dimension, the scale, the best checkpoint kept, a
+warmup that fits 65 steps. 10 % of the 1,195 steps of an epoch are 120."""
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_corrected_recipes_carry_the_fixes_and_say_which_finding(shared: Path, name: str) -> None:
+    card = read_card(shared / "cards" / "seeds" / f"{name}.md")
+    written, made = recipe(card), recipe(card, corrected=True)
+    found = leaves(made)
+    assert {path: found[path] for path in CORRECTED[name]} == CORRECTED[name]
+    assert (written.variant, made.variant) == ("as written", "corrected")
+    assert set(made.provenance) == set(found)
+    changed = {path for path, _, _ in difference(written, made) if path in found}
+    assert {path for path, origin in made.provenance.items() if origin.source == "finding"} == changed
+    assert all(made.provenance[path].note for path in changed)
+
+
+def test_overrides_win_over_corrections(shared: Path) -> None:
+    card = read_card(shared / "cards" / "seeds" / "gooaq-static-matryoshka.md")
+    made = recipe(card, corrected=True, overrides={"learning_rate": 0.1})
+    assert made.training.learning_rate == 0.1
+    assert made.provenance["training.learning_rate"] == Origin(source="user")
+
+
 # ------------------------------------------------------------------------------------------------------ overrides
 
 

@@ -248,7 +248,7 @@ def _corrected(made: Recipe, card: Card) -> Recipe:
         if finding.fix is not None:
             origin = Origin(source="finding", lines=finding.lines, note=finding.code)
             changes.update({path: (value, origin) for path, value in finding.fix.changes.items()})
-    made = _changed(made, changes)
+    made = _changed(made, changes, only_new=True)
     training = made.training
     if training.load_best_model_at_end and training.save_strategy != training.eval_strategy:
         # The trainer can load the best checkpoint only where each evaluation has one.
@@ -310,7 +310,9 @@ def difference(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """(dotted path, value in `a`, value in `b`) of every field that differs; None where one has no such field."""
     ours, theirs = leaves(a), leaves(b)
     paths = [*ours, *(path for path in theirs if path not in ours)]
-    return [(path, ours.get(path), theirs.get(path)) for path in paths if ours.get(path) != theirs.get(path)]
+    empty: tuple[Any, ...] = (None, {})  # a mapping without entries and no mapping say the same
+    found = [(path, ours.get(path), theirs.get(path)) for path in paths]
+    return [(path, one, other) for path, one, other in found if one != other and not (one in empty and other in empty)]
 
 
 def recipe_sha256(recipe: Recipe) -> str:
@@ -394,7 +396,8 @@ def _default_origin(path: str, card: Card | None) -> Origin:
     return Origin(source="default", note=reasons.get(path, "not on the card"))
 
 
-def _changed(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]]) -> Recipe:
+def _changed(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]], *, only_new: bool = False) -> Recipe:
+    """`recipe` with `changes`, path -> (value, origin). `only_new` keeps the origin of a field that stays as it was."""
     tree = recipe.model_dump(mode="json")
     origins = dict(recipe.provenance)
     for path, (value, origin) in changes.items():
@@ -407,7 +410,12 @@ def _changed(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]]) -> Recip
         raise _explained(error) from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"expected plain values (text, numbers, lists) for {sorted(changes)}: {error}.") from error
-    return _with_origins(made, origins)
+    complete = _with_origins(made, origins)
+    if not only_new:
+        return complete
+    before, after = leaves(recipe), leaves(made)
+    kept = {path: recipe.provenance[path] for path, value in after.items() if path in before and before[path] == value}
+    return complete.model_copy(update={"provenance": {**complete.provenance, **kept}})
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
