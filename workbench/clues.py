@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -152,6 +153,13 @@ def fact_line(dataset: Dataset, name: str) -> int | None:
     return dataset.facts.get(name) or (dataset.lines[0] if dataset.lines else None)
 
 
+def has_trainer(card: Card) -> bool:
+    """Whether the card was written by the trainer of library 3.0 or later, which logs and lists its arguments."""
+    library = version(card, "Sentence Transformers")
+    by_trainer = card.argument("per_device_train_batch_size") or card.argument("seed")
+    return by_trainer is not None and (library is None or library.numbers >= (3, 0, 0))
+
+
 def trained(card: Card) -> bool:
     """Whether the card tells of a training at all (a bare model has nothing to audit there)."""
     return bool(card.training_datasets() or card.training_log or card.hyperparameters or card.non_default)
@@ -188,6 +196,7 @@ def finite(rows: Iterable[LogRow]) -> list[tuple[LogRow, float]]:
     return [(row, value) for row, value in losses(rows) if math.isfinite(value)]
 
 
+@lru_cache(maxsize=1024)
 def is_loss(column: str) -> bool:
     """Whether a column of the log holds a loss (of an evaluation dataset) and not a metric."""
     return column.lower() in ("loss", "validation loss") or column.lower().endswith((" loss", "_loss"))
@@ -197,9 +206,10 @@ def validation(rows: Iterable[LogRow]) -> dict[str, list[tuple[LogRow, float]]]:
     """Every validation loss of the log: name -> rows and finite values."""
     found: dict[str, list[tuple[LogRow, float]]] = {}
     for row in rows:
-        named = {"Validation Loss": row.validation_loss, **{k: v for k, v in row.metrics.items() if is_loss(k)}}
-        for name, value in named.items():
-            if value is not None and math.isfinite(value):
+        if row.validation_loss is not None and math.isfinite(row.validation_loss):
+            found.setdefault("Validation Loss", []).append((row, row.validation_loss))
+        for name, value in row.metrics.items():
+            if value is not None and is_loss(name) and math.isfinite(value):
                 found.setdefault(name, []).append((row, value))
     return found
 

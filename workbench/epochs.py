@@ -142,7 +142,8 @@ def readings(
 def _others(
     fits: set[int], sizes: Sequence[int], batch: int, *, drop_last: bool, round_robin: bool
 ) -> Iterator[Reading]:
-    for processes in range(2, MOST_PROCESSES + 1):
+    ratio = _total(sizes, batch, drop_last=drop_last, round_robin=round_robin) / max(fits)
+    for processes in range(max(2, math.floor(0.9 * ratio)), min(math.ceil(1.1 * ratio), MOST_PROCESSES) + 1):
         for batches in sorted(
             fits & expected_batches(sizes, batch, processes, drop_last=drop_last, round_robin=round_robin)
         ):

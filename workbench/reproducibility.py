@@ -154,14 +154,31 @@ def _loss(card: Card) -> Iterator[Fact]:
         yield Fact("loss", "missing", names, note=f"{some(foreign)} is code of the training script")
     else:
         yield _at("loss", names, *lines)
-    code = [node.name for _, root in trees for node in root.chain() if "<" in str(node.parameters.values())]
     bare = [node.name for _, root in trees for node in root.chain() if not node.parameters]
     if any("<lambda>" in str(value) for _, root in trees for n in root.chain() for value in n.parameters.values()):
         yield Fact("loss parameters", "missing", note="the similarity is code that the card does not hold")
     elif bare:
         yield Fact("loss parameters", "inferred", note=f"{some(map(clues.bare, bare))} prints none: library defaults")
     else:
-        yield _at("loss parameters", [dict(root.parameters) for _, root in trees], *lines, note=some(code))
+        yield _at("loss parameters", [dict(root.parameters) for _, root in trees], *lines)
+
+
+def _stated(card: Card, name: str) -> Stated[Any] | None:
+    """A training argument, also by the name that cards before library 3.0 print it under."""
+    found = card.argument(name)
+    if found is None and name == "learning_rate":
+        parameters = card.argument("optimizer_params")
+        if parameters is not None and isinstance(parameters.value, dict) and "lr" in parameters.value:
+            return Stated(parameters.value["lr"], parameters.line, parameters.source)
+    return found if found is not None or name not in BEFORE_3 else card.argument(BEFORE_3[name])
+
+
+BEFORE_3 = {
+    "lr_scheduler_type": "scheduler",
+    "optim": "optimizer_class",
+    "per_device_train_batch_size": "batch_size",
+    "num_train_epochs": "epochs",
+}
 
 
 def _arguments(card: Card) -> Iterator[Fact]:
@@ -176,11 +193,11 @@ def _arguments(card: Card) -> Iterator[Fact]:
         if fit is not None:
             yield Fact(label, "missing", note="fit() printed a default that did not run")
         else:
-            yield _said(label, card.argument(name))
-    yield _said("batch size", card.argument("per_device_train_batch_size"))
+            yield _said(label, _stated(card, name))
+    yield _said("batch size", _stated(card, "per_device_train_batch_size"))
     yield _said("accumulation", card.argument("gradient_accumulation_steps"))
     yield _processes(card)
-    yield _said("epochs", card.argument("num_train_epochs") or card.argument("max_steps"))
+    yield _said("epochs", _stated(card, "num_train_epochs") or card.argument("max_steps"))
     yield _said("seed", card.argument("seed"))
     yield _said("batch sampler", card.argument("batch_sampler"))
     precise = [name for name in ("bf16", "fp16") if clues.argument(card, name) is True]

@@ -23,7 +23,7 @@ SEVERAL_POSITIVES = {"hotpotqa": 2.0, "nfcorpus": 38.2, "fiqa": 2.6, "scidocs": 
 KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
 PROMPT = re.compile(
     r"(query|passage|document|question|search_query|search_document|clustering|classification|represent|instruct"
-    r"|task|given|retrieve|title)\b",
+    r"|task|given|retrieve)\b",
     re.IGNORECASE,
 )
 
@@ -343,7 +343,7 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
     """Texts were cut at the maximum sequence length.
 
     The card counts tokens after cutting, so a maximum equal to the limit shows that at least one text of the first rows
-    reached it, and a mean near the limit that most were cut.
+    reached it, and a mean near the limit that many did.
 
     Silent when: the longest text is shorter than the limit; lengths are in characters; there is no limit.
 
@@ -352,24 +352,27 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
     limit = card.max_seq_length
     if limit is None or not isinstance(limit.value, int):
         return
-    hit, lines = [], [limit.line]
+    hit: list[tuple[float, str]] = []
+    lines = [limit.line]
     for dataset in card.training_datasets():
         for found in dataset.statistics:
             longest, mean = found.details.get("max"), found.details.get("mean")
             if found.unit == "tokens" and isinstance(longest, int | float) and longest >= limit.value:
-                hit.append((found.column, float(mean) if isinstance(mean, int | float) else 0.0))
+                hit.append((float(mean) if isinstance(mean, int | float) else 0.0, found.column))
                 lines.append(clues.fact_line(dataset, "statistics"))
     if not hit:
         return
-    most = max(mean for _, mean in hit)
-    heavy = most >= 0.8 * limit.value
+    most, column = max(hit)
+    heavy = most >= 0.9 * limit.value
+    sure = 1 - (limit.value - most)  # a text under the limit is at least one token shorter
+    share = f"at least {sure:.0%} of its texts reach it" if sure > 0.5 else "many reach it"
     yield finding(
         "truncated-texts",
         "warning" if heavy else "note",
-        f"Texts of {some(dict.fromkeys(column for column, _ in hit))} reach the limit of {limit.value} tokens"
-        + (f" (mean {short(most, 2)}): most were cut." if heavy else ", so some were cut."),
+        f"Texts of {some(dict.fromkeys(name for _, name in hit))} reach the limit of {limit.value} tokens, where they "
+        "are cut" + (f"; {column} has {short(most, 2)} on average, so {share}." if heavy else "."),
         lines=lines,
-        columns=[column for column, _ in hit],
+        columns=[name for _, name in hit],
         limit=limit.value,
         mean=most,
     )
@@ -395,11 +398,12 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
     not know: without the same words before every query it works worse. In `prompts`, encode adds them by itself.
 
     Silent when: samples share no beginning; it is no instruction (query, passage, represent, ... before a colon);
-    prompts are configured; fewer than two different samples.
+    prompts are configured; fewer than two different samples; the model is a cross-encoder, whose texts are often filled
+    into templates.
 
     Example: every query begins with an instruction for searching, every document with one for retrieving.
     """
-    if clues.argument(card, "prompts"):
+    if clues.argument(card, "prompts") or card.kind == "cross-encoder":
         return
     found: dict[str, str] = {}
     lines: list[int | None] = []

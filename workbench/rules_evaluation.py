@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from workbench import clues
@@ -57,11 +57,12 @@ def not_evaluated(card: Card) -> Iterator[Finding]:
     A training loss says how well the rows were learned, not whether the model became better at its task.
 
     Silent when: the card has an evaluation section, a model-index, a metric or a validation loss; it tells of no
-    training; an unused evaluation dataset already says it (see evaluation-unused).
+    training, or is older than library 3.0, whose cards hold no numbers; an unused evaluation dataset already says it
+    (see evaluation-unused).
 
     Example: a table with steps and training loss only, and no section Evaluation.
     """
-    if not card.training_datasets() or not (card.hyperparameters or card.non_default):
+    if not card.training_datasets() or not clues.has_trainer(card):
         return
     measured = card.evaluations or card.model_index or clues.metrics(card.training_log)
     if measured or clues.validation(card.training_log) or card.evaluation_datasets():
@@ -151,9 +152,8 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
     )
 
 
-def _column(card: Card, evaluation: Evaluation) -> tuple[str, float] | None:
+def _column(columns: Collection[str], evaluation: Evaluation) -> tuple[str, float] | None:
     """The log column that an evaluation's main metric belongs to, and the evaluation's value of it."""
-    columns = clues.metrics(card.training_log)
     main = evaluation.main_metric or ""
     for name in evaluation.datasets or ("",):
         for metric in filter(None, (main, *evaluation.metrics)):
@@ -165,11 +165,12 @@ def _column(card: Card, evaluation: Evaluation) -> tuple[str, float] | None:
 
 def _matches(card: Card) -> Iterator[tuple[Evaluation, str, float, list[tuple[LogRow, float]], list[LogRow]]]:
     """Every evaluation with a column in the log: (evaluation, column, value, that column, rows of the same value)."""
+    columns = clues.metrics(card.training_log)
     for evaluation in card.evaluations:
-        found = _column(card, evaluation)
+        found = _column(columns, evaluation)
         if found is None or not math.isfinite(found[1]):
             continue
-        series = clues.metrics(card.training_log)[found[0]]
+        series = columns[found[0]]
         yield evaluation, *found, series, [row for row, value in series if close(value, found[1])]
 
 

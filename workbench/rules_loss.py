@@ -399,18 +399,20 @@ def diverged(card: Card) -> Iterator[Finding]:
 def overfit(card: Card) -> Iterator[Finding]:
     """The validation loss turned and rose while the training loss went on falling.
 
-    Silent when: the last validation loss is less than 10 % above the lowest; fewer than four were logged; the lowest is
-    among the last two; the training loss did not fall after it; a softmax loss ranks better while its value rises, so a
-    metric that improved to the end also silences it.
+    Several validation losses are added up; with load_best_model_at_end, which keeps an earlier model, it is a note.
 
-    Example: validation 0.23 at epoch 4 and 0.43 at epoch 10, training 0.067 and 0.047.
+    Silent when: the last validation loss is less than 10 % above the lowest; fewer than four were logged; the lowest is
+    among the last two; the training loss did not fall by 5 % after it; a softmax loss ranks better while its value
+    rises, so a metric that improved to the end also silences it.
+
+    Example: validation 0.40 at epoch 2 and 0.64 at epoch 10, training 0.157 and 0.047.
     """
     for part in clues.runs(card):
         logged = clues.finite(part)
         best = clues.main_metric(card, part)
         if best is not None and len(best[1]) > 2 and best[1][-1][1] >= max(value for _, value in best[1]):
             continue
-        for name, series in clues.validation(part).items():
+        for name, series in _validation_total(part):
             if len(series) < 4 or any(value <= 0 for _, value in series):
                 continue
             at = min(range(len(series)), key=lambda index: series[index][1])
@@ -418,11 +420,12 @@ def overfit(card: Card) -> Iterator[Finding]:
             last_row, last = series[-1]
             before = [value for row, value in logged if (row.step or 0) <= (low_row.step or 0)]
             after = [value for row, value in logged if (row.step or 0) > (low_row.step or 0)]
-            if at >= len(series) - 2 or last < 1.1 * low or not before or not after or after[-1] >= before[-1]:
+            if at >= len(series) - 2 or last < 1.1 * low or not before or not after or after[-1] > 0.95 * before[-1]:
                 continue
+            kept = clues.argument(card, "load_best_model_at_end") is True
             yield finding(
                 "overfit",
-                "warning",
+                "note" if kept else "warning",
                 f"{name} was lowest, {short(low)}, at step {low_row.step:,} and ended at {short(last)}, while the "
                 f"training loss fell from {short(before[-1])} to {short(after[-1])}.",
                 lines=[low_row.line, last_row.line],
@@ -431,6 +434,19 @@ def overfit(card: Card) -> Iterator[Finding]:
                 last=last,
                 lowest_step=low_row.step,
             )
+
+
+def _validation_total(rows: Sequence[LogRow]) -> list[tuple[str, list[tuple[LogRow, float]]]]:
+    """The validation loss of a run; of several datasets, their sum where all were measured."""
+    series = clues.validation(rows)
+    if len(series) < 2:
+        return list(series.items())
+    by_step: dict[int, list[tuple[LogRow, float]]] = {}
+    for found in series.values():
+        for row, value in found:
+            by_step.setdefault(row.step or 0, []).append((row, value))
+    whole = [group for group in by_step.values() if len(group) == len(series)]
+    return [(f"The sum of {len(series)} validation losses", [(g[0][0], sum(v for _, v in g)) for g in whole])]
 
 
 def margin_unreachable(card: Card) -> Iterator[Finding]:

@@ -328,17 +328,22 @@ def _state_differs(card: Card) -> Iterator[Difference]:
         )
 
 
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z]", "", text.lower())
+
+
 def _config_differs(card: Card) -> Iterator[Difference]:
     bert = clues.beside(card, "sentence_bert_config.json")
     limit = card.max_seq_length
-    if bert and isinstance(bert[1], Mapping) and limit is not None and limit.source == "README.md":
+    tokens = card.kind in ("sentence-transformer", "sparse-encoder")  # others count markers, or queries apart
+    if tokens and bert and isinstance(bert[1], Mapping) and limit is not None and limit.source == "README.md":
         there = bert[1].get("max_seq_length")
         if isinstance(there, int) and isinstance(limit.value, int) and there != limit.value:
             yield bert[0], f"limits texts to {there} tokens, the card to {limit.value}", [limit.line]
     config = clues.beside(card, "config_sentence_transformers.json")
     if config and isinstance(config[1], Mapping) and card.similarity and card.similarity.source == "README.md":
         there = config[1].get("similarity_fn_name")
-        if isinstance(there, str) and there.lower() not in card.similarity.value.lower():
+        if isinstance(there, str) and _letters(there) not in _letters(card.similarity.value):
             yield config[0], f"names the similarity {there}, the card {card.similarity.value}", [card.similarity.line]
     lora, base = clues.lora_config(card), card.base_model
     if lora and base is not None:

@@ -24,13 +24,15 @@ def _readings(card: Card) -> tuple[epochs.Epoch, tuple[epochs.Reading, ...]] | N
     found, rows, batch = clues.epoch(card), clues.sizes(card), clues.batch_size(card)
     if found is None or rows is None or batch is None or found.batches[0] < 20 or len(clues.runs(card)) != 1:
         return None
-    return found, epochs.readings(
-        found,
-        rows,
-        batch,
-        drop_last=clues.argument(card, "dataloader_drop_last") is True,
-        round_robin=clues.argument(card, "multi_dataset_batch_sampler") == "round_robin",
-    )
+    return found, epochs.readings(found, rows, batch, **_loading(card))
+
+
+def _loading(card: Card) -> dict[str, bool]:
+    """How rows were cut into batches."""
+    return {
+        "drop_last": clues.argument(card, "dataloader_drop_last") is True,
+        "round_robin": clues.argument(card, "multi_dataset_batch_sampler") == "round_robin",
+    }
 
 
 def _size_lines(card: Card) -> list[int | None]:
@@ -66,15 +68,15 @@ def world_size(card: Card) -> Iterator[Finding]:
     processes, batches = shared[0].processes, shared[0].batches
     batch, steps = clues.batch_size(card) or 1, epoch.steps(shared[0].batches)[0]
     rows = sum(clues.sizes(card) or ())
+    whole = max(epochs.expected_batches(clues.sizes(card) or (), batch, 1, **_loading(card)))
     per_step = batch * epoch.accumulation * processes
     yield finding(
         "world-size",
         "warning",
         f"{_count(processes)} processes shared the rows: the log shows {batches:,} batches an epoch, "
-        f"1/{processes} of the {rows // batch:,} that {rows:,} rows make in batches of {batch}; "
+        f"1/{processes} of the {whole:,} that {rows:,} rows make in batches of {batch}; "
         f"a step ({steps:,} an epoch) saw {per_step} rows, not {batch * epoch.accumulation}.",
         lines=_size_lines(card),
-        fix=Fix({"training.processes": processes}, f"Run {processes} processes, or take {per_step} rows a step."),
         processes=processes,
         batches_per_epoch=batches,
         steps_per_epoch=steps,
@@ -136,7 +138,6 @@ def size_before_split(card: Card) -> Iterator[Finding]:
         f"{batches * batch:,} rows, {short(share * 100)} % of the {rows:,} that training and evaluation both "
         f"claim{also}.",
         lines=[*lines, *_size_lines(card), *clues.version_lines(card, "Sentence Transformers")],
-        fix=Fix({"data.train.rows": rows, "data.split.train": share}, f"Train on {short(share * 100)} % of the rows."),
         stated_rows=rows,
         batches_per_epoch=batches,
         rows_at_most=batches * batch,
@@ -264,11 +265,12 @@ def nothing_logged(card: Card) -> Iterator[Finding]:
     The trainer logs every `logging_steps` steps, 500 unless told otherwise. A run of fewer steps leaves no curve: there
     is nothing that shows whether it learned.
 
-    Silent when: at least one training loss is in the log; the card describes no training.
+    Silent when: at least one training loss is in the log; the card describes no training, or is older than library 3.0,
+    whose cards hold no log.
 
     Example: 260 rows in batches of 4, one epoch: 65 steps, fewer than 500.
     """
-    if not card.training_datasets() or not card.hyperparameters or clues.losses(card.training_log):
+    if not card.training_datasets() or not clues.has_trainer(card) or clues.losses(card.training_log):
         return
     planned = clues.planned_steps(card)
     if planned is None:
