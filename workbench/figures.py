@@ -399,10 +399,17 @@ class MetricMark:
     high: float | None = None
 
 
-def metric_bars(rows: Sequence[MetricMark], *, dark: bool = False, title: str = "Mean over queries (0 to 1)") -> Figure:
+def metric_bars(
+    rows: Sequence[MetricMark],
+    *,
+    dark: bool = False,
+    title: str = "Mean over queries (0 to 1)",
+    names: tuple[str, str] = ("Before", "After"),
+) -> Figure:
     """One row per metric: before (open, grey), after (filled, blue, with its interval), the card's (dashed, ink).
 
-    Dots on a common scale, not bars from zero: the differences of interest are hundredths.
+    Dots on a common scale, not bars from zero: the differences of interest are hundredths. `names` are the words of
+    the legend, for two runs that are compared.
     """
     from plotly import graph_objects as go
 
@@ -426,8 +433,8 @@ def metric_bars(rows: Sequence[MetricMark], *, dark: bool = False, title: str = 
                 line={"color": colours.grid, "width": 5},
             )
         )
-    traces += _dots(go, rows, "before", "Before", colours.before, "circle-open")
-    traces += _dots(go, rows, "after", "After, with 95 % interval", colours.after, "circle")
+    traces += _dots(go, rows, "before", plain(names[0], 60), colours.before, "circle-open")
+    traces += _dots(go, rows, "after", f"{plain(names[1], 60)}, with 95 % interval", colours.after, "circle")
     carded = [(y, row) for y, row in enumerate(rows) if row.card is not None]
     if carded:
         traces.append(
@@ -441,11 +448,11 @@ def metric_bars(rows: Sequence[MetricMark], *, dark: bool = False, title: str = 
                 hovertemplate="%{text}<br>the card: %{x:.4f}<extra></extra>",
             )
         )
-    names = [plain(row.metric, 40) for row in rows]
+    metrics = [plain(row.metric, 40) for row in rows]
     y_axis = {
         "tickmode": "array",
         "tickvals": list(range(len(rows))),
-        "ticktext": names,
+        "ticktext": metrics,
         "showgrid": False,
         "range": [-0.6, len(rows) - 0.4],
         "tickfont": {"color": colours.ink},
@@ -467,6 +474,7 @@ def _dots(go: Any, rows: Sequence[MetricMark], field: str, name: str, colour: st
     if not found:
         return []
     error = None
+    word = name.removesuffix(", with 95 % interval")
     notes = ["" for _ in found]
     if field == "after":
         ranges = [
@@ -494,7 +502,7 @@ def _dots(go: Any, rows: Sequence[MetricMark], field: str, name: str, colour: st
             error_x=error,
             marker={"color": colour, "size": 11, "symbol": symbol, "line": {"color": colour, "width": 2}},
             text=[
-                f"{plain(row.metric)}<br>{field}: {value:.4f}{note}"
+                f"{plain(row.metric)}<br>{word}: {value:.4f}{note}"
                 for (_, row, value), note in zip(found, notes, strict=True)
             ],
             hovertemplate="%{text}<extra></extra>",
