@@ -1,0 +1,166 @@
+"""What the pages read, each result kept until the files that it came from change.
+
+The key of every cache is the identity of those files (path, time of the last change, size); the caches are bounded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from workbench import browse
+from workbench.browse import Identity, RunRow
+from workbench.errors import CardError, RunError
+from workbench.run import Run, list_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.audit import Audit
+    from workbench.card import Card
+    from workbench.recipe import Recipe
+
+
+def runs_folder() -> Path:
+    """The folder that the command named; `runs` without one."""
+    return Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
+
+
+def runs() -> list[Run]:
+    """All runs of the folder, newest first."""
+    return list_runs(runs_folder())
+
+
+@contextmanager
+def expected_form(name: str) -> Iterator[None]:
+    """A run of another version, or edited by hand, is a sentence instead of a traceback."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"expected the files of run {name!r} in the form that this version writes, found something else "
+            f"({type(error).__name__}: {error}); `workbench train` makes a new run."
+        ) from error
+
+
+def row(run: Run) -> RunRow:
+    return _row(str(run.path), browse.identity(*browse.overview_files(run)))
+
+
+@st.cache_data(max_entries=500, show_spinner=False)
+def _row(path: str, files: Identity) -> RunRow:
+    return browse.run_row(Run(Path(path)))
+
+
+def log(run: Run) -> list[dict[str, Any]]:
+    return _log(str(run.path), browse.identity(run.path / "log.jsonl"))
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _log(path: str, files: Identity) -> list[dict[str, Any]]:
+    return Run(Path(path)).log()
+
+
+def card_of(run: Run) -> Card | None:
+    return _card_of(str(run.path), browse.identity(run.path / "card.json"))
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _card_of(path: str, files: Identity) -> Card | None:
+    with expected_form(Path(path).name):
+        card: Card | None = Run(Path(path)).card()
+        return card
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def shipped_card(name: str) -> Card:
+    from workbench.reading import read_card
+
+    return read_card(name)
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def dropped_card(data: bytes, name: str) -> Card:
+    from workbench.reading import parse_card
+
+    return parse_card(data, name=name)
+
+
+@st.cache_data(
+    max_entries=50, show_spinner=False, hash_funcs={"workbench.card.Card": lambda card: (card.name, card.sha256)}
+)
+def understood(card: Card) -> tuple[Audit, Recipe | None, Recipe | None, str]:
+    """The audit, the recipe as written and corrected, and why there is no recipe where there is none."""
+    from workbench.audit import audit
+    from workbench.errors import RecipeError
+    from workbench.recipe import recipe
+
+    found = audit(card)
+    try:
+        return found, recipe(card), recipe(card, corrected=True), ""
+    except (RecipeError, CardError) as error:
+        return found, None, None, str(error)
+
+
+def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
+    return _queries(str(run.path), evaluation, metric, browse.identity(*browse.query_files(run, evaluation)))
+
+
+@st.cache_data(max_entries=20, show_spinner="Reading the queries …")
+def _queries(path: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
+    with expected_form(Path(path).name):
+        return browse.query_table(Run(Path(path)), evaluation, metric)
+
+
+def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
+    return _query_metrics(str(run.path), evaluation, browse.identity(*browse.query_files(run, evaluation)))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _query_metrics(path: str, evaluation: str, files: Identity) -> tuple[str, ...]:
+    with expected_form(Path(path).name):
+        return browse.query_metrics(Run(Path(path)), evaluation)
+
+
+Opened = tuple["pd.DataFrame", "pd.DataFrame", list[tuple[str, str]]]
+
+
+def opened(run: Run, evaluation: str, query_id: str) -> Opened:
+    """The ranking before, the ranking after, and the documents that answer the query."""
+    return _opened(str(run.path), evaluation, query_id, browse.identity(*browse.query_files(run, evaluation)))
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _opened(path: str, evaluation: str, query_id: str, files: Identity) -> Opened:
+    run = Run(Path(path))
+    with expected_form(run.name):
+        before, after = (browse.ranking(run, evaluation, moment, query_id) for moment in ("before", "after"))
+        return before, after, browse.relevant_documents(run, evaluation, query_id)
+
+
+def comparison(run: Run, other: Run | None) -> dict[str, Any]:
+    """A run with its card, as stored or computed now, or with another run."""
+    both = [run.path] if other is None else [run.path, other.path]
+    files = [
+        file
+        for path in both
+        for file in (*browse.overview_files(Run(path)), *sorted((path / "evaluations").glob("*/*.parquet")))
+    ]
+    return _comparison(tuple(map(str, both)), browse.identity(*files))
+
+
+@st.cache_data(max_entries=50, show_spinner="Comparing …")
+def _comparison(paths: tuple[str, ...], files: Identity) -> dict[str, Any]:
+    runs = [Run(Path(path)) for path in paths]
+    with expected_form(runs[0].name):
+        stored = runs[0].comparison() if len(runs) == 1 else None
+        if stored is not None:
+            return stored
+        from workbench.compare import compare
+
+        return compare(runs).to_dict()

@@ -1,0 +1,156 @@
+"""Card: what a card says, what the audit finds in it, and the recipe as written and corrected."""
+
+from typing import TYPE_CHECKING
+
+import cached
+import pandas as pd
+import parts
+import streamlit as st
+
+from workbench import browse
+from workbench.reading import shipped_cards
+
+if TYPE_CHECKING:
+    from workbench.audit import Audit, Finding
+    from workbench.card import Card
+    from workbench.recipe import Recipe
+
+SEVERITIES = {
+    "error": ("orange", ":material/error:", "Errors: the card contradicts itself"),
+    "warning": ("yellow", ":material/warning:", "Warnings: something is hidden or doubtful"),
+    "note": ("gray", ":material/info:", "Notes"),
+}
+VIEWS = ["findings", "what it says", "what is needed", "recipe"]
+SOURCES = (
+    "card: the card says it · file: a file beside the card · library: default of the library's version · inferred: "
+    "follows from something else · default: ours · user: set by you · finding: a correction · unknown: nobody says"
+)
+
+
+def finding_box(card: "Card", finding: "Finding") -> None:
+    colour, icon, _ = SEVERITIES[finding.severity]
+    with st.container(border=True, gap="xsmall"):
+        with st.container(horizontal=True):
+            st.badge(finding.severity, color=colour, icon=icon)  # type: ignore[arg-type]
+            st.text(finding.code)
+        st.text(finding.message)
+        if finding.lines:
+            st.code(browse.card_lines(card, finding.lines), language=None, wrap_lines=True)
+        if finding.fix is not None:
+            st.text(f"Correction: {finding.fix.sentence}")
+
+
+def findings(card: "Card", audit: "Audit") -> None:
+    if not len(audit):
+        parts.empty("Nothing found", "The audit can prove nothing against this card.")
+    for severity, (_, _, heading) in SEVERITIES.items():
+        mine = [finding for finding in audit if finding.severity == severity]
+        if mine:
+            st.subheader(f"{heading} ({len(mine)})")
+            for finding in mine:
+                finding_box(card, finding)
+
+
+def what_it_says(card: "Card") -> None:
+    left, right = st.columns([3, 2])
+    with left:
+        st.subheader("Facts")
+        facts = pd.DataFrame([(fact.name, fact.value, fact.lines) for fact in browse.card_facts(card)])
+        facts.columns = ["Fact", "The card says", "Lines"]
+        st.dataframe(facts, hide_index=True, height="content")
+    with right:
+        st.subheader("Metrics")
+        metrics = pd.DataFrame(browse.card_metrics(card), columns=["Measured on", "Metric", "Value", "Line"])
+        number = st.column_config.NumberColumn(format="%.4f")
+        st.dataframe(metrics, hide_index=True, column_config={"Value": number})
+    with st.expander("The card's text, with line numbers"):
+        st.code(browse.card_lines(card, range(1, len(card.lines) + 1)), language=None, wrap_lines=True, height=500)
+
+
+def what_is_needed(audit: "Audit") -> None:
+    """Every fact that running the recipe again needs, and whether the card has it."""
+    columns = ["To run it again", "Status", "Value", "Lines", "Note"]
+    config = {"Value": st.column_config.TextColumn(width="medium"), "Note": st.column_config.TextColumn(width="large")}
+    facts = pd.DataFrame(browse.needed_facts(audit), columns=columns)
+    st.dataframe(facts, hide_index=True, column_config=config, height="content")
+
+
+def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | None", why: str) -> None:
+    if written is None or corrected is None:
+        parts.problem("No recipe can be read from this card.", why)
+        return
+    from workbench.recipe import recipe_yaml
+
+    fields = browse.recipe_fields(written, corrected)
+    changed = [field for field in fields if field.changed]
+    only = st.toggle(f"Only what the corrections change ({len(changed)} fields)", key="changes", bind="query-params")
+    table = pd.DataFrame(
+        [
+            (f.path, f.written, f.corrected if f.changed else "", f.source, f.lines, f.note)
+            for f in (changed if only else fields)
+        ],
+        columns=["Field", "As written", "Corrected", "From", "Lines", "Note"],
+    )
+    config = {
+        "Corrected": st.column_config.TextColumn(help="Only where a correction changes the field"),
+        "From": st.column_config.TextColumn(help=SOURCES),
+        "Note": st.column_config.TextColumn(width="large"),
+    }
+    st.dataframe(table, hide_index=True, column_config=config, height=520 if len(table) > 12 else "content")
+    for note in written.notes:
+        st.text(f"· {note}")
+    with st.container(horizontal=True):
+        for name, recipe in (("as written", written), ("corrected", corrected)):
+            file = f"{card.name} {name}.yaml".replace(" ", "-")
+            st.download_button(
+                f"Recipe {name} (YAML)",
+                recipe_yaml(recipe),
+                file,
+                "text/yaml",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+
+
+def show(card: "Card") -> None:
+    audit, written, corrected, why = cached.understood(card)
+    with st.container(border=True):
+        st.text(card.title or card.name)
+        st.text(audit.reproducibility.verdict)
+    view = st.segmented_control("Show", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params")
+    if view == "findings":
+        findings(card, audit)
+    elif view == "what it says":
+        what_it_says(card)
+    elif view == "what is needed":
+        what_is_needed(audit)
+    else:
+        recipe_view(card, written, corrected, why)
+
+
+st.title("Card")
+runs = [run for run in cached.runs() if (run.path / "card.json").exists()]
+names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
+left, right = st.columns(2)
+with left:
+    if names:
+        parts.keep("card", names[0], names)
+        picked = st.selectbox(
+            "Shipped cards, and the cards of your runs", names, index=None, key="card", bind="query-params"
+        )
+with right:
+    file = st.file_uploader(
+        "Or drop a README.md", type=["md"], help="It stays on this machine and has no address to share."
+    )
+if file is not None:
+    show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))
+elif picked is not None:
+    if picked.startswith("run "):
+        found = browse.find_run(runs, picked.removeprefix("run "))
+        of_run = cached.card_of(found) if found is not None else None
+        if of_run is not None:
+            show(of_run)
+    else:
+        show(cached.shipped_card(picked))
+else:
+    parts.empty("No card chosen", "Choose a card, or drop a README.md.")
