@@ -1,0 +1,444 @@
+"""Verdicts: when a run may say that it reproduced a card, and above all when it may not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workbench.card import Card, Dataset, Evaluation, Stated
+from workbench.collection import Collection
+from workbench.compare import Comparison, compare, save_comparison
+from workbench.errors import RunError
+from workbench.evaluate import evaluate, save_evaluation
+from workbench.reading import card_to_dict, read_card
+from workbench.recipe import Base, LossSpec, Origin, Recipe, Training, recipe, save_recipe
+from workbench.run import Run, write_json
+
+QUERIES = 180
+EVALUATOR = "InformationRetrievalEvaluator"
+
+
+def collection(queries: int = QUERIES, word: str = "query") -> Collection:
+    numbers = range(queries)
+    return Collection(
+        name="made",
+        queries={f"q{number:03}": f"{word} {number}" for number in numbers},
+        corpus={f"d{number:03}": f"document {number}" for number in range(2 * queries)},
+        relevant={f"q{number:03}": {f"d{number:03}": 1.0} for number in numbers},
+    )
+
+
+def noisy(noise: float, seed: int) -> Callable[[list[str], str], Any]:
+    """Vectors by the number in the text; a query's is its document's, moved by `noise`."""
+
+    def encode(texts: list[str], kind: str) -> Any:
+        vectors = []
+        for text in texts:
+            number = int(text.split()[1])
+            vector = np.random.default_rng(number).normal(size=16)
+            if kind == "query":
+                vector = vector + noise * np.random.default_rng([seed, number]).normal(size=16)
+            vectors.append(vector)
+        return np.array(vectors)
+
+    return encode
+
+
+RECORD: dict[str, Any] = {
+    "schema_version": 1,
+    "status": "finished",
+    "base": {"asked": "auto", "model": "org/base", "sha256": "0", "stand_in": False, "note": ""},
+    "data": {
+        "source": "rows.json",
+        "sha256": "0",
+        "stand_in": False,
+        "note": "",
+        "rows": {"train": 1440, "validation": 180, "test": 180},
+    },
+}
+
+RECIPE = Recipe(name="made", base=Base(model="org/base"), loss=LossSpec(name="MultipleNegativesRankingLoss"))
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """What three models did: kept for the module, because every run of these tests stores the same."""
+    ours = collection()
+    return {
+        "before": evaluate(ours, noisy(1.6, 1)),
+        "after": evaluate(ours, noisy(1.1, 2)),
+        "again": evaluate(ours, noisy(1.1, 3)),
+    }
+
+
+@pytest.fixture
+def make(tmp_path: Path, measured: Mapping[str, Any]) -> Callable[..., Run]:
+    """A run folder as training leaves it; `record` and `made` change it."""
+
+    def build(
+        name: str = "run",
+        *,
+        card: Card | None = None,
+        made: Recipe = RECIPE,
+        record: Mapping[str, Any] | None = None,
+        moments: Mapping[str, str] | None = None,
+        evaluation: str = "validation",
+    ) -> Run:
+        path = tmp_path / name
+        path.mkdir()
+        save_recipe(made, path / "recipe.yaml")
+        write_json(path / "run.json", {**RECORD, **(record or {})})
+        if card is not None:
+            write_json(path / "card.json", card_to_dict(card))
+        for moment, which in ({"before": "before", "after": "after"} if moments is None else moments).items():
+            save_evaluation(path, evaluation, moment, measured[which])
+        return Run(path)
+
+    return build
+
+
+def card(metrics: Mapping[str, float], **changes: Any) -> Card:
+    measured = Evaluation(EVALUATOR, "Information Retrieval", ("dev",), {}, metrics, "cosine_ndcg@10")
+    parts: dict[str, Any] = {
+        "name": "made",
+        "kind": "sentence-transformer",
+        "base_model": Stated("org/base", 3),
+        "datasets": (Dataset("train", None, size=1800),),
+        "evaluations": (measured,),
+        **changes,
+    }
+    return Card(**parts)
+
+
+def rounded(measured: Any) -> dict[str, float]:
+    """A card that reports exactly what we measured, as cards print it."""
+    return {name: round(value, 4) for name, value in measured.metrics.items()}
+
+
+def verdicts(comparison: Comparison) -> set[str]:
+    return {comparison.verdict, *(row.verdict for row in comparison.rows)}
+
+
+# --- card against run ------------------------------------------------------------------------------------------------
+
+
+def test_the_same_numbers_are_a_reproduction(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    found = compare(make(card=card(rounded(measured["after"]))))
+    assert found.verdict == "reproduced"
+    assert verdicts(found) == {"reproduced"}
+    assert found.reasons == ()
+    assert (found.queries, found.evaluation, found.kind) == (QUERIES, "validation", "card")
+    assert found.notes[-1] == "The card's value lies inside our interval for 15 of 15 metrics."
+
+
+def test_a_value_outside_the_interval_differs(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    numbers = rounded(measured["after"])
+    low = compare(make("first", card=card(numbers))).main
+    assert low is not None
+    assert low.high is not None
+    just_in, just_out = low.high + 0.00004, low.high + 0.0002
+    for name, value, expected in (("in", just_in, "reproduced"), ("out", just_out, "differs")):
+        found = compare(make(name, card=card({**numbers, "cosine_ndcg@10": value})))
+        assert found.verdict == expected
+        assert found.main is not None
+        assert found.main.verdict == expected
+
+
+def test_rows_hold_the_statistics_of_their_queries(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    from workbench import intervals
+
+    run = make(card=card(rounded(measured["after"])))
+    row = compare(run).main
+    assert row is not None
+    after = measured["after"].per_query["ndcg@10"].to_numpy()
+    before = measured["before"].per_query["ndcg@10"].to_numpy()
+    assert row.after == pytest.approx(after.mean(), abs=1e-12)
+    assert row.before == pytest.approx(before.mean(), abs=1e-12)
+    assert row.difference == pytest.approx(after.mean() - before.mean(), abs=1e-12)
+    assert (row.wins, row.ties, row.losses) == (sum(after > before), sum(after == before), sum(after < before))
+    (low,), (high,) = intervals.bootstrap_interval(after[:, None])
+    assert (row.low, row.high) == pytest.approx((low, high), abs=1e-12)
+    assert row.p == pytest.approx(intervals.randomisation_p((after - before)[:, None])[0], abs=1e-12)
+    assert row.p_holm is not None
+    assert row.p is not None
+    assert row.p_holm >= row.p
+    assert row.queries_needed == intervals.queries_needed((after - before)[:, None])[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("base", {"stand_in": True, "note": "The base bundled:minilm stands in for org/base."}),
+        ("base", {"stand_in": True, "note": ""}),
+        ("base", {"stand_in": None}),
+        ("base", {"stand_in": "no"}),
+        ("base", {"stand_in": 0}),
+        ("base", {"model": "bundled:minilm"}),
+        ("base", {"model": "org/another"}),
+        ("base", {"model": None}),
+        ("base", None),
+        ("data", {"stand_in": True, "note": "The shipped sample 'porsche' stands in for the card's rows."}),
+        ("data", {"stand_in": None}),
+        ("data", {"source": "sample:porsche"}),
+        ("data", {"source": "unknown"}),
+        ("data", {"rows": {"train": 500, "validation": 50, "test": 50}}),
+        ("data", None),
+    ],
+)
+def test_a_stand_in_is_never_a_reproduction(
+    make: Callable[..., Run], measured: Mapping[str, Any], part: str, change: dict[str, Any] | None
+) -> None:
+    """Whatever the record says or leaves out: the numbers equal the card's, and the verdict is still none."""
+    record = {part: {} if change is None else {**RECORD[part], **change}}
+    found = compare(make(card=card(rounded(measured["after"])), record=record))
+    assert verdicts(found) == {"not comparable"}
+    assert len(found.reasons) == 1
+    assert found.reasons[0].endswith(".")
+    assert all(row.reason == found.reasons[0] for row in found.rows)
+    assert found.main is not None
+    assert found.main.card == round(found.main.after or 0, 4)  # the numbers stand side by side all the same
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"record": {"status": "stopped"}}, "The run is not finished; its status is 'stopped'."),
+        ({"record": {"status": "failed"}}, "The run is not finished; its status is 'failed'."),
+        (
+            {"made": RECIPE.model_copy(update={"variant": "corrected"})},
+            "The run followed the corrected recipe; the card's numbers come from the one as written.",
+        ),
+        ({"moments": {"before": "before"}}, "The run has no evaluation after training."),
+    ],
+)
+def test_a_run_that_did_something_else(
+    make: Callable[..., Run], measured: Mapping[str, Any], changes: dict[str, Any], reason: str
+) -> None:
+    found = compare(make(card=card(rounded(measured["after"])), **changes))
+    assert verdicts(found) == {"not comparable"}
+    assert reason in found.reasons
+
+
+def test_a_card_of_another_number_of_queries(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    """0.8944 is 161 of 180, 0.5944 is 107 of 180; 0.6 and 0.7 of 10, 0.65 of 20."""
+    numbers = rounded(measured["after"])
+    assert compare(make("same", card=card({**numbers, "cosine_accuracy@10": 0.8944}))).reasons == ()
+    others = {name: value for name, value in numbers.items() if "accuracy" not in name}
+    found = compare(make("other", card=card({**others, "cosine_accuracy@1": 0.6471, "cosine_accuracy@3": 0.7059})))
+    assert verdicts(found) == {"not comparable"}
+    assert found.reasons == (
+        "The card's accuracies cannot come from 180 queries, as many as this run asked; the smallest number that fits "
+        "is 17.",
+    )
+
+
+def test_a_card_without_a_base_evaluation_or_anything(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    numbers = rounded(measured["after"])
+    nameless = compare(make("a", card=card(numbers, base_model=None)))
+    assert nameless.reasons == ("The card does not name its base, so nobody can know that this run began with it.",)
+    silent = compare(make("b", card=card({}, evaluations=())))
+    assert silent.reasons == (f"The card reports no evaluation by {EVALUATOR}.",)
+    assert silent.main is not None
+    assert silent.main.card is None
+    assert silent.main.after == measured["after"].metrics["cosine_ndcg@10"]
+    assert compare(make("c")).reasons == ("There is no card to compare with.",)
+    for found in (nameless, silent):
+        assert verdicts(found) == {"not comparable"}
+
+
+def test_metrics_that_only_one_side_has(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    numbers = {"cosine_ndcg@10": rounded(measured["after"])["cosine_ndcg@10"], "dot_ndcg@10": 0.5}
+    found = {row.metric: row for row in compare(make(card=card(numbers))).rows}
+    assert found["cosine_ndcg@10"].verdict == "reproduced"
+    assert (found["dot_ndcg@10"].verdict, found["dot_ndcg@10"].after) == ("not comparable", None)
+    assert found["dot_ndcg@10"].reason == "The run did not measure this metric."
+    assert found["cosine_map@100"].reason == "The card does not report this metric."
+    assert list(found)[:2] == ["cosine_ndcg@10", "dot_ndcg@10"]
+
+
+def test_a_number_that_is_none(make: Callable[..., Run]) -> None:
+    found = compare(make(card=card({"cosine_ndcg@10": float("nan")})))
+    assert found.verdict == "not comparable"
+    assert found.to_dict()["rows"][0]["card"] is None
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_of_evaluations_with_one_name_the_last_is_taken(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    first = Evaluation(EVALUATOR, "Information Retrieval", ("dev",), {}, {"cosine_ndcg@10": 0.1}, lines=(10, 20))
+    last = replace(first, metrics=rounded(measured["after"]), lines=(30, 40), metric_lines={"cosine_ndcg@10": 35})
+    found = compare(make(card=card({}, evaluations=(first, last))))
+    assert found.verdict == "reproduced"
+    assert found.notes[0] == "The card has 2 evaluations named 'dev'; its last one (lines 30 to 40) is compared."
+    assert found.main is not None
+    assert found.main.card_line == 35
+
+
+def test_evaluations_of_other_sets_are_not_ours(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    one, two = (Evaluation(EVALUATOR, name, (name,), {}, rounded(measured["after"])) for name in ("NanoA", "NanoB"))
+    found = compare(make("a", card=card({}, evaluations=(one, two))))
+    assert found.reasons == ("The card's 2 evaluations are of NanoA, NanoB, and the run measured 'validation'.",)
+    named = compare(make("b", card=card({}, evaluations=(one, two)), evaluation="NanoB"))
+    assert named.verdict == "reproduced"
+
+
+def test_all_queries_equal_give_no_verdict_against(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    """A metric that is 1 for all 180 queries cannot be told from the card's 0.9944."""
+    run = make(
+        card=card({"cosine_ndcg@10": rounded(measured["after"])["cosine_ndcg@10"], "cosine_accuracy@10": 0.9944})
+    )
+    path = run.path / "evaluations/validation/after.parquet"
+    import pandas as pd
+
+    pd.read_parquet(path).assign(**{"accuracy@10": 1.0}).to_parquet(path)
+    row = next(row for row in compare(run).rows if row.metric == "cosine_accuracy@10")
+    assert (row.verdict, row.low, row.high) == ("not comparable", 1.0, 1.0)
+    assert row.reason == "All queries have the same value, so drawing them again gives no interval."
+
+
+# --- the real card ---------------------------------------------------------------------------------------------------
+
+REAL = {
+    "base": {**RECORD["base"], "model": "mixedbread-ai/mxbai-embed-large-v1"},
+    "data": {**RECORD["data"], "rows": {"train": 1437, "validation": 180, "test": 180}},
+}
+
+
+def test_the_porsche_card(make: Callable[..., Run], shared: Path) -> None:
+    seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
+    made = recipe(seed)
+    found = compare(make("a", card=seed, made=made, record=REAL))
+    assert found.reasons == ()
+    assert [row.card for row in found.rows if row.metric == "cosine_ndcg@10"] == [0.7172]
+    assert found.notes[0].startswith("The card has 2 evaluations named 'eval_finetune_embed'; its last one (lines 384")
+    assert {row.verdict for row in found.rows} <= {"reproduced", "differs"}
+    standing = {**REAL, "base": {**REAL["base"], "model": "bundled:minilm", "stand_in": True, "note": "A stand-in."}}
+    assert compare(make("b", card=seed, made=made, record=standing)).reasons == ("A stand-in.",)
+
+
+def test_what_the_user_set_against_the_card(make: Callable[..., Run], shared: Path) -> None:
+    """The card says batch 8; the seed and the split are nowhere on it."""
+    seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
+    stated = recipe(seed, overrides={"per_device_train_batch_size": 64})
+    found = compare(make("a", card=seed, made=stated, record=REAL))
+    assert found.reasons == ("The run set training.per_device_train_batch_size to 64; the card says 8.",)
+    assert found.verdict == "not comparable"
+    hidden = recipe(seed, overrides={"data.split.seed": 7})
+    assert compare(make("b", card=seed, made=hidden, record=REAL)).reasons == ()
+    short = recipe(seed, overrides={"training.max_steps": 5})
+    assert compare(make("c", card=seed, made=short, record=REAL)).reasons == ("The run was told to end after 5 steps.",)
+
+
+# --- run against run -------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_that_differ(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    left, right = make("left", moments={"after": "before"}), make("right", moments={"after": "after"})
+    found = compare(left, right)
+    assert (found.kind, found.verdict, found.names) == ("runs", "differs", ("left", "right"))
+    row = found.main
+    assert row is not None
+    assert (row.before, row.after) == tuple(measured[which].metrics["cosine_ndcg@10"] for which in ("before", "after"))
+    assert row.run == "right"
+    assert compare([left, right]).to_dict() == found.to_dict()
+    mirrored = compare(right, left).main
+    assert mirrored is not None
+    assert mirrored.difference == pytest.approx(-(row.difference or 0), abs=1e-12)
+    assert (mirrored.wins, mirrored.losses) == (row.losses, row.wins)
+
+
+def test_two_runs_that_cannot_be_told_apart(make: Callable[..., Run]) -> None:
+    found = compare(make("left"), make("right", moments={"after": "again"}))
+    assert verdicts(found) == {"not told apart"}
+    same = compare(make("first"), make("second"))
+    assert verdicts(same) == {"not told apart"}
+    assert same.main is not None
+    assert (same.main.difference, same.main.p, same.main.ties) == (0.0, 1.0, QUERIES)
+
+
+def test_several_runs_are_each_compared_with_the_first(make: Callable[..., Run]) -> None:
+    runs = [make("a", moments={"after": "before"}), make("b"), make("c", moments={"after": "again"})]
+    found = compare(runs)
+    assert [row.run for row in found.rows if row.metric == "cosine_ndcg@10"] == ["b", "c"]
+    assert found.verdict == "differs"
+    assert "differs (c)" in repr(found)
+
+
+def test_runs_that_answered_other_questions(make: Callable[..., Run]) -> None:
+    left, right = make("left"), make("right", moments={})
+    save_evaluation(right.path, "validation", "after", evaluate(collection(word="question"), noisy(1.1, 2)))
+    found = compare(left, right)
+    assert verdicts(found) == {"not comparable"}
+    assert found.reasons == ("left and right do not share their queries: 0 of 180 and 180 are the same.",)
+    assert found.main is not None
+    assert found.main.after is not None
+
+
+def test_runs_that_searched_other_documents(make: Callable[..., Run]) -> None:
+    left, right = make("left"), make("right", moments={})
+    other = replace(collection(), corpus={**collection().corpus, "d999": "document 999"})
+    save_evaluation(right.path, "validation", "after", evaluate(other, noisy(1.1, 2)))
+    assert compare(left, right).reasons == ("left and right searched other documents, or judged them otherwise.",)
+
+
+def test_runs_in_another_order_of_queries_are_paired_all_the_same(make: Callable[..., Run]) -> None:
+    left, right = make("left"), make("right", moments={})
+    ours = collection()
+    turned = replace(ours, queries=dict(reversed(ours.queries.items())))
+    save_evaluation(right.path, "validation", "after", evaluate(turned, noisy(1.1, 2)))
+    row = compare(left, right).main
+    assert row is not None
+    assert (row.difference, row.ties) == (0.0, QUERIES)
+
+
+def test_a_run_without_that_evaluation(make: Callable[..., Run]) -> None:
+    left, right = make("left"), make("right", evaluation="test")
+    assert compare(left, right).reasons == ("right has no evaluation 'validation' after training.",)
+    with pytest.raises(RunError) as caught:
+        compare(right, evaluation="validation")
+    assert str(caught.value) == (
+        "expected an evaluation 'validation' after training in run 'right', found 'test'; choose one of them."
+    )
+    with pytest.raises(RunError, match="expected a run to compare, found none"):
+        compare([])
+
+
+# --- showing and storing ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_reads_by_itself(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    lines = repr(compare(make(card=card(rounded(measured["after"]))))).splitlines()
+    assert lines[0] == "card 'made' and run: reproduced"
+    assert lines[1].split()[:4] == ["metric", "card", "before", "after"]
+    assert any(line.startswith("cosine_ndcg@10 *") for line in lines)
+    assert "seed 0" in lines[-3]
+
+
+def test_hostile_text_is_escaped(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    hostile = card({"<script>x</script>": 0.5, "cosine_ndcg@10": 0.1}, name="<img src=x>")
+    record = {"base": {**RECORD["base"], "stand_in": True, "note": "<b>bold</b>"}}
+    shown = compare(make(card=hostile, record=record))._repr_html_()
+    for tag in ("<script>", "<img", "<b>bold"):
+        assert tag not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_what_is_stored_is_what_the_run_reads(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    run = make(card=card(rounded(measured["after"])))
+    found = compare(run)
+    assert run.comparison() is None
+    assert save_comparison(run, found) == run.path / "comparison.json"
+    assert run.comparison() == found.to_dict()
+    assert compare(run).to_dict() == found.to_dict()
+
+
+def test_user_origins_without_a_readable_card_do_no_harm(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    made = RECIPE.model_copy(
+        update={"training": Training(learning_rate=1), "provenance": {"training.learning_rate": Origin(source="user")}}
+    )
+    assert compare(make(made=made), card=card(rounded(measured["after"]))).verdict == "reproduced"
