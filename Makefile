@@ -45,7 +45,7 @@ constraints: ## write constraints.txt anew from a clean environment
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install "pip>=23" "torch==2.13.0" -e ".[offline,test]"
-	( grep '^#' constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable \
+	( grep '^#' constraints.txt; build/constraints/bin/python -m pip freeze --all --exclude-editable | grep -v "^pip==" \
 	  | sed -E 's/^torch @ .*|^torch==.*/torch==2.13.0/; s/\+cpu$$//' ) > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/constraints
