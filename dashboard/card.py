@@ -62,7 +62,7 @@ def what_it_says(card: "Card") -> None:
         st.subheader("Metrics")
         metrics = pd.DataFrame(browse.card_metrics(card), columns=["Measured on", "Metric", "Value", "Line"])
         number = st.column_config.NumberColumn(format="%.4f")
-        st.dataframe(metrics, hide_index=True, column_config={"Value": number})
+        st.dataframe(metrics, hide_index=True, column_config={"Value": number}, height="content")
     with st.expander("The card's text, with line numbers"):
         st.code(browse.card_lines(card, range(1, len(card.lines) + 1)), language=None, wrap_lines=True, height=500)
 

@@ -332,7 +332,7 @@ def card_facts(card: Card) -> list[Fact]:
         size = "size not said" if dataset.size is None else f"{dataset.size:,}"
         columns = ", ".join(dataset.columns)
         value = f"{dataset.name or 'unnamed dataset'}: {size}" + (f" ({columns})" if columns else "")
-        facts.append(Fact(role, _cut(value), _span(dataset.lines or ())))
+        facts.append(Fact(role, _cut(value), _stretch(dataset.lines)))
         if dataset.loss is not None and dataset.role == "train":
             facts.append(Fact("Loss", _cut(_loss(dataset.loss)), _span([dataset.loss.line])))
     facts += [
@@ -383,15 +383,33 @@ def _loss(loss: Loss) -> str:
     )
 
 
+def _stretch(lines: tuple[int, int] | None) -> str:
+    return "" if lines is None else f"{lines[0]}-{lines[1]}"
+
+
 def _cut(value: object) -> str:
+    """A value as text: lists and mappings as a person lists them."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{key} {inner}" for key, inner in value.items())
+    elif isinstance(value, list | tuple):
+        value = ", ".join(_cut(inner) for inner in value)
     return shorten(value, 300)
 
 
 def _span(lines: Sequence[int | None]) -> str:
-    known = sorted({line for line in lines if line is not None})
-    if not known:
-        return ""
-    return str(known[0]) if len(known) == 1 else f"{known[0]}-{known[-1]}"
+    """Lines as a person writes them, at most six stretches of them.
+
+    >>> _span((29, 24, 25, None))
+    '24-25, 29'
+    """
+    spans: list[list[int]] = []
+    for line in sorted({line for line in lines if line is not None}):
+        if spans and line == spans[-1][1] + 1:
+            spans[-1][1] = line
+        else:
+            spans.append([line, line])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
+    return ", ".join([*words[:6], *(["…"] if len(words) > 6 else [])])
 
 
 @dataclass(frozen=True)

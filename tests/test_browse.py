@@ -1,0 +1,207 @@
+"""Rows of a screen: what runs, queries, cards and recipes become, whole and damaged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_run import HOSTILE, made_recipe, made_run
+
+from workbench import browse
+from workbench.card import Card, Stated
+from workbench.recipe import Origin, with_overrides
+from workbench.run import Run, RunWriter, write_json, write_parquet
+
+
+def small_run(folder: Path) -> Run:
+    """Four queries: one gained, one lost from the top 10, one never found, one unchanged."""
+    evaluation = folder / "evaluations" / "test"
+    ids = ["a", "b", "c", "d"]
+    write_json(folder / "run.json", {"status": "finished"})
+    write_parquet(
+        evaluation / "queries.parquet",
+        pd.DataFrame(
+            {"query_id": ids, "query": ["Red car", "Blue car", "Red boat", HOSTILE], "relevant": [[i] for i in ids]}
+        ),
+    )
+    documents = pd.DataFrame({"document_id": [*ids, "x"], "document": ["one", "two", "three", "four", "other"]})
+    write_parquet(evaluation / "documents.parquet", documents)
+    for moment, ranks, values in (
+        ("before", [5, 3, None, 1], [0.5, 0.6, 0.0, 1.0]),
+        ("after", [1, 40, None, 1], [1.0, 0.0, 0.0, 1.0]),
+    ):
+        table = pd.DataFrame(
+            {
+                "query_id": ids,
+                "rank": pd.array(ranks, dtype="Int64"),
+                "ranks": [[]] * 4,
+                "ndcg@10": values,
+                "mrr@10": values,
+            }
+        )
+        write_parquet(evaluation / f"{moment}.parquet", table)
+        hits = pd.DataFrame(
+            {
+                "query_id": ["a", "a", "b"],
+                "position": [2, 1, 1],
+                "document_id": ["x", "a", "b"],
+                "score": [0.1, 0.9, 0.8],
+                "relevant": [False, True, True],
+            }
+        )
+        write_parquet(evaluation / f"{moment}-hits.parquet", hits)
+        write_json(evaluation / f"{moment}.json", {"metrics": {"cosine_ndcg@10": sum(values) / 4}})
+    return Run(folder)
+
+
+def test_queries_come_with_the_greatest_loss_first(tmp_path: Path) -> None:
+    table = browse.query_table(small_run(tmp_path), "test")
+    assert list(table["query_id"]) == ["b", "c", "d", "a"]
+    assert table["difference"].tolist() == pytest.approx([-0.6, 0.0, 0.0, 0.5])
+    assert table["rank_after"].tolist() == [40, pd.NA, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "search", "expected"),
+    [
+        ("all", "", ["b", "c", "d", "a"]),
+        ("got worse", "", ["b"]),
+        ("got better", "", ["a"]),
+        ("lost from top 10", "", ["b"]),
+        ("never found", "", ["c"]),
+        ("all", "red CAR", ["a"]),
+        ("all", ".*", []),
+    ],
+)
+def test_filters(tmp_path: Path, name: str, search: str, expected: list[str]) -> None:
+    table = browse.query_table(small_run(tmp_path), "test")
+    assert list(browse.chosen(table, name, search)["query_id"]) == expected
+
+
+def test_every_filter_is_known() -> None:
+    columns = ("query_id", "query", "rank_before", "rank_after", "before", "after", "difference")
+    table = pd.DataFrame([("q", "text", 2, 12, 0.6, 0.0, -0.6)], columns=list(columns))
+    kept = {name for name in browse.FILTERS if len(browse.chosen(table, name))}
+    assert kept == {"all", "got worse", "lost from top 10"}
+
+
+def test_a_ranking_comes_in_order_with_its_gold(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    hits = browse.ranking(run, "test", "after", "a")
+    assert hits[["position", "relevant", "document"]].values.tolist() == [[1, True, "one"], [2, False, "other"]]
+    assert browse.ranking(run, "test", "after", "nobody").empty
+    assert browse.relevant_documents(run, "test", "b") == [("b", "two")]
+    assert browse.query_metrics(run, "test") == ("ndcg@10", "mrr@10")
+
+
+def test_a_run_becomes_a_row(tmp_path: Path) -> None:
+    row = browse.run_row(made_run(tmp_path, stand_in=True))
+    assert (row.card, row.variant, row.verdict, row.metric) == (
+        "porsche-mxbai",
+        "as written",
+        "not comparable",
+        "cosine_ndcg@10",
+    )
+    assert row.low is not None
+    assert row.after is not None
+    assert row.low < row.after
+    assert (row.step, row.steps, len(row.stand_ins)) == (540, 540, 1)
+    assert 4 < len(row.losses) <= browse.SPARK_POINTS
+    assert row.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("comparison.json", "{"), ("comparison.json", '{"rows": [1]}'), ("recipe.yaml", ": ["), ("log.jsonl", "\0\n{")],
+)
+def test_one_damaged_file_leaves_the_rest_of_the_row(tmp_path: Path, name: str, text: str) -> None:
+    run = made_run(tmp_path)
+    (run.path / name).write_text(text, encoding="utf-8")
+    row = browse.run_row(run)
+    assert row.card == "porsche-mxbai"
+    assert row.reason or name == "log.jsonl"
+
+
+def test_a_run_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    (run.path / "run.json").write_text('{"status": "runn', encoding="utf-8")
+    row = browse.run_row(run)
+    assert row.name == run.name
+    assert row.card is None
+    assert "Unterminated string" in browse.status_reason(run.status, row)
+
+
+def test_reasons_name_the_command_that_goes_on(tmp_path: Path) -> None:
+    run = made_run(tmp_path, verdict=None)
+    RunWriter(run.path).update(progress={"step": 1200, "steps": 5400})
+    reason = browse.status_reason("interrupted", browse.run_row(run))
+    assert (
+        reason
+        == f"Its process is gone after 1,200 of 5,400 steps. `workbench train --resume {run.name}` goes on with it."
+    )
+    assert browse.status_reason("finished", browse.run_row(run)) == ""
+
+
+def test_identity_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert browse.identity(path) == ()
+    path.write_text("one")
+    first = browse.identity(path)
+    path.write_text("two")
+    os.utime(path, ns=(1, 1))
+    assert first != browse.identity(path)
+    assert browse.identity(path) == browse.identity(path)
+
+
+def test_a_name_that_is_a_path_finds_no_run(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "runs")
+    assert browse.find_run([run], run.name) == run
+    for name in (f"../runs/{run.name}", str(run.path), "..", "", None):
+        assert browse.find_run([run], name) is None
+
+
+def test_short_names_tell_two_runs_apart() -> None:
+    rows = [
+        browse.RunRow("a", "porsche", "as written", created="2026-11-20T10:00:00Z"),
+        browse.RunRow("b", "porsche", "as written", created="2026-11-20T11:30:00Z"),
+        browse.RunRow("c", "porsche", "corrected"),
+    ]
+    names = browse.short_names(rows)
+    assert names == {
+        "a": "porsche, as written, 11-20 10:00", "b": "porsche, as written, 11-20 11:30", "c": "porsche, corrected",
+    }  # fmt: skip
+
+
+def test_lines_of_a_card_keep_their_numbers() -> None:
+    card = Card(name="x", kind="unknown", lines=("one", "two", "three\u202e", "four", "five"))
+    assert browse.card_lines(card, [5, 1, 2, 99]) == "   1  one\n   2  two\n   …\n   5  five"
+    assert browse.card_lines(card, [3]) == "   3  three"
+
+
+def test_facts_leave_out_what_the_card_does_not_say() -> None:
+    card = Card(
+        name="x", kind="sentence-transformer", base_model=Stated("a/b", 24), non_default={"seed": Stated(7, 30)}
+    )
+    facts = [(fact.name, fact.value, fact.lines) for fact in browse.card_facts(card)]
+    assert facts == [
+        ("Kind of model", "sentence-transformer", ""),
+        ("Base model", "a/b", "24"),
+        ("Set: seed", "7", "30"),
+    ]
+
+
+def test_recipe_fields_show_what_a_correction_changes() -> None:
+    written = made_recipe()
+    corrected = with_overrides(written, {"training.learning_rate": 0.2})
+    finding = Origin(source="finding", note="learning-rate")
+    corrected = corrected.model_copy(update={"provenance": {**corrected.provenance, "training.learning_rate": finding}})
+    changed = [field for field in browse.recipe_fields(written, corrected) if field.changed]
+    assert [(f.path, f.written, f.corrected, f.source, f.lines) for f in changed] == [
+        ("training.learning_rate", "2e-05", "0.2", "card", "31")
+    ]
+    assert changed[0].note == "corrected: learning-rate"
+    by_path = {field.path: field for field in browse.recipe_fields(written, written)}
+    assert by_path["loss.inner.name"].written == "MultipleNegativesRankingLoss"
+    assert by_path["training.adam_beta1"].source == "unknown"
