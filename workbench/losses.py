@@ -7,6 +7,7 @@ tuple and never imported by what the card says, so no text of a card can choose 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -89,10 +90,8 @@ def build_loss(spec: LossSpec, model: SentenceTransformer) -> nn.Module:
     kind = getattr(losses, spec.name)
     given = {key: value for key, value in spec.parameters.items() if key not in PRINTED_ONLY}
     known = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", *PRINTED_ONLY)]
-    parameters = {}
-    for key, value in given.items():
-        name = _parameter(spec.name, key, known)
-        parameters[name] = _argument(spec.name, name, value)
+    names = {key: _parameter(key, known) for key in given}
+    parameters = {name: _argument(spec.name, name, given[key]) for key, name in names.items() if name is not None}
     if spec.name in WRAPPERS:
         parameters["loss"] = build_loss(_inner(spec), model)
     elif spec.inner is not None:
@@ -103,12 +102,30 @@ def build_loss(spec: LossSpec, model: SentenceTransformer) -> nn.Module:
     if spec.name == "SoftmaxLoss":
         parameters.setdefault("embedding_dimension", model.get_embedding_dimension())
     try:
-        loss: nn.Module = kind(model, **parameters)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # an old card names an old loss
+            loss: nn.Module = kind(model, **parameters)
     except (TypeError, ValueError) as error:
         raise RecipeError(
             f"expected parameters that {spec.name} can take, found {dict(given)!r} ({error}); change loss.parameters."
         ) from error
+    _agree(spec.name, loss, {key: given[key] for key, name in names.items() if name is None}, known)
     return loss
+
+
+def _agree(name: str, loss: nn.Module, printed: Mapping[str, Any], known: list[str]) -> None:
+    """RecipeError where the card prints a value that the loss does not take and does not have by itself."""
+    config: Mapping[str, Any] = getattr(loss, "get_config_dict", dict)()
+    for key, value in printed.items():
+        if key not in config or _listed(config[key]) != _listed(value):
+            raise RecipeError(
+                f"expected a parameter of {name} ({', '.join(known) or 'it has none'}), found {key!r} with the value "
+                f"{value!r}; remove it from loss.parameters or correct it."
+            )
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _inner(spec: LossSpec) -> LossSpec:
@@ -129,18 +146,12 @@ def _unknown_loss(name: str) -> RecipeError:
     )
 
 
-def _parameter(loss: str, name: str, known: list[str]) -> str:
-    """The installed library's name of a printed parameter; several losses print `margin` for `triplet_margin`."""
-    if name in known:
-        return name
+def _parameter(name: str, known: list[str]) -> str | None:
+    """What the loss calls a printed parameter (some print `margin` and take `triplet_margin`); None where it takes
+    none of the kind."""
     if name == "margin" and "triplet_margin" in known:
         return "triplet_margin"
-    if name == "triplet_margin" and "margin" in known:
-        return "margin"
-    raise RecipeError(
-        f"expected a parameter of {loss} ({', '.join(known) or 'it has none'}), found {name!r}; remove it from "
-        "loss.parameters or correct it."
-    )
+    return name if name in known else None
 
 
 def _argument(loss: str, name: str, value: Any) -> Any:

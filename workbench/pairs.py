@@ -108,21 +108,24 @@ def split_sizes(rows: int, split: Split) -> tuple[int, int, int]:
     """Rows for training, validation and test.
 
     Training takes the whole part of its share; the test takes its share of the rest, rounded up. These are the sizes
-    that two calls of `train_test_split` give, the usual way of the cards.
+    that two calls of `train_test_split` give, the usual way of the cards. Shares that add up to less than 1 leave rows
+    out.
 
     >>> split_sizes(1797, Split(train=0.8, validation=0.1, test=0.1))
     (1437, 180, 180)
     """
-    total = split.train + split.validation + split.test
-    if min(split.train, split.validation, split.test) < 0 or not 0 < split.train <= total or abs(total - 1) > 1e-6:
+    held = split.validation + split.test
+    if split.train + held > 1 + 1e-6:
         raise DataError(
-            "expected shares for train, validation and test that are not negative and add up to 1, found "
-            f"{split.train!r}, {split.validation!r}, {split.test!r}; change data.split."
+            f"expected shares for train, validation and test that add up to 1 at most, found {split.train!r}, "
+            f"{split.validation!r}, {split.test!r}; change data.split."
         )
     train = math.floor(round(rows * split.train, 9))
-    rest = rows - train
-    held = split.validation + split.test
-    test = math.ceil(round(rest * split.test / held, 9)) if held else 0
+    everything = split.train + held > 1 - 1e-6
+    rest = rows - train if everything else math.floor(round(rows * held, 9))
+    if not held:
+        return rows if everything else train, 0, 0
+    test = math.ceil(round(rest * split.test / held, 9))
     return train, rest - test, test
 
 

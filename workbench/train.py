@@ -21,9 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.card import Card
 from workbench.collection import Collection, from_pairs, load_collection
-from workbench.encoder import LoadedBase, describe_device, encoder, hub_reachable, load_base, load_folder, token_counts
+from workbench.encoder import (
+    LoadedBase,
+    describe_device,
+    encoder,
+    hub_reachable,
+    load_base,
+    load_folder,
+    remembering,
+    token_counts,
+)
 from workbench.errors import DataError, RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.evaluate import evaluate, save_evaluation
+from workbench.evaluate import Encode, evaluate, save_evaluation
 from workbench.losses import build_loss
 from workbench.pairs import SAMPLES, SCORES, Check, Pairs, Splits, Tokens, check_pairs, load_splits
 from workbench.recipe import Data, Origin, Recipe, recipe_sha256, save_recipe
@@ -357,21 +366,22 @@ def _keep_model(checkpoint: Path, kept: Path) -> None:
 def _measure_all(
     writer: RunWriter, prepared: Prepared, model: SentenceTransformer, moment: str, on_progress: Progress | None
 ) -> None:
+    encode = remembering(encoder(model))
     for name, collection in prepared.collections.items():
         if moment not in writer.run.evaluations().get(name, ()):
-            measure(writer.path, prepared.recipe, collection, model, name, moment, on_progress)
+            measure(writer.path, prepared.recipe, collection, encode, name, moment, on_progress)
 
 
 def measure(
     path: Path,
     recipe: Recipe,
     collection: Collection,
-    model: SentenceTransformer,
+    encode: Encode,
     name: str,
     moment: str,
     on_progress: Progress | None = None,
 ) -> Mapping[str, float]:
-    """Evaluate `model` as the recipe says, store it in the run folder under `moment`, and give the means."""
+    """Evaluate a model as the recipe says, store it in the run folder under `moment`, and give the means."""
 
     def told(phase: str, done: int, total: int) -> None:
         if on_progress is not None:
@@ -380,7 +390,7 @@ def measure(
     similarity = recipe.base.similarity if recipe.base.similarity != "energy" else "cosine"
     found = evaluate(
         collection,
-        encoder(model),
+        encode,
         similarity=similarity,
         truncate_dim=recipe.evaluation.truncate_dim,
         on_progress=told,
@@ -413,7 +423,7 @@ def _job(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) ->
             writer.path,
             recipe,
             prepared.collections["validation"],
-            prepared.base.model,
+            encoder(prepared.base.model),
             "validation",
             f"step-{step}",
             on_progress,

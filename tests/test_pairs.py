@@ -1,0 +1,301 @@
+"""Rows come in whole, or one sentence says which row and column is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.errors import DataError
+from workbench.pairs import (
+    Check,
+    Pairs,
+    Tokens,
+    check_pairs,
+    load_pairs,
+    load_splits,
+    shipped_samples,
+    split_pairs,
+    split_sizes,
+)
+from workbench.recipe import Data, Source, Split
+
+PAIR = ("anchor", "positive")
+PORSCHE = {"user_query": "anchor", "positive_answer": "positive"}
+ROWS = [{"anchor": "how fast?", "positive": "very"}, {"anchor": 'how "big"?', "positive": "a bit,\nor more"}]
+
+
+def of(rows: Sequence[dict[str, Any]], columns: tuple[str, ...] = PAIR) -> Pairs:
+    from datasets import Dataset
+
+    return Pairs(
+        rows=Dataset.from_list([{c: row[c] for c in columns} for row in rows]),
+        columns=columns,
+        sha256="",
+        origin="here",
+    )
+
+
+def load(path: Path, columns: tuple[str, ...] = PAIR, **renames: str) -> Pairs:
+    return load_pairs(Source(location=str(path), columns=renames), columns)
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    path, table = tmp_path / f"rows.{ending}", pd.DataFrame(ROWS)
+    if ending == "json":
+        path.write_text(json.dumps(ROWS))
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\r\n\n" for row in ROWS))
+    elif ending == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    assert list(load(path).rows) == ROWS
+
+
+def test_tabs_keep_quotation_marks(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.tsv", 'anchor\tpositive\nhow "big"?\t"very\n')
+    assert list(load(path).rows) == [{"anchor": 'how "big"?', "positive": '"very'}]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.csv", b"\xef\xbb\xbfanchor,positive\na,b\n")
+    assert list(load(path).rows) == [{"anchor": "a", "positive": "b"}]
+
+
+def test_columns_are_renamed_ordered_and_others_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.json", json.dumps([{"extra": 1, "answer": "b", "question": "a"}]))
+    found = load(path, question="anchor", answer="positive")
+    assert found.rows.column_names == ["anchor", "positive"]
+    assert list(found.rows) == [{"anchor": "a", "positive": "b"}]
+
+
+def test_scores_are_numbers_and_all_columns_are_taken_where_none_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.csv", "sentence_1,sentence_2,label\na,b,0.5\nc,d,1\n")
+    found = load(path, (), label="score")
+    assert found.columns == ("sentence_1", "sentence_2", "score")
+    assert found.rows["score"] == [0.5, 1.0]
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    """Expected: `sha256sum` of the same bytes."""
+    path = written(tmp_path, "rows.jsonl", '{"anchor": "a", "positive": "b"}\n')
+    assert load(path).sha256 == "592305920a40afa70888380fa97ff8c66684a796c078865afba0a2127f64d3dd"
+
+
+# --- bad files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '[\n{"anchor": "a"},\n{"anchor: "b"}\n]', "found a break in line 3, column 12"),
+        ("a.json", '{"anchor": "a"}', "expected a JSON list of objects in 'a.json', found dict"),
+        ("a.json", '[{"anchor": "a", "positive": "b"}, 7]', "expected an object .*, row 2, found 7; mend that row"),
+        ("a.json", "[]", "expected rows in .*, found none"),
+        ("a.json", "", "found a break in line 1"),
+        ("a.json", b"\xff\xfe\x00", "expected UTF-8 text in 'a.json', found byte 0xff in line 1"),
+        ("a.json", "[" * 100_000, "nested too deep|found a break"),
+        ("a.jsonl", '{"anchor": "a", "positive": "b"}\n{"anchor": \n', "found '{\"anchor\": ' in line 2"),
+        ("a.csv", "anchor,positive\na,b\nc\n", "expected 2 fields a row in 'a.csv', found 1 in row 2"),
+        ("a.csv", 'anchor,positive\na,"b\n', "expected fields apart by ',' in 'a.csv'"),
+        ("a.csv", "anchor,positive\n", "expected rows in .*, found none"),
+        ("a.parquet", "PAR1", "expected a Parquet table in 'a.parquet', found something else"),
+        ("a.txt", "hello", "expected a file ending in .json, .jsonl, .csv, .tsv, .parquet, found 'a.txt'"),
+        ("a.json", '[{"anchor": "a", "positive": "  "}]', "a text that is not empty .*, row 1, column 'positive'"),
+        ("a.json", '[{"anchor": "a", "positive": null}]', "expected a text in .*, column 'positive', found None"),
+        ("a.json", '[{"anchor": "a", "positive": ["b"]}]', "expected a text in .*, column 'positive', found \\['b'\\]"),
+        (
+            "a.json",
+            '[{"question": "a", "positive": "b"}]',
+            "expected a column 'anchor' .*, found 'question', 'positive'",
+        ),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load(written(tmp_path, name, content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("score", ['"high"', "null", "NaN", "[1]"])
+def test_a_score_that_is_no_number_is_said(tmp_path: Path, score: str) -> None:
+    path = written(tmp_path, "a.json", f'[{{"anchor": "a", "score": {score}}}]')
+    with pytest.raises(DataError, match=r"expected a number in .*, row 1, column 'score', found "):
+        load(path, ("anchor", "score"))
+
+
+def test_a_missing_file_is_no_hub_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "none.json")
+    assert str(caught.value) == (
+        f"expected a file of rows at {str(tmp_path / 'none.json')!r}, found none; check the path given with --data."
+    )
+
+
+def test_what_is_neither_file_nor_cached_says_so_without_the_network() -> None:
+    with pytest.raises(DataError, match="the Hub cannot be reached and the local cache does not have it"):
+        load_pairs(Source(location="somebody/no-such-dataset"), PAIR)
+
+
+def test_an_unknown_place_asks_for_one() -> None:
+    with pytest.raises(DataError, match="found 'unknown'; name one with --data"):
+        load_pairs(Source(), PAIR)
+
+
+def test_an_unknown_sample_names_those_there_are() -> None:
+    with pytest.raises(DataError, match="found 'sample:trabant'; there are: "):
+        load_pairs(Source(location="sample:trabant"), PAIR)
+
+
+# --- the real rows -------------------------------------------------------------------------------------------------
+
+
+def test_the_real_rows_are_divided_as_the_card_was(shared: Path) -> None:
+    path = shared / "data/porsche/qa_pairs_pos_only.json"
+    data = Data(train=Source(location=str(path), columns=PORSCHE), split=Split(), columns=PAIR)
+    parts = load_splits(data)
+    assert parts.validation is not None
+    assert parts.test is not None
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (1437, 180, 180)
+    assert -(-len(parts.train) // 8) == 180  # steps an epoch, as on the card
+
+
+def test_rows_with_another_key_are_named_and_can_be_taken(shared: Path) -> None:
+    path = shared / "data/porsche/qa_pairs_pos_and_neg.json"
+    with pytest.raises(DataError) as caught:
+        load(path, **PORSCHE)
+    assert str(caught.value) == (
+        f"expected a column 'user_query' or 'anchor' in {str(path)!r}, found 'question', 'positive_answer', "
+        "'negative_answer' in row 1558 (91 of 1,648 rows lack it); say which column it is with --columns "
+        "user_query=anchor,positive_answer=positive,question=anchor, or mend these rows."
+    )
+    assert len(load(path, **PORSCHE, question="anchor")) == 1648
+
+
+def test_the_scored_pairs_of_the_sinhala_card(shared: Path) -> None:
+    path = shared / "data/sinhala/train.csv"
+    found = load(
+        path, ("sentence1", "sentence2", "score"), sentence_1="sentence1", sentence_2="sentence2", label="score"
+    )
+    assert len(found) == 260
+    assert set(map(type, found.rows["score"])) == {float}
+
+
+# --- splitting -----------------------------------------------------------------------------------------------------
+
+
+@given(rows=st.integers(1, 5000), held=st.sampled_from([(0.8, 0.1, 0.1), (0.9, 0.1, 0.0), (1.0, 0.0, 0.0)]))
+def test_sizes_add_up_and_are_those_of_train_test_split(rows: int, held: tuple[float, float, float]) -> None:
+    sizes = split_sizes(rows, Split(train=held[0], validation=held[1], test=held[2]))
+    assert sum(sizes) == rows
+    assert min(sizes) >= 0
+
+
+@pytest.mark.parametrize("rows", [10, 97, 600, 1797])
+def test_sizes_equal_two_calls_of_datasets(rows: int) -> None:
+    """The oracle is `datasets`: 20 % held out, then half of that for the test."""
+    from datasets import Dataset
+
+    first = Dataset.from_dict({"x": list(range(rows))}).train_test_split(test_size=0.2, seed=0)
+    second = first["test"].train_test_split(test_size=0.5, seed=0)
+    assert split_sizes(rows, Split()) == (len(first["train"]), len(second["train"]), len(second["test"]))
+
+
+def test_parts_are_disjoint_whole_and_the_same_each_time() -> None:
+    pairs = of([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(50)])
+    parts = [part for part in split_pairs(pairs, Split()) if part is not None]
+    texts = [part.texts("anchor") for part in parts]
+    assert sorted(text for part in texts for text in part) == sorted(pairs.texts("anchor"))
+    again = [part for part in split_pairs(pairs, Split()) if part is not None]
+    assert [part.texts("anchor") for part in again] == texts
+    other = split_pairs(pairs, Split(seed=7))[0]
+    assert other.texts("anchor") != texts[0]
+
+
+def test_shares_that_do_not_add_up_are_refused() -> None:
+    too_much = Split.model_construct(train=0.9, validation=0.2, test=0.1)
+    with pytest.raises(DataError, match=r"add up to 1 at most, found 0.9, 0.2, 0.1; change data.split"):
+        split_sizes(10, too_much)
+
+
+def test_shares_below_one_leave_rows_out() -> None:
+    assert split_sizes(10, Split(train=0.5, validation=0.2, test=0.1)) == (5, 2, 1)
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(DataError, match="expected rows to train on after the split, found 1 rows"):
+        split_pairs(of(ROWS[:1]), Split())
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
+def test_repeats_and_leaks_are_counted() -> None:
+    """Of four rows one repeats another, and a third has the same question; of three held-out rows one is trained."""
+    train = of([{"anchor": a, "positive": p} for a, p in (("q", "1"), ("q", "1"), ("q", "2"), ("r", "3"))])
+    test = of([{"anchor": a, "positive": p} for a, p in (("q", "1"), ("r", "4"), ("s", "5"))])
+    assert check_pairs(train, {"test": test}) == (
+        Check("warning", "1 of 4 training rows repeat another row."),
+        Check(
+            "warning",
+            "2 of 4 training rows repeat a text of column 'anchor'; in one batch they would be each other's false "
+            "negatives (the no_duplicates sampler keeps them apart).",
+        ),
+        Check("warning", "1 of 3 rows of test are also training rows."),
+        Check("warning", "1 of 3 queries of test are also asked in training, answered otherwise."),
+    )
+
+
+def test_measuring_on_the_training_rows_is_an_error() -> None:
+    assert check_pairs(of(ROWS), {"test": of(ROWS)}) == (
+        Check("error", "all 2 rows of test are training rows; give test rows of its own."),
+    )
+
+
+def test_clean_rows_have_no_checks() -> None:
+    assert check_pairs(of(ROWS)) == ()
+
+
+def test_cut_texts_and_unknown_tokens_are_measured() -> None:
+    """By a tokenizer that makes a token of each letter and knows no capitals."""
+
+    def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        return [len(text) for text in texts], [sum(letter.isupper() for letter in text) for text in texts]
+
+    rows = of([{"anchor": "abc", "positive": "ABCDEFGH"}, {"anchor": "abd", "positive": "ab"}])
+    assert check_pairs(rows, tokens=Tokens(count, limit=6)) == (
+        Check(
+            "warning",
+            "50.0% of the texts of column 'positive' are longer than 6 tokens and are cut (the longest has 8).",
+        ),
+        Check(
+            "warning",
+            "80.0% of the tokens of column 'positive' are unknown to the base's tokenizer; it cannot read this "
+            "language or script well.",
+        ),
+    )
+
+
+def test_the_shipped_samples_have_three_parts() -> None:
+    for name in shipped_samples():
+        parts = load_splits(Data(train=Source(location=f"sample:{name}"), columns=PAIR))
+        assert parts.validation is not None
+        assert parts.test is not None
+        assert min(len(parts.train), len(parts.validation), len(parts.test)) > 0
