@@ -96,10 +96,20 @@ _UNSAFE = {
     ord(character): entity
     for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"}.items()
 }
-_DROPPED = dict.fromkeys(
+_REMOVED = dict.fromkeys(
     [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
 )
-_DROPPED.update({ord(character): " " for character in "\t\n\r\x0b\x0c\x85\u2028\u2029"})
+_REMOVED.update({ord(character): "\n" for character in "\r\x0b\x0c\x85\u2028\u2029"})
+del _REMOVED[ord("\n")], _REMOVED[ord("\t")]
+
+
+def harmless(text: str) -> str:
+    """`text` without control and text-direction characters; line breaks and tabs stay.
+
+    >>> harmless("a\\u202eb\\x00\\tc")
+    'ab\\tc'
+    """
+    return text.translate(_REMOVED)
 
 
 def shorten(text: object, limit: int = 300) -> str:
@@ -110,7 +120,7 @@ def shorten(text: object, limit: int = 300) -> str:
     >>> shorten("one\\ntwo  three", limit=10)
     'one two t…'
     """
-    line = " ".join(str(text)[: 4 * limit].translate(_DROPPED).split())
+    line = " ".join(harmless(str(text)[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import figures, look
+from workbench.errors import RunError
 from workbench.figures import Curve, MetricMark
 from workbench.run import Run, replacing
 from workbench.summary import RecipeRow, Summary, summarize
@@ -40,8 +41,11 @@ def render(summary: Summary, *, written: str | None = None) -> str:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: look.harmless(value) if type(value) is str else value,
     )
-    environment.filters.update(number=_number, signed=_signed, rank=_rank_text, metric=figures.metric_name)
+    environment.filters.update(
+        number=_number, signed=_signed, rank=_rank_text, chance=_chance, metric=figures.metric_name
+    )
     drawn = _drawings(summary)
     style = _style(environment)
     library, script = figures.library(), _source(environment, "report.js")
@@ -204,6 +208,10 @@ def _signed(value: float | None, decimals: int = 4) -> str:
     return "–" if value is None else f"{value:+.{decimals}f}".replace("-", "−")
 
 
+def _chance(p: float | None) -> str:
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _rank_text(rank: int | None, depth: int) -> str:
     return f"> {depth}" if rank is None else f"{rank:,}"
 
@@ -212,6 +220,12 @@ def report(run: Run, out: str | os.PathLike[str]) -> Path:
     """Write the report of `run` to `out`, whole or not at all. Raises RunError where it cannot be written."""
     path = Path(out)
     text = render(summarize(run))
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+    except RunError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        raise RunError(
+            f"cannot write the report to {str(path)!r}: {reason}; choose another place with --out."
+        ) from error
     return path

@@ -46,14 +46,16 @@ class Metric:
 
     metric: str  # as the library names it: "cosine_ndcg@10"
     card: float | None = None
+    card_line: int | None = None
     before: float | None = None
     after: float | None = None
     low: float | None = None  # 95 % interval of `after`
     high: float | None = None
     difference: float | None = None  # after - before
-    p: float | None = None
+    difference_low: float | None = None  # 95 % interval of `difference`
+    difference_high: float | None = None
+    p_holm: float | None = None  # of the difference, corrected for all metrics
     verdict: str = ""
-    reason: str = ""
     main: bool = False
 
 
@@ -131,6 +133,7 @@ class Summary:
     per_query_metric: str = ""
     depth: int = 100  # documents kept per ranking
     metrics: tuple[Metric, ...] = ()
+    metric_notes: tuple[str, ...] = ()  # how they were measured and compared
     findings: tuple[FindingRow, ...] | None = None  # None: there is no card to audit
     curves: tuple[Curve, ...] = ()
     changes: tuple[QueryChange, ...] = ()
@@ -162,7 +165,12 @@ def summarize(run: Run) -> Summary:
             return read()
         except WorkbenchError as error:
             gaps[name] = str(error)
-        except (KeyError, TypeError, ValueError) as error:  # a file of another version, or edited by hand
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:  # a file of another version, or edited by hand
             gaps[name] = (
                 f"The {name} of this run is not in the form that was expected ({type(error).__name__}: {error})."
             )
@@ -172,10 +180,12 @@ def summarize(run: Run) -> Summary:
     card: Card | None = part("card", run.card)
     recipe: Recipe | None = part("recipe", run.recipe)
     comparison = part("comparison", lambda: _comparison(run)) or {}
-    main = recipe.evaluation.main_metric if recipe else "cosine_ndcg@10"
-    queries = part("queries", lambda: _queries(run, recipe, main))
+    planned = recipe.evaluation.main_metric if recipe else "cosine_ndcg@10"
+    main = str(comparison.get("main_metric") or planned)
+    wanted = str(comparison.get("evaluation") or (folder_name(recipe.evaluation.name) if recipe else ""))
+    queries = part("queries", lambda: _queries(run, wanted, main))
     log = part("log", run.log) or []
-    rows = part("metrics", lambda: _metrics(run, comparison, main, queries.evaluation if queries else "")) or ()
+    rows = part("metrics", lambda: _metrics(run, comparison, main, wanted)) or ()
     stand_ins = part("stand-ins", lambda: run.stand_ins if record else ()) or ()
     findings = part("findings", lambda: _findings(card)) if card else None
     recipe_rows = part("recipe", lambda: _recipe_rows(recipe)) if recipe else None
@@ -184,12 +194,13 @@ def summarize(run: Run) -> Summary:
         card=card.name if card else str(record.get("card") or (recipe.name if recipe else run.name)),
         variant=str(record.get("variant") or (recipe.variant if recipe else "unknown")),
         status=run.status,
-        verdict=_verdict(run.status, record, comparison, gaps, stand_ins),
+        verdict=part("verdict", lambda: _verdict(run.status, record, comparison, gaps, stand_ins)) or UNREADABLE,
         stand_ins=tuple(stand_ins),
         evaluation=queries.evaluation if queries else "",
         per_query_metric=metric_name(queries.metric) if queries else "",
         depth=queries.depth if queries else 100,
         metrics=tuple(rows),
+        metric_notes=part("notes", lambda: tuple(map(str, comparison.get("notes") or ()))) or (),
         findings=findings,
         curves=part("curves", lambda: _curves(run, record, card, log)) or (),
         changes=queries.changes if queries else (),
@@ -221,7 +232,17 @@ MEANINGS = {
     "reproduced": ("good", "Trained again, the recipe gives the numbers that the card reports."),
     "differs": ("bad", "Trained again, the recipe does not give the numbers that the card reports."),
     "not comparable": ("open", "This run can neither confirm nor deny what the card reports."),
+    "not told apart": ("open", "No difference was shown."),
 }
+
+
+GOING = ("running", "interrupted")
+MEANINGS_OF_STATUS = {
+    "running": "Training goes on; this report shows the run as it stood when it was written.",
+    "interrupted": "The process is gone without having said so. The run can be resumed.",
+    "stopped": "Training was stopped before its end. The run can be resumed.",
+}
+UNREADABLE = Verdict("broken", "bad", "The run folder cannot be read.")
 
 
 def _verdict(
@@ -237,18 +258,13 @@ def _verdict(
         meaning = "Training did not get to its end." if status == "failed" else "The run folder cannot be read."
         return Verdict(status, "bad", meaning, (why,))
     word = str(comparison.get("verdict") or "")
-    if word in MEANINGS:
+    if word in MEANINGS and status not in GOING:
         reasons = dict.fromkeys(reason for reason in _reasons(comparison) if reason not in stand_ins)
         return Verdict(word, *MEANINGS[word], reasons=tuple(reasons))
-    progress = record.get("progress") or {}
-    if status in ("running", "interrupted", "stopped"):
+    if status in MEANINGS_OF_STATUS:
+        progress = record.get("progress") or {}
         done = f"{progress.get('step', 'unknown')} of {progress.get('steps', 'unknown')} steps are done."
-        meanings = {
-            "running": "Training goes on; this report shows the run as it stood when it was written.",
-            "interrupted": "The process is gone without having said so. The run can be resumed.",
-            "stopped": "Training was stopped before its end. The run can be resumed.",
-        }
-        return Verdict(status, "open", meanings[status], (done,))
+        return Verdict(status, "open", MEANINGS_OF_STATUS[status], (done,))
     why = (
         gaps.get("comparison") or "The run has no evaluation before and after training, so there is nothing to compare."
     )
@@ -256,34 +272,29 @@ def _verdict(
 
 
 def _reasons(comparison: Mapping[str, Any]) -> list[str]:
-    reasons = comparison.get("reasons") or comparison.get("reason") or ()
-    found = [reasons] if isinstance(reasons, str) else [str(reason) for reason in reasons]
-    if not found:
-        rows = comparison.get("rows") or ()
-        found = [
-            str(row["reason"]) for row in rows if row.get("reason") and row.get("verdict") == comparison["verdict"]
-        ]
-    return [reason for reason in found if reason]
+    reasons = comparison.get("reasons") or ()
+    return [reasons] if isinstance(reasons, str) else [str(reason) for reason in reasons]
 
 
-def _metrics(run: Run, comparison: Mapping[str, Any], main: str, evaluation: str) -> tuple[Metric, ...]:
+def _metrics(run: Run, comparison: Mapping[str, Any], main: str, wanted: str) -> tuple[Metric, ...]:
     """Rows of the comparison; without one, our own means before and after."""
     names = Metric.__dataclass_fields__.keys() - {"main"}
     if comparison.get("rows"):
         given = [{key: row[key] for key in names if row.get(key) is not None} for row in comparison["rows"]]
         return tuple(Metric(**row, main=row["metric"] == main) for row in given)
-    moments = run.evaluations().get(evaluation or next(iter(run.evaluations()), ""), ())
-    means = {moment: run.metrics(evaluation, moment) for moment in ("before", "after") if moment in moments}
-    both = {name: None for moment in means.values() for name in moment}
+    measured = run.evaluations()
+    name = wanted if wanted in measured else next(iter(measured), "")
+    means = {at: run.metrics(name, at) for at in ("before", "after") if at in measured.get(name, ())}
+    before, after = means.get("before", {}), means.get("after", {})
     return tuple(
         Metric(
-            name,
-            before=(before := means.get("before", {}).get(name)),
-            after=(after := means.get("after", {}).get(name)),
-            difference=after - before if after is not None and before is not None else None,
-            main=name == main,
+            metric,
+            before=before.get(metric),
+            after=after.get(metric),
+            difference=after[metric] - before[metric] if metric in before and metric in after else None,
+            main=metric == main,
         )
-        for name in both
+        for metric in {**before, **after}
     )
 
 
@@ -327,13 +338,12 @@ class _Queries:
     lost: tuple[Mover, ...]
 
 
-def _queries(run: Run, recipe: Recipe | None, main: str) -> _Queries | None:
+def _queries(run: Run, wanted: str, main: str) -> _Queries | None:
     """Every query before and after, and those that moved most; None where an evaluation is missing."""
     whole = [name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments)]
     if not whole:
         return None
-    planned = folder_name(recipe.evaluation.name) if recipe else ""
-    name = planned if planned in whole else whole[0]
+    name = wanted if wanted in whole else whole[0]
     before, after = run.per_query(name, "before"), run.per_query(name, "after")
     metric = next(
         (column for column in (main, main.split("_", 1)[-1], "ndcg@10", *before.columns) if column in before.columns),
