@@ -121,16 +121,15 @@ def graded_ndcg(gains: Any, ideal: Any, k: int, *, gain: Literal["linear", "expo
 
 
 def every_metric(gains: Any, relevant: Any) -> dict[str, Floats]:
-    """All metrics of `CUTS`, named "accuracy@1" ... "map@100", each of the shape of `relevant`.
+    """All metrics of `CUTS` in its order, named "accuracy@1" ... "map@100", each of the shape of `relevant`.
 
-    >>> sorted(every_metric([0, 1], relevant=1))[:3]
-    ['accuracy@1', 'accuracy@10', 'accuracy@3']
+    >>> list(every_metric([0, 1], relevant=1))[3:6]
+    ['accuracy@10', 'precision@1', 'precision@3']
     """
     values: dict[str, Floats] = {}
     values |= {f"accuracy@{k}": accuracy(gains, k) for k in CUTS["accuracy"]}
-    for k in CUTS["precision"]:
-        values[f"precision@{k}"] = precision(gains, k)
-        values[f"recall@{k}"] = recall(gains, relevant, k)
+    values |= {f"precision@{k}": precision(gains, k) for k in CUTS["precision"]}
+    values |= {f"recall@{k}": recall(gains, relevant, k) for k in CUTS["recall"]}
     values |= {f"ndcg@{k}": ndcg(gains, relevant, k) for k in CUTS["ndcg"]}
     values |= {f"mrr@{k}": mrr(gains, k) for k in CUTS["mrr"]}
     values |= {f"map@{k}": average_precision(gains, relevant, k) for k in CUTS["map"]}
