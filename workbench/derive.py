@@ -59,6 +59,8 @@ SCHEDULERS = {
     "warmupconstant": "constant_with_warmup",
 }
 """Schedulers of `fit()` -> those of the trainer."""
+MAY_BE_NONE = {"data_seed", "eval_steps", "metric_for_best_model"}
+"""Arguments that a card prints as None and that mean something so."""
 DROPPED = {
     "ddp_find_unused_parameters": "it concerns only how processes exchange gradients",
     "no_cuda": "the device is chosen where the recipe runs",
@@ -264,7 +266,7 @@ def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
                 draft.put_stated("training.optim", stated, "adafactor", note="adafactor: True is optim: adafactor now")
         elif now not in arguments:
             note_unused(draft, card, name, stated)
-        elif value is not None and (now == name or card.argument(now) is None):
+        elif (value is not None or now in MAY_BE_NONE) and (now == name or card.argument(now) is None):
             note = "" if now == name else f"called {name} on the card"
             draft.put_stated(f"training.{now}", stated, value, note)
     share = draft.fields.get("training.warmup_steps")
@@ -324,7 +326,8 @@ def put_fit_defaults(draft: Draft, card: Card, fit: Fit) -> None:
     version = f" (sentence-transformers {card.library_version})" if card.library_version else ""
     for name, value in FIT.items():
         stated = card.argument(name)
-        printed = f"; the card's {stated.value!r} is an argument that did not run" if stated else ""
+        same = stated is not None and stated.value == value
+        printed = f"; the card's {stated.value!r} is an argument that did not run" if stated and not same else ""
         note = f"default of SentenceTransformer.fit(){version}{printed}"
         draft.put(f"training.{name}", value, "library", stated.line if stated else fit.lines[0], note=note)
 
@@ -485,10 +488,12 @@ def put_evaluation(draft: Draft, card: Card) -> None:
     chosen = main_evaluation(card)
     if chosen is None:
         loss = draft.fields.get("loss.name")
-        if loss is not None and loss.value in SCORED:
-            note = f"the card evaluates nothing; rows of {loss.value} carry a score"
-            draft.put("evaluation.evaluator", "EmbeddingSimilarityEvaluator", "default", note=note)
-            draft.put("evaluation.main_metric", "spearman_cosine", "default", note=note)
+        scored = loss is not None and loss.value in SCORED
+        rows = "rows with a score are measured by rank correlation" if scored else "pairs are measured as a search"
+        evaluator = "EmbeddingSimilarityEvaluator" if scored else "InformationRetrievalEvaluator"
+        draft.put("evaluation.evaluator", evaluator, "default", note=f"the card evaluates nothing; {rows}")
+        metric = "spearman_cosine" if scored else "cosine_ndcg@10"
+        draft.put("evaluation.main_metric", metric, "default", note="the card evaluates nothing")
     else:
         line = chosen.lines[0] if chosen.lines else None
         if chosen.evaluator:

@@ -392,6 +392,8 @@ def _default_origin(path: str, card: Card | None) -> Origin:
         "data.split": "nothing on the card shows that the rows were divided",
         "data.evaluation": "the card names no evaluation rows of their own",
         "base.lora": "nothing on the card shows an adapter",
+        "base.prompts": "neither the card nor a file beside it names a prompt",
+        "training.processes": "no number of the card shows more than one",
     }
     return Origin(source="default", note=reasons.get(path, "not on the card"))
 
