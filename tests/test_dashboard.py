@@ -1,0 +1,290 @@
+"""The dashboard's pages without a browser: what they show, their addresses, damaged runs, hostile text."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+from synthetic_run import HOSTILE, KOREAN, SINHALA, made_run
+
+from workbench import look
+from workbench.run import Run, RunWriter, list_runs
+
+DASHBOARD = Path(__file__).resolve().parents[1] / "dashboard"
+PAGES = ["overview.py", "card.py", "loss.py", "retrieval.py", "compare.py"]
+CARD = """---
+library_name: sentence-transformers
+base_model: a/b
+---
+
+# <script>window.hostile=1</script> SentenceTransformer based on a/b
+
+## Model Details
+
+### Model Description
+- **Model Type:** Sentence Transformer
+- **Base model:** [a/b](https://huggingface.co/a/b)
+- **Maximum Sequence Length:** 128 tokens
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with a run that ended well, a corrected one, a hostile one and a broken one."""
+    root = tmp_path_factory.mktemp("runs")
+    made_run(root)
+    RunWriter(made_run(root, stand_in=False, verdict="differs").path).update(variant="corrected")
+    RunWriter(made_run(root, hostile=True).path).update(card="hostile")
+    (made_run(root).path / "run.json").write_text("{", encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, as the one that the app was started with."""
+    start(made, monkeypatch)
+    return made
+
+
+def start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `streamlit run dashboard/app.py -- ROOT` does."""
+    monkeypatch.setattr(sys, "argv", ["app.py", str(root)])
+    monkeypatch.syspath_prepend(str(DASHBOARD))
+
+
+def page(name: str, **address: str | list[str]) -> AppTest:
+    """The page, opened at an address, without an exception."""
+    app = AppTest.from_file(DASHBOARD / "app.py", default_timeout=60)
+    app.query_params.update(address)
+    if name != "overview.py":
+        app.switch_page(name)
+    app.run()
+    assert [error.value for error in app.exception] == []
+    return app
+
+
+def named(root: Path, card: str, variant: str = "as written") -> Run:
+    return next(
+        run
+        for run in list_runs(root)
+        if run.status != "broken" and (run.record["card"], run.record["variant"]) == (card, variant)
+    )
+
+
+def texts(app: AppTest) -> str:
+    return "\n".join(str(text.value) for text in app.text)
+
+
+def obeyed(app: AppTest) -> str:
+    """Everything that is shown through Markdown or HTML, or as a label, which is Markdown too."""
+    shown = [app.markdown, app.caption, app.title, app.header, app.subheader, app.html]
+    words = [str(element.value) for elements in shown for element in elements]
+    widgets = [app.selectbox, app.multiselect, app.toggle, app.text_input, app.metric, app.button, app.expander]
+    return "\n".join([*words, *(str(widget.label) for widgets_ in widgets for widget in widgets_)])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens(folder: Path, name: str) -> None:
+    app = page(name)
+    assert len(app.title) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "card.py"])
+def test_an_empty_folder_says_how_to_make_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root = tmp_path / "with space"
+    start(root, monkeypatch)
+    app = page(name)
+    assert [block.value for block in app.code] == [
+        f"workbench reproduce porsche-mxbai --base bundled:minilm --data sample:porsche --runs '{root}'"
+    ]
+    assert not root.exists()
+
+
+def test_the_overview_has_a_row_for_every_run(folder: Path) -> None:
+    table = page("overview.py").dataframe[0].value
+    assert sorted(table["name"]) == sorted(run.name for run in list_runs(folder))
+    row = table[table["name"] == named(folder, "porsche-mxbai", "corrected").name].iloc[0]
+    assert (row["status"], row["verdict"], row["metric"]) == ("finished", "differs", "nDCG@10")
+    stored = named(folder, "porsche-mxbai", "corrected").metrics("finetune", "after")["cosine_ndcg@10"]
+    assert row["after"] == pytest.approx(stored)
+
+
+def test_a_broken_run_shows_why_and_the_others_stay(folder: Path) -> None:
+    app = page("overview.py")
+    broken = next(run for run in list_runs(folder) if run.status == "broken")
+    assert broken.name in texts(app)
+    assert "expected JSON in" in texts(app)
+    assert set(app.dataframe[0].value["status"]) == {"finished", "broken"}
+
+
+def test_filter_and_sort_of_the_overview_are_in_the_address(folder: Path) -> None:
+    app = page("overview.py", find="corrected", status="finished")
+    assert list(app.dataframe[0].value["variant"]) == ["corrected"]
+    app.text_input(key="find").set_value("no such run").run()
+    assert len(app.dataframe[0].value) == 0
+
+
+def test_the_address_opens_a_query(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    app = page("retrieval.py", run=run.name, query="q1")
+    assert SINHALA in [text.value for text in app.text]
+    hits = run.hits("finetune", "after")
+    best = hits[(hits["query_id"] == "q1") & (hits["position"] == 1)]["document"].iloc[0]
+    assert best in [text.value for text in app.text]
+    assert KOREAN in list(app.dataframe[0].value["query"])
+
+
+@pytest.mark.parametrize("only", ["got worse", "lost from top 10"])
+def test_filters_keep_the_queries_that_the_files_tell(folder: Path, only: str) -> None:
+    run = named(folder, "porsche-mxbai")
+    parts = [
+        pd.read_parquet(run.path / "evaluations" / "finetune" / f"{moment}.parquet") for moment in ("before", "after")
+    ]
+    pairs = [part.set_index("query_id") for part in parts]
+    if only == "got worse":
+        expected = int((pairs[1]["ndcg@10"] < pairs[0]["ndcg@10"]).sum())
+    else:
+        ranks = [pair["rank"].fillna(1000).astype(int) for pair in pairs]
+        expected = int(((ranks[0] <= 10) & (ranks[1] > 10)).sum())
+    assert expected > 0
+    app = page("retrieval.py", run=run.name, only=only)
+    assert len(app.dataframe[0].value) == expected
+    assert [metric.value for metric in app.metric if metric.label == only] == [str(expected)]
+
+
+@pytest.mark.parametrize("name", ["../../etc", "..", "/etc/passwd", "no-such-run", HOSTILE])
+def test_a_strange_name_in_the_address_is_said_and_left_aside(folder: Path, name: str) -> None:
+    app = page("retrieval.py", run=name)
+    assert name[:100] in texts(app)
+    assert app.selectbox(key="run").value in [run.name for run in list_runs(folder)]
+
+
+def test_a_choice_without_an_address_gets_one(folder: Path) -> None:
+    app = page("compare.py")
+    assert app.query_params["run"] == app.selectbox(key="run").value
+
+
+def test_compare_shows_the_stored_verdict_with_its_reasons(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai", "corrected")
+    app = page("compare.py", run=run.name)
+    assert any("differs" in markdown.value for markdown in app.markdown)
+    stored = run.comparison()
+    assert stored is not None
+    table = app.dataframe[0].value
+    assert table["after"].tolist() == pytest.approx([row["after"] for row in stored["rows"]])
+
+
+def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
+    first, other = named(folder, "porsche-mxbai"), named(folder, "porsche-mxbai", "corrected")
+    app = page("compare.py", run=first.name, **{"with": other.name})
+    assert any("not told apart" in markdown.value for markdown in app.markdown)
+    table = app.dataframe[0].value
+    assert table["difference"].dropna().tolist() == pytest.approx([0.0] * table["difference"].notna().sum())
+    assert "both runs trained the same recipe" in texts(app)
+
+
+def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
+    runs = [named(folder, "porsche-mxbai").name, named(folder, "porsche-mxbai", "corrected").name]
+    app = page("loss.py", run=runs)
+    drawn = app.get("plotly_chart")[0].proto.spec
+    assert "Card: porsche-mxbai" in drawn
+    assert "porsche-mxbai, corrected" in drawn
+    app.selectbox(key="y").set_value("learning_rate").run()
+    assert "Learning rate" in app.get("plotly_chart")[0].proto.spec
+    app.selectbox(key="y").set_value("grad_norm").run()
+    assert "Nothing logged yet" in obeyed(app)
+
+
+def test_a_running_training_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path, verdict=None, steps=9)
+    RunWriter(run.path).update(status="running", progress={"step": 90, "steps": 540, "epoch": 0.5})
+    start(tmp_path, monkeypatch)
+    for name in ("overview.py", "loss.py"):
+        assert [bar.proto.text for bar in page(name).get("progress")] == ["step 90 of 540"]
+
+
+def test_a_dropped_card_is_read_and_its_text_stays_text(folder: Path) -> None:
+    app = page("card.py")
+    app.file_uploader[0].set_value(("README.md", CARD.encode(), "text/markdown")).run()
+    assert [error.value for error in app.exception] == []
+    assert "<script>window.hostile=1</script>" in texts(app) + "".join(block.value for block in app.code)
+    assert "hostile" not in obeyed(app)
+    app.file_uploader[0].set_value(("README.md", b"\0\1\2", "text/markdown")).run()
+    assert "binary data" in texts(app)
+
+
+@pytest.mark.parametrize("view", ["findings", "what it says", "what is needed", "recipe"])
+def test_every_view_of_a_shipped_card(folder: Path, view: str) -> None:
+    app = page("card.py", card="korean-law-lora", view=view)
+    assert app.query_params["card"] == "korean-law-lora"
+    shown = [len(app.code) > 0, len(app.dataframe) > 0]
+    assert any(shown)
+
+
+def test_recipe_of_a_card_names_where_each_field_is_from(folder: Path) -> None:
+    table = page("card.py", card="korean-law-lora", view="recipe").dataframe[0].value.set_index("Field")
+    assert table.loc["base.model", "As written"] == "jhgan/ko-sroberta-multitask"
+    assert (table.loc["base.model", "From"], table.loc["base.model", "Lines"]) == ("card", "24")
+    assert (table.loc["base.lora.r", "From"], table.loc["base.lora.r", "Note"]) == ("file", "adapter_config.json")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_text_goes_nowhere_where_markup_is_obeyed(folder: Path, name: str) -> None:
+    run = named(folder, "hostile")
+    address = (
+        {"card": f"run {run.name}", "view": "what it says"} if name == "card.py" else {"run": run.name, "query": "q2"}
+    )
+    app = page(name, **address)
+    for part in ("window.hostile", "<img", "<b>bold", "$x^2$", "\u202e"):
+        assert part not in obeyed(app)
+    assert "\u202e" not in texts(app)
+
+
+def test_looking_changes_no_run(folder: Path) -> None:
+    def fingerprint() -> dict[str, str]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before = fingerprint()
+    for name in PAGES:
+        page(name)
+    assert fingerprint() == before
+
+
+def test_a_file_of_another_form_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path)
+    pd.DataFrame({"something": [1]}).to_parquet(run.path / "evaluations" / "finetune" / "after.parquet")
+    start(tmp_path, monkeypatch)
+    app = page("retrieval.py", run=run.name)
+    assert "expected the files of run" in texts(app)
+
+
+def test_a_run_whose_folder_vanishes_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, gone = made_run(tmp_path), made_run(tmp_path)
+    start(tmp_path, monkeypatch)
+    app = page("overview.py")
+    assert len(app.dataframe[0].value) == 2
+    shutil.rmtree(gone.path)
+    app.run()
+    assert list(app.dataframe[0].value["name"]) == [kept.name]
+
+
+def test_the_theme_is_the_palette() -> None:
+    theme = tomllib.loads((DASHBOARD / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
+    assert theme["font"] == look.FONT_FAMILY
+    for part, colours in (("light", look.LIGHT), ("dark", look.DARK)):
+        mine = theme[part]
+        assert (mine["textColor"], mine["linkColor"]) == (colours.ink, colours.after)
+        assert (mine["greenColor"], mine["orangeColor"], mine["grayColor"]) == (
+            colours.better,
+            colours.worse,
+            colours.before,
+        )
