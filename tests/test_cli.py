@@ -1,0 +1,299 @@
+"""The command line as its users meet it: words in, tables or JSON out, one sentence and exit code 2 when it cannot."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "workbench.cli"]
+
+
+def workbench(*words: object, timeout: float = 300, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in its own process, as a shell would."""
+    command = [*COMMAND, *(str(word) for word in words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence that a refused command says; fails where it said anything else."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("workbench: ")]
+    assert len(said) == 1, done.stderr
+    return said[0].removeprefix("workbench: ")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Forty plain pairs in a jsonl file."""
+    path = tmp_path / "rows.jsonl"
+    pairs = [
+        {"anchor": f"which colour has box {n}?", "positive": f"box {n} is painted in shade {n * 7}"} for n in range(40)
+    ]
+    path.write_text("\n".join(json.dumps(pair) for pair in pairs), encoding="utf-8")
+    return path
+
+
+SMALL = ("--base", "bundled:minilm", "--max-steps", "2")
+
+
+class TestShowAndAudit:
+    def test_show_names_what_the_card_says(self) -> None:
+        done = workbench("show", "porsche-mxbai")
+        assert done.returncode == 0, done.stderr
+        for fact in ("mixedbread-ai/mxbai-embed-large-v1", "MultipleNegativesRankingLoss", "1,797", "512"):
+            assert fact in done.stdout
+
+    def test_show_json_is_the_documented_schema(self) -> None:
+        found = json.loads(workbench("show", "porsche-mxbai", "--json").stdout)
+        assert found["base_model"] == "mixedbread-ai/mxbai-embed-large-v1"
+        assert found["datasets"][0]["size"] == 1797
+        assert found["hyperparameters"]["learning_rate"] == 2e-05
+        assert [row["step"] for row in found["training_log"]] == [0, 100, 180, 200, 300, 360, 400, 500, 540]
+
+    def test_audit_json_has_findings_with_codes_and_lines(self) -> None:
+        found = json.loads(workbench("audit", "porsche-mxbai", "--json").stdout)
+        codes = {finding["code"] for finding in found["findings"]}
+        assert {"best-not-kept", "same-name-evaluations", "size-before-split"} <= codes
+        assert set(found["findings"][0]) >= {"code", "severity", "message", "evidence", "lines", "fix"}
+        assert "reproducibility" in found
+
+    def test_audit_strict_is_bad_news_only_for_errors(self) -> None:
+        with_error = workbench("audit", "korean-law-lora", "--strict")
+        assert with_error.returncode == 1, with_error.stdout
+        assert workbench("audit", "korean-law-lora").returncode == 0
+
+    def test_audit_of_many_cards_prints_a_line_each_and_a_summary(self) -> None:
+        done = workbench("audit", "porsche-mxbai", "sinhala-xlmr-cosine")
+        assert done.returncode == 0, done.stderr
+        assert "2 cards audited" in done.stdout
+        assert len([line for line in done.stdout.splitlines() if "warnings" in line and "notes" in line]) >= 2
+
+    @pytest.mark.parametrize("command", ["show", "audit"])
+    def test_starts_within_a_second_and_without_torch(self, command: str) -> None:
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            assert workbench(command, "porsche-mxbai").returncode == 0
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 1.0, seconds
+        script = f"import sys; sys.argv = ['workbench', '{command}', 'porsche-mxbai']\nfrom workbench.cli import app\n"
+        script += "try: app()\nexcept SystemExit: pass\nprint('torch' in sys.modules, file=sys.stderr)"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stderr.strip().endswith("False")
+
+
+class TestRecipe:
+    def test_set_changes_a_field(self) -> None:
+        done = workbench("recipe", "porsche-mxbai", "--set", "learning_rate=0.2", "--json")
+        assert json.loads(done.stdout)["training"]["learning_rate"] == 0.2
+
+    def test_an_unknown_field_names_the_nearest(self) -> None:
+        assert "learning_rate" in refused(workbench("recipe", "porsche-mxbai", "--set", "lerning_rate=1"))
+
+    def test_a_written_recipe_is_a_recipe_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "recipe.yaml"
+        assert workbench("recipe", "porsche-mxbai", "--out", path).returncode == 0
+        again = workbench("recipe", path, "--json")
+        assert json.loads(again.stdout) == json.loads(workbench("recipe", "porsche-mxbai", "--json").stdout)
+
+    def test_corrected_shows_the_difference(self) -> None:
+        done = workbench("recipe", "porsche-mxbai", "--corrected")
+        assert "load_best_model_at_end" in done.stdout.split("What the corrections change")[1]
+
+
+class TestBadCards:
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"", "empty"),
+            (b"# Shopping\n\n- milk\n- bread\n", "card"),
+            (bytes(range(256)) * 40, "text"),
+        ],
+        ids=["empty", "not a card", "binary"],
+    )
+    def test_is_refused_with_a_sentence(self, tmp_path: Path, content: bytes, said: str) -> None:
+        path = tmp_path / "README.md"
+        path.write_bytes(content)
+        assert said in refused(workbench("show", path))
+
+    def test_fifty_megabytes_are_not_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "README.md"
+        with path.open("wb") as file:
+            file.write(b"# SentenceTransformer\n")
+            file.truncate(50 * 2**20)
+        start = time.perf_counter()
+        assert "MB" in refused(workbench("show", path))
+        assert time.perf_counter() - start < 3
+
+    def test_a_missing_file_and_an_unknown_name_are_refused_quickly(self, tmp_path: Path) -> None:
+        start = time.perf_counter()
+        refused(workbench("show", tmp_path / "nothing.md"))
+        refused(workbench("show", "nosuchname"))
+        refused(workbench("show", "no-such/hub-id"))
+        assert time.perf_counter() - start < 15
+
+    def test_a_card_cut_in_a_table_is_read_as_far_as_it_goes(self, tmp_path: Path, root: Path) -> None:
+        whole = (root / "data/cards/porsche-mxbai/README.md").read_text(encoding="utf-8")
+        cut = whole.index("| 1.6667 |") + 12
+        path = tmp_path / "README.md"
+        path.write_text(whole[:cut], encoding="utf-8")
+        done = workbench("show", path, "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [row["step"] for row in found["training_log"]][:4] == [0, 100, 180, 200]
+        assert found["unread"]
+
+
+class TestBadData:
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("rows.jsonl", "", "row"),
+            ("rows.json", "[]", "row"),
+            (
+                "rows.jsonl",
+                '{"anchor": "a", "positive": "b"}\n{"anchor": "c", \n{"anchor": "d", "positive": "e"}\n',
+                "line 2",
+            ),
+            ("rows.jsonl", '{"question": "a", "positive": "b"}\n', "anchor"),
+            ("rows.jsonl", '{"anchor": "a", "positive": "b"}\n{"anchor": "", "positive": "c"}\n', "empty"),
+            ("rows.jsonl", '{"anchor": "a", "positive": "b"}\n{"anchor": "c", "positive": 7}\n', "7"),
+            ("rows.csv", "anchor,positive\n", "row"),
+            ("rows.txt", "anchor positive", "txt"),
+        ],
+        ids=["no bytes", "no rows", "broken line", "missing column", "empty text", "wrong type", "head only", "ending"],
+    )
+    def test_is_refused_and_leaves_no_run(self, tmp_path: Path, name: str, content: str, said: str) -> None:
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8")
+        runs = tmp_path / "runs"
+        sentence = refused(workbench("train", "porsche-mxbai", *SMALL, "--data", path, "--runs", runs))
+        assert said in sentence
+        listed = workbench("runs", "--runs", runs, "--json")
+        assert listed.returncode == 0
+        assert json.loads(listed.stdout) == []
+
+    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
+        refused(
+            workbench("train", "porsche-mxbai", *SMALL, "--data", tmp_path / "none.json", "--runs", tmp_path / "runs")
+        )
+
+    def test_columns_that_are_no_pairs_are_refused(self, rows: Path, tmp_path: Path) -> None:
+        words = ("--data", rows, "--columns", "anchor", "--runs", tmp_path)
+        assert "theirs=ours" in refused(workbench("train", "porsche-mxbai", *SMALL, *words))
+
+
+class TestBadPlaces:
+    def test_an_unknown_base_is_refused_quickly(self, rows: Path, tmp_path: Path) -> None:
+        start = time.perf_counter()
+        words = ("--base", "no-such/base", "--data", rows, "--runs", tmp_path / "runs")
+        assert "no-such/base" in refused(workbench("train", "porsche-mxbai", *words))
+        assert time.perf_counter() - start < 25
+
+    def test_a_runs_folder_that_is_a_file_is_refused(self, rows: Path, tmp_path: Path) -> None:
+        place = tmp_path / "runs"
+        place.write_text("in the way")
+        words = (*SMALL, "--data", rows, "--runs", place)
+        assert str(place) in refused(workbench("train", "porsche-mxbai", *words))
+
+    def test_a_full_disk_is_a_sentence_and_the_listing_survives(self, rows: Path, tmp_path: Path) -> None:
+        def little_room() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+        runs = tmp_path / "runs"
+        words = (*SMALL, "--data", rows, "--runs", runs)
+        done = workbench("train", "porsche-mxbai", *words, preexec_fn=little_room)
+        assert done.returncode == 2, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        listed = workbench("runs", "--runs", runs, "--json")
+        assert listed.returncode == 0
+        assert {row["status"] for row in json.loads(listed.stdout)} <= {"failed"}
+
+    def test_no_run_there(self, tmp_path: Path) -> None:
+        assert "run" in refused(workbench("compare", "none", "--runs", tmp_path))
+        assert "run" in refused(workbench("report", "none", "--runs", tmp_path))
+
+
+class TestMainJob:
+    @pytest.fixture(scope="class")
+    def made(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+        """One short run of the whole job on the sample."""
+        runs = tmp_path_factory.mktemp("job") / "runs"
+        words = ("--data", "sample:porsche", "--max-steps", "3", "--runs", runs, "--json")
+        done = workbench("reproduce", "porsche-mxbai", "--base", "bundled:minilm", *words)
+        assert done.returncode == 0, done.stderr
+        return runs, json.loads(done.stdout)
+
+    def test_a_stand_in_is_never_a_reproduction(self, made: tuple[Path, dict[str, object]]) -> None:
+        _, found = made
+        assert found["verdict"] == "not comparable"
+        assert found["status"] == "finished"
+        assert Path(str(found["report"])).stat().st_size > 100_000
+
+    def test_the_run_is_listed_compared_and_reported(
+        self, made: tuple[Path, dict[str, object]], tmp_path: Path
+    ) -> None:
+        runs, found = made
+        listed = json.loads(workbench("runs", "--runs", runs, "--json").stdout)
+        assert [row["status"] for row in listed] == ["finished"]
+        compared = workbench("compare", found["run"], "--strict")
+        assert compared.returncode == 0, compared.stderr
+        assert "not comparable" in compared.stdout
+        page = tmp_path / "page.html"
+        assert workbench("report", found["run"], "--out", page).returncode == 0
+        assert page.exists()
+
+    def test_the_run_can_be_evaluated_again(self, made: tuple[Path, dict[str, object]]) -> None:
+        _, found = made
+        done = workbench("evaluate", found["run"], "--json")
+        assert done.returncode == 0, done.stderr
+        again = json.loads(done.stdout)["metrics"]["cosine_ndcg@10"]
+        rows = {row["metric"]: row for row in found["rows"]}  # type: ignore[attr-defined]
+        assert again == pytest.approx(rows["cosine_ndcg@10"]["after"], abs=1e-6)
+
+    def test_train_ends_with_run_and_status(self, rows: Path, tmp_path: Path) -> None:
+        words = (*SMALL, "--data", rows, "--runs", tmp_path / "runs", "--json")
+        done = workbench("train", "porsche-mxbai", *words)
+        assert done.returncode == 0, done.stderr
+        ended = json.loads(done.stdout.splitlines()[-1])
+        assert set(ended) == {"run", "status"}
+        assert Path(ended["run"]).is_dir()
+
+
+def test_evaluate_takes_a_beir_folder(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    documents = {"d1": "The sea is salty.", "d2": "Bread is baked from flour.", "d3": "Snow falls in winter."}
+    queries = {"q1": "Why does the ocean taste of salt?", "q2": "What is a loaf made of?"}
+    for name, texts in (("corpus", documents), ("queries", queries)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t1\n", encoding="utf-8")
+    done = workbench("evaluate", "bundled:minilm", "--on", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["cosine_ndcg@10"] == 1.0
+
+
+def test_doctor_looks_at_everything() -> None:
+    done = workbench("doctor", "--json")
+    rows = {row["what"]: row for row in json.loads(done.stdout)}
+    assert {"Python", "torch", "device", "model hub", "bundled:minilm", "disk"} <= set(rows)
+    assert rows["bundled:minilm"]["state"] == "ok"
+    assert done.returncode == 0
+
+
+def test_every_command_has_help() -> None:
+    listed = workbench("--help").stdout
+    for command in (
+        "show", "audit", "recipe", "train", "evaluate", "compare", "report", "reproduce", "runs", "doctor",
+        "dashboard", "lab",
+    ):  # fmt: skip
+        assert command in listed
+        assert workbench(command, "--help").returncode == 0
