@@ -44,9 +44,10 @@ def table_pairs(facts: dict[str, Any]) -> list[Pair]:
                 continue
             values = value if isinstance(value, list) else [value]
             question = kind["questions"][(c + k) % len(kind["questions"])]
-            answer = kind["answers"][(c * 5 + k) % len(kind["answers"])]
+            # Backwards, and two further after each round: or else a question's wording would give away its answer's.
+            answer = kind["answers"][(k - c + 2 * (c // len(kind["questions"]))) % len(kind["answers"])]
             refs = car["refs"][:1] if kind.get("by_name") else car["refs"]
-            ref = refs[(c + k // 2) % len(refs)]
+            ref = refs[digest(f"{topic} {car['id']}")[0] % len(refs)]
             pairs.append(
                 Pair(
                     sentence(question.format(car=ref, name=car["name"])),
@@ -82,15 +83,20 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def digest(text: str) -> bytes:
+    """SHA-256 of the text: an order without meaning, the same everywhere."""
+    return hashlib.sha256(text.encode()).digest()
+
+
 def split(pairs: list[Pair]) -> dict[str, list[Pair]]:
-    """Share out each topic's pairs, so that all three splits know all topics, in the order of a hash."""
+    """Share out each topic's pairs, so that each split holds most topics; a hash decides who goes where."""
     topics: dict[str, list[Pair]] = {}
     for pair in pairs:
         topics.setdefault(pair.topic, []).append(pair)
     parts: dict[str, list[Pair]] = {name: [] for name in SPLITS}
     test = validation = 0.0  # rows owed to each split, carried from topic to topic
     for members in topics.values():
-        order = sorted(members, key=lambda pair: hashlib.sha256(pair.anchor.encode()).digest())
+        order = sorted(members, key=lambda pair: digest(pair.anchor))
         test += len(order) * TEST_SHARE
         validation += len(order) * VALIDATION_SHARE
         for pair in order:
@@ -102,8 +108,7 @@ def split(pairs: list[Pair]) -> dict[str, list[Pair]]:
                 validation -= 1
             else:
                 parts["train"].append(pair)
-    return {name: sorted(rows, key=lambda pair: hashlib.sha256(pair.positive.encode()).digest())
-            for name, rows in parts.items()}
+    return {name: sorted(rows, key=lambda pair: digest(pair.positive)) for name, rows in parts.items()}
 
 
 def build() -> dict[str, list[Pair]]:
@@ -127,5 +132,7 @@ def write(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the three files (default: beside this script)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder for the three files (default: beside this script)"
+    )
     write(parser.parse_args().out)
