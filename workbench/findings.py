@@ -7,6 +7,7 @@ A rule's docstring is its documentation: what it says and why (first paragraphs)
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -40,12 +41,12 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: code, severity, message, evidence, lines, fix."""
-        fix = None if self.fix is None else {"changes": dict(self.fix.changes), "sentence": self.fix.sentence}
+        fix = None if self.fix is None else {"changes": plain(self.fix.changes), "sentence": self.fix.sentence}
         return {
             "code": self.code,
             "severity": self.severity,
             "message": self.message,
-            "evidence": dict(self.evidence),
+            "evidence": plain(self.evidence),
             "lines": list(self.lines),
             "fix": fix,
         }
@@ -89,6 +90,21 @@ class Rule:
         reasoning, _, rest = text.partition("Silent when:")
         silent, _, example = rest.partition("Example:")
         return reasoning.strip(), silent.strip(), example.strip()
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: mappings and lists of plain values; NaN and infinity, which JSON has not, as words.
+
+    >>> plain({"limit": float("inf"), "dims": (512, 256)})
+    {'limit': 'inf', 'dims': [512, 256]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def some(numbers: Iterable[Any], most: int = 8) -> str:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from workbench import clues
 from workbench.card import Card, Stated
-from workbench.findings import short, some
+from workbench.findings import plain, short, some
+from workbench.rules_training import fits_one_process, size_before_split, world_size
 
 Status = Literal["on the card", "beside the card", "inferred", "missing", "not needed"]
 ESSENTIAL = ("base model", "training data", "loss", "loss parameters", "learning rate", "batch size", "epochs")
@@ -33,7 +34,7 @@ class Fact:
         return {
             "name": self.name,
             "status": self.status,
-            "value": self.value,
+            "value": plain(self.value),
             "lines": list(self.lines),
             "note": self.note,
         }
@@ -129,8 +130,6 @@ def _data(card: Card) -> Iterator[Fact]:
 
 
 def _split(card: Card) -> Iterator[Fact]:
-    from workbench.rules_training import size_before_split
-
     for found in size_before_split(card):
         share = found.evidence["share"]
         note = f"{short(share * 100)} % for training, from the batches per epoch; which rows is not known"
@@ -206,14 +205,12 @@ def _arguments(card: Card) -> Iterator[Fact]:
 
 
 def _processes(card: Card) -> Fact:
-    from workbench.rules_training import world_size
-
     for found in world_size(card):
         count = found.evidence["processes"]
         return Fact("processes", "inferred", count, found.lines, "from rows, batch size and the log's epoch column")
-    if clues.epoch(card) and clues.sizes(card) and clues.batch_size(card):
+    if fits_one_process(card):
         return Fact("processes", "inferred", 1, note="one process fits the log's epoch column")
-    return Fact("processes", "missing", note="no log, or no size, to infer it from")
+    return Fact("processes", "missing", note="the log does not let it be inferred")
 
 
 def _model(card: Card) -> Iterator[Fact]:

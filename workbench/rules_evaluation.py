@@ -67,15 +67,16 @@ def not_evaluated(card: Card) -> Iterator[Finding]:
     measured = card.evaluations or card.model_index or clues.metrics(card.training_log)
     if measured or clues.validation(card.training_log) or card.evaluation_datasets():
         return
+    strategy = clues.argument(card, "eval_strategy")
+    changes: dict[str, Any] = {"data.split": {"train": 0.8, "validation": 0.1, "test": 0.1}}
+    if strategy not in ("steps", "epoch"):
+        changes["training.eval_strategy"] = "epoch"
     yield finding(
         "not-evaluated",
         "warning",
         "Nothing was evaluated, before or after: nothing on the card says whether training helped.",
         lines=clues.line_of(card, "eval_strategy"),
-        fix=Fix(
-            {"training.eval_strategy": "epoch", "data.split": {"train": 0.8, "validation": 0.1, "test": 0.1}},
-            "Hold a part of the rows back and evaluate on it before training and after every epoch.",
-        ),
+        fix=Fix(changes, "Hold a part of the rows back and evaluate on it before and during training."),
     )
 
 

@@ -27,6 +27,12 @@ def _readings(card: Card) -> tuple[epochs.Epoch, tuple[epochs.Reading, ...]] | N
     return found, epochs.readings(found, rows, batch, **_loading(card))
 
 
+def fits_one_process(card: Card) -> bool:
+    """Whether one process that saw every row (or the share before a split) explains the log's epochs."""
+    found = _readings(card)
+    return found is not None and any(reading.processes == 1 for reading in found[1][:1])
+
+
 def _loading(card: Card) -> dict[str, bool]:
     """How rows were cut into batches."""
     return {
