@@ -117,9 +117,19 @@ def _four_fifths_but_a_version_that_counts_right() -> Card:
     return versions(_four_fifths(), st="4.1.0")
 
 
-@near("size-before-split")
-def _four_fifths_but_the_sizes_differ() -> Card:
+@ill("size-before-split")
+def _four_fifths_and_nothing_else_fits() -> Card:
     return versions(at_length(800), st="3.3.1")
+
+
+@near("size-before-split")
+def _four_fifths_of_rows_made_in_memory() -> Card:
+    return versions(trained_on(at_length(800), name=None, id=None), st="3.3.1")
+
+
+@near("size-before-split")
+def _a_half_that_is_rather_two_processes() -> Card:
+    return versions(at_length(500), st="3.3.1")
 
 
 @ill("size-mismatch")
@@ -277,6 +287,21 @@ def _unbounded_but_small() -> Card:
 @ill("loss-at-chance")
 def _collapsed() -> Card:
     return curve(6.1, 4.4, 4.1612, 4.1592, 4.1589, 4.1590, 4.1588, 4.1589)  # ln 64 = 4.1589
+
+
+@ill("loss-at-chance")
+def _labels_not_told_apart() -> Card:
+    label = ColumnStatistics("label", "int", {"0": "~50.30%", "1": "~49.70%"})
+    card = trained_on(healthy(), columns=("anchor", "positive", "label"), statistics=(label,))
+    losses = (0.71, 0.697, 0.6952, 0.6934, 0.6931, 0.6932, 0.6931, 0.6933)
+    rows = [row(100 * (at + 1), value) for at, value in enumerate(losses)]
+    return logged(lost_by(card, "SoftmaxLoss"), rows)
+
+
+@near("loss-at-chance")
+def _labels_told_apart() -> Card:
+    card = _labels_not_told_apart()
+    return logged(card, [*card.training_log[:-1], row(800, 0.64)])
 
 
 @near("loss-at-chance")

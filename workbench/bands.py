@@ -12,6 +12,7 @@ Every function here is pure arithmetic on numbers; what a card says is read in `
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -97,6 +98,16 @@ def nearest_chance(loss: float, chance: float) -> float:
     True
     """
     return abs(loss - chance) / chance if chance else math.inf
+
+
+def entropy(shares: Sequence[float]) -> float:
+    """Loss of always answering the labels' shares: -sum p ln p, the least a model can have that sees no texts.
+
+    >>> round(entropy([0.5, 0.5]), 4), round(entropy([1 / 3] * 3), 4), entropy([])
+    (0.6931, 1.0986, 0.0)
+    """
+    total = sum(shares)
+    return -sum(share / total * math.log(share / total) for share in shares if share > 0) if total else 0.0
 
 
 def hinge_floor(margin: float, farthest: float = 2.0) -> float:

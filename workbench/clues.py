@@ -378,7 +378,12 @@ SOFTMAX = {
 }
 """Softmax over in-batch negatives with a scale; the same loss value means the same thing in all of them."""
 
-IN_BATCH = SOFTMAX | {"GISTEmbedLoss", "CachedGISTEmbedLoss", "MegaBatchMarginLoss", "InfoNCELoss"}
+IN_BATCH = SOFTMAX | {
+    "GISTEmbedLoss",
+    "CachedGISTEmbedLoss",
+    "MegaBatchMarginLoss",
+    "SparseMultipleNegativesRankingLoss",
+}
 """Losses that take the other rows of the batch as negatives."""
 
 
@@ -438,12 +443,12 @@ class Softmax:
 def softmax(card: Card) -> Softmax | None:
     """The card's softmax loss, when it has exactly one training dataset and a loss whose value can be reckoned.
 
-    None for several datasets (their losses mix in one column), other losses, and variants with hardness weights or
-    other directions, whose bands differ.
+    None for several datasets (their losses mix in one column), other losses, cross-encoders (theirs draws a few
+    negatives from the batch), and variants with hardness weights or other directions, whose bands differ.
     """
     datasets = card.training_datasets()
     batch = batch_size(card)
-    if len(datasets) != 1 or datasets[0].loss is None or not batch:
+    if len(datasets) != 1 or datasets[0].loss is None or not batch or card.kind == "cross-encoder":
         return None
     dataset, root = datasets[0], datasets[0].loss
     chain = list(root.chain())

@@ -242,6 +242,6 @@ def _evaluation(card: Card) -> Fact:
     public = [name for found in card.evaluations for name in found.datasets if name.startswith("Nano")]
     if held or public:
         return _at("evaluation set", held or public, *((found.lines or (None,))[0] for found in card.evaluations))
-    if card.evaluations or card.evaluation_datasets():
+    if card.evaluations or clues.validation(card.training_log):
         return Fact("evaluation set", "missing", note="it was evaluated on data that cannot be found again")
     return Fact("evaluation set", "missing", note="nothing was evaluated")

@@ -29,7 +29,9 @@ PROMPT = re.compile(
 
 
 def _pairs(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
-    """(dataset, outermost loss, the loss of the tree that uses in-batch negatives)."""
+    """(dataset, outermost loss, the loss of the tree that uses in-batch negatives); not of cross-encoders."""
+    if card.kind == "cross-encoder":
+        return []
     return [
         (dataset, root, node)
         for dataset, root in clues.loss_trees(card)

@@ -213,16 +213,22 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
     """The loss ends where a model ends that scores every candidate alike.
 
     If all n candidates score the same, a softmax loss is ln n. A curve that comes to rest there has stopped telling
-    texts apart: the embeddings have collapsed, usually by a learning rate that is far too high, or never moved.
+    texts apart: the embeddings have collapsed, usually by a learning rate that is far too high, or never moved. A
+    classifying loss (SoftmaxLoss, binary or plain cross-entropy) has its own chance: the entropy of the labels, which
+    is what always answering their shares gives.
 
-    Silent when: the last losses are more than 1 % from ln n; fewer than two losses were logged; the scale is 1 or less
-    (every value is then near ln n; see scale-as-temperature); losses mix.
+    Silent when: the last losses are more than 1 % from chance; fewer than two losses (eight for classifying losses)
+    were logged; the scale is 1 or less (every value is then near ln n; see scale-as-temperature); losses mix; labels are
+    weighted, or their shares are not on the card.
 
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
     32 with a last one of 9 average 3.4588 when all scores are equal.
     """
     spec, logged = clues.softmax(card), clues.finite(card.training_log)
-    if spec is None or spec.scale <= 1 or len(logged) < 2 or spec.candidates < 2:
+    if spec is None:
+        yield from _label_chance(card, logged)
+        return
+    if spec.scale <= 1 or len(logged) < 2 or spec.candidates < 2:
         return
     per = clues.accumulation(card) if clues.sums_accumulation(card) else 1
     chance = spec.factor * math.log(spec.candidates)
@@ -244,6 +250,38 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
         chance=round(chance * per, 4),
         last=last_value,
         candidates=spec.candidates,
+    )
+
+
+CLASSIFYING = ("SoftmaxLoss", "CrossEntropyLoss", "BinaryCrossEntropyLoss")
+
+
+def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Finding]:
+    """A classifying loss that ends at the entropy of its labels."""
+    trees = clues.loss_trees(card)
+    if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or clues.sums_accumulation(card):
+        return
+    dataset, root = trees[0]
+    statistics = clues.label_statistics(dataset)
+    if clues.bare(root.name) not in CLASSIFYING or statistics is None or root.parameters.get("pos_weight"):
+        return
+    shares = list((clues.label_values(statistics) or {}).values())
+    mean = statistics.details.get("mean")
+    if not shares and isinstance(mean, int | float) and 0 < mean < 1 and "Binary" in root.name:
+        shares = [float(mean), 1 - float(mean)]
+    chance = bands.entropy(shares)
+    tail = [value for _, value in logged[-max(2, len(logged) // 4) :]]
+    if chance < 0.2 or any(bands.nearest_chance(value, chance) > 0.01 for value in tail):
+        return
+    (first, first_value), (last, last_value) = logged[0], logged[-1]
+    yield finding(
+        "loss-at-chance",
+        "error",
+        f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the labels' shares "
+        f"({some(f'{share:.0%}' for share in shares)}) gives {short(chance)}: the model does not tell them apart.",
+        lines=[root.line or clues.fact_line(dataset, "loss"), first.line, last.line],
+        chance=round(chance, 4),
+        last=last_value,
     )
 
 

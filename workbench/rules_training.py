@@ -107,22 +107,28 @@ def _same_size(card: Card) -> bool:
 
 
 def _split_evidence(card: Card, candidates: tuple[epochs.Reading, ...]) -> bool:
-    """Whether a split explains the log and something beside the arithmetic speaks for it."""
+    """Whether a split explains the log, the library states sizes before it, and nothing else explains it better."""
     fits = any(reading.share < 1 for reading in candidates)
-    library = clues.version(card, "Sentence Transformers")
-    return fits and clues.between(library, *SPLIT_SIZE_BUG) and _same_size(card)
+    shared = any(reading.processes > 1 for reading in candidates)
+    return fits and _sizes_of_files(card) and (_same_size(card) or not shared)
+
+
+def _sizes_of_files(card: Card) -> bool:
+    """Whether the library took sizes from the metadata of loaded files, which unnamed datasets have not."""
+    named = all(dataset.name is not None for dataset in card.training_datasets())
+    return named and clues.between(clues.version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
 
 
 def size_before_split(card: Card) -> Iterator[Finding]:
     """The size on the card is the file's, before a part of it was split off for evaluation.
 
     sentence-transformers 3.1 to below 4.0.1 writes the size that the loaded file's metadata states, and
-    `train_test_split` leaves that metadata as it was: both parts then claim all rows. Two signs together prove it: the
-    training and the evaluation dataset of one name claim the same size, and the log's batches per epoch fit a share
-    such as 80 % of it.
+    `train_test_split` leaves that metadata as it was: both parts then claim all rows. The signs: such a version, a
+    dataset with a name (one made in memory has no metadata), and batches per epoch that fit a share such as 80 % of the
+    size. Where several processes would fit as well, training and evaluation must also claim the same size.
 
-    Silent when: all rows fit the log; no share fits; the version states sizes rightly; the sizes of training and
-    evaluation differ; only one sign is there.
+    Silent when: all rows fit the log; no share fits; the version states sizes rightly; the dataset is unnamed; several
+    processes fit and the sizes of training and evaluation differ (see world-size).
 
     Example: 1,797 training rows and 1,797 evaluation rows of `json`; 180 batches of 8 an epoch hold at most 1,440 rows,
     which is 80 % of 1,797.
@@ -136,13 +142,13 @@ def size_before_split(card: Card) -> Iterator[Finding]:
     batches, share = shares[0].batches, shares[0].share
     others = some(f"{reading.processes} processes" for reading in candidates if reading.processes > 1)
     also = f" ({others} would fit too, but not the equal sizes)" if others else ""
+    both = "training and evaluation both claim" if _same_size(card) else "the file holds and the card states"
     lines = [clues.fact_line(dataset, "size") for dataset in card.datasets]
     yield finding(
         "size-before-split",
         "warning",
         f"The sizes are those before the split: {batches:,} batches of {batch} an epoch are at most "
-        f"{batches * batch:,} rows, {short(share * 100)} % of the {rows:,} that training and evaluation both "
-        f"claim{also}.",
+        f"{batches * batch:,} rows, {short(share * 100)} % of the {rows:,} that {both}{also}.",
         lines=[*lines, *_size_lines(card), *clues.version_lines(card, "Sentence Transformers")],
         stated_rows=rows,
         batches_per_epoch=batches,
@@ -175,6 +181,11 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
     if len(shared) == 1 or _split_evidence(card, candidates):
         return
     guess = some(f"{short(reading.share * 100)} % of the rows" for reading in candidates if reading.share < 1)
+    if _sizes_of_files(card) and shown * batch < rows and not shared and not guess:
+        guess = (
+            f"a selection of rows after loading (sentence-transformers {clues.version(card, 'Sentence Transformers')}"
+        )
+        guess += " states the size of the loaded file)"
     if shared:
         guess = some([f"{reading.processes} processes" for reading in shared] + ([guess] if guess else []))
     yield finding(
@@ -227,7 +238,8 @@ def stopped_early(card: Card) -> Iterator[Finding]:
 
     The steps of the whole run follow from epochs and steps per epoch. A log that ends earlier by more than one
     interval of logging shows a run that was stopped, or a card that was written at a checkpoint. `fit()` writes the
-    card whenever its evaluation improves, so there the model that was kept is the one of the last row.
+    card whenever its evaluation improves, so there the model that was kept is the one of the last row. With
+    load_best_model_at_end it is a note: early stopping ends so.
 
     Silent when: the last row is within one logging or evaluation interval, or 5 %, of the end; epochs or the log are
     missing; the log joins several runs.
@@ -253,9 +265,12 @@ def stopped_early(card: Card) -> Iterator[Finding]:
         if fit
         else "either the run was stopped or the card was written at a checkpoint"
     )
+    best = clues.argument(card, "load_best_model_at_end") is True
+    if best and not fit:
+        why = "as early stopping does, with the best checkpoint loaded"
     yield finding(
         "stopped-early",
-        "warning",
+        "note" if best and not fit else "warning",
         f"The log ends at step {step:,}, epoch {short(epoch)} of {short(declared)} (about {planned:,} steps): {why}.",
         lines=[last.line, *clues.line_of(card, "num_train_epochs", "max_steps")],
         last_step=step,
