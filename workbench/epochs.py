@@ -47,6 +47,8 @@ def epoch_of(rows: tuple[tuple[float, int], ...], accumulation: int = 1, most: i
     (180,)
     >>> epoch_of(((0.0209, 25), (0.9831, 1175), (1.0033, 1200), (9.9923, 11950)), accumulation=4).batches
     (4781,)
+    >>> epoch_of(((0.8122, 10), (0.9746, 12), (1.6244, 20), (3.8985, 48)), accumulation=16).batches
+    (197,)
     >>> epoch_of(((0.5, 10), (0.5, 20))) is None  # two runs in one log
     True
     """
@@ -75,13 +77,20 @@ def _rough(points: Sequence[tuple[float, int]], accumulation: int) -> range:
 
 
 def _fits(points: Sequence[tuple[float, int]], batches: int, accumulation: int) -> bool:
+    """Whether `batches` per epoch explain every row, by one of the trainer's three ways of counting.
+
+    Before transformers 4.46 the batches left over at the end of an epoch are carried into the next (0 steps stands for
+    that); later each epoch begins anew, and its last step takes what is left or is left out.
+    """
     return any(
         all(abs(_epoch_at(step, batches, steps, accumulation) - epoch) <= HALF for epoch, step in points)
-        for steps in {max(batches // accumulation, 1), math.ceil(batches / accumulation)}
+        for steps in {0, max(batches // accumulation, 1), math.ceil(batches / accumulation)}
     )
 
 
 def _epoch_at(step: int, batches: int, steps: int, accumulation: int) -> float:
+    if not steps:
+        return step * accumulation / batches
     whole = (step - 1) // steps
     done = (step - whole * steps) * accumulation
     return whole + min(done / batches, 1.0)

@@ -218,8 +218,8 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
     is what always answering their shares gives.
 
     Silent when: the last losses are more than 1 % from chance; fewer than two losses (eight for classifying losses)
-    were logged; the scale is 1 or less (every value is then near ln n; see scale-as-temperature); losses mix; labels are
-    weighted, or their shares are not on the card.
+    were logged; the scale is 1 or less (every value is then near ln n; see scale-as-temperature); losses mix; labels
+    are weighted, or their shares are not on the card.
 
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
     32 with a last one of 9 average 3.4588 when all scores are equal.
@@ -402,7 +402,7 @@ def diverged(card: Card) -> Iterator[Finding]:
     above its first quarter shows a run that moved away from its goal.
 
     Silent when: fewer than eight losses were logged (for rising); losses are negative; several runs are joined (each is
-    taken alone); several datasets take turns.
+    taken alone); several datasets take turns; the loss has a term that grows by design (SpladeLoss).
 
     Example: 2.1, 1.8, nan, nan.
     """
@@ -419,6 +419,8 @@ def diverged(card: Card) -> Iterator[Finding]:
     for part in clues.runs(card):
         logged = clues.finite(part)
         if len(logged) < 8 or any(value <= 0 for _, value in logged) or len(card.training_datasets()) > 1:
+            continue
+        if any(clues.bare(root.name) in GROWING for _, root in clues.loss_trees(card)):
             continue
         quarter = len(logged) // 4
         first = median(value for _, value in logged[:quarter])
@@ -532,6 +534,7 @@ def margin_unreachable(card: Card) -> Iterator[Finding]:
         )
 
 
+GROWING = ("SpladeLoss", "CachedSpladeLoss", "CSRLoss")
 BATCH_TRIPLETS = ("BatchAllTripletLoss", "BatchHardTripletLoss", "BatchSemiHardTripletLoss")
 
 RULES = (

@@ -301,7 +301,9 @@ def nothing_logged(card: Card) -> Iterator[Finding]:
     every = max(1, planned // 20)
     measured = bool(clues.metrics(card.training_log))
     what = "only its evaluations show how the training went" if measured else "nothing shows how the training went"
-    why = f": its {planned:,} steps are fewer than the {interval:,} between two log rows" if planned < interval else ""
+    default = "" if clues.number(card, "logging_steps") else " (the default)"
+    fewer = f": its {planned:,} steps are fewer than the {interval:,} between two log rows{default}"
+    why = fewer if planned < interval else ""
     yield finding(
         "nothing-logged",
         "note" if measured else "warning",
