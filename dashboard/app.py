@@ -31,6 +31,7 @@ page = st.navigation(
     ],
     position="top",
 )
+parts.turn_to(page.url_path)
 try:
     page.run()
 except WorkbenchError as error:

@@ -51,7 +51,7 @@ def show(runs: Sequence[Run]) -> None:
         st.progress(share, text=f"step {row.step or 0:,} of {row.steps or 'unknown'}")
     key = st.session_state["y"]
     try:
-        drawn = curves(runs, key, st.session_state["card"])
+        drawn = curves(runs, key, st.session_state["with_card"])
     except WorkbenchError as error:
         parts.problem("A run cannot be read.", str(error))
         return
@@ -81,8 +81,8 @@ if not runs:
 else:
     names = [run.name for run in runs]
     last = st.session_state.get("last_run")
-    parts.keep("run", [last if last in names else names[0]], names)
-    picked = st.multiselect("Runs", names, key="run", bind="query-params", placeholder="Choose one or more runs")
+    parts.keep("runs", [last if last in names else names[0]], names)
+    picked = st.multiselect("Runs", names, key="runs", bind="query-params", placeholder="Choose one or more runs")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Quantity",
@@ -102,7 +102,7 @@ else:
             help="Weight of the past in a moving average. The raw line stays visible. auto: 0.9 for long logs.",
         )
         st.toggle("Log scale", key="log", bind="query-params")
-        st.toggle("The card's curve", value=True, key="card", bind="query-params")
+        st.toggle("The card's curve", value=True, key="with_card", bind="query-params")
     if not picked:
         parts.empty("No run chosen", "Choose one or more runs above.")
     else:

@@ -72,13 +72,13 @@ def open_links(run: Run, row: RunRow) -> None:
     with st.container(border=True):
         st.text(run.name)
         with st.container(horizontal=True):
-            for page, label in (
-                ("loss.py", "Loss curves"),
-                ("retrieval.py", "Retrieval"),
-                ("compare.py", "Compare with its card"),
+            for page, label, key, value in (
+                ("loss.py", "Loss curves", "runs", run.name),
+                ("retrieval.py", "Retrieval", "run", run.name),
+                ("compare.py", "Compare with its card", "run", run.name),
+                ("card.py", "Its card", "card", f"run {run.name}"),
             ):
-                st.page_link(page, label=label, query_params={"run": run.name})
-            st.page_link("card.py", label="Its card", query_params={"card": f"run {run.name}"})
+                st.page_link(page, label=label, query_params={key: value})
         parts.stand_ins(row.stand_ins)
 
 

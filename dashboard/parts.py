@@ -20,6 +20,7 @@ PLOT = {
     "modeBarButtonsToRemove": ["sendDataToCloud", "select2d", "lasso2d", "autoScale2d"],
     "responsive": True,
 }
+SHARED = ("run", "runs", "card")  # parameters that several pages have in their address
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 4.5rem 2rem 3rem; max-width: 1720px; }
 </style>"""
@@ -84,6 +85,14 @@ def verdict(word: str | None) -> None:
         st.markdown(f"### :{colour}[{icon} {word}]")
     else:
         st.text(word or "no verdict yet")
+
+
+def turn_to(page: str) -> None:
+    """Forget what the widgets of another page held, so that a page starts from its address."""
+    if st.session_state.get("page") != page:
+        for key in SHARED:
+            st.session_state.pop(key, None)
+        st.session_state["page"] = page
 
 
 def keep(key: str, default: Any, options: Sequence[Any]) -> None:

@@ -78,7 +78,7 @@ def show(run: Run) -> None:
         metrics = cached.query_metrics(run, evaluation)
         metric = st.selectbox("Metric", metrics, key="metric", bind="query-params", format_func=metric_name, width=150)
         only = st.selectbox("Show", browse.FILTERS, key="only", bind="query-params", help=FILTER_HELP, width=180)
-        words = st.text_input("Find in queries", key="find", bind="query-params", width=260)
+        words = st.text_input("Find in queries", key="words", bind="query-params", width=260)
     table = cached.queries(run, evaluation, metric)
     counts(table)
     kept = browse.chosen(table, only, words)

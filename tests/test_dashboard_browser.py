@@ -1,0 +1,197 @@
+"""The dashboard in Chromium: addresses that survive a reload, a live training, nothing executed and nothing fetched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from synthetic_run import KOREAN, SINHALA, made_run
+
+from workbench.run import Run, RunWriter
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+APP = Path(__file__).resolve().parents[1] / "dashboard" / "app.py"
+PAGES = ["", "card", "loss", "retrieval", "compare"]
+WAIT = 60_000  # ms; a loaded machine is slow, a broken page is slower
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Run:
+    """A run that ended well, with hostile texts in every place that data reaches."""
+    return made_run(folder, hostile=True)
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, whole: Run) -> Iterator[str]:
+    """The app on a free port of 127.0.0.1, over a folder with one run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless", "true"]
+    words += ["--server.port", str(port), "--", str(folder)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    place = f"http://127.0.0.1:{port}/"
+    try:
+        wait_for(f"{place}_stcore/health", server)
+        yield place
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail("the dashboard did not start")
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that refuses, and remembers, every request that leaves this machine."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    opened = context.new_page()
+    opened.set_default_timeout(WAIT)
+    yield opened
+    context.close()
+
+
+def leaving(page: Page) -> list[str]:
+    """Addresses outside 127.0.0.1 that the page asks for, filled while it is used."""
+    asked: list[str] = []
+    page.on(
+        "request",
+        lambda request: (
+            asked.append(request.url)
+            if urlsplit(request.url).scheme in ("http", "https") and urlsplit(request.url).hostname != "127.0.0.1"
+            else None
+        ),
+    )
+    return asked
+
+
+def settle(page: Page) -> None:
+    """Wait until the page's script has run to its end."""
+    page.wait_for_selector("h1")
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+
+
+def query(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+@pytest.mark.parametrize("width", [800, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    asked = leaving(page)
+    words = (
+        {"run": whole.name, "query": "q2"} if name != "card" else {"card": f"run {whole.name}", "view": "what it says"}
+    )
+    page.goto(f"{address}{name}?{urlencode(words)}")
+    settle(page)
+    page.wait_for_timeout(500)
+    assert page.locator('[data-testid="stException"]').count() == 0
+    assert page.evaluate("window.hostile") is None
+    assert asked == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.get_by_text("Deploy", exact=True).count() == 0
+
+
+def test_a_query_is_opened_and_survives_a_reload(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'only': 'got worse'})}")
+    settle(page)
+    page.locator('[data-testid="stDataFrame"] canvas').first.click(position={"x": 17, "y": 50})
+    page.get_by_text("The query", exact=True).wait_for()
+    worst = query(page)["query"][0]
+    assert worst == "q1"  # the Sinhala one falls from rank 1 to 8
+    page.get_by_text(SINHALA).wait_for()
+    page.reload()
+    settle(page)
+    page.get_by_text(SINHALA).wait_for()
+    assert query(page) == {"run": [whole.name], "only": ["got worse"], "query": ["q1"]}
+
+
+def test_choices_go_into_the_address(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}loss")
+    settle(page)
+    page.wait_for_function("location.search.includes('run=')")
+    assert query(page) == {"run": [whole.name]}
+    page.get_by_text("Log scale").click()
+    page.wait_for_function("location.search.includes('log=')")
+    page.reload()
+    settle(page)
+    page.locator(".js-plotly-plot .ytitle", has_text="log scale").wait_for()
+
+
+def test_a_run_follows_from_page_to_page(page: Page, address: str, folder: Path, whole: Run) -> None:
+    other = made_run(folder)
+    RunWriter(other.path).update(created="2026-11-21T10:00:00Z")
+    page.goto(f"{address}retrieval?{urlencode({'run': whole.name})}")
+    settle(page)
+    page.get_by_role("link", name="Compare").click()
+    page.wait_for_function("location.pathname == '/compare' && location.search.includes('run=')")
+    assert query(page)["run"] == [whole.name]
+
+
+def test_a_live_training_moves_without_a_reload(page: Page, address: str, folder: Path) -> None:
+    run = made_run(folder, verdict=None, steps=9)
+    writer = RunWriter(run.path)
+    process = {"pid": os.getpid(), "host": socket.gethostname()}
+    writer.update(status="running", process=process, progress={"step": 90, "steps": 540, "epoch": 0.5})
+    page.goto(f"{address}loss?{urlencode({'run': run.name})}")
+    settle(page)
+    page.get_by_text("step 90 of 540").wait_for()
+    writer.log({"step": 100, "epoch": 0.55, "loss": 0.4})
+    writer.update(progress={"step": 100, "steps": 540, "epoch": 0.55})
+    page.get_by_text("step 100 of 540").wait_for()
+    writer.update(status="finished")
+    page.get_by_text("step 100 of 540").wait_for(state="detached")
+
+
+def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}retrieval?{urlencode({'run': '../../../etc'})}")
+    settle(page)
+    page.get_by_text("The address names something that is not here.").wait_for()
+    assert page.get_by_text("root:").count() == 0
+
+
+def test_korean_is_shown(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'query': 'q0'})}")
+    settle(page)
+    page.get_by_text(KOREAN).wait_for()
+
+
+def test_dark_is_dark(browser: Browser, address: str, whole: Run) -> None:
+    from workbench.look import DARK
+
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(f"{address}compare?{urlencode({'run': whole.name})}")
+    settle(page)
+    colour = page.locator(".js-plotly-plot .xtitle").first.evaluate("node => getComputedStyle(node).fill")
+    red, green, blue = (int(DARK.muted[place : place + 2], 16) for place in (1, 3, 5))
+    assert colour == f"rgb({red}, {green}, {blue})"
+    context.close()
