@@ -72,10 +72,10 @@ def _read_introduction(sheet: Sheet, group: list[Section]) -> None:
             line = sheet.line(number)
             if re.match(r"(?:This is an? |It maps )", line) and ("model" in line or "maps" in line):
                 sheet.mark(number)
-                found = re.search(r"(\d+)[- ]dimensional", line)
+                found = re.search(r"(?<!\d)(\d{1,9})[- ]dimensional", line)
                 if found:
                     sheet.state("intro_dimension", int(found.group(1)), number)
-                found = re.search(r"finetuned from \[([^\]]+)\]", line)
+                found = re.search(r"finetuned from \[([^\[\]]{1,300})\]", line)
                 if found:
                     sheet.state("intro_base", found.group(1), number)
 

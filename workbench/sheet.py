@@ -14,8 +14,8 @@ from workbench.structure import Fence, Section, Structure
 STAR_BULLET = re.compile(
     r"\s{0,3}[*-] (Datasets?|Evaluated with|Size|Columns|Approximate statistics|Samples|Loss)\b:?\s*(.*)$"
 )
-LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]*)\)")
-CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
+LINK = re.compile(r"\[([^\[\]]{0,300})\]\(([^()\s]{0,600})\)")
+CODE = re.compile(r"<code>(.{0,300}?)</code>", re.DOTALL)
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Sheet:
 
 def unlinked(text: str) -> str:
     """Text with `[shown](address)` replaced by what is shown, without comments."""
-    return LINK.sub(lambda found: found.group(1), re.sub(r"<!--[^>]*-->", "", text)).strip()
+    return LINK.sub(lambda found: found.group(1), re.sub(r"<!--[^<>]{0,300}-->", "", text)).strip()
 
 
 def block(sheet: Sheet, section: Section, fence: Fence) -> Mapping[str, Any] | None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
-_DELIMITER = re.compile(r"^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _OPEN_ROW_ENDS = re.compile(
-    r"^(?:\s{0,3}(?:```|</details>|<!--)|[*-] (?:Loss|Samples|Size|Columns|Approximate|Evaluated)\b|#{2,4} )"
+    r"^(?:\s{0,3}(?:```|</details>|<!--)|[*-] (?:Loss|Samples|Size|Columns|Approximate|Evaluated)\b"
+    r"|#{2,4} (?:Training|Evaluation|Environmental|Framework|Additional|Citation|Non-Default|All|Unnamed)\b)"
 )
 _CODE_CELLS = re.compile(r"</code>\s*\|\s*(?=<code>)")
-_LONGEST_ROW = 400  # lines of one row whose cells hold line ends
+_LONGEST_ROW = 60  # lines of one row whose cells hold line ends
+_MOST_LINES = 15_000  # lines outside header and tables that are taken apart; a real card has a few hundred
+_MOST_AHEAD = 20_000  # lines that may be looked at in one card to find where such rows end
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,36 @@ class Structure:
         return self.lines[number - 1]
 
     def tables_in(self, first: int, last: int) -> Iterator[Table]:
-        return (table for number, table in self.tables.items() if first <= number <= last)
+        """Tables that start in these lines."""
+        return (self.tables[number] for number in _between(self._table_lines, first, last))
 
     def fences_in(self, first: int, last: int) -> Iterator[Fence]:
-        return (fence for number, fence in self.fences.items() if first <= number <= last)
+        """Fenced blocks that start in these lines."""
+        return (self.fences[number] for number in _between(self._fence_lines, first, last))
+
+    @cached_property
+    def _table_lines(self) -> list[int]:
+        return sorted(self.tables)
+
+    @cached_property
+    def _fence_lines(self) -> list[int]:
+        return sorted(self.fences)
+
+
+def _between(numbers: list[int], first: int, last: int) -> list[int]:
+    return numbers[bisect_left(numbers, first) : bisect_right(numbers, last)]
 
 
 def find_structure(lines: list[str]) -> Structure:
     """The structure of a card's lines; never fails."""
     header, start, closed = _find_header(lines)
     masked = [""] * start + lines[start:]
-    blocks = _mask_rows(masked, start)
+    runs = _mask_rows(masked, start)
     structure = Structure(lines, header, closed)
     fenced = _parse_blocks(structure, masked)
-    for first, last in blocks:
-        if not fenced[first]:
-            table = _read_table(lines, first, last)
+    for run in runs:
+        if not fenced[run[0][0]]:
+            table = _read_table(lines, run)
             if table is not None:
                 structure.tables[table.first] = table
     return structure
@@ -117,39 +135,42 @@ def _starts_yaml(lines: list[str], start: int) -> bool:
     return False
 
 
-def _mask_rows(masked: list[str], start: int) -> list[tuple[int, int]]:
-    """Blank table rows in `masked`; the runs of rows as (first, last) lines, 1-based."""
-    runs: list[tuple[int, int]] = []
+def _mask_rows(masked: list[str], start: int) -> list[list[tuple[int, int]]]:
+    """Blank table rows in `masked`; runs of rows, each row as (first, last) line, 1-based."""
+    runs: list[list[tuple[int, int]]] = []
+    ahead = _MOST_AHEAD
     index = start
     while index < len(masked):
         if not masked[index].lstrip(" ").startswith("|"):
             index += 1
             continue
-        first = index
+        run = []
         while index < len(masked) and masked[index].lstrip(" ").startswith("|"):
-            end = _row_end(masked, index)
-            for at in range(index, end + 1):
-                masked[at] = ""
+            end, looked = _row_end(masked, index, min(_LONGEST_ROW, ahead))
+            ahead -= looked
+            run.append((index + 1, end + 1))
+            masked[index : end + 1] = [""] * (end + 1 - index)
             index = end + 1
-        runs.append((first + 1, index))
+        runs.append(run)
     return runs
 
 
-def _row_end(lines: list[str], index: int) -> int:
-    """Index of the row's last line: a row goes on where its last cell is still open."""
-    opened = 0
-    fallback = index
-    for at in range(index, min(index + _LONGEST_ROW, len(lines))):
+def _row_end(lines: list[str], index: int, longest: int) -> tuple[int, int]:
+    """Index of the row's last line, and how many lines were looked at beyond the first.
+
+    A row goes on where its last cell is still open; where no end is found, it is its first line alone.
+    """
+    opened = lines[index].count("<code>") - lines[index].count("</code>")
+    if opened <= 0 and lines[index].rstrip().endswith("|"):
+        return index, 0
+    for at in range(index + 1, min(index + longest, len(lines))):
         line = lines[at]
-        if at > index and _OPEN_ROW_ENDS.match(line):
-            break
+        if _OPEN_ROW_ENDS.match(line):
+            return index, at - index
         opened += line.count("<code>") - line.count("</code>")
-        if line.rstrip().endswith("|"):
-            if opened <= 0:
-                return at
-            if fallback == index and at == index:
-                fallback = at
-    return fallback
+        if opened <= 0 and line.rstrip().endswith("|"):
+            return at, at - index
+    return index, longest
 
 
 def _parse_blocks(structure: Structure, masked: list[str]) -> list[bool]:
@@ -161,7 +182,7 @@ def _parse_blocks(structure: Structure, masked: list[str]) -> list[bool]:
     parser.disable(["code", "reference"])
     fenced = [False] * (len(masked) + 2)
     heads: list[tuple[int, int, str]] = []
-    tokens = parser.parse("\n".join(line.replace("\0", " ") for line in masked))
+    tokens = parser.parse("\n".join(_first_lines(masked)))
     for at, token in enumerate(tokens):
         if token.map is None:
             continue
@@ -183,6 +204,16 @@ def _parse_blocks(structure: Structure, masked: list[str]) -> list[bool]:
     return fenced
 
 
+def _first_lines(masked: list[str]) -> Iterator[str]:
+    """The lines up to a bound, so that a hostile card cannot keep the parser busy; the rest counts as text."""
+    left = _MOST_LINES
+    for line in masked:
+        left -= bool(line)
+        if left < 0:
+            return
+        yield line.replace("\0", " ")
+
+
 def _make_sections(structure: Structure, heads: list[tuple[int, int, str]]) -> None:
     start = 1 if structure.header is None else structure.header[1] + 1
     end = len(structure.lines)
@@ -196,21 +227,21 @@ def _make_sections(structure: Structure, heads: list[tuple[int, int, str]]) -> N
         structure.sections.append(Section(tuple(part for _, part in stack), level, line, last))
 
 
-def _read_table(lines: list[str], first: int, last: int) -> Table | None:
-    """The table in lines `first` to `last`, or None where no delimiter line follows the heading."""
-    if last <= first or not _DELIMITER.match(lines[first]) or "-" not in lines[first]:
+def _read_table(lines: list[str], run: list[tuple[int, int]]) -> Table | None:
+    """The table in a run of rows, or None where no delimiter line follows the heading."""
+    if len(run) < 2:
         return None
-    head, rule = lines[first - 1].rstrip(), lines[first].rstrip()
+    rule = lines[run[1][0] - 1].rstrip()
+    if run[1][0] != run[1][1] or "-" not in rule or not set(rule) <= set("|:- \t"):
+        return None
+    head = "\n".join(lines[run[0][0] - 1 : run[0][1]]).rstrip()
     places = [at for at, character in enumerate(rule) if character == "|"]
     header = _cells_at(head, places) or _split_pipes(head)
     rows = []
-    number = first + 2
-    while number <= last:
-        end = min(_row_end(lines, number - 1) + 1, last)
-        cells = _split_row("\n".join(lines[number - 1 : end]), places, len(header))
-        rows.append(Row(tuple(cells), number, end, len(cells) == len(header)))
-        number = end + 1
-    return Table(tuple(header), tuple(rows), first, last)
+    for first, last in run[2:]:
+        cells = _split_row("\n".join(lines[first - 1 : last]), places, len(header))
+        rows.append(Row(tuple(cells), first, last, len(cells) == len(header)))
+    return Table(tuple(header), tuple(rows), run[0][0], run[-1][1])
 
 
 def _split_row(text: str, places: list[int], count: int) -> list[str]:

@@ -128,7 +128,7 @@ def _details(text: str) -> tuple[dict[str, Any], str | None]:
     """One cell of the details row: `<ul><li>min: 9 tokens</li>…</ul>`, or shares of labels."""
     out: dict[str, Any] = {}
     unit = None
-    for item in re.findall(r"<li>(.*?)</li>", text, re.DOTALL):
+    for item in re.findall(r"<li>(.{0,300}?)</li>", text, re.DOTALL):
         key, _, shown = item.rpartition(": ")
         share = re.fullmatch(r"~?([\d.]+)%", shown)
         amount = _AMOUNT.match(shown)

@@ -15,7 +15,7 @@ from workbench.card import Loss
 _NUMBER = re.compile(r"[-+]?(?:\d{1,18}|\d{0,18}\.\d{1,25}|\d{1,18}\.)(?:[eE][-+]?\d{1,4})?$")
 _WORDS = {"True": True, "False": False, "None": None}
 _NOT_NUMBERS = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -math.inf, "infinity": math.inf}
-_REPR = re.compile(r"<[^<>\n'\"]*(?:'[^'\n]*')?[^<>\n'\"]*>")
+_REPR = re.compile(r"<[^<>\n]{1,300}>")  # <function f at 0x7f>, <class 'torch.nn.MSELoss'>
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\((.*)\)$", re.DOTALL)
 _LONGEST_LITERAL = 100_000
 _DEEPEST_LITERAL = 40
@@ -106,12 +106,7 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
     if found is None or len(text) > _LONGEST_LITERAL or _depth(text) > _DEEPEST_LITERAL:
         return text.strip(), {}
     name = found.group(1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(_REPR.sub(lambda part: repr(part.group()), text.strip()), mode="eval").body
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return name, {"arguments": found.group(2)}
+    tree = _parse(text.strip()) or _parse(_REPR.sub(lambda part: repr(part.group()), text.strip()))
     if not isinstance(tree, ast.Call):
         return name, {"arguments": found.group(2)}
     out: dict[str, Any] = {}
@@ -120,6 +115,15 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
     if tree.args:
         out["arguments"] = [_node(argument) for argument in tree.args]
     return name, out
+
+
+def _parse(text: str) -> ast.expr | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text, mode="eval").body
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _node(node: ast.expr) -> Any:
