@@ -154,6 +154,12 @@ def test_what_is_neither_file_nor_cached_says_so_without_the_network() -> None:
         load_pairs(Source(location="somebody/no-such-dataset"), PAIR)
 
 
+@pytest.mark.parametrize("name", ["", "..", "~nobody/x", "x" * 300, "a\0b", "/", "bad name!", "a/b/c"])
+def test_a_strange_place_is_an_error_and_no_crash(name: str) -> None:
+    with pytest.raises(DataError):
+        load_pairs(Source(location=name), PAIR)
+
+
 def test_an_unknown_place_asks_for_one() -> None:
     with pytest.raises(DataError, match="found 'unknown'; name one with --data"):
         load_pairs(Source(), PAIR)

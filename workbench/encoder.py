@@ -215,7 +215,7 @@ def _choose(wanted: Base, asked: str | None) -> tuple[str, Path, bool, str]:
             "neither on this disk, nor in the local cache, nor reachable on the Hub; use --base auto or --base "
             f"{BUNDLED}."
         )
-    own = asked == wanted.model or (Path(asked).is_dir() and Path(asked).resolve().name == wanted.model.split("/")[-1])
+    own = asked == wanted.model or (os.path.isdir(asked) and Path(asked).resolve().name == wanted.model.split("/")[-1])
     return asked, folder, not own, "" if own else _stand_in_note(wanted, asked, "it was asked for")
 
 
@@ -230,8 +230,8 @@ def _folder(name: str, revision: str | None) -> Path | None:
         return bundled_folder()
     if name.startswith("bundled:"):
         raise BaseError(f"expected the bundled base {BUNDLED!r}, found {name!r}; there is only this one.")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
         if not _is_model(path) and not any((path / pickle).is_file() for pickle in PICKLES):
             raise BaseError(
                 f"expected a model in the folder {name!r} (config.json or modules.json, and safetensors), found none."
@@ -243,6 +243,7 @@ def _folder(name: str, revision: str | None) -> Path | None:
 def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceTransformer:
     """The model in `folder`, in float32, by safetensors and without code of its own; `name` is for messages."""
     import torch
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
@@ -262,7 +263,16 @@ def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceT
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        ImportError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
         raise BaseError(
             f"expected a model that sentence-transformers can load in {name!r}, found one that it cannot "
             f"({type(error).__name__}: {_first_line(error)}); check the folder or choose another with --base."

