@@ -130,10 +130,10 @@ def test_counts_agree_with_a_plain_search(path: Path) -> None:
     assert searched(lines, r"[*-] Loss: ") == sum("loss" in part.facts for part in card.datasets if part.columns)
     assert searched(lines, r"[*-] Evaluated with ") == len({part.lines for part in card.evaluations})
     assert searched(lines, r"- `\w+`:") == len(card.hyperparameters) + len(card.non_default) or not card.non_default
-    steps = searched(lines, r"\| \**-?[\d.]+\** +\| \**-?\d+\** +\|")
+    steps = searched(lines, r"\| +\**-?[\d.]+\** +\| +\**-?\d+\** +\|")
     assert steps == sum(row.source == "README.md" for row in card.training_log)
-    values = searched(lines, r"      value: ")
-    assert values - searched(lines, r"      value: (?!-?[\d.])") <= len(card.model_index) <= values
+    values = searched(lines, r"\s+value: ")
+    assert values - searched(lines, r"\s+value: (?!-?[\d.])") <= len(card.model_index) <= values
     assert searched(lines, r"- (Python|Transformers|PyTorch|Accelerate|Datasets|Tokenizers): .") == sum(
         name not in ("Sentence Transformers", "PyLate") and stated.source == "README.md"
         for name, stated in card.versions.items()
@@ -253,6 +253,13 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
     assert split_lines("a\r\nb\r\r\nc\rd\ne\u2028f\x85g") == ["a", "b", "c", "d", "e\u2028f\x85g"]
 
 
+def test_damage_beside_sound_text_is_counted_exactly() -> None:
+    """A dash, four quotes and three degree signs of the data itself were wrongly decoded, on three lines."""
+    path = CARDS / "real" / "micchyboy237__jet_python_modules__static-retrieval-mrl-en"
+    text = read_card(path).text
+    assert (text.repaired, text.lost, len(text.repaired_lines)) == (8, 0, 3)
+
+
 # -- oddities of the format ------------------------------------------------------------------------------------------
 
 DATASET = """### Training Dataset
@@ -325,6 +332,56 @@ def test_log_cells() -> None:
     assert math.isnan(kept.training_loss or 0)
     assert kept.validation_loss == 0.25
     assert card_to_dict(card)["not_numbers"] == {"/training_log/1/training_loss": "nan"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "details", "unit"),
+    [
+        ("<ul><li>min: 3 characters</li><li>mean: 4.5 characters</li></ul>", {"min": 3, "mean": 4.5}, "characters"),
+        ("<ul><li>min: -1.5</li><li>max: nan</li></ul>", {"min": -1.5, "max": math.nan}, None),
+        ("<ul><li>False: ~66.70%</li><li>True: ~33.30%</li></ul>", {"False": 0.667, "True": 0.333}, None),
+        ("<ul><li>a: b: 100.00%</li></ul>", {"a: b": 1.0}, None),
+        ("<ul><li>size: 5 elements</li></ul>", {"size": 5}, "elements"),
+        ("<ul><li>min: 10x20 px</li><li>max: 30x40 px</li></ul>", {"min": "10x20 px", "max": "30x40 px"}, None),
+        (
+            "<ul><li>min: 0.50s</li><li>sampling_rate: 16000 Hz</li></ul>",
+            {"min": 0.5, "sampling_rate": "16000 Hz"},
+            "s",
+        ),
+        ("", {}, None),
+    ],
+)
+def test_statistics_of_every_sort_of_column(cell: str, details: dict[str, Any], unit: str | None) -> None:
+    card = card_of(
+        "### Training Dataset\n#### x\n* Columns: `a`\n* Approximate statistics based on the first 7 samples:\n"
+        f"  |  | a |\n  |:--|:--|\n  | type | x.Y |\n  | modality | image |\n  | details | {cell} |\n"
+    )
+    [part] = card.datasets[0].statistics
+    assert (part.type, part.modality, part.details, part.unit) == ("x.Y", "image", details, unit)
+    assert card.datasets[0].statistics_rows == 7
+
+
+LOSS = "### Training Dataset\n#### x\n* Loss: <code>Outer</code> with these parameters:\n  ```json\n{}\n  ```\n"
+
+
+@pytest.mark.parametrize(
+    ("block", "chain"),
+    [
+        ('  {"loss": "Inner", "k": [1, 2]}', [("Outer", {"k": [1, 2]}), ("Inner", {})]),
+        (
+            """  {"loss": "Middle(a=1, loss='Inner(b=None)', f=<function f at 0x7f>)"}""",
+            [("Outer", {}), ("Middle", {"a": 1, "f": "<function f at 0x7f>"}), ("Inner", {"b": None})],
+        ),
+        ("  {'margin': 0.5,\n   'f': <function g at 0x1>,\n   't': (1, 2)}", [("Outer", {
+            "margin": 0.5, "f": "<function g at 0x1>", "t": [1, 2]})]),
+    ],
+)  # fmt: skip
+def test_loss_trees(block: str, chain: list[tuple[str, Any]]) -> None:
+    card = card_of(LOSS.format(block))
+    loss = card.datasets[0].loss
+    assert loss is not None
+    assert [(node.name, node.parameters) for node in loss.chain()] == chain
+    assert card.unread == ()
 
 
 def test_headings_inside_code_are_none() -> None:

@@ -44,7 +44,7 @@ BESIDE = (
     "config.json",
     "1_Pooling/config.json",
 )
-"""Files beside a card that complete it; evaluation results (`*results*.csv`) come with them."""
+"""Files beside a card that complete it; evaluation results (`*.csv`) and the last checkpoint's state come with them."""
 
 _LONGEST_BESIDE = 20_000_000  # bytes; a trainer_state.json of a long run has a few million
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+$|[A-Za-z0-9][\w.-]*$")
@@ -307,6 +307,7 @@ def _files_beside(path: Path) -> dict[str, bytes]:
     if path.name.lower() == "readme.md":
         found = {name: folder / name for name in BESIDE}
         results = [*folder.glob("*results*.csv"), *folder.glob("eval/*.csv")]
+        results += sorted(folder.glob("checkpoint-*/trainer_state.json"), key=_step_of)[-1:]
         found.update({file.relative_to(folder).as_posix(): file for file in sorted(results)[:50]})
     else:
         for file in sorted(folder.glob(f"{_glob_escape(path.stem)}.*")):
@@ -318,6 +319,11 @@ def _files_beside(path: Path) -> dict[str, bytes]:
         if file.is_file() and file.stat().st_size <= _LONGEST_BESIDE:
             out[name] = file.read_bytes()
     return out
+
+
+def _step_of(path: Path) -> int:
+    found = values.number(path.parent.name.rpartition("-")[2])
+    return found if isinstance(found, int) else -1
 
 
 def _glob_escape(name: str) -> str:

@@ -91,12 +91,22 @@ def _repair(lines: list[str]) -> tuple[list[str], Text]:
                 lines[number] = after
     repaired = 0
     for number, before in originals.items():
-        after = lines[number - 1]
-        start = next((at for at, (one, two) in enumerate(zip(before, after, strict=False)) if one != two), 0)
-        repaired += sum(1 for character in after[start:] if not character.isascii() and character != LOST)
+        repaired += _count_restored(before, lines[number - 1])
     lost_lines = tuple(number for number, line in enumerate(lines, 1) if LOST in line)
     lost = sum(lines[number - 1].count(LOST) for number in lost_lines)
     return lines, Text(repaired, lost, tuple(originals), lost_lines, originals)
+
+
+def _count_restored(before: str, after: str) -> int:
+    """How many characters of `after` were restored: each stands for as many in `before` as it has bytes in UTF-8."""
+    at = restored = 0
+    for character in after:
+        whole = character.isascii() or before[at : at + 1] == character
+        restored += not whole
+        at += 1 if whole else len(character.encode("utf-8"))
+    if at == len(before):
+        return restored
+    return sum(1 for character in after if not character.isascii() and character != LOST)
 
 
 def _restore(damaged: list[str]) -> list[str]:
