@@ -215,13 +215,15 @@ def test_sizes_add_up_and_are_those_of_train_test_split(rows: int, held: tuple[f
 
 
 @pytest.mark.parametrize("rows", [10, 97, 600, 1797])
-def test_sizes_equal_two_calls_of_datasets(rows: int) -> None:
+@pytest.mark.parametrize("seed", [42, 7])
+def test_parts_equal_two_calls_of_datasets(rows: int, seed: int) -> None:
     """The oracle is `datasets`: 20 % held out, then half of that for the test."""
-    from datasets import Dataset
-
-    first = Dataset.from_dict({"x": list(range(rows))}).train_test_split(test_size=0.2, seed=0)
-    second = first["test"].train_test_split(test_size=0.5, seed=0)
-    assert split_sizes(rows, Split()) == (len(first["train"]), len(second["train"]), len(second["test"]))
+    pairs = of([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(rows)])
+    first = pairs.rows.train_test_split(test_size=0.2, seed=seed)
+    second = first["test"].train_test_split(test_size=0.5, seed=seed)
+    expected = [list(part["anchor"]) for part in (first["train"], second["train"], second["test"])]
+    parts = split_pairs(pairs, Split(seed=seed))
+    assert [part.texts("anchor") for part in parts if part is not None] == expected
 
 
 def test_parts_are_disjoint_whole_and_the_same_each_time() -> None:

@@ -135,27 +135,29 @@ def split_sizes(rows: int, split: Split) -> tuple[int, int, int]:
 
 
 def split_pairs(pairs: Pairs, split: Split) -> tuple[Pairs, Pairs | None, Pairs | None]:
-    """Divide rows by a permutation drawn with `split.seed`; the same rows and seed give the same parts everywhere.
+    """Divide rows as two calls of `datasets.Dataset.train_test_split` with `split.seed` do: first what is held out,
+    then the test from that. So a script that splits the usual way trains on the same rows.
 
     A part of size 0 is None. Raises DataError where nothing is left to train on.
     """
     import numpy as np
 
-    sizes = split_sizes(len(pairs), split)
-    if sizes[0] == 0:
+    train, validation, test = split_sizes(len(pairs), split)
+    if train == 0:
         raise DataError(
             f"expected rows to train on after the split, found {len(pairs)} rows in all from {pairs.origin!r}; "
             "give more rows or a larger data.split.train."
         )
     order = np.random.default_rng(split.seed).permutation(len(pairs))
-    parts, start = [], 0
-    for size in sizes:
-        indices = order[start : start + size].tolist()
-        parts.append(replace(pairs, rows=pairs.rows.select(indices)) if size else None)
-        start += size
-    train, validation, test = parts
-    assert train is not None  # its size was checked above
-    return train, validation, test
+    held = order[: validation + test]
+    again = np.random.default_rng(split.seed).permutation(len(held))
+    held_out = [held[again[test:]].tolist(), held[again[:test]].tolist()]
+    parts = [_selected(pairs, indices) if indices else None for indices in held_out]
+    return _selected(pairs, order[len(held) : len(held) + train].tolist()), parts[0], parts[1]
+
+
+def _selected(pairs: Pairs, indices: list[int]) -> Pairs:
+    return replace(pairs, rows=pairs.rows.select(indices))
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
