@@ -105,6 +105,21 @@ def _size_unknown() -> Card:
     return trained_on(at_length(500), size=None)
 
 
+@near("world-size")
+def _streamed() -> Card:
+    return told(at_length(500), max_steps=500)
+
+
+@near("world-size")
+def _batch_found_by_itself() -> Card:
+    return told(at_length(500), auto_find_batch_size=True)
+
+
+@near("loss-out-of-band")
+def _an_earlier_run_with_another_loss() -> Card:
+    return logged(healthy(), [row(100, 900.0), row(200, 800.0), row(100, 1.2), row(200, 0.9)])
+
+
 @ill("size-before-split")
 def _four_fifths() -> Card:
     card = versions(at_length(800), st="3.3.1")

@@ -187,6 +187,12 @@ def runs(card: Card) -> tuple[tuple[LogRow, ...], ...]:
     return tuple(tuple(part) for part in parts if part)
 
 
+def last_run(card: Card) -> tuple[LogRow, ...]:
+    """Rows of the last run: the one that the arguments on the card belong to."""
+    parts = runs(card)
+    return parts[-1] if parts else ()
+
+
 def losses(rows: Iterable[LogRow]) -> list[tuple[LogRow, float]]:
     """Rows with a training loss, and it."""
     return [(row, row.training_loss) for row in rows if row.training_loss is not None]
@@ -262,10 +268,7 @@ def metric_of(card: Card, column: str) -> str:
 
 def epoch(card: Card) -> Epoch | None:
     """Batches per epoch as the last run of the log shows them."""
-    parts = runs(card)
-    if not parts:
-        return None
-    rows = tuple((row.epoch, row.step) for row in parts[-1] if row.epoch is not None and row.step is not None)
+    rows = tuple((row.epoch, row.step) for row in last_run(card) if row.epoch is not None and row.step is not None)
     return epoch_of(rows, accumulation(card))
 
 

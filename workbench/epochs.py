@@ -108,6 +108,10 @@ def expected_batches(
     {4781}
     >>> expected_batches([1797], 8, 1, drop_last=False, round_robin=False)
     {225}
+    >>> sorted(expected_batches([15612, 5000], 12, 2, drop_last=False, round_robin=False))
+    [859, 860]
+    >>> expected_batches([15612, 5000], 12, 1, drop_last=False, round_robin=True)
+    {834}
     """
     shared = _total(sizes, batch, drop_last=drop_last, round_robin=round_robin)
     wide = _total(sizes, batch * processes, drop_last=drop_last, round_robin=round_robin)

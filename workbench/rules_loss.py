@@ -100,7 +100,7 @@ def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int
             f"; with {spec.candidates} candidates the loss can only lie between {short(band.low)} and "
             f"{short(band.high)} (chance {short(band.chance)})"
         )
-        logged = clues.finite(card.training_log)
+        logged = clues.finite(clues.last_run(card))
         gaps = [bands.implied_gap(value / spec.factor, spec.candidates, scale) for _, value in logged]
         if logged and gaps[0] is not None and gaps[-1] is not None and all(band.holds(v) for _, v in logged):
             lines = [*lines, logged[0][0].line, logged[-1][0].line]
@@ -134,7 +134,7 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
     Example: loss 7,287 at batch 16, scale 20 and a lambda similarity: cosine could not exceed 42.7.
     """
     spec = clues.softmax(card)
-    logged = clues.finite(card.training_log)
+    logged = clues.finite(clues.last_run(card))
     if spec is None or not logged:
         return
     band = _band(card, spec)
@@ -188,7 +188,7 @@ def summed_loss(card: Card) -> Iterator[Finding]:
 
     Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
     """
-    logged = clues.finite(card.training_log)
+    logged = clues.finite(clues.last_run(card))
     if not clues.sums_accumulation(card) or not logged:
         return
     per, stated = clues.accumulation(card), clues.version(card, "Transformers")
@@ -224,7 +224,7 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
     32 with a last one of 9 average 3.4588 when all scores are equal.
     """
-    spec, logged = clues.softmax(card), clues.finite(card.training_log)
+    spec, logged = clues.softmax(card), clues.finite(clues.last_run(card))
     if spec is None:
         yield from _label_chance(card, logged)
         return
@@ -517,7 +517,7 @@ def margin_unreachable(card: Card) -> Iterator[Finding]:
         else:
             continue
         floor = bands.hinge_floor(margin)
-        logged = [value for _, value in clues.finite(card.training_log)]
+        logged = [value for _, value in clues.finite(clues.last_run(card))]
         if assumed and (not logged or min(logged) < floor - 0.01 or max(logged) > margin + 2.01):
             continue
         which = f"the default margin of {short(margin)}" if assumed else f"a margin of {short(margin)}"

@@ -24,6 +24,9 @@ def _readings(card: Card) -> tuple[epochs.Epoch, tuple[epochs.Reading, ...]] | N
     found, rows, batch = clues.epoch(card), clues.sizes(card), clues.batch_size(card)
     if found is None or rows is None or batch is None or found.batches[0] < 20 or len(clues.runs(card)) != 1:
         return None
+    most = clues.number(card, "max_steps")
+    if clues.argument(card, "auto_find_batch_size") is True or most in {*found.steps(found.batches[0]), *found.batches}:
+        return None  # the batch size may have been halved; or rows were streamed, where an epoch is the whole run
     return found, epochs.readings(found, rows, batch, **_loading(card))
 
 
@@ -59,7 +62,8 @@ def world_size(card: Card) -> Iterator[Finding]:
     rows per step.
 
     Silent when: one process fits; more than one number of processes fits; the size is unknown; fewer than 20 batches
-    make an epoch; the share can as well be a split (then see size-before-split); the log joins several runs.
+    make an epoch; the share can as well be a split (then see size-before-split); the log joins several runs; rows were
+    streamed for max_steps; auto_find_batch_size may have changed the batch.
 
     Example: 153,000 rows, batch 16, accumulation 4, dataloader_drop_last: one process has 9,562 batches an epoch; the
     log shows 4,781, which is 9,562 // 2. Two processes, 128 rows a step.
