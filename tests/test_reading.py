@@ -134,7 +134,7 @@ def test_counts_agree_with_a_plain_search(path: Path) -> None:
     assert steps == sum(row.source == "README.md" for row in card.training_log)
     values = searched(lines, r"\s+value: ")
     assert values - searched(lines, r"\s+value: (?!-?[\d.])") <= len(card.model_index) <= values
-    assert searched(lines, r"- (Python|Transformers|PyTorch|Accelerate|Datasets|Tokenizers): .") == sum(
+    assert searched(lines, r"- (Python|Transformers|PyTorch|Accelerate|Datasets|Tokenizers): \d") == sum(
         name not in ("Sentence Transformers", "PyLate") and stated.source == "README.md"
         for name, stated in card.versions.items()
     )
@@ -400,6 +400,66 @@ def test_one_table_for_two_datasets() -> None:
     assert one.lines == two.lines
     assert (one.evaluator, one.main_metric, one.metrics) == ("__main__.Mine", "acc", {"acc": 0.5})
     assert math.isnan(two.metrics["acc"])
+
+
+def test_what_the_plain_trainer_writes() -> None:
+    card = card_of(
+        "## Model Details\n- **Base model:** [a/b](https://huggingface.co/a/b)\n\n"
+        "### Training hyperparameters\n- learning_rate: 2e-05\n- optimizer: Adam with betas=(0.9,0.999)\n\n"
+        "### Training results\n| Training Loss | Epoch | Step | Validation Loss |\n|:---|:---|:---|:---|\n"
+        "| 0.5 | 1.0 | 10 | 0.25 |\n\n### Framework versions\n- Transformers 4.30.2\n- Python: 3.11\n"
+    )
+    assert card.base_model == Stated("a/b", 9)
+    assert card.hyperparameters == {
+        "learning_rate": Stated(2e-05, 12), "optimizer": Stated("Adam with betas=(0.9,0.999)", 13),
+    }  # fmt: skip
+    [row] = card.training_log
+    assert (row.epoch, row.step, row.training_loss, row.validation_loss) == (1.0, 10, 0.5, 0.25)
+    assert {name: stated.value for name, stated in card.versions.items()} == {
+        "Transformers": "4.30.2",
+        "Python": "3.11",
+    }
+    assert card.unread == ()
+
+
+def test_unrounded_results_with_their_lines() -> None:
+    card = card_of(
+        "",
+        header=(
+            "model-index:\n- name: m\n  results:\n  - task:\n      type: triplet\n      name: Triplet\n"
+            "    dataset:\n      name: my dev\n      type: my_dev\n    metrics:\n"
+            "    - type: acc\n      value: 0.123456789012345\n    - type: bad\n      value: .nan\n"
+            "    - type: gain\n      value: 0.5 (+0.25)\n    - type: none\n      value: much\n"
+        ),
+    )
+    acc, bad, gain = card.model_index
+    assert (acc.task, acc.dataset, acc.metric, acc.value, acc.line) == (
+        "Triplet",
+        "my_dev",
+        "acc",
+        0.123456789012345,
+        15,
+    )
+    assert math.isnan(bad.value)
+    assert (gain.value, gain.line) == (0.5, 19)
+
+
+def test_times_and_emissions() -> None:
+    card = card_of(
+        "### Environmental Impact\nCarbon emissions were measured using [CodeCarbon](https://x).\n"
+        "- **Energy Consumed**: 0.123 kWh\n\n### Training Hardware\n- **On Cloud**: No\n- **GPU Model**: 2 x L40\n\n"
+        "### Training Time\n- **Training**: 1.6 hours\n"
+    )
+    assert {name: stated.value for name, stated in card.training_time.items()} == {
+        "Energy Consumed": "0.123 kWh", "On Cloud": "No", "GPU Model": "2 x L40", "Training": "1.6 hours",
+    }  # fmt: skip
+    assert card.training_time["Training"].line == 17
+    assert card.unread == ()
+
+
+def test_a_card_without_a_header() -> None:
+    card = parse_card(b"# X\n\n### Model Description\n- **Model Type:** Cross Encoder\n", name="bare")
+    assert (card.kind, card.tags, dict(card.front_matter)) == ("cross-encoder", (), {})
 
 
 # -- files beside the card -------------------------------------------------------------------------------------------

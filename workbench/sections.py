@@ -1,5 +1,6 @@
 """Sections of a card -> facts. One reader per section of the library's template; `Sheet` remembers what was read.
 
+A section is known by its title alone, at whatever level and place it stands, because people move and cut sections.
 The template is that of sentence-transformers 3.0 to 6.x and of PyLate; the sections of cards from before 3.0
 (DataLoader, Loss, Parameters of the fit()-Method) are read too.
 """
@@ -21,6 +22,8 @@ from workbench.training_data import read_datasets, read_fit
 _BOLD_BULLET = re.compile(r"\s*[-*] \*\*(.{1,80}?):?\*\*:?\s*(.*)$")
 _PLAIN_BULLET = re.compile(r"\s*[-*] ([^:`*\[]{1,60}):\s*(.*)$")
 _CODE_BULLET = re.compile(r"\s*[-*] `([^`]{1,120})`: ?(.*)$")
+_ARGUMENT_BULLET = re.compile(r"\s*[-*] ([a-z][a-z0-9_]{1,60}): ?(.*)$")  # as the plain Trainer writes them
+_VERSION_BULLET = re.compile(r"\s*[-*] (Transformers|Py[Tt]orch|Datasets|Tokenizers|PEFT|Accelerate) (\d\S*)\s*$")
 _REVISION = re.compile(r"<!--\s*at revision ([^\s>]+)\s*-->")
 _MODULE = re.compile(r"^  \((\w+)\): (\w+)(.*)$")
 _CHILD = re.compile(r"^ {3,}\(([^)]*)\): (.*)$")
@@ -285,7 +288,7 @@ def _read_hyperparameters(sheet: Sheet, group: list[Section]) -> None:
         name, text, start = "", "", 0
         for number in range(section.first + 1, section.last + 2):
             line = sheet.line(number) if number <= section.last else ""
-            bullet = _CODE_BULLET.match(line)
+            bullet = _CODE_BULLET.match(line) or _ARGUMENT_BULLET.match(line)
             fold = line.strip() in ("<details><summary>Click to expand</summary>", "</details>", "<details>")
             if name and (bullet or fold or not line.strip()):
                 target.setdefault(name, Stated(values.value(text), start))
@@ -367,7 +370,7 @@ def _read_times(sheet: Sheet, group: list[Section]) -> None:
 def _read_versions(sheet: Sheet, group: list[Section]) -> None:
     for section in group:
         for number in range(section.first + 1, section.last + 1):
-            bullet = _PLAIN_BULLET.match(sheet.line(number))
+            bullet = _VERSION_BULLET.match(sheet.line(number)) or _PLAIN_BULLET.match(sheet.line(number))
             if bullet:
                 if bullet.group(2).strip():
                     sheet.versions[bullet.group(1).strip()] = Stated(bullet.group(2).strip(), number)
@@ -413,6 +416,7 @@ _READERS: dict[str, Callable[[Sheet, list[Section]], None]] = {
     "non-default hyperparameters": _read_hyperparameters,
     "all hyperparameters": _read_hyperparameters,
     "training logs": _read_log,
+    "training results": _read_log,
     "environmental impact": _read_times,
     "training hardware": _read_times,
     "training time": _read_times,
@@ -426,9 +430,9 @@ _READERS: dict[str, Callable[[Sheet, list[Section]], None]] = {
     "model sources": _mark_all,
     "additional resources": _mark_all,
     "citing & authors": _mark_all,
-    "model details": _mark_heading,
+    "model details": _read_description,
     "training details": _mark_heading,
-    "training hyperparameters": _mark_heading,
+    "training hyperparameters": _read_hyperparameters,
 }
 _WITH_CHILDREN = {
     "evaluation", "training dataset", "training datasets", "evaluation dataset", "evaluation datasets", "usage",
