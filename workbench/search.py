@@ -25,6 +25,7 @@ Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
 """Named as sentence-transformers names them; the two distances are negated, so that higher is nearer."""
 
+SHORTEST = 1e-12  # length that a vector is divided by at least, as the library does
 QUERY_BLOCK = 1024  # queries scored at once
 BLOCK = 32_768  # documents scored at once: 128 MiB of scores for a full block of queries
 
@@ -104,6 +105,7 @@ class Search:
         if k < 1 or block < 1:
             raise DataError(f"expected k and block of at least 1, found {k} and {block}; give larger ones.")
         self.k, self.block, self.similarity = k, block, similarity
+        self._room = self._unit = torch.empty(0)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.queries = self._prepared(queries, "queries")  # (q, dim)
         self.seen = 0  # documents
@@ -111,7 +113,6 @@ class Search:
         self.scores = torch.empty(shape, device=self.device)  # (q, up to k), best first
         self.ranks = torch.empty(shape, dtype=torch.long, device=self.device)
         self.positions = torch.empty(shape, dtype=torch.long, device=self.device)
-        self._room = torch.empty(0, device=self.device)
 
     def add(self, documents: Any, ranks: npt.NDArray[np.int64] | None = None) -> None:
         """Score `documents` (m, dim); `ranks` (m,) is where their ids stand among those of the whole corpus."""
@@ -138,10 +139,21 @@ class Search:
 
     def result(self) -> TopK:
         """What was found so far."""
-        return TopK(self.positions.cpu().numpy(), self.scores.cpu().numpy())
+        import torch
+
+        positions = self.positions.clone()
+        equal = self.scores[:, 1:] == self.scores[:, :-1]  # (q, k - 1) neighbours whose order is arbitrary so far
+        rows = torch.nonzero(equal.any(dim=1)).flatten()
+        by_rank = self.ranks[rows].argsort(dim=1)
+        by_score = self.scores[rows].gather(1, by_rank).argsort(dim=1, descending=True, stable=True)
+        positions[rows] = self.positions[rows].gather(1, by_rank.gather(1, by_score))
+        return TopK(positions.cpu().numpy(), self.scores.cpu().numpy())
 
     def _prepared(self, vectors: Any, what: str, first: int = 0) -> torch.Tensor:
-        """Float32, on the device, of unit length for cosine; `first` is the number of the first row."""
+        """Float32, on the device, of unit length for cosine; `first` is the number of the first row.
+
+        Documents of unit length are valid until the next call, which uses the same memory.
+        """
         import torch
 
         if isinstance(vectors, torch.Tensor):
@@ -151,13 +163,18 @@ class Search:
             tensor = torch.from_numpy(array).to(self.device)
         if tensor.ndim != 2:
             raise DataError(f"expected {what} of shape (rows, dimensions), found {tuple(tensor.shape)}.")
-        if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-            bad = int(torch.nonzero(~torch.isfinite(tensor).all(dim=1))[0, 0])
-            raise DataError(
-                f"expected finite numbers in the vectors of the {what}, found NaN or infinity in row {first + bad}; "
-                "the model that made them is broken, or its precision too low."
-            )
-        return torch.nn.functional.normalize(tensor, dim=1) if self.similarity == "cosine" else tensor
+        lengths = torch.linalg.vector_norm(tensor, dim=1, keepdim=True)  # (rows, 1) not finite where a number is not
+        if not bool(torch.isfinite(lengths).all()):
+            _refuse_infinite(tensor, what, first)
+        if self.similarity != "cosine":
+            return tensor
+        if what == "queries":
+            return torch.div(tensor, lengths.clamp_min(SHORTEST))
+        if self._unit.numel() < tensor.numel():
+            self._unit = torch.empty(tensor.numel(), device=self.device)
+        out = self._unit[: tensor.numel()].view_as(tensor)
+        torch.div(tensor, lengths.clamp_min(SHORTEST), out=out)
+        return out
 
     def _score(self, queries: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
         """(q, m) similarities; valid until the next call, which uses the same memory."""
@@ -171,38 +188,54 @@ class Search:
         return torch.mm(queries, documents.T, out=self._room[:size].view(len(queries), len(documents)))
 
     def _best(self, scores: torch.Tensor, ranks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scores, ranks and positions of the best k of this block, in no order.
-
-        torch.topk picks any of several equal scores. One more than k is asked for: where the last two are equal, the
-        choice was arbitrary and is made again by rank.
-        """
-        import torch
-
-        keep = min(self.k, scores.shape[1])
-        values, columns = scores.topk(min(keep + 1, scores.shape[1]), dim=1)  # (q, keep + 1)
-        if values.shape[1] > keep:
-            cut = values[:, keep - 1]
-            tied = torch.nonzero(cut == values[:, keep]).flatten()
-            values, columns = values[:, :keep], columns[:, :keep]
-            for rows in torch.split(tied, 64):
-                above = torch.where(scores[rows] > cut[rows, None], ranks - 2 * _FAR, ranks)
-                key = torch.where(scores[rows] < cut[rows, None], _FAR, above)
-                columns[rows] = key.topk(keep, dim=1, largest=False).indices
-                values[rows] = scores[rows].gather(1, columns[rows])
+        """Scores, ranks and positions of the best k of this block."""
+        columns, values = _pick(scores, ranks.expand(scores.shape), self.k)
         return values, ranks[columns], columns + self.seen
 
     def _merge(self, scores: torch.Tensor, ranks: torch.Tensor, positions: torch.Tensor) -> None:
-        """Put a block's best among those kept, in order of score descending, then rank ascending."""
+        """Keep the best k of those kept so far and a block's best."""
         import torch
 
-        scores = torch.cat([self.scores, scores], dim=1)
         ranks = torch.cat([self.ranks, ranks], dim=1)
-        positions = torch.cat([self.positions, positions], dim=1)
-        by_rank = ranks.argsort(dim=1)
-        by_score = scores.gather(1, by_rank).argsort(dim=1, descending=True, stable=True)
-        order = by_rank.gather(1, by_score)[:, : self.k]
-        self.scores, self.ranks = scores.gather(1, order), ranks.gather(1, order)
-        self.positions = positions.gather(1, order)
+        columns, self.scores = _pick(torch.cat([self.scores, scores], dim=1), ranks, self.k)
+        self.ranks = ranks.gather(1, columns)
+        self.positions = torch.cat([self.positions, positions], dim=1).gather(1, columns)
+
+
+def _pick(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns and scores of the best k of each row, score descending; equal scores at the cut by rank.
+
+    torch.topk picks any of several equal scores. One more than k is asked for: where the last two are equal, the
+    choice was arbitrary and is made again by rank.
+    """
+    import torch
+
+    keep = min(k, scores.shape[1])
+    values, columns = scores.topk(min(keep + 1, scores.shape[1]), dim=1)  # (q, keep + 1)
+    if values.shape[1] == keep:
+        return columns, values
+    cut = values[:, keep - 1]
+    tied = torch.nonzero(cut == values[:, keep]).flatten()
+    values, columns = values[:, :keep], columns[:, :keep]
+    for rows in torch.split(tied, 64):
+        some, edge = scores[rows], cut[rows, None]
+        key = torch.where(some > edge, ranks[rows] - 2 * _FAR, ranks[rows])
+        columns[rows] = torch.where(some < edge, _FAR, key).topk(keep, dim=1, largest=False).indices
+        values[rows], order = some.gather(1, columns[rows]).sort(dim=1, descending=True)
+        columns[rows] = columns[rows].gather(1, order)
+    return columns, values
 
 
 _FAR = 1 << 40  # beyond every rank
+
+
+def _refuse_infinite(vectors: torch.Tensor, what: str, first: int) -> None:
+    """DataError naming the first row that is not finite; large finite numbers pass."""
+    import torch
+
+    bad = torch.nonzero(~torch.isfinite(vectors).all(dim=1)).flatten()
+    if len(bad):
+        raise DataError(
+            f"expected finite numbers in the vectors of the {what}, found NaN or infinity in row "
+            f"{first + int(bad[0])}; the model that made them is broken, or its precision too low."
+        )
