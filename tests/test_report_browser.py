@@ -101,6 +101,18 @@ def test_hostile_text_does_nothing_and_is_shown(browser, file):
         assert opened.said == []
 
 
+def test_no_button_sends_a_figure_away(browser, file):
+    with Opened(browser, file) as opened:
+        opened.draw_all()
+        titles = opened.page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(each => each.dataset.title)")
+        assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
+        opened.page.locator("#figure-metrics .plot").hover()
+        with opened.page.expect_download() as download:
+            opened.page.locator("#figure-metrics .modebar-btn[data-title^=Download]").click()
+        assert download.value.suggested_filename.endswith(".png")
+        assert opened.said == []
+
+
 def test_no_network_even_when_a_script_asks(browser, file):
     with Opened(browser, file) as opened:
         blocked = opened.page.evaluate(

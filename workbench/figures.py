@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.card import Card
 
 HEIGHT = 400  # px, a figure over steps, queries or ranks
-ROW_HEIGHT = 34  # px, one row of a dot plot
+ROW_HEIGHT = 30  # px, one row of a dot plot
 POINTS = 2000  # points of one line after thinning
 
 
@@ -63,7 +63,12 @@ def template(*, dark: bool = False) -> Template:
                 "yanchor": "bottom",
             },
             "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": colours.muted, "activecolor": colours.ink},
+            "modebar": {
+                "orientation": "v",
+                "bgcolor": f"{colours.surface}e0",
+                "color": colours.muted,
+                "activecolor": colours.ink,
+            },
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": axis,
@@ -581,6 +586,7 @@ def rank_changes(
                         "line": {"color": colour, "width": 1.5},
                         "size": [min(7 + 2.5 * math.sqrt(counts[place] - 1), 34) for place in places],
                     },
+                    cliponaxis=False,
                     text=[_rank_text(place, counts[place], examples[place], depth) for place in places],
                     hovertemplate="%{text}<extra></extra>",
                 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["card", "before", "after", "corrected", "other"]
 
@@ -26,6 +26,18 @@ FONT_FAMILY = (
 )
 FONT_SIZE = 14  # px, labels and legends
 TICK_SIZE = 13  # px
+
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "typesetMath": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
+"""Plotly's settings wherever a figure is shown. plotly.js 4 has a button by default that sends the figure with its data
+to a server of Plotly; ours stay where they are."""
 
 
 @dataclass(frozen=True)

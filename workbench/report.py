@@ -30,6 +30,10 @@ from workbench.summary import RecipeRow, Summary, summarize
 __all__ = ["Drawing", "Summary", "render", "report", "summarize"]
 
 
+COLUMNS = ("card", "before", "after", "low", "difference", "difference_low", "p_holm", "verdict")
+"""Columns of the table of metrics that are left out where no metric has such a value."""
+
+
 def render(summary: Summary, *, written: str | None = None) -> str:
     """The report as one HTML document. `written` is what the date line says; None takes the time now, in UTC."""
     import jinja2
@@ -61,9 +65,12 @@ def render(summary: Summary, *, written: str | None = None) -> str:
         library=Markup(library) if drawn else "",
         script=Markup(script),
         drawn=drawn,
+        has={name: any(getattr(row, name) not in (None, "") for row in summary.metrics) for name in COLUMNS},
+        smoothed=any(len(curve.steps) >= figures.SMOOTH_FROM for curve in summary.curves),
         stated=_groups(summary.recipe, defaults=False),
         defaults=_groups(summary.recipe, defaults=True),
         dark_colours=Markup(_script_json(look.to_dark())),
+        config=Markup(_script_json(look.CONFIG)),
     )
 
 

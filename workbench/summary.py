@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.card import Card
-    from workbench.recipe import Recipe
+    from workbench.recipe import Origin, Recipe
 
 T = TypeVar("T")
 
@@ -263,8 +263,10 @@ def _verdict(
         return Verdict(word, *MEANINGS[word], reasons=tuple(reasons))
     if status in MEANINGS_OF_STATUS:
         progress = record.get("progress") or {}
-        done = f"{progress.get('step', 'unknown')} of {progress.get('steps', 'unknown')} steps are done."
-        return Verdict(status, "open", MEANINGS_OF_STATUS[status], (done,))
+        done = f"{progress.get('step')} of {progress.get('steps', 'unknown')} steps are done."
+        return Verdict(
+            status, "open", MEANINGS_OF_STATUS[status], (done if "step" in progress else "No step is done.",)
+        )
     why = (
         gaps.get("comparison") or "The run has no evaluation before and after training, so there is nothing to compare."
     )
@@ -415,12 +417,19 @@ def _top(hits: pd.DataFrame, query_id: str) -> Hit | None:
 def _recipe_rows(recipe: Recipe) -> tuple[RecipeRow, ...]:
     rows = []
     for path, value in _leaves(recipe.model_dump(mode="json", exclude={"schema_version", "provenance", "notes"}), ""):
-        origin = recipe.provenance.get(path)
+        origin = _nearest(recipe.provenance, path)
         if origin is None and (value == "–" or "." not in path):
             continue  # an empty part, such as the inner loss of the innermost; or the recipe's own name
         source, lines, note = (origin.source, origin.lines, origin.note) if origin else ("unknown", (), "")
         rows.append(RecipeRow(path, value, source, lines, note))
     return tuple(rows)
+
+
+def _nearest(provenance: Mapping[str, Origin], path: str) -> Origin | None:
+    """The origin of a field, or of the part that it is in: a mapping such as the columns has one for all its keys."""
+    while path and path not in provenance:
+        path = path.rpartition(".")[0]
+    return provenance.get(path)
 
 
 def _leaves(value: Any, path: str) -> list[tuple[str, str]]:

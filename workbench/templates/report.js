@@ -1,16 +1,11 @@
 "use strict";
-// Draws each figure with Plotly when it comes near the window, once the page is there; its static drawing stays in place until then, when a
-// figure cannot be drawn, and on paper.
+// Draws each figure with Plotly when it comes near the window, once the page is there. Its static drawing stays in place
+// until then, when a figure cannot be drawn, and on paper.
 (() => {
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const dark = read("dark-colours");
-  const config = {
-    displaylogo: false,
-    responsive: true,
-    typesetMath: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-  };
+  const config = read("plotly-config");
 
   // A copy of a figure in which every colour has its dark counterpart; texts are left alone.
   const recoloured = (value, key) => {
