@@ -45,10 +45,7 @@ def show(runs: Sequence[Run]) -> None:
     """Progress and figure; drawn again on its own while a run is running."""
     live = [run for run in runs if run.status == "running"]
     for run in live:
-        row = cached.row(run)
-        share = min((row.step or 0) / row.steps, 1.0) if row.steps else 0.0
-        st.text(run.name)
-        st.progress(share, text=f"step {row.step or 0:,} of {row.steps or 'unknown'}")
+        parts.progress(cached.row(run))
     key = st.session_state["y"]
     try:
         drawn = curves(runs, key, st.session_state["with_card"])

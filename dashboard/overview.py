@@ -49,10 +49,7 @@ def running(rows: Sequence[tuple[RunRow, str]]) -> None:
     """A progress bar for every run that trains at this moment."""
     for row, status in rows:
         if status == "running":
-            share = min((row.step or 0) / row.steps, 1.0) if row.steps else 0.0
-            left, right = st.columns([2, 3], vertical_alignment="center")
-            left.text(f"{row.name} is running")
-            right.progress(share, text=f"step {row.step or 0:,} of {row.steps or 'unknown'}")
+            parts.progress(row)
 
 
 def attention(rows: Sequence[tuple[RunRow, str]]) -> None:
@@ -111,7 +108,8 @@ def show() -> None:
         placeholder="–",
         key=f"table {names}",
     )
-    st.caption(f"{len(kept):,} of {len(found):,} runs. Select a row to open the run; click a heading to sort.")
+    total = "1 run" if len(found) == 1 else f"{len(found):,} runs"
+    st.caption(f"{len(kept):,} of {total}. Select a row to open the run; click a heading to sort.")
     picked = [names[place] for place in state["selection"]["rows"] if place < len(names)]
     if picked:
         st.query_params["run"] = picked[0]

@@ -13,6 +13,7 @@ from typing import Any
 import streamlit as st
 
 from workbench import browse
+from workbench.browse import RunRow
 from workbench.run import Run
 
 PLOT = {
@@ -124,9 +125,17 @@ def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run") -> 
     return browse.find_run(runs, name)
 
 
+def progress(row: RunRow) -> None:
+    """How far a run is that trains at this moment."""
+    left, right = st.columns([2, 3], vertical_alignment="center")
+    left.text(f"{row.name} is running")
+    if row.steps:
+        right.progress(min((row.step or 0) / row.steps, 1.0), text=f"step {row.step or 0:,} of {row.steps:,}")
+    else:
+        right.progress(0.0, text="getting ready, no step yet")
+
+
 def stand_ins(notes: Sequence[str]) -> None:
     """Say which stand-ins a run used; nothing for a run on the card's own base and data."""
     for note in notes:
-        with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-            st.badge("stand-in", color="gray", icon=":material/info:")
-            st.text(note, width="stretch")
+        st.text(f"Stand-in: {note}")

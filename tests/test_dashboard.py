@@ -193,7 +193,7 @@ def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
 
 def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
     runs = [named(folder, "porsche-mxbai").name, named(folder, "porsche-mxbai", "corrected").name]
-    app = page("loss.py", run=runs)
+    app = page("loss.py", runs=runs)
     drawn = app.get("plotly_chart")[0].proto.spec
     assert "Card: porsche-mxbai" in drawn
     assert "porsche-mxbai, corrected" in drawn
@@ -240,7 +240,9 @@ def test_recipe_of_a_card_names_where_each_field_is_from(folder: Path) -> None:
 def test_hostile_text_goes_nowhere_where_markup_is_obeyed(folder: Path, name: str) -> None:
     run = named(folder, "hostile")
     address = (
-        {"card": f"run {run.name}", "view": "what it says"} if name == "card.py" else {"run": run.name, "query": "q2"}
+        {"card": f"run {run.name}", "view": "what it says"}
+        if name == "card.py"
+        else {"run": run.name, "runs": run.name, "query": "q2"}
     )
     app = page(name, **address)
     for part in ("window.hostile", "<img", "<b>bold", "$x^2$", "\u202e"):

@@ -19,12 +19,12 @@ from synthetic_run import KOREAN, SINHALA, made_run
 from workbench.run import Run, RunWriter
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 APP = Path(__file__).resolve().parents[1] / "dashboard" / "app.py"
 PAGES = ["", "card", "loss", "retrieval", "compare"]
-WAIT = 60_000  # ms; a loaded machine is slow, a broken page is slower
+WAIT = 30_000  # ms; a loaded machine is slow, a broken page is slower
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,20 @@ def settle(page: Page) -> None:
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
+def shown(page: Page, text: str) -> Locator:
+    """`text` where it is shown as plain text, not in a table."""
+    return page.locator('[data-testid="stText"]', has_text=text)
+
+
 def query(page: Page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).query)
+
+
+def select_row(page: Page, row: int) -> None:
+    """Click the box at the left of a row of the first table; the table is drawn on a canvas."""
+    box = page.locator('[data-testid="stDataFrame"] canvas').first.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 17, box["y"] + 33 * (row + 1.5))
 
 
 @pytest.mark.parametrize("width", [800, 1280])
@@ -107,7 +119,9 @@ def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: s
     page.set_viewport_size({"width": width, "height": 900})
     asked = leaving(page)
     words = (
-        {"run": whole.name, "query": "q2"} if name != "card" else {"card": f"run {whole.name}", "view": "what it says"}
+        {"run": whole.name, "runs": whole.name, "query": "q2"}
+        if name != "card"
+        else {"card": f"run {whole.name}", "view": "what it says"}
     )
     page.goto(f"{address}{name}?{urlencode(words)}")
     settle(page)
@@ -122,22 +136,22 @@ def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: s
 def test_a_query_is_opened_and_survives_a_reload(page: Page, address: str, whole: Run) -> None:
     page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'only': 'got worse'})}")
     settle(page)
-    page.locator('[data-testid="stDataFrame"] canvas').first.click(position={"x": 17, "y": 50})
+    select_row(page, 0)
     page.get_by_text("The query", exact=True).wait_for()
     worst = query(page)["query"][0]
     assert worst == "q1"  # the Sinhala one falls from rank 1 to 8
-    page.get_by_text(SINHALA).wait_for()
+    shown(page, SINHALA).wait_for()
     page.reload()
     settle(page)
-    page.get_by_text(SINHALA).wait_for()
+    shown(page, SINHALA).wait_for()
     assert query(page) == {"run": [whole.name], "only": ["got worse"], "query": ["q1"]}
 
 
 def test_choices_go_into_the_address(page: Page, address: str, whole: Run) -> None:
     page.goto(f"{address}loss")
     settle(page)
-    page.wait_for_function("location.search.includes('run=')")
-    assert query(page) == {"run": [whole.name]}
+    page.wait_for_function("location.search.includes('runs=')")
+    assert query(page) == {"runs": [whole.name]}
     page.get_by_text("Log scale").click()
     page.wait_for_function("location.search.includes('log=')")
     page.reload()
@@ -153,6 +167,24 @@ def test_a_run_follows_from_page_to_page(page: Page, address: str, folder: Path,
     page.get_by_role("link", name="Compare").click()
     page.wait_for_function("location.pathname == '/compare' && location.search.includes('run=')")
     assert query(page)["run"] == [whole.name]
+    page.get_by_role("link", name="Loss curves").click()
+    page.wait_for_function("location.pathname == '/loss' && location.search.includes('runs=')")
+    assert query(page)["runs"] == [whole.name]
+    page.get_by_role("link", name="Retrieval").click()
+    page.wait_for_function("location.pathname == '/retrieval' && location.search.includes('run=')")
+    assert query(page)["run"] == [whole.name]
+
+
+def test_a_row_of_the_overview_leads_on(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}?{urlencode({'find': whole.name})}")
+    settle(page)
+    select_row(page, 0)
+    page.wait_for_function("location.search.includes('run=')")
+    page.get_by_role("link", name="Its card", exact=True).click()
+    page.wait_for_function("location.pathname == '/card' && location.search.includes('card=')")
+    assert query(page)["card"] == [f"run {whole.name}"]
+    settle(page)
+    assert page.locator('[data-testid="stException"]').count() == 0
 
 
 def test_a_live_training_moves_without_a_reload(page: Page, address: str, folder: Path) -> None:
@@ -160,7 +192,7 @@ def test_a_live_training_moves_without_a_reload(page: Page, address: str, folder
     writer = RunWriter(run.path)
     process = {"pid": os.getpid(), "host": socket.gethostname()}
     writer.update(status="running", process=process, progress={"step": 90, "steps": 540, "epoch": 0.5})
-    page.goto(f"{address}loss?{urlencode({'run': run.name})}")
+    page.goto(f"{address}loss?{urlencode({'runs': run.name})}")
     settle(page)
     page.get_by_text("step 90 of 540").wait_for()
     writer.log({"step": 100, "epoch": 0.55, "loss": 0.4})
@@ -180,7 +212,7 @@ def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Ru
 def test_korean_is_shown(page: Page, address: str, whole: Run) -> None:
     page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'query': 'q0'})}")
     settle(page)
-    page.get_by_text(KOREAN).wait_for()
+    shown(page, KOREAN).wait_for()
 
 
 def test_dark_is_dark(browser: Browser, address: str, whole: Run) -> None:
@@ -191,7 +223,9 @@ def test_dark_is_dark(browser: Browser, address: str, whole: Run) -> None:
     page.set_default_timeout(WAIT)
     page.goto(f"{address}compare?{urlencode({'run': whole.name})}")
     settle(page)
-    colour = page.locator(".js-plotly-plot .xtitle").first.evaluate("node => getComputedStyle(node).fill")
     red, green, blue = (int(DARK.muted[place : place + 2], 16) for place in (1, 3, 5))
-    assert colour == f"rgb({red}, {green}, {blue})"
+    page.wait_for_function(
+        "fill => document.querySelector('.js-plotly-plot .xtitle')?.style.fill === fill",
+        arg=f"rgb({red}, {green}, {blue})",
+    )
     context.close()
