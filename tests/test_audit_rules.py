@@ -335,6 +335,16 @@ def _later_transformers() -> Card:
     return versions(_added_up(), transformers="4.53.0")
 
 
+@ill("summed-loss")
+def _added_up_by_the_first_version() -> Card:
+    return versions(_added_up(), transformers="4.46.1")
+
+
+@near("summed-loss")
+def _mended_for_a_while() -> Card:
+    return versions(_added_up(), transformers="4.47.1")
+
+
 @near("summed-loss")
 def _no_accumulation() -> Card:
     return versions(healthy(), transformers="4.51.3")

@@ -501,17 +501,18 @@ def _dimensions(wrapper: Loss) -> float:
     return total
 
 
+SUMMING = (((4, 46, 0), (4, 46, 2)), ((4, 48, 1), (4, 53, 0)))
+"""transformers versions that log the sum of the micro-batches' losses."""
+
+
 def sums_accumulation(card: Card) -> bool:
     """Whether the trainer's version adds the micro-batches' losses up where it should take their mean.
 
-    transformers 4.48 to 4.52 divides by gradient_accumulation_steps only when the model's `forward` takes no keyword
-    arguments; SentenceTransformer and CrossEncoder take them, and their losses do not divide either. See
-    https://github.com/huggingface/transformers/issues/37766 and
-    https://github.com/huggingface/transformers/pull/35438.
+    transformers 4.48.1 to 4.52 divides by gradient_accumulation_steps only when the model's `forward` takes no keyword
+    arguments; SentenceTransformer and CrossEncoder take them, and their losses do not divide either. 4.46.0 and 4.46.1
+    multiply before they divide. Read in the sources of these versions and of those between; see also
+    https://github.com/huggingface/transformers/issues/37766.
     """
-    library = version(card, "Sentence Transformers")
-    return (
-        accumulation(card) > 1
-        and between(version(card, "Transformers"), (4, 48, 0), (4, 53, 0))
-        and (library is None or library.numbers >= (3, 1, 0))
-    )
+    library, trainer = version(card, "Sentence Transformers"), version(card, "Transformers")
+    summing = any(between(trainer, first, before) for first, before in SUMMING)
+    return accumulation(card) > 1 and summing and (library is None or library.numbers >= (3, 1, 0))

@@ -180,9 +180,9 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
 def summed_loss(card: Card) -> Iterator[Finding]:
     """The logged training loss is the sum over the accumulation steps, not their mean.
 
-    transformers 4.48 to 4.52 divides the loss by gradient_accumulation_steps only for models whose `forward` takes no
-    keyword arguments. SentenceTransformer takes them, and its losses do not divide either. Logged losses, and the
-    gradients that the clipping sees, are then that many times too large; validation losses are not.
+    transformers 4.48.1 to 4.52 divides the loss by gradient_accumulation_steps only for models whose `forward` takes no
+    keyword arguments. SentenceTransformer takes them, and its losses do not divide either; 4.46.0 and 4.46.1 undo their
+    division. Logged losses are then that many times too large; validation losses are not.
 
     Silent when: accumulation is 1; the versions are others; the card states no versions.
 
@@ -382,11 +382,12 @@ def flat_run(card: Card) -> Iterator[Finding]:
         return
     name = "every metric" if len(series) > 1 else next(iter(series))
     count = f"all {len(series)} metrics" if len(series) > 1 else name
+    most = max(moves.values())
+    stood = f"{count} moved by at most {short(most)}" if most else f"{count} stood still"
     yield finding(
         "flat-run",
         "error",
-        f"The run changed nothing: {what[0].lower() + what[1:]}, and {count} moved by at most "
-        f"{short(max(moves.values()))} between {times} evaluations.",
+        f"The run changed nothing: {what[0].lower() + what[1:]}, and {stood} between {times} evaluations.",
         lines=[*lines, *(row.line for found in list(series.values())[:1] for row, _ in found)],
         metrics=len(series),
         evaluations=times,

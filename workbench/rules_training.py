@@ -83,7 +83,7 @@ def world_size(card: Card) -> Iterator[Finding]:
     yield finding(
         "world-size",
         "warning",
-        f"{_count(processes)} processes shared the rows: the log shows {batches:,} batches an epoch, "
+        f"{_count(processes)} processes (or devices) shared the rows: the log shows {batches:,} batches an epoch, "
         f"1/{processes} of the {whole:,} that {rows:,} rows make in batches of {batch}; "
         f"a step ({steps:,} an epoch) saw {per_step} rows, not {batch * epoch.accumulation}.",
         lines=_size_lines(card),
