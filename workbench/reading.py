@@ -104,8 +104,7 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
     unread = [Unread("header", (first, last), reason) for first, last, reason in header.broken]
     if structure.header is not None and not structure.header_closed:
         unread.append(Unread("header", (structure.header[0], structure.header[0]), "header without its closing ---"))
-    if "base_model" not in sheet.facts:
-        _base_from_header(sheet, header)
+    _fall_back(sheet, header)
     files, broken = _parse_beside(beside or {})
     _complete(sheet, files)
     version = sheet.versions.get("Sentence Transformers") or sheet.versions.get("PyLate")
@@ -123,7 +122,7 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
         modules=tuple(sheet.modules),
         similarity=sheet.facts.get("similarity"),
         max_seq_length=sheet.facts.get("max_seq_length"),
-        output_dimension=sheet.facts.get("output_dimension") or sheet.facts.get("intro_dimension"),
+        output_dimension=sheet.facts.get("output_dimension"),
         description=sheet.description,
         datasets=tuple(sheet.datasets),
         non_default=sheet.non_default,
@@ -175,12 +174,18 @@ def _kind(sheet: Sheet, header: Header, title: str | None) -> Kind:
     return "sentence-transformer" if sheet.modules else "unknown"
 
 
-def _base_from_header(sheet: Sheet, header: Header) -> None:
-    found = texts(header.data, "base_model")
-    if found:
-        sheet.facts["base_model"] = Stated(found[0], header.key_lines.get("base_model"))
-    elif "intro_base" in sheet.facts:
-        sheet.facts["base_model"] = sheet.facts["intro_base"]
+def _fall_back(sheet: Sheet, header: Header) -> None:
+    """Facts that stand elsewhere on a card whose description leaves them out, as on those from before 3.0."""
+    base = texts(header.data, "base_model")
+    if base:
+        sheet.facts.setdefault("base_model", Stated(base[0], header.key_lines.get("base_model")))
+    for fact, elsewhere in (
+        ("base_model", "intro_base"),
+        ("max_seq_length", "module_max_seq_length"),
+        ("output_dimension", "intro_dimension"),
+    ):
+        if elsewhere in sheet.facts:
+            sheet.facts.setdefault(fact, sheet.facts[elsewhere])
 
 
 # -- files beside the card -------------------------------------------------------------------------------------------

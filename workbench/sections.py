@@ -170,6 +170,10 @@ def _read_modules(sheet: Sheet, section: Section, fence: Fence) -> None:
         elif line.strip(" ),"):
             sheet.miss(section, number, number, "architecture line that is no module")
     sheet.mark(fence.first, fence.last)
+    for first in sheet.modules[:1]:
+        longest = first.parameters.get("max_seq_length")
+        if isinstance(longest, int) and first.line is not None:
+            sheet.state("module_max_seq_length", longest, first.line)
 
 
 def _inside(line: str, path: list[tuple[int, str]]) -> dict[str, Any]:
