@@ -92,7 +92,8 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
         columns=["Field", "As written", "Corrected", "From", "Lines", "Note"],
     )
     config = {
-        "Corrected": st.column_config.TextColumn(help="Only where a correction changes the field"),
+        "As written": st.column_config.TextColumn(width=220),
+        "Corrected": st.column_config.TextColumn(width=160, help="Only where a correction changes the field"),
         "From": st.column_config.TextColumn(help=SOURCES),
         "Note": st.column_config.TextColumn(width="large"),
     }

@@ -28,8 +28,10 @@ RUNS_MEANINGS = {
 
 def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]":
     """Headings of the metrics table; `before` and `after` are the two runs where runs are compared."""
-    number = partial(st.column_config.NumberColumn, format="%.4f")
-    found = {"metric": st.column_config.TextColumn("Metric", help="A mean over queries", pinned=True)}
+    number = partial(st.column_config.NumberColumn, format="%.4f", width=80)
+    found = {
+        "metric": st.column_config.TextColumn("Metric", help="A mean over queries; * marks the main one", pinned=True)
+    }
     if with_card:
         found["card"] = number("Card", help="The number that the card prints")
     return {
@@ -38,7 +40,7 @@ def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]"
         "after": number(last, help="The trained model" if with_card else "The run chosen second"),
         "low": number("Low", help=f"Lower end of the 95 % interval of {last}, over queries"),
         "high": number("High", help=f"Upper end of the 95 % interval of {last}, over queries"),
-        "difference": number("Difference", format="%+.4f", help=f"{last} minus {first}"),
+        "difference": number("Difference", format="%+.4f", width=95, help=f"{last} minus {first}"),
         "p_holm": number("p", help="How often chance alone gives so great a difference, corrected for all metrics"),
         "wins": st.column_config.NumberColumn("Wins", help=f"Queries for which {last} is better"),
         "losses": st.column_config.NumberColumn("Losses", help=f"Queries for which {last} is worse"),
@@ -69,7 +71,7 @@ def numbers(found: dict[str, Any], with_card: bool) -> None:
     parts.chart(metric_bars, marks, key="bars", names=(first, last))
     table = pd.DataFrame(rows)
     main = found.get("main_metric")
-    table["metric"] = [metric_name(str(name)) + (" (main)" if name == main else "") for name in table["metric"]]
+    table["metric"] = [metric_name(str(name)) + (" *" if name == main else "") for name in table["metric"]]
     config = columns(first, last, with_card)
     shown = [name for name in config if name in table]
     st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height="content")

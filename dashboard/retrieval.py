@@ -25,7 +25,7 @@ def query_columns(metric: str) -> "dict[str, ColumnConfig]":
     rank = "Rank of the first relevant document, 1 is best; – is beyond the depth kept"
     number = st.column_config.NumberColumn
     return {
-        "query": st.column_config.TextColumn("Query", width=330),
+        "query": st.column_config.TextColumn("Query", width=430),
         "difference": number("Difference", format="%+.3f", help=f"{name} after minus before", width=92),
         "before": number(f"{name} before", format="%.3f", width=118),
         "after": number(f"{name} after", format="%.3f", width=112),
@@ -85,17 +85,21 @@ def show(run: Run) -> None:
     if kept.empty:
         parts.empty("No query passes", "No query of this run passes the filter and the words above.")
     else:
+        at_a_glance(kept, metric)
         pick(kept, metric, place=f"{run.name} {evaluation} {metric} {only} {words}")
     asked = table[table["query_id"] == st.query_params.get("query")]
     if len(asked):
         open_query(run, evaluation, asked.iloc[0])
-    if len(kept):
-        with st.expander("All queries shown, at a glance", icon=":material/scatter_plot:"):
-            left, right = st.columns(2)
-            with left:
-                parts.chart(rank_changes, browse.changes_of(kept), key="ranks")
-            with right:
-                parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=metric_name(metric))
+
+
+def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
+    """Two figures of the queries in the table, drawn only where somebody asks for them."""
+    if st.toggle("Draw these queries", key="glance", bind="query-params"):
+        left, right = st.columns(2)
+        with left:
+            parts.chart(rank_changes, browse.changes_of(kept), key="ranks")
+        with right:
+            parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=metric_name(metric))
 
 
 def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:

@@ -160,6 +160,12 @@ def test_filters_keep_the_queries_that_the_files_tell(folder: Path, only: str) -
     assert [metric.value for metric in app.metric if metric.label == only] == [str(expected)]
 
 
+def test_the_figures_of_the_queries_are_drawn_when_asked_for(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    assert len(page("retrieval.py", run=run.name).get("plotly_chart")) == 0
+    assert len(page("retrieval.py", run=run.name, glance="true").get("plotly_chart")) == 2
+
+
 @pytest.mark.parametrize("name", ["../../etc", "..", "/etc/passwd", "no-such-run", HOSTILE])
 def test_a_strange_name_in_the_address_is_said_and_left_aside(folder: Path, name: str) -> None:
     app = page("retrieval.py", run=name)
