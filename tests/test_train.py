@@ -19,7 +19,7 @@ from tiny import tiny_base, tiny_recipe, tiny_rows
 from workbench import fit
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.pairs import load_pairs, split_pairs
-from workbench.recipe import LossSpec, Origin, Source, Split
+from workbench.recipe import Base, LossSpec, Origin, Source, Split
 from workbench.run import Run, RunWriter, list_runs
 from workbench.train import train
 
@@ -355,6 +355,8 @@ def test_other_rows_than_the_run_began_with_are_refused(finished: Run, tmp_path:
         ({}, {"base": "somebody/nothing"}, BaseError),
         ({}, {"max_steps": 0}, RecipeError),
         ({"loss": LossSpec(name="__main__.X")}, {}, RecipeError),
+        ({"kind": "cross-encoder"}, {}, RecipeError),
+        ({"base": Base(model="x", similarity="energy")}, {}, RecipeError),
         ({"loss": LossSpec(name="CoSENTLoss", parameters={"speed": 1})}, {}, RecipeError),
     ],
 )

@@ -90,6 +90,8 @@ def plan(recipe: Recipe, rows: int, model: SentenceTransformer, *, measured: boo
             f"The loss is logged every {logging_steps} steps and not every {training.logging_steps}, which would give "
             f"fewer than {ROWS_IN_LOG} points in {steps:,} steps."
         )
+    if training.processes > 1:
+        notes.append(f"The card's numbers imply {training.processes} processes; here one process trains.")
     evaluated = training.eval_strategy if measured else "no"
     if evaluated != training.eval_strategy:
         notes.append("There is nothing to evaluate on, so nothing is evaluated while training.")

@@ -47,6 +47,13 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+ENGINE_ERRORS = (
+    OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError
+)  # fmt: skip
+"""What the trainer and the libraries under it raise for a disk, an argument, a row or a package that will not do."""
+
 NOT_KEPT = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
 """What a checkpoint holds for going on and a model does not need."""
 
@@ -136,8 +143,10 @@ class Prepared:
 
 
 def _prepare(recipe: Recipe, base: str | None) -> Prepared:
+    """Rows, base, loss, collections and plan; everything that can be wrong before a run folder is made."""
     from workbench.fit import plan
 
+    _can_be_trained(recipe)
     splits, data_note = _rows(recipe)
     loaded = load_base(recipe.base, base, seed=recipe.training.seed)
     evaluations = {name: part for name in ("validation", "test") if (part := getattr(splits, name)) is not None}
@@ -159,6 +168,20 @@ def _prepare(recipe: Recipe, base: str | None) -> Prepared:
         plan=planned,
         notes=(*notes, *planned.notes),
     )
+
+
+def _can_be_trained(recipe: Recipe) -> None:
+    """RecipeError for what there is no engine for."""
+    if recipe.kind != "sentence-transformer":
+        raise RecipeError(
+            f"expected the recipe of a sentence-transformer, found a {recipe.kind}; such cards can be read and "
+            "audited, and not trained yet."
+        )
+    if recipe.base.similarity not in SIMILARITIES:
+        raise RecipeError(
+            f"expected a similarity of {', '.join(SIMILARITIES)}, found {recipe.base.similarity!r}, which cannot be "
+            "trained yet; set base.similarity and loss.parameters.similarity_fct to one of them."
+        )
 
 
 def _rows(recipe: Recipe) -> tuple[Splits, str]:
@@ -308,7 +331,7 @@ def _ending(writer: RunWriter) -> Iterator[None]:
         )
         ending = {"status": "failed", "error": message}
         raise TrainingError(message) from error
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, ArithmeticError, SafetensorError) as error:
+    except (*ENGINE_ERRORS, SafetensorError) as error:
         message = (
             f"expected the training to go on, found {type(error).__name__}: {_first_line(error)}; "
             f"once that is mended, resume with --resume {writer.path.name}."
@@ -387,11 +410,10 @@ def measure(
         if on_progress is not None:
             on_progress(f"{name}, {moment}: {phase}", done, total)
 
-    similarity = recipe.base.similarity if recipe.base.similarity != "energy" else "cosine"
     found = evaluate(
         collection,
         encode,
-        similarity=similarity,
+        similarity=recipe.base.similarity,
         truncate_dim=recipe.evaluation.truncate_dim,
         on_progress=told,
     )
