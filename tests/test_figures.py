@@ -340,3 +340,9 @@ def test_colours_of_a_drawing_can_be_named():
     text = drawn(figures.metric_bars(METRICS), colour=lambda colour: f"var(--c{colour[1:]})")
     assert "var(--c0072b2)" in text
     assert not re.search(r'"#[0-9a-f]{6}"', text)
+
+
+def test_figures_stay_where_they_are():
+    assert look.CONFIG["showSendToCloud"] is False  # true by default in plotly.js 4
+    assert look.CONFIG["plotlyServerURL"] == ""
+    assert look.CONFIG["typesetMath"] is False

@@ -194,7 +194,7 @@ def test_a_run_without_a_card(lacking):
     summary = summarize(run)
     assert summary.findings is None
     assert [curve.role for curve in summary.curves] == ["after"]
-    assert "This run was made from a bare recipe: there is no card to audit." in read(run).words
+    assert "The run folder holds no card, so there is nothing to audit." in read(run).words
 
 
 def test_a_run_that_goes_on(lacking):
