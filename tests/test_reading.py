@@ -563,6 +563,39 @@ def test_a_hub_id_fails_at_once_without_a_network() -> None:
     assert "fetch it with `hf download somebody/some-model-that-is-nowhere README.md`" in str(caught.value)
 
 
+def test_a_hub_that_cannot_be_reached_fails_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(CardError, match=r"found none: asking the Hub failed \(.*\); fetch it with"):
+        read_card("somebody/some-model-that-is-nowhere")
+    assert time.monotonic() - start < 5
+
+
+def test_a_card_in_the_local_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "1234"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--a--b" / "refs").mkdir()
+    (tmp_path / "models--a--b" / "refs" / "main").write_text("1234", encoding="utf-8")
+    (snapshot / "README.md").write_text(MINIMAL.format(""), encoding="utf-8")
+    (snapshot / "sentence_bert_config.json").write_text('{"max_seq_length": 9}', encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    card = read_card("a/b")
+    assert (card.name, card.max_seq_length) == ("b", Stated(9, None, "sentence_bert_config.json"))
+
+
+def test_an_id_that_cannot_be_one() -> None:
+    with pytest.raises(CardError) as caught:
+        read_card("a/b..c")
+    assert str(caught.value) == (
+        "Expected the id of a model on the Hub, found 'a/b..c', which cannot be one; pass owner/model."
+    )
+
+
 def test_shipped_cards_are_named_by_their_files() -> None:
     for name in shipped_cards():
         assert read_card(name).name == name

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ BESIDE = (
 )
 """Files beside a card that complete it; evaluation results (`*.csv`) and the last checkpoint's state come with them."""
 
+_HUB_SECONDS = 4.0
 _LONGEST_BESIDE = 20_000_000  # bytes; a trainer_state.json of a long run has a few million
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+$|[A-Za-z0-9][\w.-]*$")
 _KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
@@ -351,25 +353,52 @@ def _shipped() -> dict[str, Path]:
 
 
 def _read_hub(name: str) -> Card:
-    """A card from the Hub, from the local cache where it is there. Gives up after seconds where there is no network."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    """A card from the Hub: from the local cache where it is there, else over the network, in seconds or not at all."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found: dict[str, bytes] = {}
-    reason = "it is not in the local cache and HF_HUB_OFFLINE is set"
-    for file in ("README.md", *BESIDE):
-        cached = huggingface_hub.try_to_load_from_cache(name, file)
-        path = Path(cached) if isinstance(cached, str) else None
-        if path is None and file == "README.md" and not huggingface_hub.constants.HF_HUB_OFFLINE:
-            try:
-                path = Path(huggingface_hub.hf_hub_download(name, file, etag_timeout=2))
-            except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-                reason = f"{type(error).__name__} while asking the Hub"
-        if path is None and file == "README.md":
+    try:
+        cached = {file: try_to_load_from_cache(name, file) for file in ("README.md", *BESIDE)}
+    except HFValidationError as error:
+        raise CardError(
+            f"Expected the id of a model on the Hub, found {name!r}, which cannot be one; pass owner/model."
+        ) from error
+    found = {file: _bytes_of(Path(path)) for file, path in cached.items() if isinstance(path, str)}
+    if "README.md" not in found:
+        reason = "it is not in the local cache and HF_HUB_OFFLINE is set"
+        if not constants.HF_HUB_OFFLINE:
+            found, reason = _fetch(f"{constants.ENDPOINT}/{name}/resolve/main")
+        if "README.md" not in found:
             raise CardError(
-                f"Expected a card at hand under the Hub id {name!r}, found none: {reason}; "
+                f"Expected a card under the Hub id {name!r}, found none: {reason}; "
                 f"fetch it with `hf download {name} README.md` where there is a network, or pass a file."
             )
-        if path is not None:
-            found[file] = _bytes_of(path) if file == "README.md" else path.read_bytes()
     return parse_card(found.pop("README.md"), name=name.rsplit("/", 1)[-1], beside=found)
+
+
+def _fetch(address: str) -> tuple[dict[str, bytes], str]:
+    """Files of a model over the network, and why there are none.
+
+    `huggingface_hub` tries again for 24 seconds where there is no network. This asks once; in a thread, because
+    looking up a name knows no time limit.
+    """
+    import http.client
+    import urllib.request
+
+    found: dict[str, bytes] = {}
+    reasons: list[str] = []
+
+    def ask() -> None:
+        for file in ("README.md", *BESIDE):
+            try:
+                with urllib.request.urlopen(f"{address}/{file}", timeout=_HUB_SECONDS) as answer:
+                    found[file] = answer.read(MAX_BYTES + 1)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                reasons.append(f"asking the Hub failed ({error})")
+                if file == "README.md":
+                    return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS)
+    return dict(found), reasons[0] if reasons else f"the Hub did not answer within {_HUB_SECONDS:g} seconds"
