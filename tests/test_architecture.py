@@ -62,8 +62,8 @@ LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 PUBLIC = {
     "Audit", "Card", "Collection", "Comparison", "Evaluation", "Finding", "Recipe", "Run",
     "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
-    "audit", "compare", "evaluate", "list_runs", "load_collection", "load_recipe", "open_run", "parse_card", "read_card",
-    "recipe", "report", "reproduce", "shipped_cards", "train",
+    "audit", "compare", "evaluate", "list_runs", "load_collection", "load_recipe", "open_run", "parse_card",
+    "read_card", "recipe", "report", "reproduce", "shipped_cards", "train",
 }  # fmt: skip
 """What `import workbench as wb` offers. A new name is added here on purpose."""
 
