@@ -21,7 +21,10 @@ from workbench.reading import card_from_dict, card_to_dict, read_card
 from workbench.values import plain
 
 st = pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.filterwarnings("default")  # the library's own warnings are not what is tested here
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the library's own warnings are not what is tested here
+]
 
 WORDS = [f"w{number}" for number in range(60)]
 TOKENS = 32
