@@ -205,6 +205,15 @@ def test_a_stand_in_is_never_a_reproduction(
     assert found.main.card == round(found.main.after or 0, 4)  # the numbers stand side by side all the same
 
 
+def test_a_card_that_names_a_stand_in_as_its_base_gains_nothing(
+    make: Callable[..., Run], measured: Mapping[str, Any]
+) -> None:
+    hostile = card(rounded(measured["after"]), base_model=Stated("bundled:minilm", 3))
+    found = compare(make(card=hostile, record={"base": {**RECORD["base"], "model": "bundled:minilm"}}))
+    assert verdicts(found) == {"not comparable"}
+    assert found.reasons == ("The base bundled:minilm is not known to be the card's own.",)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
