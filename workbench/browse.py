@@ -190,7 +190,9 @@ def metric_marks(run: Run) -> list[MetricMark]:
     if stored and stored.get("rows"):
         return marks_of(stored["rows"])
     marks: list[MetricMark] = []
-    for name, moments in run.evaluations().items():
+    evaluations = run.evaluations()
+    for name in sorted(evaluations, key=_preference):
+        moments = evaluations[name]
         before = run.metrics(name, "before") if "before" in moments else {}
         after = run.metrics(name, "after") if "after" in moments else {}
         both = list(dict.fromkeys([*before, *after]))
@@ -211,8 +213,18 @@ FILTERS = ("all", "got worse", "got better", "lost from top 10", "never found")
 
 
 def whole_evaluations(run: Run) -> tuple[str, ...]:
-    """Names of the evaluations that were made before and after training."""
-    return tuple(name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments))
+    """Names of the evaluations that were made before and after training, the one to look at first in front."""
+    found = [name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments)]
+    return tuple(sorted(found, key=_preference))
+
+
+def _preference(evaluation: str) -> tuple[bool, bool, str]:
+    """Sort key, as `compare` chooses: a named collection, then the validation rows, then the test rows.
+
+    >>> sorted(["test", "validation", "finetune"], key=_preference)
+    ['finetune', 'validation', 'test']
+    """
+    return (evaluation == "test", evaluation == "validation", evaluation)
 
 
 def query_files(run: Run, evaluation: str) -> tuple[Path, ...]:
