@@ -90,10 +90,9 @@ def evaluate(
     else:
         raise DataError(f"expected a collection to evaluate {str(model)!r} on, found none; name one with --on.")
     loaded = load_base(str(run.path / "model") if run else str(model))
-    prompts = recipe_of_run.base.prompts if recipe_of_run else None
     if truncate_dim is None and recipe_of_run is not None:
         truncate_dim = recipe_of_run.evaluation.truncate_dim
-    encode = encoder(loaded.model, prompts)
+    encode = encoder(loaded.model)
     similarity = recipe_of_run.base.similarity if recipe_of_run else str(loaded.model.similarity_fn_name)
     return measure(collection, encode, similarity=similarity, truncate_dim=truncate_dim, on_progress=on_progress)
 

@@ -184,6 +184,14 @@ def _can_be_trained(recipe: Recipe) -> None:
         )
 
 
+def held_out(recipe: Recipe) -> dict[str, Collection]:
+    """What a run of `recipe` measures before and after: "validation" and "test", those that its rows allow.
+
+    Raises DataError where the rows cannot be had.
+    """
+    return _collections(recipe, _rows(recipe)[0])[0]
+
+
 def _rows(recipe: Recipe) -> tuple[Splits, str]:
     """The recipe's rows, or the shipped sample that stands in for them, and the sentence that says so."""
     location = recipe.data.train.location
@@ -369,6 +377,7 @@ def _run(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) ->
         _keep_model(_chosen(fitted, prepared.recipe), kept)
     model = load_folder(kept, str(kept))
     _measure_all(writer, prepared, model, "after", on_progress)
+    shutil.rmtree(writer.path / "checkpoints", ignore_errors=True)  # what was kept is in model/; a run ends once
     writer.update(seconds=round(earlier + time.monotonic() - started, 1))
 
 
