@@ -12,10 +12,42 @@ from typing import Any
 
 from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Recipe, Source, Split, Training
 
-WORDS = (
-    "brake wheel engine boot roof seat lamp mirror door key range charge litre power torque speed colour price"
-    " what how many does the a have is it of with in for car model year"
-).split()
+WORDS = [
+    "brake",
+    "wheel",
+    "engine",
+    "boot",
+    "roof",
+    "seat",
+    "lamp",
+    "mirror",
+    "door",
+    "key",
+    "range",
+    "charge",
+    "litre",
+    "power",
+    "torque",
+    "speed",
+    "colour",
+    "price",
+    "what",
+    "how",
+    "many",
+    "does",
+    "the",
+    "a",
+    "have",
+    "is",
+    "it",
+    "of",
+    "with",
+    "in",
+    "for",
+    "car",
+    "model",
+    "year",
+]
 
 
 def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1) -> Path:

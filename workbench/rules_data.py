@@ -288,7 +288,7 @@ def tiny_data(card: Card) -> Iterator[Finding]:
     )
     base = transformer.architecture or str(transformer.parameters.get("architecture") or "transformer")
     known = {("XLMRobertaModel", 768): "about 278 million", ("XLMRobertaModel", 1024): "about 560 million"}
-    if (base, width) in known:
+    if isinstance(width, int) and (base, width) in known:
         base += f" with {known[base, width]} parameters"
     run = f" in {planned:,} steps" if planned else ""
     yield finding(

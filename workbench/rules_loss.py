@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median
+from typing import Any
 
 from workbench import bands, clues
 from workbench.card import Card, LogRow
@@ -63,8 +64,8 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
         for node in root.chain():
             name, path = clues.bare(node.name), clues.loss_path(root, node)
             lines = [node.line or clues.fact_line(dataset, "loss")]
-            temperature = node.parameters.get("temperature")
-            if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and _number(temperature) > 1:
+            temperature = _number(node.parameters.get("temperature"))
+            if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and temperature > 1:
                 yield finding(
                     "scale-as-temperature",
                     "error",
@@ -74,9 +75,9 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
                     fix=Fix({f"{path}.parameters.temperature": round(1 / temperature, 6)}, "Take the inverse."),
                     temperature=temperature,
                 )
-            scale = node.parameters.get("scale")
-            if name in clues.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < _number(scale) <= 1:
-                yield from _small_scale(card, float(scale), name, path, lines)
+            scale = _number(node.parameters.get("scale"))
+            if name in clues.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1:
+                yield from _small_scale(card, scale, name, path, lines)
 
 
 def _number(value: object) -> float:
@@ -141,7 +142,7 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
     outside = [(row, value) for row, value in logged if not band.holds(value, relative=0.01)]
     if not outside:
         return
-    evidence = {
+    evidence: dict[str, Any] = {
         "low": round(band.low, 4),
         "chance": round(spec.factor * math.log(max(spec.candidates, 1)), 4),
         "high": round(band.high, 4),

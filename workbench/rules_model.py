@@ -244,11 +244,12 @@ def hidden_adapter(card: Card) -> Iterator[Finding]:
     if found is None or clues.adapter(card) is not None or not card.modules:
         return
     name, config = found
+    targets = sorted(map(str, config.get("target_modules") or ()))
     shape = {
         "r": config.get("r"),
         "alpha": config.get("lora_alpha"),
         "dropout": config.get("lora_dropout"),
-        "target_modules": sorted(map(str, config.get("target_modules") or ())),
+        "target_modules": targets,
         "use_dora": bool(config.get("use_dora")),
     }
     known = {key: value for key, value in shape.items() if value is not None}
@@ -257,7 +258,7 @@ def hidden_adapter(card: Card) -> Iterator[Finding]:
         "hidden-adapter",
         "warning",
         f"{name} beside the card shows that only an adapter was trained ({kind}, r {shape['r']}, alpha "
-        f"{shape['alpha']}, on {some(shape['target_modules'])}), which the architecture does not show.",
+        f"{shape['alpha']}, on {some(targets)}), which the architecture does not show.",
         lines=[card.modules[0].line],
         fix=Fix({"base.lora": known}, "Train an adapter of that shape."),
         file=name,

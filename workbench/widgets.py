@@ -30,7 +30,7 @@ def progress() -> Callable[[str, int, int], None]:
             style = {"description_width": "12em"}
             bars[phase] = ipywidgets.IntProgress(min=0, max=max(total, 1), description=phase, style=style)
             text = ipywidgets.Label()
-            display(ipywidgets.HBox([bars[phase], text]))
+            display(ipywidgets.HBox([bars[phase], text]))  # type: ignore[no-untyped-call]
             bars[phase].text = text
         elif now - drawn[phase] < LEAST and done < total:
             return
