@@ -12,8 +12,8 @@ import streamlit as st
 from workbench import browse
 from workbench.errors import WorkbenchError
 from workbench.figures import metric_bars, metric_name
+from workbench.report.summary import MEANINGS
 from workbench.run import Run
-from workbench.summary import MEANINGS
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from healthy_card import evaluation, healthy, told, trained_on
 
-from workbench import bands, epochs, identities, rules_model
-from workbench.audit import RULES, SEVERITIES, Audit, audit, findings_page
+from workbench.audit import RULES, SEVERITIES, Audit, audit, bands, epochs, findings_page, identities, rules_model
 from workbench.card import Card, ColumnStatistics
 from workbench.reading import read_card
 
@@ -342,7 +341,7 @@ def test_removed_arguments_are_those_of_the_installed_library() -> None:
 
 
 def test_the_page_lists_every_code_with_reasoning_and_example(root: Path) -> None:
-    page = (root / "workbench" / "findings.md").read_text(encoding="utf-8")
+    page = (root / "workbench" / "audit" / "findings.md").read_text(encoding="utf-8")
     assert page == findings_page(), "write it anew: see workbench.audit.findings_page"
     for rule in RULES:
         reasoning, silent, example = rule.documentation()

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from tiny import WORDS, tiny_base
 
-from workbench import clues
-from workbench.audit import audit
+from workbench.audit import audit, clues
 from workbench.card import Card
 from workbench.reading import read_card
 

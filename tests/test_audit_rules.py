@@ -28,8 +28,8 @@ from healthy_card import (
 )
 
 from workbench.audit import RULES, audit
+from workbench.audit.findings import Finding
 from workbench.card import Card, ColumnStatistics, Dataset, IndexedResult, Loss, Module, Stated, Text
-from workbench.findings import Finding
 
 Make = Callable[[], Card]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from workbench import figures, look
 from workbench.card import Card, LogRow
 from workbench.figures import Curve, MetricMark, QueryChange
-from workbench.svg import draw
+from workbench.report.svg import draw
 
 HOSTILE = "</script><b onclick=x>5 & 6</b> $x^2$ %{y} \u2028\u202eevil"
 SVG = "{http://www.w3.org/2000/svg}"

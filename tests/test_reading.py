@@ -22,7 +22,7 @@ import pytest
 from workbench.card import Card, Stated
 from workbench.errors import CardError
 from workbench.reading import card_from_dict, card_to_dict, parse_card, read_card, shipped_cards
-from workbench.text import MAX_BYTES, split_lines
+from workbench.reading.text import MAX_BYTES, split_lines
 
 HERE = Path(__file__).resolve().parent
 CARDS = HERE.parents[1] / "shared" / "cards"

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workbench import values
 from workbench.card import Card
 from workbench.errors import CardError
-from workbench.reading import card_from_dict, card_to_dict, parse_card
-from workbench.text import split_lines
+from workbench.reading import card_from_dict, card_to_dict, parse_card, values
+from workbench.reading.text import split_lines
 
 CARDS = Path(__file__).resolve().parents[2] / "shared" / "cards"
 PATHS = [path for path in sorted(CARDS.rglob("*.md")) if path.parent != CARDS and path.stat().st_size < 80_000]

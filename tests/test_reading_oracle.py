@@ -18,7 +18,7 @@ import pytest
 
 from workbench.card import Card, Loss
 from workbench.reading import card_from_dict, card_to_dict, read_card
-from workbench.values import plain
+from workbench.reading.values import plain
 
 st = pytest.importorskip("sentence_transformers")
 pytestmark = [

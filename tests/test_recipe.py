@@ -246,7 +246,7 @@ def test_fit_has_the_defaults_that_are_written_down() -> None:
 
     from sentence_transformers import SentenceTransformer
 
-    from workbench.derive import FIT
+    from workbench.recipe.derive import FIT
 
     signature = inspect.signature(SentenceTransformer.fit).parameters
     assert signature["optimizer_params"].default == {"lr": FIT["learning_rate"]}

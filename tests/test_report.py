@@ -17,8 +17,8 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_run
 from workbench import figures
 from workbench.errors import RunError
 from workbench.report import render, report, summarize
+from workbench.report.summary import FindingLine, FindingRow, Metric, RecipeRow, duration
 from workbench.run import Run
-from workbench.summary import FindingLine, FindingRow, Metric, RecipeRow, duration
 
 WRITTEN = "2026-11-20 12:00 UTC"
 LIBRARY = figures.library()
@@ -406,5 +406,5 @@ def test_report_says_where_it_cannot_write(run, tmp_path):
 
 
 def test_the_templates_are_package_data():
-    folder = Path(figures.__file__).parent / "templates"
+    folder = Path(figures.__file__).parent / "report" / "templates"
     assert {path.name for path in folder.iterdir()} == {"report.html.j2", "report.css", "report.js"}

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
+from workbench.audit.clues import Fit, beside, epoch, fit_marks
+from workbench.audit.epochs import readings
 from workbench.card import Card, Dataset, Evaluation, Loss, Stated
-from workbench.clues import Fit, beside, epoch, fit_marks
-from workbench.epochs import readings
-from workbench.plain_yaml import read_yaml
+from workbench.recipe.plain_yaml import read_yaml
 from workbench.shipped import shipped
 
 Source = Literal["card", "file", "library", "inferred", "default"]

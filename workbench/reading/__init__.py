@@ -23,16 +23,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import values
 from workbench.card import Card, Kind, LogRow, Module, Stated, Unread
-from workbench.cardjson import card_from_dict, card_to_dict
 from workbench.errors import CardError, WorkbenchError
-from workbench.header import Header, read_header, texts
-from workbench.sections import read_sections
-from workbench.sheet import Sheet
+from workbench.reading import values
+from workbench.reading.cardjson import card_from_dict, card_to_dict
+from workbench.reading.header import Header, read_header, texts
+from workbench.reading.sections import read_sections
+from workbench.reading.sheet import Sheet
+from workbench.reading.structure import find_structure
+from workbench.reading.text import MAX_BYTES, read_text
 from workbench.shipped import shipped
-from workbench.structure import find_structure
-from workbench.text import MAX_BYTES, read_text
 
 __all__ = ["card_from_dict", "card_to_dict", "parse_card", "read_card", "shipped_cards"]
 

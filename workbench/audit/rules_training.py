@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from workbench import clues, epochs
+from workbench.audit import clues, epochs
+from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
+from workbench.audit.rules_loss import flat_run
 from workbench.card import Card
-from workbench.findings import Finding, Fix, Rule, finding, short, some
-from workbench.rules_loss import flat_run
 
 SPLIT_SIZE_BUG = ((3, 1, 0), (4, 0, 1))
 """sentence-transformers versions whose card takes a dataset's size from the file before train_test_split."""

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from workbench import values
 from workbench.card import Evaluation, LogRow, Module, Stated
-from workbench.sheet import CODE, STAR_BULLET, Sheet, block, list_unread, unlinked
-from workbench.structure import Fence, Section, Structure, Table
-from workbench.training_data import read_datasets, read_fit
+from workbench.reading import values
+from workbench.reading.sheet import CODE, STAR_BULLET, Sheet, block, list_unread, unlinked
+from workbench.reading.structure import Fence, Section, Structure, Table
+from workbench.reading.training_data import read_datasets, read_fit
 
 _BOLD_BULLET = re.compile(r"\s*[-*] \*\*(.{1,80}?):?\*\*:?\s*(.*)$")
 _PLAIN_BULLET = re.compile(r"\s*[-*] ([^:`*\[]{1,60}):\s*(.*)$")

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from workbench import rules_data, rules_evaluation, rules_loss, rules_model, rules_training
+from workbench.audit import rules_data, rules_evaluation, rules_loss, rules_model, rules_training
+from workbench.audit.findings import SEVERITIES, Finding, Fix, Rule, some
+from workbench.audit.reproducibility import Reproducibility, reproducibility
 from workbench.card import Card
-from workbench.findings import SEVERITIES, Finding, Fix, Rule, some
-from workbench.reproducibility import Reproducibility, reproducibility
 
 __all__ = ["RULES", "SEVERITIES", "Audit", "Finding", "Fix", "Rule", "audit", "findings_page"]
 
@@ -128,8 +128,8 @@ def audit(card: Card) -> Audit:
 def findings_page() -> str:
     """The text of `findings.md`: every code with its reasoning, when it is silent, and an example.
 
-    Written from the rules' docstrings:
-    `python -c "from workbench.audit import findings_page; print(findings_page(), end='')" > workbench/findings.md`.
+    Written from the rules' docstrings by
+    `python -c "from workbench.audit import findings_page as page; print(page(), end='')"`, redirected to that file.
     """
     parts = [
         "# Findings",

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from workbench import clues
+from workbench.audit import clues
+from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
+from workbench.audit.identities import close, queries_of, same_rounded, violated
 from workbench.card import Card, Evaluation, LogRow
-from workbench.findings import Finding, Fix, Rule, finding, short, some
-from workbench.identities import close, queries_of, same_rounded, violated
 
 HIGHER_IS_BETTER = re.compile(r"(ndcg|mrr|map|accuracy|precision|recall|spearman|pearson|_ap|f1|mcc)", re.IGNORECASE)
 

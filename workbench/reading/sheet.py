@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench import values
 from workbench.card import Dataset, Evaluation, LogRow, Module, Stated, Unread
-from workbench.structure import Fence, Section, Structure
+from workbench.reading import values
+from workbench.reading.structure import Fence, Section, Structure
 
 STAR_BULLET = re.compile(
     r"\s{0,3}[*-] (Datasets?|Evaluated with|Size|Columns|Approximate statistics|Samples|Loss)\b:?\s*(.*)$"

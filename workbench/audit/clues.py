@@ -14,8 +14,8 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
+from workbench.audit.epochs import Epoch, epoch_of
 from workbench.card import Card, ColumnStatistics, Dataset, LogRow, Loss, Module
-from workbench.epochs import Epoch, epoch_of
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 """Columns that sentence-transformers hands to a loss as labels and not as text."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from workbench import values
 from workbench.card import ColumnStatistics, Dataset, Loss, Stated
-from workbench.sheet import CODE, LINK, STAR_BULLET, Sheet, block, key_lines, unlinked
-from workbench.structure import Section, Table
+from workbench.reading import values
+from workbench.reading.sheet import CODE, LINK, STAR_BULLET, Sheet, block, key_lines, unlinked
+from workbench.reading.structure import Section, Table
 
 _HUB_DATASET = re.compile(r"https?://huggingface\.co/datasets/([^)\s/]+(?:/[^)\s/]+)?)(?:/tree/([^)\s/]+))?")
 _AMOUNT = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?|nan|inf)\s*(tokens|characters|elements|words|s)?$", re.IGNORECASE)

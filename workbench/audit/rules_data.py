@@ -10,9 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from workbench import clues
+from workbench.audit import clues
+from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
 from workbench.card import Card, Dataset, Loss
-from workbench.findings import Finding, Fix, Rule, finding, short, some
 
 LOADERS = ("json", "csv", "parquet", "text", "arrow", "pandas", "generator", "webdataset", "train")
 """Names that `datasets` gives to rows from a file: the kind of file, not what is in it."""

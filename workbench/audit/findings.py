@@ -1,7 +1,7 @@
 """Finding: one result of an audit, and Rule: the pure function Card -> findings that makes it.
 
 A rule's docstring is its documentation: what it says and why (first paragraphs), then `Silent when:` and `Example:`.
-`workbench/findings.md` is written from these docstrings, so there is one text in one place.
+`workbench/audit/findings.md` is written from these docstrings, so there is one text in one place.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workbench import clues
+from workbench.audit import clues
+from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
 from workbench.card import Card, Loss
-from workbench.findings import Finding, Fix, Rule, finding, short, some
 
 KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
 WRAPPERS = ("MatryoshkaLoss", "Matryoshka2dLoss", "AdaptiveLayerLoss")

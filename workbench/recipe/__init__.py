@@ -25,9 +25,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.card import Card
-from workbench.derive import Draft, derive, file_name
 from workbench.errors import RecipeError
-from workbench.plain_yaml import Line, read_yaml, write_yaml
+from workbench.recipe.derive import Draft, derive, file_name
+from workbench.recipe.plain_yaml import Line, read_yaml, write_yaml
 
 SCHEMA_VERSION: Literal[1] = 1
 NAME = r"^[\w@+-][\w.@+-]*$"

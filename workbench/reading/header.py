@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.card import IndexedResult
-from workbench.values import number, plain
+from workbench.reading.values import number, plain
 
 _DEEPEST = 60
 _MOST_NODES = 400_000

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from workbench import bands, clues
+from workbench.audit import bands, clues
+from workbench.audit.clues import Softmax
+from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
 from workbench.card import Card, LogRow
-from workbench.clues import Softmax
-from workbench.findings import Finding, Fix, Rule, finding, short, some
 
 SUMMED = "https://github.com/huggingface/transformers/issues/37766"
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workbench import clues
+from workbench.audit import clues
+from workbench.audit.findings import plain, short, some
+from workbench.audit.rules_training import fits_one_process, size_before_split, world_size
 from workbench.card import Card, Stated
-from workbench.findings import plain, short, some
-from workbench.rules_training import fits_one_process, size_before_split, world_size
 
 Status = Literal["on the card", "beside the card", "inferred", "missing", "not needed"]
 ESSENTIAL = ("base model", "training data", "loss", "loss parameters", "learning rate", "batch size", "epochs")

@@ -24,8 +24,8 @@ from typing import Any
 from workbench import figures, look
 from workbench.errors import RunError
 from workbench.figures import Curve, MetricMark
+from workbench.report.summary import RecipeRow, Summary, summarize
 from workbench.run import Run, replacing
-from workbench.summary import RecipeRow, Summary, summarize
 
 __all__ = ["Drawing", "Summary", "render", "report", "summarize"]
 
@@ -40,7 +40,7 @@ def render(summary: Summary, *, written: str | None = None) -> str:
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("workbench", "templates"),
+        loader=jinja2.PackageLoader("workbench.report", "templates"),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,
@@ -149,7 +149,7 @@ def _drawings(summary: Summary) -> dict[str, Drawing]:
 def _drawing(identity: str, figure: Any, label: str, width: int) -> Drawing:
     from markupsafe import Markup
 
-    from workbench.svg import draw
+    from workbench.report.svg import draw
 
     parts = figure.to_dict()
     names: dict[str, str] = {}
