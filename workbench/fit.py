@@ -85,7 +85,7 @@ def plan(recipe: Recipe, rows: int, model: SentenceTransformer, *, measured: boo
     notes = [precision_note] if precision_note else []
     logging_steps = max(training.logging_steps, 1)
     if steps // logging_steps < ROWS_IN_LOG and logging_steps > 1:
-        logging_steps = max(steps // ROWS_IN_LOG, 1)
+        logging_steps = log_every(steps)
         notes.append(
             f"The loss is logged every {logging_steps} steps and not every {training.logging_steps}, which would give "
             f"fewer than {ROWS_IN_LOG} points in {steps:,} steps."
@@ -104,6 +104,19 @@ def plan(recipe: Recipe, rows: int, model: SentenceTransformer, *, measured: boo
         precision=precision,
         notes=tuple(notes),
     )
+
+
+def log_every(steps: int) -> int:
+    """Steps between two log rows: at least `ROWS_IN_LOG` rows, and a last row that is a mean over as many steps.
+
+    A last row over one step, whose batch may be a short one, would look like a fall of the loss.
+
+    >>> log_every(261), log_every(540), log_every(3)
+    (9, 27, 1)
+    """
+    most = max(steps // ROWS_IN_LOG, 1)
+    even = [every for every in range(most, most // 2, -1) if steps % every == 0]
+    return even[0] if even else max(range(most, most // 2, -1), key=lambda every: steps % every / every)
 
 
 def _precision(recipe: Recipe) -> tuple[str, str]:
