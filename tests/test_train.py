@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from tiny import tiny_base, tiny_recipe, tiny_rows
 
 from workbench import fit
@@ -46,7 +47,7 @@ def finished(base: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The recipe trained without interruption."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        return train(tiny_recipe(base, rows), runs=tmp_path_factory.mktemp("runs"))
+        return train(tiny_recipe(base, rows), runs=tmp_path_factory.mktemp("runs"), keep_checkpoints=True)
 
 
 def losses(run: Run) -> dict[int, float]:
@@ -197,7 +198,7 @@ def test_a_curve_of_too_few_points_is_logged_more_often_and_says_so(base: Path, 
 
 
 def test_the_best_checkpoint_is_kept_where_the_recipe_says_so(base: Path, rows: Path, tmp_path: Path) -> None:
-    run = train(tiny_recipe(base, rows, load_best_model_at_end=True), runs=tmp_path)
+    run = train(tiny_recipe(base, rows, load_best_model_at_end=True), runs=tmp_path, keep_checkpoints=True)
     values = {
         int(moment.removeprefix("step-")): run.metrics("validation", moment)["cosine_ndcg@10"]
         for moment in run.evaluations()["validation"]
@@ -237,7 +238,7 @@ def test_the_shipped_sample_stands_in_for_unknown_rows(base: Path, tmp_path: Pat
 def killed(base: Path, rows: Path, runs: Path, step: int) -> Run:
     """A run in its own process, killed by SIGKILL when its log has reached `step`."""
     command = [sys.executable, str(Path(tiny.__file__)), str(base), str(rows), str(runs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         while process.poll() is None:
@@ -434,3 +435,10 @@ def test_provenance_says_what_the_user_gave(base: Path, rows: Path, tmp_path: Pa
     assert run.recipe().provenance["data.train.location"] == Origin(source="user", note="data")
     assert run.record["command"] == ["workbench", "train"]
     assert run.record["data"]["stand_in"] is False
+
+
+def test_checkpoints_go_once_the_run_has_finished(base: Path, rows: Path, tmp_path: Path) -> None:
+    run = train(tiny_recipe(base, rows), runs=tmp_path, max_steps=2)
+    assert run.status == "finished"
+    assert not (run.path / "checkpoints").exists()
+    assert (run.path / "model" / "model.safetensors").exists()

@@ -71,6 +71,7 @@ def train(
     columns: Mapping[str, str] | None = None,
     max_steps: int | None = None,
     resume: str | os.PathLike[str] | None = None,
+    keep_checkpoints: bool = False,
     command: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
@@ -78,7 +79,8 @@ def train(
 
     `base`: None or "auto", a Hub id, a folder, or "bundled:minilm". `data`: a file, a Hub id or "sample:NAME" in place
     of the recipe's rows; `columns` renames its columns (theirs -> ours). `max_steps` ends earlier. With `resume`, the
-    run's own recipe, base and data are taken and the other arguments are not read.
+    run's own recipe, base and data are taken and the other arguments are not read. Checkpoints are there for going
+    on; once the run has finished they go, unless `keep_checkpoints`, and the model that was kept stays.
 
     Ctrl-C ends at the next step with a checkpoint; the run is then "stopped" and can be resumed.
 
@@ -99,6 +101,8 @@ def train(
         writer = _create(Path(runs), prepared, card, command)
     with _ending(writer):
         _run(writer, prepared, on_progress)
+        if writer.run.record["status"] != "stopped" and not keep_checkpoints:
+            shutil.rmtree(writer.path / "checkpoints", ignore_errors=True)
     return writer.run
 
 
@@ -377,7 +381,6 @@ def _run(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) ->
         _keep_model(_chosen(fitted, prepared.recipe), kept)
     model = load_folder(kept, str(kept))
     _measure_all(writer, prepared, model, "after", on_progress)
-    shutil.rmtree(writer.path / "checkpoints", ignore_errors=True)  # what was kept is in model/; a run ends once
     writer.update(seconds=round(earlier + time.monotonic() - started, 1))
 
 

@@ -13,11 +13,7 @@ LEAST = 0.2  # seconds between two updates of one bar; a browser needs no more
 
 
 def progress() -> Callable[[str, int, int], None]:
-    """An `on_progress` that draws one bar for each phase under the cell.
-
-    >>> on_progress = progress()
-    >>> on_progress("train", 3, 10)
-    """
+    """An `on_progress` that draws one bar for each phase under the cell."""
     import ipywidgets
     from IPython.display import display
 
