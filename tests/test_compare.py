@@ -188,6 +188,7 @@ def test_rows_hold_the_statistics_of_their_queries(make: Callable[..., Run], mea
         ("data", {"source": "sample:porsche"}),
         ("data", {"source": "unknown"}),
         ("data", {"rows": {"train": 500, "validation": 50, "test": 50}}),
+        ("data", {"printed": {"rows": 3, "found": 2}}),
         ("data", None),
     ],
 )

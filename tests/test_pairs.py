@@ -20,10 +20,12 @@ from workbench.pairs import (
     check_pairs,
     load_pairs,
     load_splits,
+    printed_rows,
     shipped_samples,
     split_pairs,
     split_sizes,
 )
+from workbench.reading import read_card
 from workbench.recipe import Data, Source, Split
 
 PAIR = ("anchor", "positive")
@@ -307,3 +309,27 @@ def test_the_shipped_samples_have_three_parts() -> None:
         assert parts.validation is not None
         assert parts.test is not None
         assert min(len(parts.train), len(parts.validation), len(parts.test)) > 0
+
+
+def test_the_rows_that_a_card_prints_are_found_among_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"anchor": f"question {n}", "positive": f"a long answer\nwith number {n}, and more"} for n in range(5)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    pairs = load_pairs(Source(location=str(path)), ("anchor", "positive"))
+    printed = [
+        {"anchor": "question 1", "positive": "a long answer with number 1, and more"},
+        {"anchor": "question 2", "positive": "a long answer with num..."},
+        {"anchor": "question 2", "positive": "another answer..."},
+        {"anchor": "question 3", "score": 0.5},
+    ]
+    assert printed_rows([pairs], printed) == (2, 3)
+    assert printed_rows([pairs], []) == (0, 0)
+
+
+def test_the_porsche_rows_are_those_that_their_card_prints(shared: Path) -> None:
+    card = read_card(shared / "cards/seeds/porsche-mxbai.md")
+    source = Source(location=str(shared / "data/porsche/qa_pairs_pos_only.json"), columns=PORSCHE)
+    samples = [sample for dataset in card.training_datasets() for sample in dataset.samples]
+    assert printed_rows([load_pairs(source, PAIR)], samples) == (3, 3)
+    others = Source(location="sample:porsche", split="train")
+    assert printed_rows([load_pairs(others, PAIR)], samples) == (0, 3)

@@ -219,12 +219,12 @@ def whole_evaluations(run: Run) -> tuple[str, ...]:
 
 
 def _preference(evaluation: str) -> tuple[bool, bool, str]:
-    """Sort key, as `compare` chooses: a named collection, then the validation rows, then the test rows.
+    """Sort key, as `compare` chooses: a named collection, then the test rows, then the validation rows.
 
-    >>> sorted(["test", "validation", "finetune"], key=_preference)
-    ['finetune', 'validation', 'test']
+    >>> sorted(["validation", "test", "finetune"], key=_preference)
+    ['finetune', 'test', 'validation']
     """
-    return (evaluation == "test", evaluation == "validation", evaluation)
+    return (evaluation == "validation", evaluation == "test", evaluation)
 
 
 def query_files(run: Run, evaluation: str) -> tuple[Path, ...]:

@@ -436,6 +436,9 @@ def evaluate(
 @app.command()
 def compare(
     runs_named: Annotated[list[str], typer.Argument(metavar="RUN…")],
+    evaluation: Annotated[
+        str | None, typer.Option("--evaluation", help="test, validation, …; test without it.")
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
     strict: Strict = False,
@@ -444,7 +447,7 @@ def compare(
     from workbench.compare import compare as weigh
     from workbench.run import open_run
 
-    found = weigh(*(open_run(name, runs) for name in runs_named))
+    found = weigh(*(open_run(name, runs) for name in runs_named), evaluation=evaluation)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -142,7 +142,7 @@ def compare(
     """A run with its card; or, with several runs, each other run with the first.
 
     `card` takes the place of the one in the run folder. `evaluation` is the run's evaluation to look at; without it,
-    the one that the recipe names, else "validation", else "test", else the first that there is.
+    the one that the recipe names, else "test", else "validation", else the first that there is.
 
     Raises RunError where a run cannot be read or has no such evaluation.
     """
@@ -185,7 +185,7 @@ def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     )
     main = recipe.evaluation.main_metric
     verdict = _overall(rows, main)
-    notes += _reading(rows, main, queries)
+    notes += [*_reading(rows, main, queries), *_elsewhere(run, name, main)]
     title = f"card {card.name!r}" if card is not None else "no card"
     return Comparison("card", (title, run.name), verdict, tuple(reasons), tuple(notes), rows, main, name, queries)
 
@@ -197,7 +197,7 @@ def _evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None
             f"expected an evaluation {wanted!r} after training in run {run.name!r}, found "
             f"{', '.join(map(repr, there)) or 'none'}; choose one of them."
         )
-    order = [wanted, recipe.evaluation.name, "validation", "test", *there]
+    order = [wanted, recipe.evaluation.name, "test", "validation", *there]  # nothing was chosen on the test rows
     return next((folder_name(name) for name in order if name is not None and folder_name(name) in there), None)
 
 
@@ -327,6 +327,17 @@ def _overall(rows: Sequence[Row], main: str) -> Verdict:
     return next((verdict for verdict in order if verdict in verdicts), "not comparable")
 
 
+def _elsewhere(run: Run, name: str | None, main: str) -> list[str]:
+    """The main metric on the run's other evaluations."""
+    notes = []
+    for other, moments in run.evaluations().items():
+        if other != name and {"before", "after"} <= set(moments):
+            before, after = (run.metrics(other, moment).get(main) for moment in ("before", "after"))
+            queries = len(run.per_query(other, "after"))
+            notes.append(f"On {other} ({queries:,} queries): {main} {_number(before)} before, {_number(after)} after.")
+    return notes
+
+
 def _reading(rows: Sequence[Row], main: str, queries: int | None) -> list[str]:
     """How to read the table."""
     from workbench.intervals import RESAMPLES, SEED
@@ -385,6 +396,9 @@ def _data_hindrances(data: Mapping[str, Any], card: Card | None) -> list[str]:
     source = str(data.get("source") or "unknown")
     if data.get("stand_in") is not False or source.startswith("sample:") or source == "unknown":
         return [str(data.get("note") or f"The rows of {source} are not known to be the card's own.")]
+    printed = data.get("printed") or {}
+    if printed and printed["found"] < printed["rows"]:
+        return [f"Of the {printed['rows']} rows that the card prints, {printed['found']} are among those of {source}."]
     rows = {str(part): int(count) for part, count in (data.get("rows") or {}).items()}
     sizes = [dataset.size for dataset in card.training_datasets()] if card is not None else []
     size = sum(each for each in sizes if each is not None)

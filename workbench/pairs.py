@@ -75,6 +75,36 @@ class Splits:
     test: Pairs | None = None
 
 
+def printed_rows(parts: Sequence[Pairs], printed: Sequence[Mapping[str, object]]) -> tuple[int, int]:
+    """How many of the rows that a card prints are among these, and how many it prints: the proof that rows are its own.
+
+    Texts are compared without regard to white space; a card cuts long ones and ends them with three dots. Rows that
+    hold anything but texts are left out, because cards round numbers.
+    """
+    texts = [[_squeezed(value) for value in row.values()] for row in printed]
+    texts = [row for row in texts if row and all(row)]
+    wanted = {place: [text.removesuffix("...") for text in row] for place, row in enumerate(texts)}
+    found: set[int] = set()
+    for part in parts:
+        for ours in zip(*(part.texts(column) for column in part.columns), strict=True):
+            squeezed = [_squeezed(value) for value in ours]
+            found |= {
+                place
+                for place, row in wanted.items()
+                if place not in found
+                and len(row) == len(squeezed)
+                and all(
+                    mine.startswith(theirs) if whole.endswith("...") else mine == theirs
+                    for mine, theirs, whole in zip(squeezed, row, texts[place], strict=True)
+                )
+            }
+    return len(found), len(wanted)
+
+
+def _squeezed(value: object) -> str:
+    return " ".join(value.split()) if isinstance(value, str) else ""
+
+
 def load_pairs(source: Source, columns: Sequence[str] = (), *, online: Callable[[], bool] = lambda: False) -> Pairs:
     """Rows of `source` with the columns `columns`, in that order; all columns where none are named.
 

@@ -34,7 +34,7 @@ from workbench.encoder import (
 from workbench.errors import DataError, RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.evaluate import Encode, evaluate, save_evaluation
 from workbench.losses import build_loss
-from workbench.pairs import SAMPLES, SCORES, Check, Pairs, Splits, Tokens, check_pairs, load_splits
+from workbench.pairs import SAMPLES, SCORES, Check, Pairs, Splits, Tokens, check_pairs, load_splits, printed_rows
 from workbench.recipe import Data, Origin, Recipe, recipe_sha256, save_recipe
 from workbench.run import Run, RunWriter, alive, create, open_run, this_process, write_json
 
@@ -292,6 +292,7 @@ def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence
             "stand_in": bool(prepared.data_note),
             "note": prepared.data_note,
             "rows": {name: len(part) for name, part in vars(splits).items() if part is not None},
+            "printed": _printed(card, splits),
         },
         "checks": [{"severity": check.severity, "message": check.message} for check in prepared.checks],
         "notes": list(prepared.notes),
@@ -304,6 +305,15 @@ def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence
         "command": list(command or ()),
     }
     return create(runs, card_name=recipe.name, recipe_sha256=recipe_sha256(recipe), record=record, write=write)
+
+
+def _printed(card: Card | None, splits: Splits) -> dict[str, int]:
+    """How many rows the card prints, and how many of them are among ours; nothing where its text is damaged."""
+    if card is None or card.text.lost:
+        return {}
+    samples = [sample for dataset in card.training_datasets() for sample in dataset.samples]
+    found, printed = printed_rows([part for part in vars(splits).values() if part is not None], samples)
+    return {"rows": printed, "found": found}
 
 
 def _reopen(run: Run) -> tuple[RunWriter, Recipe]:
