@@ -149,8 +149,12 @@ def cell(value: object) -> Text:
 
 
 @contextmanager
-def progress_bars(quiet: bool = False) -> Iterator[Progress | None]:
-    """Draw one bar for each phase on standard error; nothing where that is no terminal but a line per phase."""
+def progress_bars(quiet: bool = False, first: str = "read rows, load the base") -> Iterator[Progress | None]:
+    """Draw one bar for each phase on standard error; nothing where that is no terminal but a line per phase.
+
+    A phase named "what: part" shares the bar of `what` with its other parts. `first` moves until the first phase
+    begins, because loading the libraries alone takes seconds.
+    """
     if quiet:
         yield None
         return
@@ -158,9 +162,10 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress | None]:
         seen: set[str] = set()
 
         def line(phase: str, done: int, total: int) -> None:
-            if phase not in seen:
-                seen.add(phase)
-                err.print(plain(f"{phase} …"))
+            what = phase.partition(": ")[0]
+            if what not in seen:
+                seen.add(what)
+                err.print(plain(f"{what} …"))
 
         yield line
         return
@@ -168,15 +173,21 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress | None]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, TextColumn("left"), TimeRemainingColumn(), console=err) as bars:
+    with Bars(
+        *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[part]}"), console=err
+    ) as bars:
+        waiting = bars.add_task(first, total=None, part="")
         tasks: dict[str, Any] = {}
 
         def draw(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(plain(phase), total=total or None)
-            bars.update(tasks[phase], completed=done, total=total or None)
+            what, _, part = phase.partition(": ")
+            if what not in tasks:
+                bars.update(waiting, total=1, completed=1)
+                tasks[what] = bars.add_task(plain(what), total=total or None, part="")
+            bars.update(tasks[what], completed=done, total=total or None, part=plain(part) if done < total else "")
 
         yield draw
+        bars.update(waiting, total=1, completed=1)
 
 
 @app.command()
@@ -382,8 +393,6 @@ def trained(
             command=["workbench", *sys.argv[1:]],
             on_progress=on_progress,
         )
-    for sentence in run.stand_ins:
-        err.print(Text(plain(sentence), style="yellow"))
     return run
 
 
@@ -548,7 +557,7 @@ def doctor(as_json: AsJson = False, runs: Runs = Path("runs")) -> None:
     """What this machine has, what is missing, and the command that gets it."""
     from workbench.doctor import examine
 
-    with progress_bars(quiet=as_json):
+    with progress_bars(quiet=as_json, first="look at this machine"):
         rows = examine(runs)
     if as_json:
         print_json([row._asdict() for row in rows])
