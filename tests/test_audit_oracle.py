@@ -16,7 +16,7 @@ from workbench.reading import read_card
 st = pytest.importorskip("sentence_transformers")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("default"),  # the library's own warnings are not what is tested here
+    pytest.mark.filterwarnings("ignore"),  # the library's own warnings are not what is tested here
 ]
 
 ROWS, BATCH = 203, 8

@@ -23,7 +23,7 @@ from workbench.reading.values import plain
 st = pytest.importorskip("sentence_transformers")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("default"),  # the library's own warnings are not what is tested here
+    pytest.mark.filterwarnings("ignore"),  # the library's own warnings are not what is tested here
 ]
 
 WORDS = [f"w{number}" for number in range(60)]

@@ -483,7 +483,7 @@ def report(
     if len(runs_named) != 1:
         raise RunError(f"expected one run, found {len(runs_named)}; write one report for each.")
     run = open_run(runs_named[0], runs)
-    say(plain(write(run, to or run.path / "report.html")))
+    say(plain(write(run, to)))
 
 
 @app.command()

@@ -50,7 +50,7 @@ def finish(run: Run, out: Path | None = None) -> tuple[Comparison, Path]:
     """Compare a run with its card, keep the comparison in the run folder, write the report; returns both."""
     comparison = compare(run)
     save_comparison(run, comparison)
-    return comparison, report(run, out or run.path / "report.html")
+    return comparison, report(run, out)
 
 
 def evaluate(

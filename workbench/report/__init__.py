@@ -223,9 +223,12 @@ def _rank_text(rank: int | None, depth: int) -> str:
     return f"> {depth}" if rank is None else f"{rank:,}"
 
 
-def report(run: Run, out: str | os.PathLike[str]) -> Path:
-    """Write the report of `run` to `out`, whole or not at all. Raises RunError where it cannot be written."""
-    path = Path(out)
+def report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
+    """Write the report of `run` to `out`, or to report.html in its folder, whole or not at all; gives its path.
+
+    Raises RunError where it cannot be written.
+    """
+    path = run.path / "report.html" if out is None else Path(out)
     text = render(summarize(run))
     try:
         with replacing(path) as temporary:
