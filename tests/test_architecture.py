@@ -28,7 +28,7 @@ ORDER = [
     "recipe.plain_yaml", "recipe.derive", "recipe",
     "pairs", "collection", "energy", "losses", "encoder", "metrics", "search", "run", "evaluate",
     "fit", "train", "intervals", "compare", "projection", "look", "figures", "report.svg", "report.summary", "report",
-    "reproduce", "browse", "widgets", "doctor", "cli",
+    "reproduce", "browse", "widgets", "doctor", "terminal", "cli",
 ]  # fmt: skip
 """A module imports only from those before it."""
 
@@ -48,7 +48,7 @@ OWNERS = {
     "IPython": {"widgets"},
     "typer": {"cli"},
     "click": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "terminal"},
     "streamlit": set(),
     "matplotlib": set(),
     "seaborn": set(),

@@ -9,21 +9,17 @@ Text from cards and data is hostile: control characters are shown as a mark, and
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from workbench.errors import RunError, WorkbenchError
+from workbench.terminal import err, plain, print_json, progress_bars, say, say_below, table
 
 if TYPE_CHECKING:
     from workbench.audit import Audit
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from workbench.recipe import Recipe
     from workbench.run import Run
 
-Progress = Callable[[str, int, int], None]
 
 app = typer.Typer(
     name="workbench",
@@ -42,9 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
-out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 CardWord = Annotated[str, typer.Argument(metavar="CARD", help="README.md, its folder, a shipped name, or a Hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
@@ -77,117 +69,6 @@ def complain(sentence: str, code: int = 2) -> None:
     """Say one sentence on standard error and leave."""
     print(f"workbench: {plain(sentence)}", file=sys.stderr)
     sys.exit(code)
-
-
-def plain(text: object) -> str:
-    """Text with every control character (terminal escapes too) and direction override made visible.
-
-    >>> plain("a\\x1b[31mred")
-    'a␛[31mred'
-    """
-    shown = []
-    for character in str(text):
-        code = ord(character)
-        if code < 32 and character not in "\n\t":
-            shown.append(chr(0x2400 + code))
-        elif code == 127 or 0x80 <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069:
-            shown.append("\N{REPLACEMENT CHARACTER}")
-        else:
-            shown.append(character)
-    return "".join(shown)
-
-
-def print_json(value: Any, *, indent: int | None = None) -> None:
-    """Standard JSON (a number that is none is null) on standard output, on one line unless `indent` says otherwise."""
-    print(json.dumps(finite(value), ensure_ascii=False, indent=indent, default=str))
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and infinities as None, which JSON can say."""
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
-def say(text: str | Text) -> None:
-    """Print text as it is: wrapped on a terminal, in whole lines for a file or another program."""
-    out.print(plain(text) if isinstance(text, str) else text, soft_wrap=not out.is_terminal)
-
-
-def say_below(text: str, style: str = "") -> None:
-    """Print text indented under a heading, so that a wrapped line stays under it too."""
-    shown = Text(plain(text), style=style)
-    if out.is_terminal:
-        out.print(Padding(shown, (0, 0, 0, 8)))
-    else:
-        say(Text.assemble(" " * 8, shown))
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table; a column of numbers is aligned to the right."""
-    kept = [list(row) for row in rows]
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-    for index, name in enumerate(columns):
-        numbers = bool(kept) and all(isinstance(row[index], int | float | None) for row in kept)
-        drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    for row in kept:
-        drawn.add_row(*(cell(value) for value in row))
-    out.print(drawn)
-
-
-def cell(value: object) -> Text:
-    """One value of a table."""
-    if value is None:
-        return Text("–", style="dim")
-    if isinstance(value, Text):
-        return value
-    return Text(f"{value:.4f}" if isinstance(value, float) else plain(value))
-
-
-@contextmanager
-def progress_bars(quiet: bool = False, first: str = "read rows, load the base") -> Iterator[Progress | None]:
-    """Draw one bar for each phase on standard error; nothing where that is no terminal but a line per phase.
-
-    A phase named "what: part" shares the bar of `what` with its other parts. `first` moves until the first phase
-    begins, because loading the libraries alone takes seconds.
-    """
-    if quiet:
-        yield None
-        return
-    if not err.is_terminal:
-        seen: set[str] = set()
-
-        def line(phase: str, done: int, total: int) -> None:
-            what = phase.partition(": ")[0]
-            if what not in seen:
-                seen.add(what)
-                err.print(plain(f"{what} …"))
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(
-        *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[part]}"), console=err
-    ) as bars:
-        waiting = bars.add_task(first, total=None, part="")
-        tasks: dict[str, Any] = {}
-
-        def draw(phase: str, done: int, total: int) -> None:
-            what, _, part = phase.partition(": ")
-            if what not in tasks:
-                bars.update(waiting, total=1, completed=1)
-                tasks[what] = bars.add_task(plain(what), total=total or None, part="")
-            bars.update(tasks[what], completed=done, total=total or None, part=plain(part) if done < total else "")
-
-        yield draw
-        bars.update(waiting, total=1, completed=1)
 
 
 @app.command()
@@ -599,7 +480,10 @@ def lab(
 
     folder = shipped("notebooks")
     words = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", "--ip=127.0.0.1", f"--port={port}"]
-    os.execv(sys.executable, words if browser else [*words, "--no-browser"])
+    words += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    words += [] if browser else ["--no-browser"]
+    words += ["--allow-root"] if os.geteuid() == 0 else []  # a container's only user; it listens on this machine alone
+    os.execv(sys.executable, words)
 
 
 if __name__ == "__main__":

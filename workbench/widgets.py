@@ -13,25 +13,28 @@ LEAST = 0.2  # seconds between two updates of one bar; a browser needs no more
 
 
 def progress() -> Callable[[str, int, int], None]:
-    """An `on_progress` that draws one bar for each phase under the cell."""
+    """An `on_progress` that draws one bar for each stage under the cell.
+
+    A phase named "what: part" shares the bar of `what` with its other parts.
+    """
     import ipywidgets
     from IPython.display import display
 
-    bars: dict[str, Any] = {}
+    bars: dict[str, tuple[Any, Any]] = {}
     drawn: dict[str, float] = {}
 
     def draw(phase: str, done: int, total: int) -> None:
+        what, _, part = phase.partition(": ")
         now = time.monotonic()
-        if phase not in bars:
-            style = {"description_width": "12em"}
-            bars[phase] = ipywidgets.IntProgress(min=0, max=max(total, 1), description=phase, style=style)
-            text = ipywidgets.Label()
-            display(ipywidgets.HBox([bars[phase], text]))  # type: ignore[no-untyped-call]
-            bars[phase].text = text
-        elif now - drawn[phase] < LEAST and done < total:
+        if what not in bars:
+            style = {"description_width": "11em"}
+            bars[what] = (ipywidgets.IntProgress(description=what, style=style), ipywidgets.Label())
+            display(ipywidgets.HBox(bars[what]))  # type: ignore[no-untyped-call]
+        elif now - drawn[what] < LEAST and done < total:
             return
-        drawn[phase] = now
-        bars[phase].max, bars[phase].value = max(total, 1), done
-        bars[phase].text.value = f"{done:,} of {total:,}" if total else f"{done:,}"
+        drawn[what] = now
+        bar, label = bars[what]
+        bar.max, bar.value = max(total, 1), done
+        label.value = f"{done:,} of {total:,} {part}".rstrip()
 
     return draw
