@@ -371,7 +371,8 @@ def _read_hub(name: str) -> Card:
         if "README.md" not in found:
             raise CardError(
                 f"Expected a card under the Hub id {name!r}, found none: {reason}; "
-                f"fetch it with `hf download {name} README.md` where there is a network, or pass a file."
+                f"fetch it with `hf download {name} README.md` where there is a network, or pass a file"
+                f"{'' if '/' in name else ' or a shipped card: ' + ', '.join(_shipped())}."
             )
     return parse_card(found.pop("README.md"), name=name.rsplit("/", 1)[-1], beside=found)
 

@@ -452,7 +452,8 @@ def _resolved(recipe: Recipe, key: str) -> str:
             f"expected one field, found {len(ends)} named {key!r}: {', '.join(ends)}; write the whole path."
         )
     names = {path.rpartition(".")[2] if "." not in key else path: path for path in known}
-    near = [names[name] for name in difflib.get_close_matches(key, names, n=3, cutoff=0.6)]
+    initials = [name for name in names if "".join(word[0] for word in name.split("_")) == key]  # lr: learning_rate
+    near = [names[name] for name in initials or difflib.get_close_matches(key, names, n=3, cutoff=0.6)]
     hint = f"the nearest are {', '.join(near)}" if near else "`workbench recipe CARD` shows all of them"
     raise RecipeError(f"expected a field of the recipe, found {key!r}; {hint}.")
 
