@@ -104,6 +104,7 @@ def test_numbers_of_the_five(seeds: dict[str, tuple[Card, Card]]) -> None:
     assert hotpot["loss-out-of-band"].evidence["chance"] == pytest.approx(2.77, abs=0.005)
     assert "7,287" in hotpot["loss-out-of-band"].message
     assert "17,000" in hotpot["evaluation-unused"].message
+    assert hotpot["duplicate-anchors"].evidence["comparing"] == 3
 
     assert gooaq["stopped-early"].evidence["last_step"] == 35_304
     assert gooaq["stopped-early"].evidence["declared_epochs"] == 15

@@ -586,6 +586,29 @@ def _one_row_shown_twice() -> Card:
     return told(trained_on(healthy(), samples=(*TEXTS, TEXTS[0])), batch_sampler="batch_sampler")
 
 
+COMPARING = (
+    {"anchor": "Which is longer, the Tarn Bridge or Osk Viaduct?", "positive": "Osk Viaduct is 310 m long."},
+    {"anchor": "Were Ila Brand and Oto Senn born in the same town?", "positive": "Ila Brand was born in Arden."},
+    {"anchor": "how far is the moon", "positive": "The moon is 384,400 km away."},
+)
+
+
+@ill("duplicate-anchors")
+def _questions_about_two_things() -> Card:
+    return told(trained_on(healthy(), samples=COMPARING), batch_sampler="batch_sampler")
+
+
+@near("duplicate-anchors")
+def _one_question_about_two_things() -> Card:
+    return told(trained_on(healthy(), samples=COMPARING[1:]), batch_sampler="batch_sampler")
+
+
+@near("duplicate-anchors")
+def _documents_about_both_things() -> Card:
+    whole = tuple({**sample, "positive": f"{sample['anchor']} {sample['positive']}"} for sample in COMPARING)
+    return told(trained_on(healthy(), samples=whole), batch_sampler="batch_sampler")
+
+
 @ill("batch-too-small")
 def _batch_of_four() -> Card:
     return logged(told(trained_on(healthy(), size=4000), per_device_train_batch_size=4), [row(100, 0.3)])

@@ -75,8 +75,9 @@ def duplicate_anchors(card: Card) -> Iterator[Finding]:
 
     With in-batch negatives every other row's positive counts as a negative. Two rows of one anchor in a batch then make
     each other's right answer a wrong one. The no_duplicates sampler keeps them apart. Proven by samples that repeat an
-    anchor; where only the name of the data tells that its queries have several documents (HotpotQA: two), it is a note
-    with the size of the effect, which is small when many rows share few repeats.
+    anchor. It is a note where two or more printed questions compare two things while the document beside each tells of
+    one, or where the name of the data tells that its queries have several documents (HotpotQA: two); then with the
+    size of the effect, which is small when many rows share few repeats.
 
     Silent when: the sampler is a no_duplicates one; the loss uses no in-batch negatives; neither the samples nor a
     known name shows repeats.
@@ -107,8 +108,55 @@ def duplicate_anchors(card: Card) -> Iterator[Finding]:
                 repeated=len(repeated),
             )
             return
-        yield from _known_repeats(card, dataset, lines, fix)
+        yield from _compared_things(card, dataset, lines, fix) or _known_repeats(card, dataset, lines, fix)
         return
+
+
+_NAME = r"[A-Z][\w'’.-]*(?:\s+(?:[A-Z][\w'’.-]*|of|the|on|to|in|a|de|van))*"
+_TWO_THINGS = re.compile(rf"\b({_NAME}),?\s+(or|and)\s+({_NAME})")
+_OPENING = re.compile(r"^(?:Were|Was|Is|Are|Did|Do|Does|Which|Who|What|Between|Both)\s+")
+
+
+def compared(question: str) -> tuple[str, str] | None:
+    """The two things that a question compares, or None where it does not.
+
+    >>> compared("Which is older, Mount Arden or Lake Imber?")
+    ('Mount Arden', 'Lake Imber')
+    >>> compared("Who wrote Salt and Iron?") is None
+    True
+    """
+    found = _TWO_THINGS.search(question[:500])
+    if found is None or (found[2] == "and" and not re.search(r"\b(?:both|same)\b", question)):
+        return None
+    return _OPENING.sub("", found[1]), found[3]
+
+
+def _compared_things(card: Card, dataset: Dataset, lines: Sequence[int | None], fix: Fix) -> list[Finding]:
+    """The note where printed questions compare two things and each printed document tells of one of them."""
+    parts = [part for part in card.datasets if part.columns == dataset.columns]
+    found, printed = [], 0
+    for part in parts:
+        question, answer = clues.text_columns(part)[:2]
+        for sample in part.samples:
+            printed += 1
+            things = compared(str(sample.get(question)))
+            if things and sum(thing in str(sample.get(answer)) for thing in things) == 1:
+                found.append(part)
+    if len(found) < 2:
+        return []
+    return [
+        finding(
+            "duplicate-anchors",
+            "note",
+            f"{len(found)} of {printed} printed questions compare two things, and the document beside each tells of "
+            "one: such a question very likely comes in two rows, and the default sampler may put both into one batch, "
+            "where each makes the other's positive a negative.",
+            lines=[*lines, *(clues.fact_line(part, "samples") for part in parts)],
+            fix=fix,
+            comparing=len(found),
+            printed=printed,
+        )
+    ]
 
 
 def _known_repeats(card: Card, dataset: Dataset, lines: Sequence[int | None], fix: Fix) -> Iterator[Finding]:
