@@ -184,7 +184,8 @@ def recipe(
     from workbench.recipe import difference, recipe_yaml, save_recipe
     from workbench.recipe import recipe as understand
 
-    made = find_recipe(card, corrected=corrected, settings=settings)
+    found = find_card(card)
+    made = find_recipe(card, found, corrected=corrected, settings=settings)
     if to is not None:
         save_recipe(made, to)
         err.print(plain(f"wrote {to}"))
@@ -192,24 +193,10 @@ def recipe(
         print_json(made.model_dump(mode="json"), indent=2)
     else:
         print(plain(recipe_yaml(made)))
-    if corrected and not as_json:
-        from workbench.reading import read_card
-
-        changes = difference(understand(read_card(card)), made)
+    if corrected and found is not None and not as_json:
+        changes = difference(understand(found), made)
         rows = [(path, str(before), str(after)) for path, before, after in changes]
         table(("field", "as written", "corrected"), rows, title="What the corrections change")
-
-
-def find_recipe(word: str, *, corrected: bool = False, settings: Sequence[str] | None = None) -> Recipe:
-    """The recipe of a card, or the one in a YAML file, with the settings applied."""
-    from workbench.reading import read_card
-    from workbench.recipe import load_recipe, parse_setting, with_overrides
-    from workbench.recipe import recipe as understand
-
-    overrides = dict(parse_setting(setting) for setting in settings or ())
-    if Path(word).suffix in {".yaml", ".yml"}:
-        return with_overrides(load_recipe(Path(word)), overrides)
-    return understand(read_card(word), corrected=corrected, overrides=overrides)
 
 
 def find_card(word: str) -> Card | None:
@@ -217,6 +204,19 @@ def find_card(word: str) -> Card | None:
     from workbench.reading import read_card
 
     return None if Path(word).suffix in {".yaml", ".yml"} else read_card(word)
+
+
+def find_recipe(
+    word: str, card: Card | None, *, corrected: bool = False, settings: Sequence[str] | None = None
+) -> Recipe:
+    """The recipe of `card`, or without one that in the YAML file `word`, with the settings applied."""
+    from workbench.recipe import load_recipe, parse_setting, with_overrides
+    from workbench.recipe import recipe as understand
+
+    overrides = dict(parse_setting(setting) for setting in settings or ())
+    if card is None:
+        return with_overrides(load_recipe(Path(word)), overrides)
+    return understand(card, corrected=corrected, overrides=overrides)
 
 
 @app.command()
@@ -233,7 +233,14 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a card's recipe (or a recipe file) into a run folder."""
-    run = trained(source, corrected, base, data, columns, settings, max_steps, resume, runs, as_json)
+    if resume is not None:
+        run = resumed(resume, runs, as_json)
+    elif source is None:
+        raise RunError("expected a card, a recipe file or --resume RUN, found none of them.")
+    else:
+        card = find_card(source)
+        made = find_recipe(source, card, corrected=corrected, settings=settings)
+        run = trained(made, card, base, data, columns, max_steps, runs, as_json)
     if as_json:
         print_json({"run": str(run.path), "status": run.status})
     else:
@@ -241,40 +248,43 @@ def train(
         say(Text(plain(f"\n{run.status}: {run.path}")))
 
 
-def trained(
-    source: str | None,
-    corrected: bool,
-    base: str | None,
-    data: str | None,
-    columns: str | None,
-    settings: Sequence[str] | None,
-    max_steps: int | None,
-    resume: str | None,
-    runs: Path,
-    as_json: bool,
-) -> Run:
-    """Train as the words of `train` and `reproduce` say, or resume."""
+def resumed(name: str, runs: Path, as_json: bool) -> Run:
+    """Go on with a run."""
     from workbench.run import open_run
     from workbench.train import train as fit
 
+    run = open_run(name, runs)
     with progress_bars(quiet=as_json) as on_progress:
-        if resume is not None:
-            run = open_run(resume, runs)
-            return fit(run.recipe(), resume=run.path, on_progress=on_progress)
-        if source is None:
-            raise RunError("expected a card, a recipe file or --resume RUN, found none of them.")
-        run = fit(
-            find_recipe(source, corrected=corrected, settings=settings),
-            card=find_card(source),
+        return fit(run.recipe(), resume=run.path, on_progress=on_progress)
+
+
+def trained(
+    made: Recipe,
+    card: Card | None,
+    base: str | None,
+    data: str | None,
+    columns: str | None,
+    max_steps: int | None,
+    runs: Path,
+    as_json: bool,
+) -> Run:
+    """Train a recipe as the words of `train` and `reproduce` say."""
+    from workbench.train import train as fit
+
+    renamed = parse_columns(columns)
+    command = ["workbench", *sys.argv[1:]]
+    with progress_bars(quiet=as_json) as on_progress:
+        return fit(
+            made,
+            card=card,
             runs=runs,
             base=base,
             data=data,
-            columns=parse_columns(columns),
+            columns=renamed,
             max_steps=max_steps,
-            command=["workbench", *sys.argv[1:]],
+            command=command,
             on_progress=on_progress,
         )
-    return run
 
 
 def parse_columns(text: str | None) -> dict[str, str] | None:
@@ -385,12 +395,14 @@ def reproduce(
     from workbench.audit import audit as examine
     from workbench.reproduce import finish
 
-    if not as_json and (read := find_card(card)) is not None:
+    read = find_card(card)
+    if not as_json and read is not None:
         found = examine(read)
         severities: list[str] = [finding.severity for finding in found.findings]
         counts = ", ".join(f"{severities.count(s)} {s}s" for s in SEVERITY_STYLES)
         say(Text(plain(f"{read.name}: {counts} (`workbench audit {card}` shows them)")))
-    run = trained(card, corrected, base, data, columns, settings, max_steps, None, runs, as_json)
+    made = find_recipe(card, read, corrected=corrected, settings=settings)
+    run = trained(made, read, base, data, columns, max_steps, runs, as_json)
     comparison, page = finish(run, to)
     if as_json:
         print_json({"run": str(run.path), "status": run.status, "report": str(page), **comparison.to_dict()})
