@@ -299,10 +299,9 @@ def test_arguments_of_older_libraries_are_translated_or_dropped_with_a_note() ->
     assert made.training.batch_sampler == "no_duplicates"
     assert made.training.per_device_train_batch_size == 4
     assert (made.training.warmup_ratio, made.training.warmup_steps) == (0.1, 0)
-    assert made.notes == (
-        "`lr_scheduler_kwargs` = {'num_cycles': 2} (line 70) is not used: a recipe does not hold it.",
-        "`no_cuda` = True (line 63) is not used: the device is chosen where the recipe runs.",
-    )
+    assert made.training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert made.provenance["training.lr_scheduler_kwargs.num_cycles"] == Origin(source="card", lines=(70,))
+    assert made.notes == ("`no_cuda` = True (line 63) is not used: the device is chosen where the recipe runs.",)
 
 
 def test_a_new_name_wins_over_an_old_one() -> None:
@@ -575,5 +574,6 @@ def test_the_schema_describes_every_part() -> None:
         "Source",
         "Split",
         "Training",
+        "TrainingSet",
     }
     assert recipe_yaml(recipe(small())).startswith("# Recipe of small, as written.")

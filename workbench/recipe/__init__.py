@@ -22,149 +22,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from workbench.card import Card
 from workbench.errors import RecipeError
 from workbench.recipe.derive import Draft, derive, file_name
+from workbench.recipe.parts import (
+    NAME,
+    Base,
+    Data,
+    EvaluationPlan,
+    LossSpec,
+    Origin,
+    Part,
+    Training,
+)
+from workbench.recipe.parts import Lora as Lora
+from workbench.recipe.parts import Source as Source
+from workbench.recipe.parts import Split as Split
+from workbench.recipe.parts import TrainingSet as TrainingSet
 from workbench.recipe.plain_yaml import Line, read_yaml, write_yaml
 
 SCHEMA_VERSION: Literal[1] = 1
-NAME = r"^[\w@+-][\w.@+-]*$"
 LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
-
-
-class Part(BaseModel):
-    """A group of recipe fields: frozen, and a field that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Origin(Part):
-    """Where the value of one field came from."""
-
-    source: Literal["card", "file", "library", "inferred", "default", "user", "finding"]
-    lines: tuple[int, ...] = ()  # of the card, or of the file
-    note: str = ""  # the file's name, the library's version, the reason, the finding's code
-
-    def __str__(self) -> str:
-        """In words, for a table.
-
-        >>> str(Origin(source="card", lines=(12, 40), note="called evaluation_strategy on the card"))
-        'card, lines 12, 40: called evaluation_strategy on the card'
-        """
-        where = ", ".join(map(str, self.lines))
-        first = f"{self.source}, line{'s' * (len(self.lines) > 1)} {where}" if where else self.source
-        return f"{first}: {self.note}" if self.note else first
-
-
-class Lora(Part):
-    """Shape of a LoRA adapter; see peft.LoraConfig."""
-
-    r: int = 8
-    alpha: float = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ("query", "value")
-    use_dora: bool = False
-
-
-class Base(Part):
-    """The model that training starts from."""
-
-    model: str  # Hub id, folder, "bundled:minilm", or "unknown"
-    revision: str | None = None
-    pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"] | None = None
-    max_seq_length: int | None = None  # tokens; None keeps the base's own
-    similarity: str = "cosine"  # as sentence-transformers names it: cosine, dot, euclidean, manhattan; or "energy"
-    lora: Lora | None = None
-    prompts: dict[str, str] = Field(default_factory=dict)  # {"query": "...", "document": "..."}
-
-
-class Source(Part):
-    """Where rows come from: a Hub id, a local file, `sample:porsche`, or `unknown`."""
-
-    location: str = "unknown"
-    config: str | None = None
-    split: str | None = None
-    revision: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)  # theirs -> ours; empty keeps names
-    rows: int | None = None  # expected number of rows before any split, as the card says; None is unknown
-
-
-class Split(Part):
-    """How rows without a split of their own are divided. The shares may leave rows unused, never use one twice."""
-
-    train: float = Field(default=0.8, gt=0, le=1)
-    validation: float = Field(default=0.1, ge=0, lt=1)
-    test: float = Field(default=0.1, ge=0, lt=1)
-    seed: int = 42
-
-    @model_validator(mode="after")
-    def _within_one(self) -> Split:
-        if self.train + self.validation + self.test > 1 + 1e-6:
-            raise ValueError("shares of train, validation and test that add up to 1 at most")
-        return self
-
-
-class Data(Part):
-    train: Source = Source()
-    evaluation: Source | None = None  # a collection or rows of its own; None takes the split's
-    split: Split | None = None
-    columns: tuple[str, ...] = ()  # columns the loss reads, in its order: ("anchor", "positive")
-
-
-class LossSpec(Part):
-    """One node of the loss tree."""
-
-    name: str  # class in sentence_transformers.losses
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    inner: LossSpec | None = None
-
-
-class Training(Part):
-    """Arguments of the trainer, named as SentenceTransformerTrainingArguments names them."""
-
-    num_train_epochs: float = 3
-    max_steps: int = -1
-    per_device_train_batch_size: int = 8
-    per_device_eval_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 5e-5
-    weight_decay: float = 0.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    optim: str = "adamw_torch"
-    lr_scheduler_type: str = "linear"
-    warmup_ratio: float = 0.0
-    warmup_steps: int = 0
-    seed: int = 42
-    data_seed: int | None = None
-    fp16: bool = False
-    bf16: bool = False
-    dataloader_drop_last: bool = False
-    gradient_checkpointing: bool = False
-    batch_sampler: str = "batch_sampler"
-    multi_dataset_batch_sampler: str = "proportional"
-    eval_strategy: Literal["no", "steps", "epoch"] = "no"
-    eval_steps: int | None = None
-    logging_steps: int = 500
-    save_strategy: Literal["no", "steps", "epoch"] = "steps"
-    save_steps: int = 500
-    load_best_model_at_end: bool = False
-    metric_for_best_model: str | None = None
-    processes: int = 1  # data-parallel processes that the card's numbers imply
-
-
-class EvaluationPlan(Part):
-    """What is measured before and after training."""
-
-    evaluator: str = "InformationRetrievalEvaluator"
-    name: str = Field(default="evaluation", pattern=NAME)  # also a folder's name in the run
-    truncate_dim: int | None = None
-    main_metric: str = "cosine_ndcg@10"
-    higher_is_better: bool = True
 
 
 class Recipe(Part):
@@ -190,8 +70,10 @@ class Recipe(Part):
 
 
 SECTIONS = ("base", "data", "loss", "training", "evaluation")
-OPEN = ("parameters", "prompts")
+OPEN = ("parameters", "prompts", "lr_scheduler_kwargs")
 """Fields whose entries are leaves of their own: `loss.parameters.scale`."""
+OURS = ("processes", "prompts", "report_to")
+"""Fields of `training` whose default is the recipe's own, not a library's."""
 OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
 
 
@@ -298,10 +180,14 @@ def leaves(recipe: Recipe) -> dict[str, Any]:
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value and not path.endswith(".columns") and path.count(".parameters.") == 0:
+    closed = path.endswith(".columns") or any(f".{name}." in path for name in OPEN)
+    if isinstance(value, dict) and value and not closed:
         for name, inner in value.items():
             if not (name == "inner" and inner is None):
                 yield from _leaves(inner, f"{path}.{name}")
+    elif path == "data.more" and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{index}")
     else:
         yield path, value
 
@@ -380,7 +266,7 @@ def _with_origins(made: Recipe, origins: Mapping[str, Origin], card: Card | None
 
 def _default_origin(path: str, card: Card | None) -> Origin:
     name = path.rpartition(".")[2]
-    if path.startswith("training.") and name != "processes":
+    if path.startswith("training.") and name not in OURS:
         package = "Sentence Transformers" if name in OF_SENTENCE_TRANSFORMERS else "Transformers"
         version = card.versions.get(package) if card else None
         return Origin(
@@ -393,6 +279,11 @@ def _default_origin(path: str, card: Card | None) -> Origin:
         "data.evaluation": "the card names no evaluation rows of their own",
         "base.lora": "nothing on the card shows an adapter",
         "base.prompts": "neither the card nor a file beside it names a prompt",
+        "base.static_dimensions": "the card shows no embedding table without a transformer",
+        "data.more": "the card trains on one dataset",
+        "training.prompts": "the card names no prompt for a column",
+        "training.report_to": "no tracker follows a run unless asked",
+        "evaluation.repeated_queries": "each row is a query of its own unless something shows the contrary",
         "training.processes": "no number of the card shows more than one",
     }
     return Origin(source="default", note=reasons.get(path, "not on the card"))

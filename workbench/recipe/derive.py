@@ -264,7 +264,7 @@ def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
         if now == "adafactor":
             if value is True:
                 draft.put_stated("training.optim", stated, "adafactor", note="adafactor: True is optim: adafactor now")
-        elif now not in arguments:
+        elif now not in arguments or now in ("report_to", "prompts"):
             note_unused(draft, card, name, stated)
         elif (value is not None or now in MAY_BE_NONE) and (now == name or card.argument(now) is None):
             note = "" if now == name else f"called {name} on the card"
