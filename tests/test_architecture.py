@@ -26,7 +26,7 @@ ORDER = [
     "audit.rules_training", "audit.rules_data", "audit.rules_evaluation", "audit.rules_model",
     "audit.reproducibility", "audit",
     "recipe.plain_yaml", "recipe.derive", "recipe",
-    "pairs", "collection", "energy", "losses", "encoder", "metrics", "search", "run", "evaluate",
+    "rows", "checks", "pairs", "collection", "energy", "losses", "encoder", "metrics", "search", "run", "evaluate",
     "fit", "train", "intervals", "compare", "projection", "look", "figures", "report.svg", "report.summary", "report",
     "reproduce", "browse", "widgets", "doctor", "terminal", "cli",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from workbench.collection import Collection, from_folder, from_pairs, load_collection
 from workbench.errors import DataError
-from workbench.pairs import shipped_samples
+from workbench.rows import shipped_samples
 
 COLUMNS = {"user_query": "anchor", "positive_answer": "positive"}
 

@@ -12,21 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench.checks import Check, Tokens, check_pairs
 from workbench.errors import DataError
-from workbench.pairs import (
-    Check,
-    Pairs,
-    Tokens,
-    check_pairs,
-    load_pairs,
-    load_splits,
-    printed_rows,
-    shipped_samples,
-    split_pairs,
-    split_sizes,
-)
+from workbench.pairs import Pairs, load_pairs, load_splits, printed_rows, split_pairs, split_sizes
 from workbench.reading import read_card
 from workbench.recipe import Data, Source, Split
+from workbench.rows import shipped_samples
 
 PAIR = ("anchor", "positive")
 PORSCHE = {"user_query": "anchor", "positive_answer": "positive"}
@@ -172,6 +163,111 @@ def test_an_unknown_sample_names_those_there_are() -> None:
         load_pairs(Source(location="sample:trabant"), PAIR)
 
 
+# --- layouts of several files ---------------------------------------------------------------------------------------
+
+
+def beir(folder: Path, split: str = "train") -> Path:
+    """Two questions with two paragraphs each; one judgement says not relevant, one document is never judged."""
+    (folder / "qrels").mkdir(parents=True)
+    documents = [("d1", "One", "first"), ("d2", "Two", "second"), ("d3", "Three", "third"), ("d9", "Nine", "unused")]
+    lines = [json.dumps({"_id": key, "title": title, "text": text}) for key, title, text in documents]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "who?"}\n{"_id": "q2", "text": "where?"}\n')
+    judged = ("q1\td1\t1", "q1\td2\t1", "q2\td3\t1", "q2\td1\t0")
+    (folder / "qrels" / f"{split}.tsv").write_text("\n".join(("query-id\tcorpus-id\tscore", *judged)))
+    return folder
+
+
+def test_judgements_of_a_beir_folder_are_rows_of_query_and_text_without_title(tmp_path: Path) -> None:
+    found = load(beir(tmp_path / "hotpot"), ("query", "text"))
+    assert [tuple(row.values()) for row in found.rows] == [("who?", "first"), ("who?", "second"), ("where?", "third")]
+
+
+def test_a_beir_folder_without_the_split_names_those_there_are(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "hotpot", "dev")
+    with pytest.raises(DataError) as caught:
+        load(folder, ("query", "text"))
+    wanted = folder / "qrels" / "train.tsv"
+    assert str(caught.value) == f"expected judgements in {str(wanted)!r}, found dev; name a split that is there."
+
+
+def test_a_judgement_of_an_unknown_document_is_said(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "hotpot")
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "first"}\n')
+    with pytest.raises(DataError, match="expected the document 'd2' of judgement 2, found none of that id"):
+        load(folder, ("query", "text"))
+
+
+def test_ids_of_a_corpus_beside_the_file_become_one_row_each(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(
+        '{"_id": "a", "title": "T", "text": "first"}\n{"_id": "b", "text": "second"}\n'
+    )
+    path = written(tmp_path, "rows.jsonl", '{"q": "who?", "ids": ["a", "b"]}\n{"q": "where?", "ids": ["b"]}\n')
+    expected = [("who?", "first"), ("who?", "second"), ("where?", "second")]
+    for place in (path, tmp_path):  # the file, or the folder that holds both
+        found = load(place, q="anchor", ids="positive")
+        assert [tuple(row.values()) for row in found.rows] == expected
+    written(tmp_path, "rows.jsonl", '{"q": "who?", "ids": ["a", "c"]}\n')
+    with pytest.raises(
+        DataError, match=r"expected the id of a document in corpus.jsonl .*, row 1, column 'ids', found 'c'"
+    ):
+        load(path, q="anchor", ids="positive")
+
+
+def test_the_first_rows_of_a_dataset_folder_are_streamed(tmp_path: Path) -> None:
+    pd.DataFrame([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(50)]).to_parquet(tmp_path / "train.parquet")
+    source = Source(location=str(tmp_path), split="train[:3]")
+    assert load_pairs(source, PAIR).texts("anchor") == ["q0", "q1", "q2"]
+    assert len(load_pairs(Source(location=str(tmp_path)), PAIR)) == 50
+
+
+def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected rows in the folder .* found none; check the path given with --data"):
+        load(tmp_path)
+
+
+# --- many rows -----------------------------------------------------------------------------------------------------
+
+
+def test_rows_beyond_memory_are_the_same_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = written(tmp_path, "rows.csv", "anchor,positive,label\n" + "".join(f"q{n},a{n},{n}\n" for n in range(250)))
+    source, columns = Source(location=str(path)), (*PAIR, "label")
+    here, there = load_pairs(source, columns), load_pairs(source, columns, in_memory=100)
+    assert list(there.rows) == list(here.rows)
+    assert not here.rows.cache_files
+    (kept,) = there.rows.cache_files
+    assert list((tmp_path / "cache" / "card-workbench").iterdir()) == [Path(kept["filename"])]
+    assert [part.texts("anchor") for part in split_pairs(there, Split()) if part] == [
+        part.texts("anchor") for part in split_pairs(here, Split()) if part
+    ]
+
+
+# --- prompts -------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_that_texts_carry_are_taken_off_and_said(tmp_path: Path) -> None:
+    rows = [{"anchor": "find: a", "positive": "text: b"}, {"anchor": "c", "positive": "text: d"}]
+    path = written(tmp_path, "rows.json", json.dumps(rows))
+    data = Data(train=Source(location=str(path)), columns=PAIR)
+    found = load_splits(data, prompts={"anchor": "find: ", "positive": "text: "}).train
+    assert list(found.rows) == [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d"}]
+    assert found.checks[0] == Check(
+        "note",
+        "1 of 2 texts of column 'anchor' carried the prompt 'find: '; it was taken off, because training puts it "
+        "there.",
+    )
+    assert list(load_splits(data).train.rows) == rows
+
+
+def test_a_text_that_is_only_its_prompt_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.json", json.dumps([{"anchor": "find: ", "positive": "b"}]))
+    with pytest.raises(DataError, match=r"expected a text after the prompt 'find: ' in .*, row 1, column 'anchor'"):
+        load_splits(Data(train=Source(location=str(path)), columns=PAIR), prompts={"anchor": "find: "})
+
+
 # --- the real rows -------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +300,14 @@ def test_the_scored_pairs_of_the_sinhala_card(shared: Path) -> None:
     )
     assert len(found) == 260
     assert set(map(type, found.rows["score"])) == {float}
+
+
+def test_the_korean_card_has_as_many_steps_as_it_says(shared: Path) -> None:
+    """15,427 pairs in batches of 4: 3,857 steps, as on the card."""
+    columns = {"query_text": "sentence_0", "positive_passages": "sentence_1"}
+    found = load_pairs(Source(location=str(shared / "data/korean-law"), columns=columns), ("sentence_0", "sentence_1"))
+    assert len(found) == 15_427
+    assert -(-len(found) // 4) == 3_857
 
 
 # --- splitting -----------------------------------------------------------------------------------------------------
@@ -303,9 +407,11 @@ def test_cut_texts_and_unknown_tokens_are_measured() -> None:
     )
 
 
-def test_the_shipped_samples_have_three_parts() -> None:
+def test_the_shipped_samples_have_three_parts_whatever_their_columns_are_called() -> None:
     for name in shipped_samples():
-        parts = load_splits(Data(train=Source(location=f"sample:{name}"), columns=PAIR))
+        columns = ("sentence_0", "sentence_1", "label") if name == "sinhala" else ("sentence_0", "sentence_1")
+        parts = load_splits(Data(train=Source(location=f"sample:{name}"), columns=columns))
+        assert tuple(parts.train.rows.column_names) == columns
         assert parts.validation is not None
         assert parts.test is not None
         assert min(len(parts.train), len(parts.validation), len(parts.test)) > 0

@@ -13,13 +13,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from workbench.checks import Check
 from workbench.errors import DataError
-from workbench.pairs import SAMPLE_PARTS, Check, load_pairs
+from workbench.pairs import SAMPLE_PARTS, load_pairs
 from workbench.recipe import Source
+from workbench.rows import datasets_online, sample_distractors
 
 Duplicates = Literal["separate", "merge"]
 
@@ -61,6 +63,13 @@ class Collection:
         if error is not None:
             raise DataError(error.message)
         return self
+
+    def with_documents(self, texts: Sequence[str]) -> Collection:
+        """This collection with further documents, relevant to no query; a text that it has already is left out."""
+        known = set(self.corpus.values())
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        width = len(str(len(new)))
+        return replace(self, corpus={**self.corpus, **{f"x{place:0{width}}": text for place, text in enumerate(new)}})
 
     def __repr__(self) -> str:
         judged = sum(len(self.relevant[query]) for query in self.evaluated)
@@ -337,7 +346,9 @@ def load_collection(
             raise DataError(f"expected a split of {', '.join(SAMPLE_PARTS)} for {place!r}, found {part!r}; choose one.")
         parts = {name: list(load_pairs(Source(location=place, split=name), PAIR).rows) for name in SAMPLE_PARTS}
         every = [row for name in SAMPLE_PARTS for row in parts[name]]
-        return from_pairs(parts[part], every, name=place.removeprefix("sample:"), duplicates=duplicates).usable()
+        name = place.removeprefix("sample:")
+        found = from_pairs(parts[part], every, name=name, duplicates=duplicates)
+        return found.with_documents(sample_distractors(name)).usable()
     path = Path(place).expanduser()
     if path.is_dir():
         return from_folder(path, split)
@@ -373,14 +384,8 @@ def _hub_rows(
     identity: str, configs: Sequence[str], split: str | None, online: Callable[[], bool]
 ) -> list[dict[str, Any]]:
     """Rows of the first configuration there is; `split`, else test, else the only one."""
-    reached = online()
-
-    import datasets
-
-    was = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = was or not reached
     why = "the Hub cannot be reached and the local cache does not have it"
-    try:
+    with datasets_online(online) as (datasets, reached):
         for config in configs:
             try:
                 parts = datasets.load_dataset(identity, config)
@@ -391,8 +396,6 @@ def _hub_rows(
             if chosen in parts:
                 return [dict(row) for row in parts[chosen]]
             why = f"it has no split {chosen!r}, but {', '.join(parts)}"
-    finally:
-        datasets.config.HF_HUB_OFFLINE = was
     raise DataError(
         f"expected a folder, a file, sample:NAME or a Hub collection, found {identity!r}, whose {configs[0]} cannot be "
         f"loaded ({why}); give a local folder."
