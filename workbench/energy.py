@@ -35,6 +35,7 @@ from workbench.errors import BaseError, DataError, RecipeError, WorkbenchError
 if TYPE_CHECKING:
     import numpy as np
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     Vectors = np.ndarray[Any, np.dtype[np.float32]]
     Encode = Callable[[list[str], Literal["query", "document"]], Any]
@@ -130,9 +131,9 @@ def squared_euclidean(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     Both are moved to the mean of `others` first: distances stay, and rounding shrinks with the lengths.
     """
     centre = others.mean(dim=0)
-    points, others = points - centre, others - centre
-    lengths = points.square().sum(1, keepdim=True) + others.square().sum(1)  # (m, n)
-    squares = torch.addmm(lengths, points, others.T, alpha=-2.0)
+    left, right = points - centre, others - centre
+    lengths = left.square().sum(1, keepdim=True) + right.square().sum(1)  # (m, n)
+    squares = torch.addmm(lengths, left, right.T, alpha=-2.0)
     near = torch.nonzero(squares < NEAR * lengths)  # (pairs, 2)
     for part in torch.split(near, max(PAIRS_AT_ONCE // max(points.shape[1], 1), 1)):
         squares[part[:, 0], part[:, 1]] = (points[part[:, 0]] - others[part[:, 1]]).square().sum(1)
@@ -225,11 +226,7 @@ def read(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = T
 
     Raises BaseError where the model has no token embeddings beside a pooled vector of the same dimensions.
     """
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    pooling = next((module for module in model.modules() if isinstance(module, Pooling)), None)
-    if pooling is None:
-        raise _no_cloud("one without a pooling module")
+    pooling = _pooling(model)
     kept: list[Tensor] = []
     handle = pooling.register_forward_hook(lambda _, __, found: kept.append(found["sentence_embedding"]))
     try:
@@ -242,6 +239,21 @@ def read(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = T
     if tokens.shape[-1] != pooled.shape[-1]:
         raise _no_cloud(f"tokens of {tokens.shape[-1]} and vectors of {pooled.shape[-1]}")
     return Read(tokens, _counting(model, out, tokens, pooling.include_prompt, special_tokens), pooled)
+
+
+def _pooling(model: nn.Module) -> Pooling:
+    """The pooling module; what follows it may change the length of a vector and nothing else."""
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+    modules = list(getattr(model, "module", model).children())  # of the model inside DistributedDataParallel
+    place = next((place for place, module in enumerate(modules) if isinstance(module, Pooling)), None)
+    if place is None:
+        raise _no_cloud("one without a pooling module")
+    for module in modules[place + 1 :]:
+        if not isinstance(module, Normalize):
+            raise _no_cloud(f"a {type(module).__name__} module after the pooling")
+    found: Pooling = modules[place]
+    return found
 
 
 def _no_cloud(found: str) -> BaseError:
