@@ -32,16 +32,39 @@ from workbench.recipe.parts import (
     Base,
     Data,
     EvaluationPlan,
+    Lora,
     LossSpec,
     Origin,
     Part,
+    Source,
+    Split,
     Training,
+    TrainingSet,
 )
-from workbench.recipe.parts import Lora as Lora
-from workbench.recipe.parts import Source as Source
-from workbench.recipe.parts import Split as Split
-from workbench.recipe.parts import TrainingSet as TrainingSet
 from workbench.recipe.plain_yaml import Line, read_yaml, write_yaml
+
+__all__ = [
+    "Base",
+    "Data",
+    "EvaluationPlan",
+    "Lora",
+    "LossSpec",
+    "Origin",
+    "Recipe",
+    "Source",
+    "Split",
+    "Training",
+    "TrainingSet",
+    "difference",
+    "leaves",
+    "load_recipe",
+    "parse_setting",
+    "recipe",
+    "recipe_sha256",
+    "recipe_yaml",
+    "save_recipe",
+    "with_overrides",
+]
 
 SCHEMA_VERSION: Literal[1] = 1
 LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
