@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tiny import tiny_base
 
-from workbench import encoder as module
+from workbench import standins
 from workbench.encoder import (
     BUNDLED,
     BUNDLED_SHA256,
@@ -84,18 +84,18 @@ def test_a_base_that_cannot_be_had_is_stood_in_for_and_says_so() -> None:
     assert (loaded.name, loaded.stand_in, loaded.sha256) == (BUNDLED, True, BUNDLED_SHA256)
     assert loaded.note == (
         "The base bundled:minilm stands in for somebody/large (it is not cached and not reachable) with its own "
-        "pooling, length and prompts; nothing measured on it is a reproduction."
+        "pooling and length; nothing measured on it is a reproduction."
     )
     assert loaded.model[1].pooling_mode in ("mean", ("mean",))
     assert loaded.model.max_seq_length == 256
-    assert not any(loaded.model.prompts.values())
+    assert loaded.model.prompts["query"] == "Q: "
 
 
 def test_a_folder_is_the_cards_own_base_only_by_its_name(base: Path) -> None:
     assert not load_base(Base(model="somebody/base"), str(base)).stand_in
     other = load_base(Base(model="somebody/other"), str(base))
     assert other.stand_in
-    assert other.note.startswith(f"The base {base} stands in for somebody/other (it was asked for)")
+    assert other.note.startswith(f"The base {base} stands in for somebody/other ({base} was asked for)")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -141,7 +141,7 @@ def test_cut_weights_are_one_sentence(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUNDLED_PACKAGE", "no_such_package")
+    monkeypatch.setattr(standins, "BUNDLED_PACKAGE", "no_such_package")
     with pytest.raises(BaseError) as caught:
         load_base(BUNDLED)
     assert str(caught.value) == (
@@ -156,7 +156,7 @@ def test_other_weights_in_the_package_are_refused(tmp_path: Path, monkeypatch: p
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"other")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(module, "BUNDLED_PACKAGE", "changed_minilm")
+    monkeypatch.setattr(standins, "BUNDLED_PACKAGE", "changed_minilm")
     with pytest.raises(BaseError, match=f"expected weights with SHA-256 {BUNDLED_SHA256} .*, found d9298a10"):
         load_base(BUNDLED)
 
@@ -224,8 +224,8 @@ def test_lora_trains_its_own_weights_only(base: Path) -> None:
 
 
 def test_lora_without_its_modules_is_one_sentence(base: Path) -> None:
-    with pytest.raises(BaseError, match=r"expected modules named q_proj in .* for LoRA, found none of them"):
-        load_base(Base(model=str(base), lora=Lora(target_modules=("q_proj",))))
+    with pytest.raises(BaseError, match=r"expected modules named c_attn in .* for LoRA, found dense, key, position_"):
+        load_base(Base(model=str(base), lora=Lora(target_modules=("c_attn", "query"))))
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------

