@@ -1,14 +1,18 @@
-"""How far a mean over queries can be trusted: bootstrap intervals, a paired randomisation test, Holm's correction.
+"""How far a number over queries can be trusted: bootstrap intervals, a paired randomisation test, Holm's correction.
 
-All functions take one value per query and metric, `(queries, metrics)`, and answer per metric. Queries are what is
-drawn again: the same draw serves all metrics, so differences between metrics stay paired. Everything is drawn with a
-fixed seed, so the same values give the same answer.
+For means, functions take one value per query and metric, `(queries, metrics)`, and answer per metric. Queries are what
+is drawn again: the same draw serves all metrics, so differences between metrics stay paired. Everything is drawn with
+a fixed seed, so the same values give the same answer.
+
+A rank correlation, an average precision or an F1 is no mean over its items. Such a number is one of `STATISTICS`:
+a function of what is right and what the model gave, for many resamples at once, and is computed anew for each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +41,9 @@ def bootstrap_interval(values: Any, *, resamples: int = RESAMPLES, seed: int = S
     """
     table = np.asarray(values, dtype=float)  # (queries, metrics)
     queries = len(table)
-    rng = np.random.default_rng(seed)
     means = np.empty((resamples, table.shape[1]))
-    for start, stop in _steps(resamples, queries):
-        rows = stop - start
-        drawn = rng.integers(0, queries, size=(rows, queries)) + np.arange(rows)[:, None] * queries
-        counts = np.bincount(drawn.ravel(), minlength=rows * queries).reshape(rows, queries)
-        means[start:stop] = counts @ table / queries
+    for start, counts in _draws(queries, resamples, seed, AT_ONCE):
+        means[start : start + len(counts)] = counts @ table / queries
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return low, high
 
@@ -99,12 +99,353 @@ def queries_needed(differences: Any, effect: float = 0.01, power: float = 0.8) -
     table = np.asarray(differences, dtype=float)
     if len(table) < 2:
         return [None] * table.shape[1]
-    normal = NormalDist()
-    reach = normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(power)
     spread = table.std(axis=0, ddof=1)
-    return [math.ceil((reach * each / effect) ** 2) if each > 0 else None for each in spread.tolist()]
+    return [math.ceil((_reach(power) * each / effect) ** 2) if each > 0 else None for each in spread.tolist()]
 
 
-def _steps(resamples: int, queries: int) -> Iterator[tuple[int, int]]:
-    step = max(1, AT_ONCE // max(queries, 1))
+def _reach(power: float) -> float:
+    """Standard errors that an effect must be away from 0 to be found with this probability."""
+    normal = NormalDist()
+    return normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(power)
+
+
+def _steps(resamples: int, queries: int, at_once: int = AT_ONCE) -> Iterator[tuple[int, int]]:
+    step = max(1, at_once // max(queries, 1))
     yield from ((start, min(start + step, resamples)) for start in range(0, resamples, step))
+
+
+def _draws(queries: int, resamples: int, seed: int, at_once: int) -> Iterator[tuple[int, Floats]]:
+    """Blocks of resamples with the number of the first: (rows, queries) how often each query was drawn."""
+    rng = np.random.default_rng(seed)
+    for start, stop in _steps(resamples, queries, at_once):
+        rows = stop - start
+        drawn = rng.integers(0, queries, size=(rows, queries)) + np.arange(rows)[:, None] * queries
+        counts = np.bincount(drawn.ravel(), minlength=rows * queries).reshape(rows, queries)
+        yield start, counts.astype(float)
+
+
+# --- statistics that are not means ----------------------------------------------------------------------------------
+#
+# gold (items,), values (1 or rows, items), counts (1 or rows, items) -> (rows,): a row is one resample, in which item i
+# is there counts[row, i] times. A drawn item needs no sorting of its own: the order of the values stays, and ranks and
+# thresholds follow from sums of counts along it.
+
+
+def spearman(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Rank correlation, equal values sharing their mean rank; NaN where one side does not vary.
+
+    >>> one = np.ones((1, 4))
+    >>> spearman(np.array([1.0, 2, 3, 4]), np.array([[1.0, 3, 2, 4]]), one).round(6).tolist()
+    [0.8]
+    """
+    return pearson(_ranks(gold[None, :], counts), _ranks(values, counts), counts)
+
+
+def pearson(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Linear correlation; NaN where one side does not vary."""
+    total = counts.sum(axis=1, keepdims=True)
+    x = gold - (counts * gold).sum(axis=1, keepdims=True) / total  # (rows, items)
+    y = values - (counts * values).sum(axis=1, keepdims=True) / total
+    product, left, right = ((counts * each).sum(axis=1) for each in (x * y, x * x, y * y))
+    sizes = [(counts * each * each).sum(axis=1) for each in (gold, values)]
+    none = (left <= NOTHING * sizes[0]) | (right <= NOTHING * sizes[1])  # one side does not vary, but for rounding
+    spread = np.sqrt(left * right)
+    return np.where(none, np.nan, product / np.where(none, 1.0, spread))
+
+
+def average_precision(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Mean precision at the places of the items with gold 1, best value first; NaN where there are none."""
+    found, seen, positives, _ = _thresholds(gold, values, counts)
+    steps = np.diff(found, axis=1, prepend=0.0)  # (rows, items) items with gold 1 that a threshold lets in
+    precision = found / np.where(seen > 0, seen, 1.0)
+    return np.where(positives > 0, (steps * precision).sum(axis=1) / np.where(positives > 0, positives, 1.0), np.nan)
+
+
+def best_accuracy(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Share of items on the right side of the best threshold, chosen anew for each resample."""
+    found, seen, _, negatives = _thresholds(gold, values, counts)
+    right = np.maximum((2 * found - seen).max(axis=1), 0.0) + negatives  # no item above the threshold: 0
+    return np.asarray(right / _sizes(values, counts))
+
+
+def best_f1(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """F1 at the best threshold, chosen anew for each resample."""
+    return _at_best_f1(gold, values, counts)[0]
+
+
+def best_precision(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Precision at the threshold of the best F1."""
+    return _at_best_f1(gold, values, counts)[1]
+
+
+def best_recall(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Recall at the threshold of the best F1."""
+    return _at_best_f1(gold, values, counts)[2]
+
+
+def best_mcc(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Matthews correlation at the threshold of the best F1; 0 where a side of it is empty."""
+    found, seen, positives, negatives = _thresholds(gold, values, counts)
+    _, _, _, place = _at_best_f1(gold, values, counts)
+    rows = np.arange(len(found))
+    hit, said = found[rows, place], seen[rows, place]  # true positives, items above the threshold
+    wrong, missed = said - hit, positives - hit
+    kept = negatives - wrong  # true negatives
+    sides = said * positives * negatives * (kept + missed)
+    return np.where(sides > 0, (hit * kept - wrong * missed) / np.sqrt(np.where(sides > 0, sides, 1.0)), 0.0)
+
+
+def f1_macro(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Mean over classes of F1; `values` are the classes that were predicted."""
+    scores, there, _ = _f1_of_classes(gold, values, counts)
+    return np.asarray((scores * there).sum(axis=0) / there.sum(axis=0))
+
+
+def f1_micro(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """F1 over all decisions, which is the share of right ones."""
+    right = (values == gold) * counts
+    return np.asarray(right.sum(axis=1) / _sizes(values, counts))
+
+
+def f1_weighted(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Mean over classes of F1, each weighing as many items as it has."""
+    scores, _, sizes = _f1_of_classes(gold, values, counts)
+    return np.asarray((scores * sizes).sum(axis=0) / sizes.sum(axis=0))
+
+
+def mean(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Mean of the values; `gold` is not looked at."""
+    return np.asarray((counts * values).sum(axis=1) / _sizes(values, counts))
+
+
+def mean_of_groups(gold: Floats, values: Floats, counts: Floats) -> Floats:
+    """Mean over groups of the mean in each; `gold` is the number of an item's group."""
+    means = []
+    for group in np.unique(gold):
+        inside = counts[:, gold == group] + 0 * values[:, gold == group]
+        size = inside.sum(axis=1)
+        means.append(np.where(size > 0, (inside * values[:, gold == group]).sum(axis=1) / np.maximum(size, 1), np.nan))
+    return np.asarray(np.nanmean(np.stack(means), axis=0), dtype=float)
+
+
+Statistic = Callable[[Any, Any, Any], Any]
+
+STATISTICS: Mapping[str, Statistic] = {
+    each.__name__: each
+    for each in (
+        spearman, pearson, average_precision, best_accuracy, best_f1, best_precision, best_recall, best_mcc,
+        f1_macro, f1_micro, f1_weighted, mean, mean_of_groups,
+    )
+}  # fmt: skip
+"""Name, as a run keeps it, -> function."""
+
+OF_THRESHOLDS = ("average_precision", "best_accuracy", "best_f1", "best_precision", "best_recall", "best_mcc")
+OF_CLASSES = ("f1_macro", "f1_micro", "f1_weighted")
+MEANS = ("mean", "mean_of_groups")
+
+DRAWS = 2_000  # resamples of a statistic that is computed anew for each
+NOTHING = 1e-24  # share of a sum of squares that is rounding
+CELLS = 500_000  # numbers of one array at once: small enough for the processor's cache
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What can be said about the change of a statistic, the same items before and after."""
+
+    low: float  # 95 % interval of after - before
+    high: float
+    p: float  # two-sided
+    needed: int | None  # items with which a change of 0.01 would be told from 0; see `queries_needed`
+
+
+def statistic(name: str, gold: Any, values: Any) -> float:
+    """One of `STATISTICS` for items as they are.
+
+    >>> statistic("average_precision", [1, 0, 1], [0.9, 0.8, 0.7])  # (1 + 2/3) / 2
+    0.8333333333333334
+    """
+    right, given = np.asarray(gold, dtype=float), np.asarray(values, dtype=float)[None, :]
+    return float(STATISTICS[name](right, given, np.ones(given.shape))[0])
+
+
+def statistic_interval(
+    name: str, gold: Any, values: Any, *, resamples: int = DRAWS, seed: int = SEED
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval over items; resamples in which the statistic is not defined are left out."""
+    right, given = np.asarray(gold, dtype=float), np.asarray(values, dtype=float)[None, :]
+    found = np.empty(resamples)
+    for start, counts in _draws(len(right), resamples, seed, CELLS):
+        found[start : start + len(counts)] = STATISTICS[name](right, given, counts)
+    return _ends(found)
+
+
+def paired_statistic(
+    name: str, gold: Any, before: Any, after: Any, *, resamples: int = DRAWS, seed: int = SEED, effect: float = 0.01
+) -> Paired:
+    """Interval and test of after - before.
+
+    The interval draws items, each with both its values. The test exchanges the two values of items at random. Two
+    models' scores need not share a scale, so what is exchanged are ranks (for Pearson: scores brought to mean 0 and
+    deviation 1), each among its own model's; means and classes are exchanged as they are.
+    """
+    right = np.asarray(gold, dtype=float)
+    sides = [np.asarray(side, dtype=float)[None, :] for side in (before, after)]
+    compute = STATISTICS[name]
+    moved = np.empty(resamples)
+    for start, counts in _draws(len(right), resamples, seed, CELLS):
+        moved[start : start + len(counts)] = compute(right, sides[1], counts) - compute(right, sides[0], counts)
+    low, high = _ends(moved)
+    spread = float(np.nanstd(moved, ddof=1)) * math.sqrt(len(right)) if np.isfinite(moved).sum() > 1 else 0.0
+    needed = math.ceil((_reach(0.8) * spread / effect) ** 2) if spread > 0 else None
+    first, last = (_one_scale(name, side) for side in sides)
+    one = np.ones(first.shape)
+    seen = abs(float(compute(right, last, one)[0] - compute(right, first, one)[0]))
+    rng = np.random.default_rng(seed)
+    as_far = 1
+    for start, stop in _steps(resamples, len(right), CELLS):
+        swap = rng.integers(0, 2, size=(stop - start, len(right))).astype(bool)
+        change = compute(right, np.where(swap, first, last), one) - compute(right, np.where(swap, last, first), one)
+        as_far += int((np.abs(change) >= seen - 1e-12).sum())
+    return Paired(low, high, as_far / (resamples + 1), needed)
+
+
+def agreement(name: str, gold: Any, values: Any) -> Floats:
+    """How right each item is, 0 to 1, for showing which ones moved; means give the values themselves.
+
+    A score: 1 minus the distance of its rank to that of its gold score, over the greatest distance there can be. A
+    label: the share of ranks below it where it is 1, above it where it is 0. A class: whether it is the right one.
+
+    >>> agreement("spearman", [1, 2, 3], [0.1, 0.9, 0.5]).tolist()
+    [1.0, 0.5, 0.5]
+    """
+    right, given = np.asarray(gold, dtype=float), np.asarray(values, dtype=float)
+    if name in MEANS:
+        return np.asarray(given)
+    if name in OF_CLASSES:
+        return np.asarray(given == right, dtype=float)
+    one, last = np.ones((1, len(given))), max(len(given) - 1, 1)
+    ranks = _ranks(given[None, :], one)[0]  # (items,) 1 is lowest
+    if name in OF_THRESHOLDS:
+        share = (ranks - 1) / last
+        return np.where(right == 1, share, 1 - share)
+    return np.asarray(1 - np.abs(ranks - _ranks(right[None, :], one)[0]) / last, dtype=float)
+
+
+def best_thresholds(labels: Sequence[float], scores: Any) -> tuple[float, float]:
+    """The lowest score that counts as 1, for the best accuracy and for the best F1: half-way to the next lower one."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, gold = scores[order], np.asarray(labels, dtype=float)[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # last place of each score
+    found, seen = gold.cumsum()[ends], ends + 1.0
+    middles = [_middle(ordered, int(end)) for end in ends]
+    right = (found + (len(gold) - gold.sum()) - (seen - found)) / len(gold)
+    none = (len(gold) - gold.sum()) / len(gold)  # all below the threshold
+    above = float(np.nextafter(ordered[0], np.float32(np.inf), dtype=np.float32))
+    accuracy = middles[int(right.argmax())] if right.max() > none else above
+    if not gold.sum():
+        return accuracy, 0.0
+    precision, recall = found / seen, found / gold.sum()
+    f1 = 2 * precision * recall / np.where(found > 0, precision + recall, 1.0)
+    return accuracy, middles[int(f1.argmax())]
+
+
+def _middle(ordered: Any, end: int) -> float:
+    """Half-way between a score and the next lower one, in the scores' own precision."""
+    if end == len(ordered) - 1:
+        return float(ordered[end])
+    middle = (ordered[end] + ordered[end + 1]) / 2
+    return float(ordered[end] if middle == ordered[end + 1] else middle)
+
+
+def _sizes(values: Floats, counts: Floats) -> Floats:
+    """(rows,) number of items drawn."""
+    return np.asarray(np.broadcast_to(counts, np.broadcast_shapes(counts.shape, values.shape)).sum(axis=1))
+
+
+def _ends(found: Floats) -> tuple[float, float]:
+    kept = found[np.isfinite(found)]
+    if not len(kept):
+        return math.nan, math.nan
+    low, high = np.quantile(kept, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _one_scale(name: str, values: Floats) -> Floats:
+    """(1, items) values that two models can exchange; see `paired_statistic`."""
+    if name in MEANS or name in OF_CLASSES:
+        return values
+    if name == "pearson":
+        spread = float(values.std())
+        return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))
+    return _ranks(values, np.ones(values.shape))
+
+
+def _along(values: Floats) -> tuple[Any, Any, Any]:
+    """Order of the values, lowest first, and for each place in it the first and last place with an equal value."""
+    order = np.argsort(values, axis=1, kind="stable")  # (1 or rows, items)
+    ordered = np.take_along_axis(values, order, axis=1)
+    items = ordered.shape[1]
+    new = np.ones(ordered.shape, dtype=bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    places = np.broadcast_to(np.arange(items), ordered.shape)
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=1)
+    ends = np.ones(ordered.shape, dtype=bool)
+    ends[:, :-1] = new[:, 1:]
+    last = np.minimum.accumulate(np.where(ends, places, items)[:, ::-1], axis=1)[:, ::-1]
+    return order, first, last
+
+
+def _take(table: Floats, places: Any) -> Floats:
+    """`table` (1 or rows, items) at `places` (1 or rows, items)."""
+    return np.asarray(table[:, places[0]] if len(places) == 1 else np.take_along_axis(table, places, axis=1))
+
+
+def _ranks(values: Floats, counts: Floats) -> Floats:
+    """(rows, items) rank of each item among those that were drawn, 1 is lowest; equal values share their mean rank."""
+    order, first, last = _along(values)
+    if len(counts) < len(order):
+        counts = np.broadcast_to(counts, values.shape)
+    drawn = _take(counts, order)
+    up_to = drawn.cumsum(axis=1)
+    middle = (_take(up_to, first) - _take(drawn, first) + _take(up_to, last) + 1) / 2
+    ranks = np.empty(middle.shape)
+    np.put_along_axis(ranks, np.broadcast_to(order, middle.shape), middle, axis=1)
+    return ranks
+
+
+def _thresholds(gold: Floats, values: Floats, counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """For a threshold below each item, best value first: items with gold 1 above it, and all above it, both
+    (rows, items), where equal values are let in together; then all items with gold 1 and with gold 0, both (rows,).
+    """
+    order, _, last = _along(-values)
+    if len(counts) < len(order):
+        counts = np.broadcast_to(counts, values.shape)
+    drawn = _take(counts, order)
+    found = _take((drawn * gold[order]).cumsum(axis=1), last)
+    seen = _take(drawn.cumsum(axis=1), last)
+    return found, seen, found[:, -1], seen[:, -1] - found[:, -1]
+
+
+def _at_best_f1(gold: Floats, values: Floats, counts: Floats) -> tuple[Floats, Floats, Floats, Any]:
+    """Best F1, its precision and recall, and the place of its threshold; the first of several equal ones."""
+    found, seen, positives, _ = _thresholds(gold, values, counts)
+    precision = found / np.where(seen > 0, seen, 1.0)
+    recall = found / np.where(positives > 0, positives, 1.0)[:, None]
+    both = precision + recall
+    f1 = 2 * precision * recall / np.where(both > 0, both, 1.0)
+    place = f1.argmax(axis=1)
+    rows = np.arange(len(f1))
+    return f1[rows, place], precision[rows, place], recall[rows, place], place
+
+
+def _f1_of_classes(gold: Floats, values: Floats, counts: Floats) -> tuple[Floats, Floats, Floats]:
+    """F1 of each class, whether it occurs at all, and its size; all (classes, rows)."""
+    scores, there, sizes = [], [], []
+    for label in np.union1d(gold, values):
+        is_gold, is_said = gold == label, values == label
+        hit, size, said = (_sizes(values, counts * each) for each in (is_gold & is_said, is_gold[None, :], is_said))
+        both = size + said
+        scores.append(np.where(both > 0, 2 * hit / np.where(both > 0, both, 1.0), 0.0))
+        there.append((both > 0).astype(float))
+        sizes.append(size)
+    return np.stack(scores), np.stack(there), np.stack(sizes)
