@@ -1,0 +1,153 @@
+"""Make the shipped sample `sinhala`: pairs of Sinhala sentences, each with a score of how near their meanings are.
+
+Reads `scenes.txt`, written by hand: scenes of five sentences with the scores between them. It writes `train.parquet`,
+`validation.parquet` and `test.parquet` beside it. A scene goes to one part as a whole, so no sentence is in two parts.
+Nothing is random: the split and the partners of unrelated sentences follow a SHA-256 of each scene's first sentence.
+
+    python data/samples/sinhala/make.py            # writes into its own folder
+    python data/samples/sinhala/make.py --out DIR  # writes elsewhere, to compare
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+HERE = Path(__file__).parent
+PARTS = ("train", "validation", "test")
+TEST_SHARE, VALIDATION_SHARE = 0.22, 0.11
+SAME_TOPIC = 0.3  # two scenes of one topic
+UNRELATED = (0.0, 0.05, 0.1)  # two scenes of two areas, by how many words they share; the last for two and more
+IDENTICAL_EVERY = 8  # one scene in so many also gives a sentence against itself
+
+
+class Row(NamedTuple):
+    """One row of the sample."""
+
+    sentence1: str
+    sentence2: str
+    score: float  # 0: nothing in common, 1: the same meaning
+    kind: str  # paraphrase, one fact changed, same topic, unrelated, identical
+    topic: str  # heading of the first sentence's scene
+
+
+class Scene(NamedTuple):
+    """Five sentences about one thing, by letter (see scenes.txt), and the scores written beside four of them."""
+
+    topic: str
+    area: str
+    text: dict[str, str]
+    score: dict[str, float]
+
+
+def read_scenes(source: str) -> list[Scene]:
+    """The scenes in the order of the file; every scene must hold the five letters once."""
+    scenes: list[Scene] = []
+    topic = area = ""
+    for line in source.splitlines():
+        letter, _, rest = line.partition(" ")
+        if letter == "##":
+            topic, area = (part.strip() for part in rest.split("|"))
+        elif letter == "A":
+            scenes.append(Scene(topic, area, {"A": rest}, {}))
+        elif letter in tuple("PFGT"):
+            score, _, text = rest.partition(" ")
+            scenes[-1].text[letter], scenes[-1].score[letter] = text, float(score)
+    for scene in scenes:
+        if "".join(scene.text) != "APFGT":
+            raise SystemExit(f"a scene must have A, P, F, G and T in this order; found {scene.text}. Complete it.")
+    return scenes
+
+
+def digest(scene: Scene) -> bytes:
+    """SHA-256 of the scene's first sentence: an order without meaning, the same everywhere."""
+    return hashlib.sha256(scene.text["A"].encode()).digest()
+
+
+def split(scenes: list[Scene]) -> dict[str, list[Scene]]:
+    """Share out each topic's scenes, so that each part holds most topics; a hash decides which scene goes where."""
+    topics: dict[str, list[Scene]] = {}
+    for scene in scenes:
+        topics.setdefault(scene.topic, []).append(scene)
+    parts: dict[str, list[Scene]] = {name: [] for name in PARTS}
+    test = validation = 0.0  # scenes owed to each part, carried from topic to topic
+    for members in topics.values():
+        test += len(members) * TEST_SHARE
+        validation += len(members) * VALIDATION_SHARE
+        for scene in sorted(members, key=digest):
+            if test >= 1:
+                parts["test"].append(scene)
+                test -= 1
+            elif validation >= 1:
+                parts["validation"].append(scene)
+                validation -= 1
+            else:
+                parts["train"].append(scene)
+    return {name: sorted(members, key=digest) for name, members in parts.items()}
+
+
+def rows_of(scenes: list[Scene]) -> list[Row]:
+    """The rows of one part: each scene's own pairs, then its pairs with other scenes of the part."""
+    rows = []
+    for i, scene in enumerate(scenes):
+        text, score = scene.text, scene.score
+        own = [
+            Row(text["A"], text["P"], score["P"], "paraphrase", scene.topic),
+            Row(text["F"], text["G"], score["G"], "paraphrase", scene.topic),
+            Row(text["A"], text["F"], score["F"], "one fact changed", scene.topic),
+            Row(text["A"], text["G"], score["F"], "one fact changed", scene.topic),
+            Row(text["A"], text["T"], score["T"], "same topic", scene.topic),
+        ]
+        if i % IDENTICAL_EVERY == 0:
+            own.append(Row(text["T"], text["T"], 1.0, "identical", scene.topic))
+        after = scenes[i + 1 :] + scenes[:i]  # the other scenes, from the next one round to the one before
+        near = [other for other in after if other.topic == scene.topic]
+        own += [Row(text["P"], other.text["T"], SAME_TOPIC, "same topic", scene.topic) for other in near[:1]]
+        far = [other for other in after if other.area != scene.area]
+        own += [unrelated(scene, "PT"[k], other, "FA"[k]) for k, other in enumerate(far[:2])]
+        # Every other scene the other way round: the first sentence is then not always the one written first.
+        rows += own if i % 2 else [row._replace(sentence1=row.sentence2, sentence2=row.sentence1) for row in own]
+    return rows
+
+
+def unrelated(scene: Scene, letter: str, other: Scene, other_letter: str) -> Row:
+    """A sentence of each of two scenes; the score rises a little with the words that both have."""
+    first, second = scene.text[letter], other.text[other_letter]
+    shared = len(set(first.split()) & set(second.split()))
+    return Row(first, second, UNRELATED[min(shared, len(UNRELATED) - 1)], "unrelated", scene.topic)
+
+
+def build() -> dict[str, list[Row]]:
+    """All rows by part, checked for repeated sentences and for text that is not in normal form C."""
+    scenes = read_scenes((HERE / "scenes.txt").read_text(encoding="utf-8"))
+    texts = [text for scene in scenes for text in scene.text.values()]
+    repeated = [text for text, count in Counter(texts).items() if count > 1]
+    if repeated:
+        raise SystemExit(f"sentences must be unique; found more than once: {repeated}. Reword them.")
+    loose = [text for text in texts if unicodedata.normalize("NFC", text) != text or " ".join(text.split()) != text]
+    if loose:
+        raise SystemExit(f"sentences must be in NFC with single spaces; found {loose}. Write them again.")
+    return {name: rows_of(members) for name, members in split(scenes).items()}
+
+
+def write(folder: Path) -> None:
+    """Write one Parquet file per part into `folder`."""
+    for name, rows in build().items():
+        table = pa.table({field: [getattr(row, field) for row in rows] for field in Row._fields})
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        print(f"{name}: {len(rows)} pairs")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder for the three files (default: beside this script)"
+    )
+    write(parser.parse_args().out)
