@@ -133,7 +133,7 @@ def test_fixes_of_the_five(seeds: dict[str, tuple[Card, Card]]) -> None:
     for name, (card, _) in seeds.items():
         changes[name] = {k: v for finding in audit(card) if finding.fix for k, v in finding.fix.changes.items()}
     hotpot = changes["hotpotqa-distilbert-energy"]
-    assert hotpot["training.warmup_steps"] == 120
+    assert (hotpot["training.warmup_ratio"], hotpot["training.warmup_steps"]) == (0.01, 0)  # 120 of 11,950 steps
     assert hotpot["training.eval_strategy"] == "epoch"
     assert hotpot["training.batch_sampler"] == "no_duplicates"
     gooaq = changes["gooaq-static-matryoshka"]
@@ -142,11 +142,14 @@ def test_fixes_of_the_five(seeds: dict[str, tuple[Card, Card]]) -> None:
     assert gooaq["training.bf16"] is True
     assert gooaq["loss.parameters.matryoshka_dims"] == [1024, 512, 256]
     assert changes["korean-law-lora"]["loss.parameters.scale"] == 20.0
-    assert set(changes["korean-law-lora"]["base.prompts"]) == {"query", "document"}
+    korean = changes["korean-law-lora"]
+    assert set(korean["base.prompts"]) == {"query", "document"}
+    assert set(korean["training.prompts"]) == {"sentence_0", "sentence_1"}
+    assert (korean["training.warmup_ratio"], korean["training.warmup_steps"]) == (0.1, 0)
     assert changes["porsche-mxbai"]["training.load_best_model_at_end"] is True
     assert changes["porsche-mxbai"]["training.metric_for_best_model"] == "cosine_ndcg@10"
     sinhala = changes["sinhala-xlmr-cosine"]
-    assert (sinhala["training.logging_steps"], sinhala["training.warmup_steps"]) == (3, 6)
+    assert (sinhala["training.logging_steps"], sinhala["training.warmup_ratio"]) == (3, 0.1)
     assert sinhala["training.eval_strategy"] == "epoch"
 
 
@@ -368,8 +371,8 @@ def test_the_dictionary_has_the_documented_keys() -> None:
     assert set(given) == {"findings", "reproducibility"}
     assert set(given["findings"][0]) == {"code", "severity", "message", "evidence", "lines", "fix"}
     assert given["findings"][0]["fix"] == {
-        "changes": {"training.warmup_steps": 300},
-        "sentence": "Warm up for 10 % of the steps, 300.",
+        "changes": {"training.warmup_ratio": 0.1, "training.warmup_steps": 0},
+        "sentence": "Warm up for 10 % of the steps.",
     }
     assert set(given["reproducibility"]) == {"verdict", "facts"}
     assert set(given["reproducibility"]["facts"][0]) == {"name", "status", "value", "lines", "note"}

@@ -954,7 +954,10 @@ def test_fixes_change_the_right_path() -> None:
         "untrained-dimension": [
             {"loss.parameters.matryoshka_dims": [768, 512, 256], "loss.parameters.matryoshka_weights": [1, 1, 1]}
         ],
-        "warmup-units": [{"training.warmup_steps": 25, "training.warmup_ratio": 0.0}, {"training.warmup_steps": 300}],
+        "warmup-units": [
+            {"training.warmup_ratio": 0.0333, "training.warmup_steps": 0},
+            {"training.warmup_ratio": 0.1, "training.warmup_steps": 0},
+        ],
         "evaluation-unused": [{"training.eval_strategy": "epoch"}],
         "best-not-kept": [
             {

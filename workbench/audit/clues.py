@@ -351,6 +351,21 @@ def is_static(card: Card) -> bool:
     return module(card, "StaticEmbedding") is not None
 
 
+def static_table(card: Card) -> tuple[int, int | None] | None:
+    """Dimensions of the embedding table of a static model, and the line that says so.
+
+    >>> table = Module(0, "StaticEmbedding", {"embedding": "EmbeddingBag(30522, 1024, mode='mean')"}, line=9)
+    >>> static_table(Card(name="x", kind="sentence-transformer", modules=(table,)))
+    (1024, 9)
+    """
+    found = module(card, "StaticEmbedding")
+    if found is None:
+        return None
+    match = re.search(r"EmbeddingBag\(\d+, (\d+)", str(dict(found.parameters)))
+    size = int(match[1]) if match else found.parameters.get("embedding_dim")
+    return (size, found.line) if isinstance(size, int) else None
+
+
 def adapter(card: Card) -> Module | None:
     """The module that shows a PEFT adapter."""
     return next((found for found in card.modules if found.architecture and "Peft" in found.architecture), None)
@@ -404,19 +419,34 @@ def loss_trees(card: Card) -> list[tuple[Dataset, Loss]]:
     return [(dataset, dataset.loss) for dataset in card.training_datasets() if dataset.loss is not None]
 
 
-def loss_path(root: Loss, node: Loss) -> str:
-    """Dotted recipe path of a node of the loss tree: "loss", "loss.inner", ...
+def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
+    """Dotted recipe path of a node of the loss tree of `dataset`: "loss", "loss.inner", "data.more.0.loss", ...
+
+    A further dataset has a loss of its own only where it differs from the first's.
 
     >>> inner = Loss("MultipleNegativesRankingLoss", {})
-    >>> loss_path(Loss("MatryoshkaLoss", {}, inner), inner)
-    'loss.inner'
+    >>> one = Dataset("train", "a", loss=Loss("MatryoshkaLoss", {}, inner))
+    >>> two = Dataset("train", "b", loss=Loss("CoSENTLoss", {}))
+    >>> card = Card(name="x", kind="sentence-transformer", datasets=(one, two))
+    >>> loss_path(card, one, inner), loss_path(card, two, two.loss)
+    ('loss.inner', 'data.more.0.loss')
     """
-    path = "loss"
-    for found in root.chain():
+    datasets = card.training_datasets()
+    first = next((found.loss for found in datasets if found.loss), None)
+    root = dataset.loss
+    own = root is not None and first is not None and same_loss(root) != same_loss(first)
+    at = next((number for number, found in enumerate(datasets) if found is dataset), 0)
+    path = f"data.more.{at - 1}.loss" if own and at else "loss"
+    for found in root.chain() if root else ():
         if found is node:
             break
         path += ".inner"
     return path
+
+
+def same_loss(root: Loss) -> list[tuple[str, Mapping[str, Any]]]:
+    """A loss tree without its lines: equal for losses that are the same."""
+    return [(node.name, dict(node.parameters)) for node in root.chain()]
 
 
 @dataclass(frozen=True)
@@ -432,15 +462,12 @@ class Softmax:
     scale_stated: bool
     similarity: str | None  # as printed
     factor: float  # how many such losses are added up (Matryoshka dimensions times weights)
+    path: str  # of the softmax loss in a recipe
 
     @property
     def bounded(self) -> bool:
         """Whether the similarity is known to lie in [-1, 1]."""
         return self.similarity in ("cos_sim", "pairwise_cos_sim", "cosine", None)
-
-    @property
-    def path(self) -> str:
-        return loss_path(self.root, self.loss)
 
 
 def softmax(card: Card) -> Softmax | None:
@@ -485,6 +512,7 @@ def softmax(card: Card) -> Softmax | None:
         scale_stated=scale is not None,
         similarity=None if similarity is None else str(similarity),
         factor=factor,
+        path=loss_path(card, dataset, node),
     )
 
 

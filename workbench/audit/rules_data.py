@@ -477,7 +477,10 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
         f"Prompts are baked into the texts instead of `prompts`: every sample of {quoted} begins so, and who loads the "
         "model is not told.",
         lines=[*lines, *clues.line_of(card, "prompts")],
-        fix=Fix({"base.prompts": prompts}, "Keep the prompts by name and strip them from the texts."),
+        fix=Fix(
+            {"base.prompts": prompts, "training.prompts": found},
+            "Keep the prompts by name and strip them from the texts.",
+        ),
         prompts=found,
     )
 

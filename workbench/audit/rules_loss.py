@@ -62,7 +62,7 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
     """
     for dataset, root in clues.loss_trees(card):
         for node in root.chain():
-            name, path = clues.bare(node.name), clues.loss_path(root, node)
+            name, path = clues.bare(node.name), clues.loss_path(card, dataset, node)
             lines = [node.line or clues.fact_line(dataset, "loss")]
             temperature = _number(node.parameters.get("temperature"))
             if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and temperature > 1:

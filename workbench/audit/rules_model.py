@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench.audit import clues
 from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
-from workbench.card import Card, Loss
+from workbench.card import Card, Dataset, Loss
 
 KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
 WRAPPERS = ("MatryoshkaLoss", "Matryoshka2dLoss", "AdaptiveLayerLoss")
@@ -29,21 +29,18 @@ def _width(card: Card) -> tuple[int, int | None] | None:
             if isinstance(value, int) and not isinstance(value, bool):
                 found = value, module.line
         if module.type == "StaticEmbedding":
-            match = re.search(r"EmbeddingBag\(\d+, (\d+)", str(dict(module.parameters)))
-            size = module.parameters.get("embedding_dim")
-            if match or isinstance(size, int):
-                found = int(match[1]) if match else int(str(size)), module.line
+            found = clues.static_table(card) or found
     return found
 
 
-def _matryoshka(card: Card) -> list[tuple[Loss, Loss, list[int]]]:
-    """(outermost loss, the wrapping loss, its dimensions)."""
+def _matryoshka(card: Card) -> list[tuple[Dataset, Loss, list[int]]]:
+    """(dataset, the wrapping loss, its dimensions)."""
     found = []
-    for _, root in clues.loss_trees(card):
+    for dataset, root in clues.loss_trees(card):
         for node in root.chain():
             dims = node.parameters.get("matryoshka_dims")
             if clues.bare(node.name) in WRAPPERS and isinstance(dims, list) and dims:
-                found.append((root, node, [int(size) for size in dims if isinstance(size, int)]))
+                found.append((dataset, node, [int(size) for size in dims if isinstance(size, int)]))
     return found
 
 
@@ -61,10 +58,10 @@ def untrained_dimension(card: Card) -> Iterator[Finding]:
     output = card.output_dimension
     if output is None or not isinstance(output.value, int):
         return
-    for root, node, dims in _matryoshka(card):
+    for dataset, node, dims in _matryoshka(card):
         if output.value in dims or output.value < max(dims, default=0):
             continue
-        path = clues.loss_path(root, node)
+        path = clues.loss_path(card, dataset, node)
         changes: dict[str, Any] = {f"{path}.parameters.matryoshka_dims": [output.value, *dims]}
         weights = node.parameters.get("matryoshka_weights")
         if isinstance(weights, list):

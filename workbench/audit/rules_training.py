@@ -346,6 +346,10 @@ def joined_logs(card: Card) -> Iterator[Finding]:
     )
 
 
+TENTH = Fix({"training.warmup_ratio": 0.1, "training.warmup_steps": 0}, "Warm up for 10 % of the steps.")
+"""A share and not a number of steps, so that it also fits a run on fewer rows."""
+
+
 def warmup_units(card: Card) -> Iterator[Finding]:
     """Warmup was counted in other units than the trainer's steps.
 
@@ -368,14 +372,13 @@ def warmup_units(card: Card) -> Iterator[Finding]:
         return
     lines = clues.line_of(card, "warmup_steps")
     if warmup > planned:
-        tenth = max(1, round(planned * 0.1))
         yield finding(
             "warmup-units",
             "error",
             f"Warmup lasts {short(warmup)} steps, but the whole run has about {planned:,}: the learning rate on the "
             "card was never reached.",
             lines=lines,
-            fix=Fix({"training.warmup_steps": tenth}, f"Warm up for 10 % of the steps, {tenth:,}."),
+            fix=TENTH,
             warmup_steps=warmup,
             planned_steps=planned,
         )
@@ -388,7 +391,7 @@ def warmup_units(card: Card) -> Iterator[Finding]:
         return
     for share in (0.1, 0.05, 0.2):
         if int(warmup) in {math.floor(per_epoch * share), math.ceil(per_epoch * share)}:
-            meant = max(1, round(steps * share))
+            meant, part = max(1, round(steps * share)), round(steps * share / planned, 4)
             yield finding(
                 "warmup-units",
                 "warning",
@@ -397,8 +400,9 @@ def warmup_units(card: Card) -> Iterator[Finding]:
                 f"{short(warmup / steps, 2)} epochs.",
                 lines=[*lines, *_size_lines(card)],
                 fix=Fix(
-                    {"training.warmup_steps": meant, "training.warmup_ratio": 0.0},
-                    f"Warm up for {short(share * 100)} % of an epoch's optimizer steps, {meant:,}.",
+                    {"training.warmup_ratio": part, "training.warmup_steps": 0},
+                    f"Warm up for {short(share * 100)} % of an epoch's optimizer steps, {meant:,}: a share of "
+                    f"{short(part)} of the run.",
                 ),
                 warmup_steps=warmup,
                 share_of_batches=share,
@@ -413,15 +417,13 @@ def _fit_warmup(card: Card) -> Iterator[Finding]:
     planned = clues.planned_steps(card)
     if planned is None or planned >= 10_000:
         return
-    tenth = max(1, round(planned * 0.1))
-    brief = planned <= 1000
     yield finding(
         "warmup-units",
         "note",
         f"fit() warms up for 10,000 steps unless told otherwise, and this run has {planned:,}: if nothing was passed, "
         f"the learning rate never exceeded {short(planned / 100, 2)} % of its value.",
         lines=[clues.fact_line(dataset, "size") for dataset in card.training_datasets()],
-        fix=Fix({"training.warmup_steps": tenth}, f"Warm up for 10 % of the steps, {tenth:,}.") if brief else None,
+        fix=TENTH,
         planned_steps=planned,
     )
 

@@ -1,7 +1,8 @@
 """Recipe: the executable reading of a card, every field with its provenance.
 
 A Card is what the file says; a Recipe is what would have to be run. Fields are grouped as a person would look for
-them (base, data, loss, training, evaluation) and every leaf has an entry in `provenance` under its dotted path.
+them (base, data, loss, training, evaluation; see parts.py) and every leaf has an entry in `provenance` under its dotted
+path.
 Saved as YAML, read back equal; `Recipe.model_json_schema()` is its JSON Schema.
 
 `recipe(card)` makes one *as written*; `recipe(card, corrected=True)` applies the fixes that the findings propose;
@@ -26,7 +27,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from workbench.card import Card
 from workbench.errors import RecipeError
-from workbench.recipe.derive import Draft, derive, file_name
+from workbench.recipe.derive import derive, file_name
+from workbench.recipe.draft import Draft
 from workbench.recipe.parts import (
     NAME,
     Base,
@@ -167,11 +169,23 @@ def _corrected(made: Recipe, card: Card) -> Recipe:
 def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """`recipe` with some fields set by the user; each then has the origin `user`.
 
-    A key is a dotted path (`training.seed`) or the end of one, where that is unique (`learning_rate`, `lora.r`).
+    A key is a dotted path (`training.seed`) or the end of one, where that is unique (`learning_rate`, `lora.r`). An
+    entry of a mapping is named after it (`training.prompts.anchor`, `loss.parameters.scale`), a further dataset by its
+    number (`data.more.0.source.location`); the number after the last adds one.
     Raises RecipeError for a key that no field has, naming the nearest ones, and for a value of the wrong type.
     """
     changes = {_resolved(recipe, key): (value, Origin(source="user")) for key, value in overrides.items()}
-    return _changed(recipe, changes)
+    made = _changed(recipe, changes)
+    columns = [*made.data.columns, *(column for further in made.data.more for column in further.columns)]
+    for path in changes:
+        name = path.removeprefix("training.prompts.")
+        if name != path and columns and name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.0)
+            raise RecipeError(
+                f"expected a column of the rows ({', '.join(columns)}) for a prompt, found {name!r}; write "
+                f"training.prompts.{near[0]}, or set data.columns."
+            )
+    return made
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
@@ -219,7 +233,7 @@ def difference(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """(dotted path, value in `a`, value in `b`) of every field that differs; None where one has no such field."""
     ours, theirs = leaves(a), leaves(b)
     paths = [*ours, *(path for path in theirs if path not in ours)]
-    empty: tuple[Any, ...] = (None, {})  # a mapping without entries and no mapping say the same
+    empty: tuple[Any, ...] = (None, {}, ())  # a mapping or list without entries and none say the same
     found = [(path, ours.get(path), theirs.get(path)) for path in paths]
     return [(path, one, other) for path, one, other in found if one != other and not (one in empty and other in empty)]
 
@@ -335,13 +349,35 @@ def _changed(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]], *, only_
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field at `path`, making what lies above it; a number in `data.more` is a place in its list."""
     *parts, last = _split_path(path)
+    inside: Any = tree
     for part in parts:
-        inner = tree.get(part)
-        if not isinstance(inner, dict):
-            inner = tree[part] = {}
-        tree = inner
-    tree[last] = value
+        inner = _entry(inside, part)
+        if not isinstance(inner, dict | list):
+            inner = [] if part == "more" else {}
+            _set(inside, part, inner)
+        inside = inner
+    _set(inside, last, value)
+
+
+def _entry(inside: Any, part: str) -> Any:
+    if isinstance(inside, list):
+        return inside[int(part)] if part.isdigit() and int(part) < len(inside) else None
+    return inside.get(part)
+
+
+def _set(inside: Any, part: str, value: Any) -> None:
+    if not isinstance(inside, list):
+        inside[part] = value
+    elif part.isdigit() and int(part) < len(inside):
+        inside[int(part)] = value
+    elif part == str(len(inside)):
+        inside.append(value)
+    else:
+        raise RecipeError(
+            f"expected a dataset of data.more by its number, 0 to {len(inside)} (the last adds one), found {part!r}."
+        )
 
 
 def _split_path(path: str) -> list[str]:
@@ -356,19 +392,42 @@ def _split_path(path: str) -> list[str]:
 def _resolved(recipe: Recipe, key: str) -> str:
     """The full path of the field that `key` names."""
     known = [*dict.fromkeys([*_schema_paths(Recipe), *leaves(recipe)])]
-    if key in known or any(f".{name}." in f".{key}" and key.split(f".{name}.")[0] in known for name in OPEN):
+    if key in known or (key.startswith("data.more.") and _below_more(recipe, key)):
         return key
-    ends = [path for path in known if path.endswith(f".{key}")]
+    opened = next((name for name in OPEN if f".{name}." in f".{key}"), None)
+    if opened is not None:
+        above, _, entry = f".{key}".partition(f".{opened}.")
+        return f"{_resolved(recipe, f'{above[1:]}.{opened}'.lstrip('.'))}.{entry}"
+    ends = [path for path in known if path.endswith(f".{key}") and not path.startswith("data.more.")]
     if len(ends) == 1:
         return ends[0]
     if ends:
         raise RecipeError(
             f"expected one field, found {len(ends)} named {key!r}: {', '.join(ends)}; write the whole path."
         )
+    raise RecipeError(f"expected a field of the recipe, found {key!r}; {_nearest(key, known)}.")
+
+
+def _nearest(key: str, known: list[str]) -> str:
     names = {path.rpartition(".")[2] if "." not in key else path: path for path in known}
     initials = [name for name in names if "".join(word[0] for word in name.split("_")) == key]  # lr: learning_rate
     near = [names[name] for name in initials or difflib.get_close_matches(key, names, n=3, cutoff=0.6)]
-    hint = f"the nearest are {', '.join(near)}" if near else "`workbench recipe CARD` shows all of them"
+    return f"the nearest are {', '.join(near)}" if near else "`workbench recipe CARD` shows all of them"
+
+
+def _below_more(recipe: Recipe, key: str) -> bool:
+    """Whether `key`, `data.more.0.source.location`, is a field of a further dataset or of one to be added."""
+    number, _, rest = key.removeprefix("data.more.").partition(".")
+    known = [*_schema_paths(TrainingSet, "data.more.")]
+    last = len(recipe.data.more)
+    if not number.isdigit() or int(number) > last:
+        raise RecipeError(
+            f"expected a dataset of data.more by its number, 0 to {last} (the last adds one), found {number!r}."
+        )
+    opened = any(f".{name}." in f".{rest}" for name in OPEN)
+    if not rest or opened or f"data.more.{rest}" in known:
+        return True
+    hint = _nearest(f"data.more.{rest}", known).replace("data.more.", f"data.more.{number}.")
     raise RecipeError(f"expected a field of the recipe, found {key!r}; {hint}.")
 
 
@@ -446,12 +505,19 @@ def _in_words(recipe: Recipe) -> str:
         f"Recipe({recipe.name!r}, {recipe.variant})",
         f"  base        {base.model}{pooling}, {base.similarity}{adapter}",
         f"  data        {data.train.location}: {rows} ({', '.join(data.columns)}){shares}",
+        *(f"  and         {_set_in_words(further)}" for further in data.more),
         f"  loss        {_loss_in_words(recipe.loss)}",
         f"  training    {training.num_train_epochs:g} epochs, {batch} × {training.processes}, "
         f"learning rate {training.learning_rate:g} {training.lr_scheduler_type}, seed {training.seed}",
         f"  evaluation  {plan.evaluator}{cut}, {plan.main_metric}",
     ]
     return "\n".join([*lines, *(f"  note        {note}" for note in recipe.notes)])
+
+
+def _set_in_words(further: TrainingSet) -> str:
+    rows = f"{further.source.rows:,} rows" if further.source.rows is not None else "rows unknown"
+    own = f", {_loss_in_words(further.loss)}" if further.loss else ""
+    return f"{further.name}, {further.source.location}: {rows} ({', '.join(further.columns)}){own}"
 
 
 def _loss_in_words(loss: LossSpec) -> str:

@@ -15,17 +15,24 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
-from workbench.audit.clues import Fit, beside, epoch, fit_marks
-from workbench.audit.epochs import readings
+from workbench.audit.clues import (
+    Fit,
+    accumulation,
+    bare,
+    finite,
+    fit_marks,
+    label_statistics,
+    label_values,
+    last_run,
+    same_loss,
+    static_table,
+    sums_accumulation,
+)
 from workbench.card import Card, Dataset, Evaluation, Loss, Stated
-from workbench.recipe.plain_yaml import read_yaml
-from workbench.shipped import shipped
-
-Source = Literal["card", "file", "library", "inferred", "default"]
+from workbench.recipe.draft import Derived, Draft, content
+from workbench.recipe.sources import put_data, put_prompts, put_repeated_queries
 
 POOLING = {
     "cls_token": "cls",
@@ -43,6 +50,8 @@ SIMILARITY = {
     "energy distance": "energy",
     "maxsim": "maxsim",
 }
+RANKED_BY = ("cosine", "dot", "euclidean", "manhattan", "energy")
+"""Similarities that an evaluation here can rank by; a metric's name begins with one."""
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
@@ -68,7 +77,7 @@ DROPPED = {
     "use_mps_device": "the device is chosen where the recipe runs",
     "push_to_hub": "nothing is sent anywhere",
     "hub_model_id": "nothing is sent anywhere",
-    "report_to": "nothing is sent anywhere",
+    "report_to": "no tracker follows a run unless training.report_to is set",
     "output_dir": "a run has its own folder",
     "overwrite_output_dir": "a run has its own folder",
     "save_total_limit": "a run keeps its best and its last checkpoint",
@@ -79,9 +88,8 @@ DROPPED = {
 }
 """Arguments that a recipe does not hold, and why not."""
 CONSEQUENTIAL = {
-    "label_smoothing_factor", "lr_scheduler_kwargs", "optim_args", "optim_target_modules", "neftune_noise_alpha",
-    "group_by_length", "prompts", "learning_rate_mapping", "router_mapping", "torch_compile", "tf32", "deepspeed",
-    "fsdp",
+    "label_smoothing_factor", "optim_args", "optim_target_modules", "neftune_noise_alpha", "group_by_length",
+    "learning_rate_mapping", "router_mapping", "torch_compile", "tf32", "deepspeed", "fsdp",
 }  # fmt: skip
 """Arguments that change what is trained and that a recipe does not hold yet: said wherever they are set."""
 
@@ -92,6 +100,7 @@ FIT = {
     "warmup_ratio": 0.0,
     "warmup_steps": 10_000,
     "optim": "adamw_torch",
+    "lr_scheduler_kwargs": {},
 }
 """Defaults of `SentenceTransformer.fit()`, which hands the trainer an optimizer and a schedule of its own.
 
@@ -99,35 +108,6 @@ See sentence_transformers/sentence_transformer/fit_mixin.py: scheduler WarmupLin
 """
 SCORED = {"CosineSimilarityLoss", "CoSENTLoss", "AnglELoss"}
 """Losses over pairs with a score: measured by rank correlation, not by retrieval."""
-MOST_QUERIES = 20_000
-
-
-@dataclass(frozen=True)
-class Derived:
-    """The value of one recipe field, and where it came from."""
-
-    value: Any
-    source: Source
-    lines: tuple[int, ...] = ()
-    note: str = ""
-
-
-@dataclass
-class Draft:
-    """Fields by dotted path, and sentences about what was translated or dropped."""
-
-    fields: dict[str, Derived] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def put(self, path: str, value: Any, source: Source, *lines: int | None, note: str = "") -> None:
-        known = tuple(line for line in lines if line is not None)
-        self.fields[path] = Derived(value, source, known, note)
-
-    def put_stated(self, path: str, stated: Stated[Any], value: Any = None, note: str = "") -> None:
-        """A fact of the card, or of a file beside it; `value` where the recipe says it in other words."""
-        source: Source = "card" if stated.source == "README.md" else "file"
-        words = "; ".join(part for part in ("" if source == "card" else stated.source, note) if part)
-        self.put(path, stated.value if value is None else value, source, stated.line, note=words)
 
 
 def derive(card: Card, arguments: Collection[str]) -> Draft:
@@ -140,7 +120,9 @@ def derive(card: Card, arguments: Collection[str]) -> Draft:
     put_loss(draft, card)
     put_training(draft, card, arguments)
     put_data(draft, card)
+    put_prompts(draft, card)
     put_evaluation(draft, card)
+    put_repeated_queries(draft, card)
     return draft
 
 
@@ -171,6 +153,9 @@ def put_base(draft: Draft, card: Card) -> None:
                 draft.put("base.pooling", modes[0], "card", module.line, note=also)
     if card.max_seq_length is not None and isinstance(card.max_seq_length.value, int):
         draft.put_stated("base.max_seq_length", card.max_seq_length)
+    table = static_table(card)
+    if table is not None:
+        draft.put("base.static_dimensions", table[0], "card", table[1])
     put_similarity(draft, card)
     put_lora(draft, card, adapter)
     prompts = content(card, "config_sentence_transformers.json").get("prompts")
@@ -235,11 +220,29 @@ def put_loss(draft: Draft, card: Card) -> None:
         for depth, name in enumerate(nodes[:2] if nodes and nodes[0] in ("MatryoshkaLoss",) else nodes[:1]):
             draft.put(f"loss{'.inner' * depth}.name", name, "card", note=f"{note}; its parameters are not stated")
         return
-    for depth, node in enumerate(stated.chain()):
-        path = "loss" + ".inner" * depth
-        draft.put(f"{path}.name", node.name, "card", node.line)
+    put_loss_tree(draft, card, "loss", next(one for one in datasets if one.loss), stated)
+    for number, dataset in enumerate(card.training_datasets()[1:]):
+        if dataset.loss is not None and same_loss(dataset.loss) != same_loss(stated):
+            put_loss_tree(draft, card, f"data.more.{number}.loss", dataset, dataset.loss)
+
+
+def put_loss_tree(draft: Draft, card: Card, path: str, dataset: Dataset, root: Loss) -> None:
+    for depth, node in enumerate(root.chain()):
+        place = path + ".inner" * depth
+        draft.put(f"{place}.name", node.name, "card", node.line)
         for name, value in node.parameters.items():
-            put_loss_parameter(draft, card, f"{path}.parameters.{name}", node, value)
+            put_loss_parameter(draft, card, f"{place}.parameters.{name}", node, value)
+        if bare(node.name) == "SoftmaxLoss" and "num_labels" not in node.parameters:
+            put_label_count(draft, f"{place}.parameters.num_labels", dataset)
+
+
+def put_label_count(draft: Draft, path: str, dataset: Dataset) -> None:
+    """How many classes the labels have, where the card lists them; a SoftmaxLoss of older cards does not print it."""
+    statistics = label_statistics(dataset)
+    labels = sorted(label_values(statistics) or ()) if statistics else []
+    if labels and labels == [float(number) for number in range(len(labels))]:
+        line = dataset.facts.get("statistics")
+        draft.put(path, len(labels), "inferred", line, note=f"the card lists the labels 0 to {len(labels) - 1}")
 
 
 def put_loss_parameter(draft: Draft, card: Card, path: str, node: Loss, value: Any) -> None:
@@ -248,8 +251,37 @@ def put_loss_parameter(draft: Draft, card: Card, path: str, node: Loss, value: A
         line = card.similarity.line if card.similarity else None
         reason = f"the card prints <lambda>; the similarity of its model is {similarity.value!r}"
         draft.put(path, similarity.value, "inferred", node.line, line, note=reason)
+        if similarity.value == "energy":
+            put_energy_distance(draft, card, path.removesuffix("similarity_fct") + "distance", node)
     else:
         draft.put(path, value, "card", node.line)
+
+
+def put_energy_distance(draft: Draft, card: Card, path: str, node: Loss) -> None:
+    """Which distance the energy distance was made of: the size of the first logged loss tells L1 from L2.
+
+    A softmax loss cannot exceed its scale times the widest gap between two scores. A score is twice a mean distance, so
+    gaps of L2 scores end at twice the longest distance: about the root of 2 x dimensions, where layer normalisation
+    leaves values near 1. A loss above that was made of L1 distances, which are sums over the dimensions.
+    """
+    logged, scale, (width, _) = finite(last_run(card)), node.parameters.get("scale", 20.0), module_width(card)
+    note = "neither the card nor its losses tell L1 from L2"
+    if not logged or not width or not isinstance(scale, int | float) or scale <= 0:
+        draft.put(path, "manhattan", "default", note=note)
+        return
+    row, first = logged[0]
+    parts = accumulation(card) if sums_accumulation(card) else 1
+    gap, longest = first / parts / scale, math.sqrt(2 * width)
+    if gap <= 2 * longest:
+        draft.put(path, "manhattan", "default", row.line, note=note)
+        return
+    summed = f" summed over {parts} micro-batches" if parts > 1 else ""
+    note = (
+        f"the first logged loss, {first:,.0f}{summed}, is a gap of {gap:,.0f} between scores at scale {scale:g}: too "
+        f"wide for L2 distances of {width} dimensions (about {longest:,.0f} at most, counted twice), usual for "
+        "un-normalised L1"
+    )
+    draft.put(path, "manhattan", "inferred", node.line, row.line, note=note)
 
 
 def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
@@ -264,7 +296,9 @@ def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
         if now == "adafactor":
             if value is True:
                 draft.put_stated("training.optim", stated, "adafactor", note="adafactor: True is optim: adafactor now")
-        elif now not in arguments or now in ("report_to", "prompts"):
+        elif now == "prompts":
+            continue  # see put_prompts
+        elif now not in arguments or now == "report_to":
             note_unused(draft, card, name, stated)
         elif (value is not None or now in MAY_BE_NONE) and (now == name or card.argument(now) is None):
             note = "" if now == name else f"called {name} on the card"
@@ -368,122 +402,6 @@ def usual_gap(steps: list[int]) -> int | None:
     return Counter(gaps).most_common(1)[0][0] if gaps else None
 
 
-def put_data(draft: Draft, card: Card) -> None:
-    train = next(iter(card.training_datasets()), None)
-    if len(card.training_datasets()) > 1:
-        names = ", ".join(repr(dataset.name or "unnamed") for dataset in card.training_datasets())
-        draft.notes.append(f"The card trains on several datasets ({names}); this recipe holds the first.")
-    if train is None:
-        tagged = next((tag for tag in card.tags if re.fullmatch(r"dataset_size:\d+", tag)), None)
-        if tagged:
-            draft.put("data.train.rows", int(tagged.split(":")[1]), "card", note="from the card's tags")
-        return
-    line = train.lines[0] if train.lines else None
-    if train.id:
-        draft.put("data.train.location", train.id, "card", train.facts.get("id", line))
-    else:
-        named = f"says only {train.name!r}" if train.name else "does not name its dataset"
-        draft.put(
-            "data.train.location", "unknown", "default", line, note=f"the card {named}; {where_to_get(card, train)}"
-        )
-    if train.revision:
-        draft.put("data.train.revision", train.revision, "card", train.facts.get("id", line))
-    if train.columns:
-        draft.put("data.columns", list(train.columns), "card", train.facts.get("columns"))
-    if train.size is not None:
-        draft.put("data.train.rows", train.size, "card", train.facts.get("size"))
-        put_split(draft, card, train)
-
-
-def where_to_get(card: Card, train: Dataset) -> str:
-    """What a person can do about rows that the card does not name: a public source known to match, or their own."""
-    sources = read_yaml(shipped("data/cards/sources.yaml").read_text(encoding="utf-8"))
-    known = (sources.get(card.name) or {}).get("train")
-    if known and train.size and known["rows"] >= train.size:
-        return f"{known['location']} is a public source that matches; name it, or yours, with --data"
-    return "name yours with --data"
-
-
-def put_split(draft: Draft, card: Card, train: Dataset) -> None:
-    """Which part of the rows trained, and in how many processes: from the sizes, or from the steps of an epoch."""
-    held_out = next(iter(card.evaluation_datasets()), None)
-    lines = (train.facts.get("size"), held_out.facts.get("size") if held_out else None)
-    rows = train.size or 0
-    if held_out and held_out.id and held_out.id != train.id:
-        line = held_out.facts.get("id", held_out.lines[0] if held_out.lines else None)
-        draft.put("data.evaluation.location", held_out.id, "card", line)
-        draft.put("data.evaluation.rows", held_out.size, "card", lines[1])
-    whole = held_out is None or held_out.size in (None, rows)
-    if not whole and held_out and held_out.size and not held_out.id:
-        every = rows + held_out.size
-        share = round(rows / every, 4)
-        note = f"{rows:,} rows train and {held_out.size:,} are held out: one set of {every:,}, divided"
-        draft.put("data.train.rows", every, "inferred", *lines, note=note)
-        put_shares(draft, (share, round(1 - share, 4), 0.0), lines, note)
-    found, batch = epoch(card), rows_per_batch(draft)
-    if found is None or not rows:
-        return
-    explained = readings(found, [rows], batch, drop_last=stated(draft, "dataloader_drop_last"), round_robin=False)
-    shares = [reading for reading in explained if reading.processes == 1 and whole]
-    processes = [reading for reading in explained if reading.processes > 1]
-    if not explained or explained[0].share == explained[0].processes == 1:
-        return
-    batches = explained[0].batches
-    seen = f"the log's {batches:,} batches an epoch × {batch} rows = {batches * batch:,} of {rows:,} rows"
-    if shares:
-        put_share_seen(draft, card, max(reading.share for reading in shares), rows, seen, lines)
-    elif processes:
-        count = processes[0].processes
-        draft.put(
-            "training.processes", count, "inferred", lines[0], note=f"{seen}: the part of one of {count} processes"
-        )
-
-
-def put_share_seen(
-    draft: Draft, card: Card, share: float, rows: int, seen: str, lines: tuple[int | None, int | None]
-) -> None:
-    note, rest = f"{seen}, which is {share:.0%}", round(1 - share, 4)
-    queries = evaluation_queries(card)
-    held_out = round(queries / rows, 2) if queries else rest
-    if queries and held_out < rest:
-        note += f"; accuracies are multiples of 1/{queries}, {held_out:.0%} of the rows"
-        put_shares(draft, (share, held_out, round(rest - held_out, 4)), lines, note)
-    else:
-        put_shares(draft, (share, rest, 0.0), lines, note)
-
-
-def put_shares(draft: Draft, shares: tuple[float, float, float], lines: tuple[int | None, ...], note: str) -> None:
-    for name, share in zip(("train", "validation", "test"), shares, strict=True):
-        draft.put(f"data.split.{name}", share, "inferred", *lines, note=note)
-    draft.put("data.split.seed", 42, "default", note="the card does not say how the rows were drawn")
-
-
-def rows_per_batch(draft: Draft) -> int:
-    """Rows of one forward pass in one process."""
-    batch = draft.fields.get("training.per_device_train_batch_size")
-    return max(1, int(batch.value)) if batch else 8
-
-
-def stated(draft: Draft, name: str) -> bool:
-    """Whether a training argument is known to be true."""
-    found = draft.fields.get(f"training.{name}")
-    return found is not None and found.value is True
-
-
-def evaluation_queries(card: Card) -> int | None:
-    """How many queries the accuracies were measured on, or a divisor of it: the least common denominator.
-
-    Only `model-index` prints them unrounded. None where there are none, or where they fit no common denominator.
-    """
-    fractions = [
-        Fraction(result.value).limit_denominator(MOST_QUERIES)
-        for result in card.model_index
-        if "accuracy@" in result.metric and 0 < result.value < 1
-    ]
-    queries = math.lcm(*(fraction.denominator for fraction in fractions)) if fractions else None
-    return queries if queries and queries <= MOST_QUERIES else None
-
-
 def put_evaluation(draft: Draft, card: Card) -> None:
     chosen = main_evaluation(card)
     if chosen is None:
@@ -492,7 +410,9 @@ def put_evaluation(draft: Draft, card: Card) -> None:
         rows = "rows with a score are measured by rank correlation" if scored else "pairs are measured as a search"
         evaluator = "EmbeddingSimilarityEvaluator" if scored else "InformationRetrievalEvaluator"
         draft.put("evaluation.evaluator", evaluator, "default", note=f"the card evaluates nothing; {rows}")
-        metric = "spearman_cosine" if scored else "cosine_ndcg@10"
+        similarity = draft.fields.get("base.similarity")
+        word = similarity.value if similarity and similarity.value in RANKED_BY else "cosine"
+        metric = f"spearman_{word}" if scored else f"{word}_ndcg@10"
         draft.put("evaluation.main_metric", metric, "default", note="the card evaluates nothing")
     else:
         line = chosen.lines[0] if chosen.lines else None
@@ -536,10 +456,4 @@ def module_width(card: Card) -> tuple[int | None, int | None]:
         for name in ("out_features", "word_embedding_dimension", "embedding_dimension", "embedding_dim"):
             if isinstance(module.parameters.get(name), int):
                 return module.parameters[name], module.line
-    return None, None
-
-
-def content(card: Card, name: str) -> Mapping[str, Any]:
-    """The parsed content of a file beside the card; empty where there is none or it is no mapping."""
-    found = beside(card, name)
-    return found[1] if found and isinstance(found[1], Mapping) else {}
+    return static_table(card) or (None, None)

@@ -1,0 +1,255 @@
+"""Which rows a card trained on: datasets, division, prompts in their texts, and what is public about them.
+
+What a card does not say is taken from `data/cards/sources.yaml` for the five cards that it describes, and said so. How
+rows were divided and how many processes shared them is proved from sizes and from the steps of an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from workbench.audit.clues import epoch, fact_line, sizes, text_columns
+from workbench.audit.epochs import readings
+from workbench.audit.rules_data import duplicate_anchors, prompts_in_texts
+from workbench.card import Card, Dataset, Stated
+from workbench.recipe.draft import Draft
+from workbench.recipe.plain_yaml import read_yaml
+from workbench.shipped import shipped
+
+MOST_QUERIES = 20_000
+SOURCES = "data/cards/sources.yaml"
+
+
+def known_of(card: Card) -> Mapping[str, Any]:
+    """What is publicly known about the rows of a shipped card; empty for any other."""
+    found = read_yaml(shipped(SOURCES).read_text(encoding="utf-8")).get(card.name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def put_data(draft: Draft, card: Card) -> None:
+    datasets = card.training_datasets()
+    train = next(iter(datasets), None)
+    if train is None:
+        tagged = next((tag for tag in card.tags if tag.startswith("dataset_size:") and tag[13:].isdigit()), None)
+        if tagged:
+            draft.put("data.train.rows", int(tagged[13:]), "card", note="from the card's tags")
+        return
+    if train.id is None:
+        named = f"says only {train.name!r}" if train.name else "does not name its dataset"
+        note = f"the card {named}; {where_to_get(card, train)}"
+        draft.put("data.train.location", "unknown", "default", first_line(train), note=note)
+    put_source(draft, "data.train", train)
+    if train.columns:
+        draft.put("data.columns", list(train.columns), "card", train.facts.get("columns"))
+    put_several(draft, card, datasets)
+    if train.size is not None:
+        put_split(draft, card, train)
+
+
+def first_line(dataset: Dataset) -> int | None:
+    return dataset.lines[0] if dataset.lines else None
+
+
+def put_source(draft: Draft, path: str, dataset: Dataset) -> None:
+    """What the card says about where the rows of one dataset are."""
+    if dataset.id:
+        draft.put(f"{path}.location", dataset.id, "card", fact_line(dataset, "id"))
+    if dataset.revision:
+        draft.put(f"{path}.revision", dataset.revision, "card", fact_line(dataset, "id"))
+    if dataset.size is not None:
+        draft.put(f"{path}.rows", dataset.size, "card", dataset.facts.get("size"))
+
+
+def put_several(draft: Draft, card: Card, datasets: Sequence[Dataset]) -> None:
+    """The datasets after the first, each with its source and columns; their losses are put where losses are."""
+    if len(datasets) < 2:
+        return
+    names = names_of(datasets)
+    draft.put("data.name", names[0], "card" if datasets[0].name else "default", first_line(datasets[0]))
+    for number, (name, dataset) in enumerate(zip(names[1:], datasets[1:], strict=True)):
+        path = f"data.more.{number}"
+        draft.put(f"{path}.name", name, "card" if dataset.name else "default", first_line(dataset))
+        put_source(draft, f"{path}.source", dataset)
+        if dataset.columns:
+            draft.put(f"{path}.columns", list(dataset.columns), "card", dataset.facts.get("columns"))
+    held_out = [dataset for dataset in card.evaluation_datasets() if dataset.name != datasets[0].name]
+    if held_out:
+        named = ", ".join(repr(dataset.name or "unnamed") for dataset in held_out)
+        draft.notes.append(f"The evaluation rows of the further datasets ({named}) are not taken; the first's are.")
+
+
+def names_of(datasets: Sequence[Dataset]) -> list[str]:
+    """A name for each dataset, no two alike.
+
+    >>> names_of([Dataset("train", "nli"), Dataset("train", None), Dataset("train", "nli")])
+    ['nli', 'dataset_2', 'nli_3']
+    """
+    names: list[str] = []
+    for number, dataset in enumerate(datasets, start=1):
+        name = dataset.name or f"dataset_{number}"
+        names.append(name if name not in names else f"{name}_{number}")
+    return names
+
+
+def where_to_get(card: Card, train: Dataset) -> str:
+    """What a person can do about rows that the card does not name: a public source known to match, or their own."""
+    known = known_of(card).get("train")
+    if known and train.size and known["rows"] >= train.size:
+        return f"{known['location']} is a public source that matches; name it, or yours, with --data"
+    return "name yours with --data"
+
+
+# ------------------------------------------------------------------------------------------------ division, processes
+
+
+def put_split(draft: Draft, card: Card, train: Dataset) -> None:
+    """Which part of the rows trained, and in how many processes: from the sizes, or from the steps of an epoch."""
+    several = len(card.training_datasets()) > 1
+    held_out = next((one for one in card.evaluation_datasets() if not several or one.name == train.name), None)
+    lines = (train.facts.get("size"), held_out.facts.get("size") if held_out else None)
+    rows = train.size or 0
+    if held_out and held_out.id and held_out.id != train.id:
+        draft.put("data.evaluation.location", held_out.id, "card", fact_line(held_out, "id"))
+        draft.put("data.evaluation.rows", held_out.size, "card", lines[1])
+    whole = held_out is None or held_out.size in (None, rows)
+    if not whole and held_out and held_out.size and not held_out.id:
+        every = rows + held_out.size
+        share = round(rows / every, 4)
+        note = f"{rows:,} rows train and {held_out.size:,} are held out: one set of {every:,}, divided"
+        draft.put("data.train.rows", every, "inferred", *lines, note=note)
+        put_shares(draft, (share, round(1 - share, 4), 0.0), lines, note)
+    found, every_size = epoch(card), sizes(card)
+    if found is None or not every_size:
+        return
+    batch, rows = rows_per_batch(draft), sum(every_size)
+    in_turn = several and given(draft, "multi_dataset_batch_sampler") == "round_robin"
+    drop_last = given(draft, "dataloader_drop_last") is True
+    explained = readings(found, every_size, batch, drop_last=drop_last, round_robin=in_turn)
+    shares = [reading for reading in explained if reading.processes == 1 and whole and not several]
+    processes = [reading for reading in explained if reading.processes > 1]
+    if not explained or explained[0].share == explained[0].processes == 1:
+        return
+    batches = explained[0].batches
+    seen = f"the log's {batches:,} batches an epoch × {batch} rows = {batches * batch:,} of {rows:,} rows"
+    if shares:
+        put_share_seen(draft, card, max(reading.share for reading in shares), rows, seen, lines)
+    elif processes:
+        count = processes[0].processes
+        draft.put(
+            "training.processes", count, "inferred", lines[0], note=f"{seen}: the part of one of {count} processes"
+        )
+
+
+def put_share_seen(
+    draft: Draft, card: Card, share: float, rows: int, seen: str, lines: tuple[int | None, int | None]
+) -> None:
+    note, rest = f"{seen}, which is {share:.0%}", round(1 - share, 4)
+    queries = evaluation_queries(card)
+    held_out = round(queries / rows, 2) if queries else rest
+    if queries and held_out < rest:
+        note += f"; accuracies are multiples of 1/{queries}, {held_out:.0%} of the rows"
+        put_shares(draft, (share, held_out, round(rest - held_out, 4)), lines, note)
+    else:
+        put_shares(draft, (share, rest, 0.0), lines, note)
+
+
+def put_shares(draft: Draft, shares: tuple[float, float, float], lines: tuple[int | None, ...], note: str) -> None:
+    for name, share in zip(("train", "validation", "test"), shares, strict=True):
+        draft.put(f"data.split.{name}", share, "inferred", *lines, note=note)
+    draft.put("data.split.seed", 42, "default", note="the card does not say how the rows were drawn")
+
+
+def rows_per_batch(draft: Draft) -> int:
+    """Rows of one forward pass in one process."""
+    batch = draft.fields.get("training.per_device_train_batch_size")
+    return max(1, int(batch.value)) if batch else 8
+
+
+def given(draft: Draft, name: str) -> Any:
+    """The value of a training argument, None where the card has none."""
+    found = draft.fields.get(f"training.{name}")
+    return found.value if found else None
+
+
+def evaluation_queries(card: Card) -> int | None:
+    """How many queries the accuracies were measured on, or a divisor of it: the least common denominator.
+
+    Only `model-index` prints them unrounded. None where there are none, or where they fit no common denominator.
+    """
+    fractions = [
+        Fraction(result.value).limit_denominator(MOST_QUERIES)
+        for result in card.model_index
+        if "accuracy@" in result.metric and 0 < result.value < 1
+    ]
+    queries = math.lcm(*(fraction.denominator for fraction in fractions)) if fractions else None
+    return queries if queries and queries <= MOST_QUERIES else None
+
+
+# ------------------------------------------------------------------------------------------- prompts, repeated queries
+
+
+def put_prompts(draft: Draft, card: Card) -> None:
+    """The prompts that training put before texts: the trainer's own argument, or what the texts themselves begin with.
+
+    Prompts found in texts are put by column for training and by kind (query, document) for evaluation, so that texts
+    without them give the same inputs as the card's.
+    """
+    stated = card.argument("prompts")
+    if stated is not None and stated.value:
+        put_stated_prompts(draft, card, stated)
+        return
+    proof = next(iter(prompts_in_texts(card)), None)
+    known = known_of(card).get("prompts")
+    if proof is not None:
+        found, lines = dict(proof.evidence["prompts"]), proof.lines
+        note = "every sample of the column on the card begins so; it is put before the texts, not kept in them"
+    elif known:
+        found, lines, note = dict(known), (), f"{SOURCES}: the rows of this card begin so"
+    else:
+        return
+    for column, text in found.items():
+        draft.put(f"training.prompts.{column}", text, "inferred", *lines, note=note)
+    if not any(path.startswith("base.prompts.") for path in draft.fields):
+        columns = [column for dataset in card.training_datasets()[:1] for column in text_columns(dataset)]
+        for kind, column in zip(("query", "document"), columns, strict=False):
+            if column in found:
+                draft.put(f"base.prompts.{kind}", found[column], "inferred", *lines, note=f"that of {column}; {note}")
+
+
+def put_stated_prompts(draft: Draft, card: Card, stated: Stated[Any]) -> None:
+    """The argument `prompts`: one for all columns, one for each column, or either for each dataset."""
+    datasets = card.training_datasets()
+    columns = [column for dataset in datasets[:1] for column in text_columns(dataset)]
+    value, names = stated.value, names_of(datasets)
+    if isinstance(value, Mapping) and value and set(value) <= set(names) and not set(value) <= set(columns):
+        others = [name for name in value if name != names[0] and value[name] != value.get(names[0])]
+        if others:
+            draft.notes.append(f"`prompts` of the dataset{'s' * (len(others) > 1)} {', '.join(others)} are not taken.")
+        value = value.get(names[0])
+    found = dict.fromkeys(columns, value) if isinstance(value, str) else value
+    if not isinstance(found, Mapping) or not all(isinstance(text, str) for text in found.values()):
+        if value is not None:
+            draft.notes.append(f"`prompts` = {stated.value!r} is not taken: it is not one text for each column.")
+        return
+    for column, text in found.items():
+        if text:
+            draft.put_stated(f"training.prompts.{column}", stated, text)
+
+
+def put_repeated_queries(draft: Draft, card: Card) -> None:
+    """Whether rows with the same question are one query: counted as the card's own evaluation did, else as known."""
+    if card.evaluations or card.model_index:
+        line = card.evaluations[0].lines[0] if card.evaluations and card.evaluations[0].lines else None
+        note = "the card's evaluation does not merge them, as far as it shows"
+        draft.put("evaluation.repeated_queries", "separate", "default", line, note=note)
+        return
+    proof = next(iter(duplicate_anchors(card)), None)
+    known = known_of(card).get("repeated_queries")
+    if proof is not None:
+        note = "the same question comes in several rows, each with another right answer; see duplicate-anchors"
+        draft.put("evaluation.repeated_queries", "merged", "inferred", *proof.lines, note=note)
+    elif known:
+        draft.put("evaluation.repeated_queries", known, "inferred", note=f"{SOURCES}: known of the rows of this card")
