@@ -1,0 +1,98 @@
+"""Train all five recipes on the shipped samples, as written and corrected, and compare the two: the README's table.
+
+    make reproduce                                     # runs in runs/five, table on the terminal
+    python tests/benchmarks/five.py --readme           # puts the table into README.md too
+    python tests/benchmarks/five.py --cards sinhala-xlmr-cosine
+
+Offline stand-ins only, so that everybody gets the same table: the bundled base (or what stands in for it) and the
+samples in data/. A run that is there already and finished is taken as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import workbench as wb
+from workbench.compare import Comparison, Row
+from workbench.pairs import SAMPLES
+from workbench.run import Run
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- five: begin -->", "<!-- five: end -->"
+HEADS = ("card", "base", "metric", "before", "as written", "corrected", "corrected minus as written", "p", "minutes")
+
+
+def trained(card: str, *, corrected: bool, runs: Path) -> tuple[Run, float]:
+    """The run of a card's recipe on its sample, and the seconds it took just now."""
+    variant = "corrected" if corrected else "as written"
+    for run in wb.list_runs(runs):
+        record = run.record
+        if (record["card"], record["variant"], run.status) == (card, variant, "finished"):
+            return run, float(record["seconds"]) if record.get("seconds") else 0.0
+    print(f"{card}, {variant} …", flush=True)
+    started = time.monotonic()
+    run = wb.reproduce(card, corrected=corrected, base="bundled:minilm", data=f"sample:{SAMPLES[card]}", runs=runs)
+    return run, time.monotonic() - started
+
+
+def interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    """A number with its interval."""
+    if value is None:
+        return "-"
+    return f"{value:{sign}.3f}" + (f" [{low:{sign}.3f}, {high:{sign}.3f}]" if low is not None else "")
+
+
+def line(card: str, found: Comparison, written: Run, seconds: float) -> tuple[str, ...]:
+    """One row of the table, from the comparison of the two runs and of each with its base."""
+    both: Row | None = found.main
+    alone = wb.compare(written, evaluation=found.evaluation).main
+    if both is None or alone is None:
+        raise SystemExit(f"{card}: expected the main metric {found.main_metric!r} in both runs, found none.")
+    return (
+        card,
+        str(written.record["base"]["model"]).removeprefix("bundled:"),
+        found.main_metric,
+        interval(alone.before, None, None),
+        interval(alone.after, alone.low, alone.high),
+        interval(both.after, both.low, both.high),
+        interval(both.difference, both.difference_low, both.difference_high, "+"),
+        "<0.001" if (both.p_holm or 0) < 0.001 else f"{both.p_holm:.3f}",
+        f"{seconds / 60:.1f}",
+    )
+
+
+def markdown(rows: list[tuple[str, ...]]) -> str:
+    """The table as Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (HEADS, ("---",) * len(HEADS), *rows))
+
+
+def main() -> int:
+    """Train, compare, print."""
+    parser = argparse.ArgumentParser(description="The five recipes on the shipped samples.")
+    parser.add_argument("--runs", type=Path, default=Path("runs/five"))
+    parser.add_argument("--cards", nargs="*", default=list(SAMPLES), choices=list(SAMPLES))
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    chosen = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    rows = []
+    for card in chosen.cards:
+        (written, first), (corrected, second) = (
+            trained(card, corrected=which, runs=chosen.runs) for which in (False, True)
+        )
+        rows.append(line(card, wb.compare(written, corrected), written, first + second))
+        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+    table = markdown(rows)
+    print(f"\n{table}\n\nruns in {chosen.runs}: workbench dashboard {chosen.runs}")
+    if chosen.readme:
+        text = README.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        README.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
