@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workbench.card import Card, Dataset, Evaluation, IndexedResult, LogRow, Loss, Module, Stated
+from workbench.card import Card, ColumnStatistics, Dataset, Evaluation, IndexedResult, LogRow, Loss, Module, Stated
 from workbench.errors import RecipeError
 from workbench.reading import read_card
 from workbench.recipe import (
@@ -18,6 +18,7 @@ from workbench.recipe import (
     LossSpec,
     Origin,
     Recipe,
+    Source,
     difference,
     leaves,
     load_recipe,
@@ -45,6 +46,7 @@ FIVE = {
         "loss.name": "MultipleNegativesRankingLoss",
         "loss.parameters.scale": 20.0,
         "loss.parameters.similarity_fct": "energy",
+        "loss.parameters.distance": "manhattan",
         "training.num_train_epochs": 10.0,
         "training.per_device_train_batch_size": 16,
         "training.gradient_accumulation_steps": 4,
@@ -58,10 +60,13 @@ FIVE = {
         "training.eval_strategy": "no",
         "training.logging_steps": 25,
         "training.processes": 2,
+        "evaluation.main_metric": "energy_ndcg@10",
+        "evaluation.repeated_queries": "merged",
     },
     "gooaq-static-matryoshka": {
         "base.model": "sentence-transformers/static-retrieval-mrl-en-v1",
         "base.pooling": None,
+        "base.static_dimensions": 1024,
         "data.train.rows": 3_012_496,
         "data.columns": ("sentence_0", "sentence_1"),
         "data.split": None,
@@ -81,6 +86,7 @@ FIVE = {
         "evaluation.evaluator": "NanoBEIREvaluator",
         "evaluation.main_metric": "cosine_ndcg@10",
         "evaluation.truncate_dim": None,
+        "evaluation.repeated_queries": "separate",
     },
     "korean-law-lora": {
         "base.model": "jhgan/ko-sroberta-multitask",
@@ -96,7 +102,13 @@ FIVE = {
         "training.per_device_train_batch_size": 4,
         "training.learning_rate": 2e-5,
         "training.fp16": True,
+        "training.warmup_steps": 10_000,
         "training.logging_steps": 500,
+        "training.prompts.sentence_0": "Represent this sentence for searching relevant passages: ",
+        "training.prompts.sentence_1": "Represent this sentence for retrieving relevant passages: ",
+        "base.prompts.query": "Represent this sentence for searching relevant passages: ",
+        "base.prompts.document": "Represent this sentence for retrieving relevant passages: ",
+        "evaluation.repeated_queries": "merged",
     },
     "porsche-mxbai": {
         "base.model": "mixedbread-ai/mxbai-embed-large-v1",
@@ -104,6 +116,8 @@ FIVE = {
         "base.pooling": "cls",
         "base.max_seq_length": 512,
         "base.similarity": "cosine",
+        "base.static_dimensions": None,
+        "training.prompts": {},
         "data.train.rows": 1_797,
         "data.columns": ("anchor", "positive"),
         "data.split.train": 0.8,
@@ -123,6 +137,7 @@ FIVE = {
         "evaluation.evaluator": "InformationRetrievalEvaluator",
         "evaluation.name": "eval_finetune_embed",
         "evaluation.truncate_dim": 512,
+        "evaluation.repeated_queries": "separate",
         "evaluation.main_metric": "cosine_ndcg@10",
     },
     "sinhala-xlmr-cosine": {
@@ -359,6 +374,172 @@ def test_names_from_a_card_never_leave_their_folder() -> None:
         Recipe(name="../x", base=Base(model="a"), loss=LossSpec(name="b"))
 
 
+# --------------------------------------------------------------------------------------- several datasets, prompts
+
+
+def several(*datasets: Dataset, **changes: Any) -> Card:
+    return small(datasets=datasets, **changes)
+
+
+RANKING = Loss("MultipleNegativesRankingLoss", {"scale": 20.0}, line=30)
+TRIPLETS = Loss("TripletLoss", {"distance_metric": "TripletDistanceMetric.EUCLIDEAN", "triplet_margin": 5}, line=40)
+
+
+def test_a_card_with_several_datasets_keeps_each_with_its_own_loss() -> None:
+    first = Dataset("train", "nli", id="a/nli", size=800, columns=("anchor", "positive"), loss=RANKING, lines=(20, 30))
+    alike = Dataset(
+        "train", "qa", id="a/qa", revision="ab12", size=90, columns=("q", "a"), loss=RANKING, lines=(31, 36)
+    )
+    other = Dataset("train", None, size=70, columns=("anchor", "positive", "negative"), loss=TRIPLETS, lines=(37, 44))
+    made = recipe(
+        several(first, alike, other, hyperparameters={"multi_dataset_batch_sampler": Stated("round_robin", 60)})
+    )
+    assert (made.data.name, made.data.train.location) == ("nli", "a/nli")
+    assert [further.model_dump() for further in made.data.more] == [
+        {
+            "name": "qa",
+            "source": Source(location="a/qa", revision="ab12", rows=90).model_dump(),
+            "columns": ("q", "a"),
+            "loss": None,
+        },
+        {
+            "name": "dataset_3",
+            "source": Source(rows=70).model_dump(),
+            "columns": ("anchor", "positive", "negative"),
+            "loss": {"name": "TripletLoss", "parameters": dict(TRIPLETS.parameters), "inner": None},
+        },
+    ]
+    assert made.training.multi_dataset_batch_sampler == "round_robin"
+    assert made.notes == ()
+    assert made.provenance["data.more.0.source.location"] == Origin(source="card", lines=(31,))
+    assert made.provenance["data.more.1.loss.parameters.triplet_margin"] == Origin(source="card", lines=(40,))
+    assert made.provenance["data.more.1.name"].source == "default"
+    assert set(made.provenance) == set(leaves(made))
+    assert "  and         qa, a/qa: 90 rows (q, a)\n" in repr(made)
+
+
+def test_several_datasets_survive_their_yaml(tmp_path: Path) -> None:
+    one = Dataset("train", "a", size=10, columns=("x", "y"), loss=RANKING)
+    made = recipe(several(one, Dataset("train", "b", size=20, columns=("x", "y", "z"), loss=TRIPLETS)))
+    save_recipe(made, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == made
+    plain = recipe(several(one))
+    assert ("data.more.0.name", None, "b") in difference(plain, made)
+    assert not any(path == "data.more" for path, _, _ in difference(plain, made))
+
+
+def test_a_real_card_with_a_loss_for_each_dataset(shared: Path) -> None:
+    # 15,612 and 5,000 rows: two losses, and evaluation rows of both.
+    made = recipe(read_card(shared / "cards" / "real" / "thinhcopypaste__chatbot_uit__softmax-triplet"))
+    assert (made.data.name, made.loss.name, made.data.train.rows) == ("pair-class", "SoftmaxLoss", 17_564)
+    assert made.loss.parameters == {"num_labels": 2}
+    (further,) = made.data.more
+    assert further.loss is not None
+    assert (further.name, further.source.rows, further.loss.name) == ("triplet", 5_000, "TripletLoss")
+    assert made.training.processes == 2
+    assert made.notes == ("The evaluation rows of the further datasets ('triplet') are not taken; the first's are.",)
+
+
+def test_a_fix_reaches_the_loss_of_the_dataset_that_needs_it() -> None:
+    wrong = Loss("MultipleNegativesRankingLoss", {"scale": 0.05}, line=40)
+    one = Dataset("train", "a", size=800, columns=("x", "y"), loss=RANKING)
+    made = recipe(several(one, Dataset("train", "b", size=800, columns=("x", "y"), loss=wrong)), corrected=True)
+    assert made.loss.parameters == {"scale": 20.0}
+    assert made.data.more[0].loss is not None
+    assert made.data.more[0].loss.parameters == {"scale": 20.0}
+    assert made.provenance["data.more.0.loss.parameters.scale"].note == "scale-as-temperature"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "notes"),
+    [
+        ("find: ", {"anchor": "find: ", "positive": "find: "}, 0),
+        ({"anchor": "find: ", "positive": ""}, {"anchor": "find: "}, 0),
+        ({"a": "find: ", "b": "find: "}, {"anchor": "find: ", "positive": "find: "}, 0),
+        ({"a": {"anchor": "find: "}, "b": "other: "}, {"anchor": "find: "}, 1),
+        ({"b": {"anchor": "find: "}}, {}, 1),
+        (["find: "], {}, 1),
+        ({"anchor": 3}, {}, 1),
+        (None, {}, 0),
+    ],
+)
+def test_prompts_of_the_trainer_are_taken_by_column(value: Any, expected: dict[str, str], notes: int) -> None:
+    one = Dataset("train", "a", size=80, columns=("anchor", "positive", "label"), loss=RANKING)
+    two = Dataset("train", "b", size=80, columns=("anchor", "positive"), loss=RANKING)
+    made = recipe(several(one, two, non_default={"prompts": Stated(value, 70)}))
+    assert made.training.prompts == expected
+    assert len(made.notes) == notes
+    assert made.base.prompts == {}  # what evaluation used is not said
+    for column in expected:
+        assert made.provenance[f"training.prompts.{column}"] == Origin(source="card", lines=(70,))
+
+
+def test_prompts_in_texts_are_proved_by_the_samples() -> None:
+    samples = tuple({"q": f"query: what is {n}", "a": f"passage: it is {n}"} for n in range(3))
+    dataset = Dataset("train", None, size=80, columns=("q", "a"), samples=samples, loss=RANKING, facts={"samples": 25})
+    made = recipe(several(dataset))
+    assert made.training.prompts == {"q": "query: ", "a": "passage: "}
+    assert made.base.prompts == {"query": "query: ", "document": "passage: "}
+    origin = made.provenance["training.prompts.q"]
+    assert (origin.source, origin.lines) == ("inferred", (25,))
+    assert "every sample of the column on the card begins so" in origin.note
+    beside = {"config_sentence_transformers.json": {"prompts": {"query": "find: "}}}
+    assert recipe(several(dataset, beside=beside)).base.prompts == {"query": "find: "}
+
+
+def test_what_is_known_of_the_shipped_rows_is_what_the_full_card_proves(shared: Path) -> None:
+    whole = recipe(read_card(shared / "cards" / "seeds-clean" / "korean-law-lora.md"))
+    facts = recipe(read_card("korean-law-lora"))
+    assert (facts.training.prompts, facts.base.prompts) == (whole.training.prompts, whole.base.prompts)
+    assert "data/cards/sources.yaml" in facts.provenance["training.prompts.sentence_0"].note
+    assert "every sample" in whole.provenance["training.prompts.sentence_0"].note
+
+
+def test_repeated_questions_are_one_query_where_the_card_shows_them_and_counts_nothing() -> None:
+    samples = ({"anchor": "who won", "positive": "it did"}, {"anchor": "who won", "positive": "they did"})
+    dataset = Dataset("train", None, size=80, columns=("anchor", "positive"), samples=samples, loss=RANKING)
+    assert recipe(several(dataset)).evaluation.repeated_queries == "merged"
+    counted = Evaluation(
+        "InformationRetrievalEvaluator", "x", (), {}, {"cosine_ndcg@10": 0.5}, "cosine_ndcg@10", (1, 2)
+    )
+    assert recipe(several(dataset, evaluations=(counted,))).evaluation.repeated_queries == "separate"
+    assert recipe(small()).evaluation.repeated_queries == "separate"
+
+
+def test_the_size_of_the_first_loss_tells_the_distance() -> None:
+    """768 dimensions: L2 distances end near 39, so gaps of L2 scores at 78 and the loss at 20 x 78 = 1,568."""
+    unknown = Loss("MultipleNegativesRankingLoss", {"scale": 20.0, "similarity_fct": "<lambda>"}, line=30)
+    dataset = Dataset("train", None, size=800, columns=("anchor", "positive"), loss=unknown)
+    pooling = Module(1, "Pooling", {"word_embedding_dimension": 768, "pooling_mode_mean_tokens": True}, line=80)
+    for loss, source in ((1600.0, "inferred"), (1500.0, "default")):
+        log = (LogRow(0.5, 10, loss, None, {}, line=90), LogRow(1.0, 20, loss / 2, None, {}, line=91))
+        card = several(dataset, similarity=Stated("Energy Distance", 9), modules=(pooling,), training_log=log)
+        made = recipe(card)
+        assert made.loss.parameters == {"scale": 20.0, "similarity_fct": "energy", "distance": "manhattan"}
+        assert made.provenance["loss.parameters.distance"].source == source
+        assert made.evaluation.main_metric == "energy_ndcg@10"
+
+
+def test_the_classes_of_a_softmax_loss_are_counted_on_the_card() -> None:
+    def made(details: dict[str, str]) -> dict[str, Any]:
+        statistics = (ColumnStatistics("label", "int", details),)
+        dataset = Dataset(
+            "train", None, size=9, columns=("a", "b", "label"), statistics=statistics, loss=Loss("SoftmaxLoss", {})
+        )
+        return recipe(several(dataset)).loss.parameters
+
+    assert made({"0": "~50.00%", "1": "~30.00%", "2": "~20.00%"}) == {"num_labels": 3}
+    assert made({"1": "~50.00%", "5": "~50.00%"}) == {}
+
+
+def test_trackers_of_the_card_are_said_and_not_taken() -> None:
+    made = recipe(small(non_default={"report_to": Stated(["wandb"], 70)}))
+    assert made.training.report_to == ()
+    assert made.notes == (
+        "`report_to` = ['wandb'] (line 70) is not used: no tracker follows a run unless training.report_to is set.",
+    )
+
+
 # ------------------------------------------------------------------------------------------------------ corrected
 
 CORRECTED: dict[str, dict[str, Any]] = {
@@ -457,6 +638,81 @@ def test_overrides_by_leaf_name_and_by_path() -> None:
     ],
 )
 def test_an_override_that_cannot_be_says_what_was_expected(override: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        with_overrides(recipe(small()), override)
+    assert str(caught.value).startswith(message)
+
+
+def test_every_new_field_can_be_set() -> None:
+    made = with_overrides(
+        recipe(small()),
+        {
+            "training.prompts.anchor": "find: ",
+            "base.prompts.query": "find: ",
+            "lr_scheduler_kwargs.num_cycles": 2,
+            "report_to": ["tensorboard"],
+            "static_dimensions": 256,
+            "repeated_queries": "merged",
+            "data.name": "mine",
+            "data.more.0.name": "yours",
+            "data.more.0.source.location": "yours.csv",
+            "data.more.0.columns": ["a", "b"],
+            "data.more.0.loss": {"name": "CoSENTLoss"},
+            "data.more.0.loss.parameters.scale": 10,
+        },
+    )
+    assert (made.training.prompts, made.base.prompts) == ({"anchor": "find: "}, {"query": "find: "})
+    assert made.training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert made.training.report_to == ("tensorboard",)
+    assert (made.base.static_dimensions, made.evaluation.repeated_queries) == (256, "merged")
+    (further,) = made.data.more
+    assert (further.name, further.source.location, further.columns) == ("yours", "yours.csv", ("a", "b"))
+    assert further.loss == LossSpec(name="CoSENTLoss", parameters={"scale": 10})
+    assert made.provenance["training.prompts.anchor"] == Origin(source="user")
+    assert made.provenance["data.more.0.source.location"] == Origin(source="user")
+    assert set(made.provenance) == set(leaves(made))
+    assert with_overrides(made, {"data.more": []}).data.more == ()
+    assert with_overrides(made, {"data.more.0.columns": ["c"]}).data.more[0].columns == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            {"training.prompts.anchr": "x"},
+            "expected a column of the rows (anchor, positive) for a prompt, found 'anchr'; write "
+            "training.prompts.anchor, or set data.columns.",
+        ),
+        (
+            {"prompts.anchor": "x"},
+            "expected one field, found 2 named 'prompts': base.prompts, training.prompts; write the whole path.",
+        ),
+        (
+            {"training.promps.anchor": "x"},
+            "expected a field of the recipe, found 'training.promps.anchor'; the nearest",
+        ),
+        ({"report_to": "wandb"}, "expected a list for 'training.report_to', found 'wandb'."),
+        (
+            {"repeated_queries": "both"},
+            "expected 'separate' or 'merged' for 'evaluation.repeated_queries', found 'both'.",
+        ),
+        (
+            {"data.more.1.name": "x"},
+            "expected a dataset of data.more by its number, 0 to 0 (the last adds one), found '1'.",
+        ),
+        (
+            {"data.more.x.name": "x"},
+            "expected a dataset of data.more by its number, 0 to 0 (the last adds one), found 'x'.",
+        ),
+        (
+            {"data.more.0.source.locaton": "x"},
+            "expected a field of the recipe, found 'data.more.0.source.locaton'; the nearest are "
+            "data.more.0.source.location",
+        ),
+        ({"data.more.0.columns": ["a"]}, "expected a value for 'data.more.0.name', found nothing."),
+    ],
+)
+def test_an_override_of_a_new_field_that_cannot_be(override: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         with_overrides(recipe(small()), override)
     assert str(caught.value).startswith(message)
@@ -595,3 +851,14 @@ def test_the_schema_describes_every_part() -> None:
         "TrainingSet",
     }
     assert recipe_yaml(recipe(small())).startswith("# Recipe of small, as written.")
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_the_schema_accepts_what_is_made_and_nothing_unknown(name: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = Recipe.model_json_schema()
+    for corrected in (False, True):
+        dumped = recipe(read_card(name), corrected=corrected).model_dump(mode="json")
+        jsonschema.validate(dumped, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**dumped, "traning": {}}, schema)

@@ -117,9 +117,9 @@ def derive(card: Card, arguments: Collection[str]) -> Draft:
     """
     draft = Draft()
     put_base(draft, card)
-    put_loss(draft, card)
     put_training(draft, card, arguments)
     put_data(draft, card)
+    put_loss(draft, card)
     put_prompts(draft, card)
     put_evaluation(draft, card)
     put_repeated_queries(draft, card)
