@@ -2,7 +2,8 @@
 
 Metrics are named and defined as the evaluators of sentence-transformers 6 do; unlike there, what happened to every
 item is kept, so that two models can be compared item by item. Scores are computed in float64 and kept in float32, so
-equal texts tie exactly; the library computes in float32, which moves a correlation by less than 1e-6.
+pairs of equal texts tie exactly. The library computes in float32: its linear correlations are less than 1e-6 away, its
+ranks the same, but for pairs of equal texts, which rounding puts in some order there.
 
 The model is a function: `encode(texts, kind)` for embeddings, `score(pairs)` for a cross-encoder. `kind` says which
 prompt a text takes: "query" and "document" where the library calls encode_query and encode_document (triplets,

@@ -261,8 +261,8 @@ class Paired:
 def statistic(name: str, gold: Any, values: Any) -> float:
     """One of `STATISTICS` for items as they are.
 
-    >>> statistic("average_precision", [1, 0, 1], [0.9, 0.8, 0.7])  # (1 + 2/3) / 2
-    0.8333333333333334
+    >>> round(statistic("average_precision", [1, 0, 1], [0.9, 0.8, 0.7]), 4)  # (1 + 2/3) / 2
+    0.8333
     """
     right, given = np.asarray(gold, dtype=float), np.asarray(values, dtype=float)[None, :]
     return float(STATISTICS[name](right, given, np.ones(given.shape))[0])
