@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ import tiny
 import torch
 from tiny import tiny_base, tiny_recipe, tiny_rows
 
-from workbench import fit
+from workbench import fit, journal
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.pairs import load_pairs, split_pairs
-from workbench.recipe import Base, LossSpec, Origin, Source, Split
+from workbench.recipe import Base, LossSpec, Origin
 from workbench.run import Run, RunWriter, list_runs
 from workbench.train import train
 
@@ -37,17 +37,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_rows(tmp_path_factory.mktemp("rows") / "rows.json")
 
 
-@pytest.fixture(autouse=True)
-def _save_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "CHECKPOINT_STEPS", 4)
+@pytest.fixture(autouse=True, scope="module")
+def _save_often() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
+        patch.setattr(journal, "SAVING_SHARE", 1.0)
+        yield
 
 
 @pytest.fixture(scope="module")
 def finished(base: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The recipe trained without interruption."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        return train(tiny_recipe(base, rows), runs=tmp_path_factory.mktemp("runs"), keep_checkpoints=True)
+    return train(tiny_recipe(base, rows), runs=tmp_path_factory.mktemp("runs"), keep_checkpoints=True)
 
 
 def losses(run: Run) -> dict[int, float]:
@@ -78,63 +79,28 @@ def assert_same(found: Run, expected: Run) -> None:
 # --- what a run is -------------------------------------------------------------------------------------------------
 
 
-def test_losses_equal_those_of_the_plain_trainer(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
-    """The script that a person would write by hand, with the same arguments.
-
-    It evaluates too: the library's evaluation draws a random number, so training goes on otherwise without it.
-    """
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-
-    pairs, validation, _ = split_pairs(load_pairs(Source(location=str(rows)), ("anchor", "positive")), Split())
-    model = SentenceTransformer(str(base), device="cpu")
-    trainer = SentenceTransformerTrainer(
-        model=model,
-        args=SentenceTransformerTrainingArguments(
-            output_dir=str(tmp_path),
-            num_train_epochs=3,
-            per_device_train_batch_size=8,
-            learning_rate=1e-3,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
-            optim="adamw_torch",
-            batch_sampler="no_duplicates",
-            logging_steps=1,
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            save_strategy="no",
-            eval_strategy="epoch",
-        ),
-        train_dataset=pairs.rows,
-        eval_dataset=validation.rows if validation is not None else None,
-        loss=MultipleNegativesRankingLoss(model),
-    )
-    trainer.train()
-    plain = {row["step"]: row["loss"] for row in trainer.state.log_history if "loss" in row}
-    assert len(plain) == STEPS
-    assert losses(finished) == plain
-
-
 def test_the_record_says_what_was_run(finished: Run, base: Path, rows: Path) -> None:
     record = finished.record
     assert record["status"] == "finished"
     assert (record["card"], record["variant"]) == ("tiny", "as written")
-    assert record["base"] | {"sha256": ""} == {
-        "asked": "auto", "model": str(base), "sha256": "", "stand_in": False, "note": ""
+    assert record["base"] | {"sha256": "", "unknown_share": 0.0} == {
+        "asked": "auto", "model": str(base), "sha256": "", "stand_in": False, "note": "", "unknown_share": 0.0
     }  # fmt: skip
     assert record["data"]["rows"] == {"train": 48, "validation": 6, "test": 6}
     assert record["data"]["source"] == str(rows)
-    assert record["progress"] == {"step": STEPS, "steps": STEPS, "epoch": 3.0}
+    assert record["progress"] | {"rows_per_second": 0.0} == {
+        "step": STEPS, "steps": STEPS, "epoch": 3.0, "rows_per_second": 0.0, "seconds_left": None,
+        "phase": "measure after",
+    }  # fmt: skip
     assert set(record["versions"]) == {"python", "torch", "sentence-transformers", "transformers", "card-workbench"}
     assert record["best"]["metric"] == "validation_cosine_ndcg@10"
     assert record["best"]["value"] == finished.metrics("validation", f"step-{record['best']['step']}")["cosine_ndcg@10"]
-    assert record["rows_per_second"] > 0
-    assert record["peak_memory"] > 1 << 20
+    cost = record["cost"]
+    assert set(cost) == {"peak_memory", "rows_per_second", "device", "processes", "precision", "joules", "counted"}
+    assert cost["rows_per_second"] == record["rows_per_second"] > 0
+    assert cost["peak_memory"] == record["peak_memory"] > 1 << 20
+    assert (cost["device"], cost["precision"], cost["processes"]) == (record["device"], "fp32", 1)
+    assert (cost["joules"] is None) == (cost["counted"] == "")
     assert record["seconds"] > 0
     assert finished.recipe().loss.name == "MultipleNegativesRankingLoss"
     assert finished.stand_ins == ()
@@ -172,27 +138,24 @@ def test_training_moved_the_weights(finished: Run, base: Path) -> None:
     assert weights(finished) != (base / "model.safetensors").read_bytes()
 
 
-def test_rows_of_the_log_are_means_of_their_steps(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
-    """Every 5 steps, and the last 3 too, against the single steps of the other run."""
-    seldom = tiny_recipe(base, rows, logging_steps=5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "ROWS_IN_LOG", 3)
-        run = train(seldom, runs=tmp_path)
-    single = losses(finished)
-    expected = {end: sum(single[s] for s in range(start, end + 1)) / (end - start + 1) for start, end in
-                ((1, 5), (6, 10), (11, 15), (16, 18))}  # fmt: skip
-    assert losses(run) == pytest.approx(expected, abs=1e-6)
+def test_a_card_that_logs_seldom_gives_a_row_for_each_step_all_the_same(
+    finished: Run, base: Path, rows: Path, tmp_path: Path
+) -> None:
+    seldom = tiny_recipe(base, rows, logging_steps=500, num_train_epochs=1, lr_scheduler_type="constant")
+    run = train(seldom, runs=tmp_path)
+    assert sorted(losses(run)) == [1, 2, 3, 4, 5, 6]
+    assert losses(run)[1] == losses(finished)[1]
     assert run.record["notes"] == []
 
 
-def test_a_curve_of_too_few_points_is_logged_more_often_and_says_so(base: Path, rows: Path, tmp_path: Path) -> None:
-    run = train(tiny_recipe(base, rows, logging_steps=500, fp16=True), runs=tmp_path, max_steps=3)
+def test_max_steps_and_a_precision_that_is_not_there_are_said(base: Path, rows: Path, tmp_path: Path) -> None:
+    run = train(tiny_recipe(base, rows, fp16=True), runs=tmp_path, max_steps=3)
     assert sorted(losses(run)) == [1, 2, 3]
-    assert run.record["notes"] == [
-        *(["The recipe trains in fp16, for which this needs a CUDA GPU; here it is fp32."]
-          if run.record["precision"] == "fp32" else []),
-        "The loss is logged every 1 steps and not every 500, which would give fewer than 20 points in 3 steps.",
-    ]  # fmt: skip
+    assert run.record["notes"] == (
+        ["The recipe trains in fp16, for which this needs a CUDA GPU; here it is fp32."]
+        if run.record["precision"] == "fp32"
+        else []
+    )
     assert run.recipe().training.max_steps == 3
     assert run.recipe().provenance["training.max_steps"].source == "user"
 
@@ -213,7 +176,7 @@ def test_the_best_checkpoint_is_kept_where_the_recipe_says_so(base: Path, rows: 
 def test_progress_is_told(base: Path, rows: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     train(tiny_recipe(base, rows), runs=tmp_path, max_steps=2, on_progress=lambda *row: told.append(row))
-    assert [row for row in told if row[0] == "train"] == [("train", 1, 2), ("train", 2, 2)]
+    assert [row[1:] for row in told if row[0].startswith("train")] == [(1, 2), (2, 2)]
     assert any(phase.startswith("validation, before") for phase, _, _ in told)
 
 
@@ -235,9 +198,22 @@ def test_the_shipped_sample_stands_in_for_unknown_rows(base: Path, tmp_path: Pat
 # --- going on ------------------------------------------------------------------------------------------------------
 
 
+OTHER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from tiny import tiny_recipe
+from workbench import fit, journal
+from workbench.train import train
+fit.CHECKPOINT_STEPS, journal.SAVING_SHARE, journal.FLUSH_SECONDS = 4, 1.0, 0.0
+train(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3])), runs=sys.argv[4])
+"""
+
+
 def killed(base: Path, rows: Path, runs: Path, step: int) -> Run:
     """A run in its own process, killed by SIGKILL when its log has reached `step`."""
-    command = [sys.executable, str(Path(tiny.__file__)), str(base), str(rows), str(runs)]
+    here = str(Path(tiny.__file__).parent)
+    command = [sys.executable, "-c", OTHER, here, str(base), str(rows), str(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -307,7 +283,7 @@ def test_ctrl_c_stops_at_a_step_with_a_checkpoint(
     """At the end of an epoch, and in the middle of one."""
 
     def press(phase: str, done: int, total: int) -> None:
-        if phase == "train" and done == step:
+        if phase.startswith("train") and done == step:
             os.kill(os.getpid(), signal.SIGINT)
 
     was = signal.getsignal(signal.SIGINT)
@@ -318,6 +294,54 @@ def test_ctrl_c_stops_at_a_step_with_a_checkpoint(
     assert (run.path / "checkpoints" / f"checkpoint-{step}").is_dir()
     assert not (run.path / "model").exists()
     assert_same(train(None, resume=run.path), finished)
+
+
+def test_sigterm_stops_as_ctrl_c_does(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
+    def terminate(phase: str, done: int, total: int) -> None:
+        if phase.startswith("train") and done == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = train(tiny_recipe(base, rows), runs=tmp_path, on_progress=terminate)
+    assert (run.status, run.record["progress"]["phase"]) == ("stopped", "stopped")
+    assert_same(train(None, resume=run.path), finished)
+
+
+def test_stop_ends_at_a_step_with_a_checkpoint(
+    finished: Run, base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "LOOK_SECONDS", 0.0)
+
+    def ask(phase: str, done: int, total: int) -> None:
+        if phase.startswith("train") and done == 5:
+            list_runs(tmp_path)[0].stop()
+
+    run = train(tiny_recipe(base, rows), runs=tmp_path, on_progress=ask)
+    assert run.status == "stopped"
+    assert run.record["progress"]["step"] == 5
+    assert (run.path / "checkpoints" / "checkpoint-5").is_dir()
+    assert not run.stop_asked()
+    (run.path / "stop").touch()  # asked for while nobody trains
+    assert_same(train(None, resume=run.path), finished)
+    assert not run.stop_asked()
+
+
+def test_progress_in_the_record_says_rate_and_time_left(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["workbench.train"], "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "FLUSH_SECONDS", 0.0)
+    seen: list[dict[str, Any]] = []
+
+    def look(phase: str, done: int, total: int) -> None:
+        if phase.startswith("train") and done > 1:  # what the step before this one wrote
+            seen.append(list_runs(tmp_path)[0].record["progress"])
+
+    train(tiny_recipe(base, rows, eval_strategy="no"), runs=tmp_path, max_steps=4, on_progress=look)
+    assert [row["step"] for row in seen] == [1, 2, 3]
+    assert {row["phase"] for row in seen} == {"train"}
+    assert {row["steps"] for row in seen} == {4}
+    assert seen[-1]["rows_per_second"] > 0
+    assert seen[-1]["seconds_left"] > 0
 
 
 def test_a_finished_run_has_nothing_left_to_do(finished: Run) -> None:
@@ -357,7 +381,7 @@ def test_other_rows_than_the_run_began_with_are_refused(finished: Run, tmp_path:
         ({}, {"max_steps": 0}, RecipeError),
         ({"loss": LossSpec(name="__main__.X")}, {}, RecipeError),
         ({"kind": "cross-encoder"}, {}, RecipeError),
-        ({"base": Base(model="x", similarity="energy")}, {}, RecipeError),
+        ({"base": Base(model="x", similarity="jaccard")}, {}, RecipeError),
         ({"loss": LossSpec(name="CoSENTLoss", parameters={"speed": 1})}, {}, RecipeError),
     ],
 )

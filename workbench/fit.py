@@ -1,22 +1,22 @@
-"""The engine: SentenceTransformerTrainer behind one function, with a journal, exact resuming and a clean stop.
+"""The engine: SentenceTransformerTrainer behind one function, resumed exactly and stopped cleanly.
 
-Why a callback and not a trainer of our own: nothing of the computation is changed, so losses equal those of a plain
-script with the same arguments (a test holds this). What the trainer lacks for resuming exactly is the sum of losses
-since the last log row; the journal puts it into the checkpoint's trainer_state.json and takes it back.
+Why the library's trainer and not one of our own: nothing of the computation is changed, so losses equal those of a
+plain script with the same arguments (a test holds this). `journal.py` looks on and writes down.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
+import os
 import resource
 import shutil
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,33 +25,30 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import torch
 import transformers
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers.trainer_callback import ExportableState, PrinterCallback, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 
-from workbench.errors import RecipeError, TrainingError
-from workbench.recipe import Recipe
+from workbench.cost import Energy, energy_counters
+from workbench.errors import RecipeError
+from workbench.journal import Journal, Watched, Where
+from workbench.processes import from_first, is_first, world_size
+from workbench.recipe import Recipe, Training
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
-    from transformers import TrainerControl, TrainerState
-
-ROWS_IN_LOG = 20
-"""A loss curve of fewer points than this says little; the log is then written more often than the recipe says."""
+    from transformers import TrainerState
 
 CHECKPOINT_STEPS = 50
-LARGE_CHECKPOINT_STEPS = 250
-LARGE_MODEL_BYTES = 1 << 30
-"""A larger model is saved less often: its checkpoint takes three times its size, and seconds."""
+"""Steps between two checkpoints, where saving takes a small share of the time; see `journal.SAVING_SHARE`."""
 
 CHECKPOINTS_KEPT = 3  # the last two and the best
-COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-"""What a checkpoint holds when it was written to its end; trainer_state.json comes last."""
+COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+"""What a checkpoint holds when it was written to its end, beside the state of each process's random numbers."""
+
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
+"""What `report_to` may name -> the packages of which it needs one."""
 
 
 # --- the plan ------------------------------------------------------------------------------------------------------
@@ -62,61 +59,86 @@ class Plan:
     """When things happen, in optimizer steps."""
 
     steps: int  # in all
-    logging_steps: int
-    save_steps: int
+    steps_per_epoch: int
+    logging_steps: int  # of the trainer and its trackers; the run's log has a row for every step
     eval_strategy: str  # no, steps, epoch
     precision: str  # fp32, fp16, bf16; of the computation, the weights are float32
+    processes: int = 1
     notes: tuple[str, ...] = ()  # where this departs from the recipe, a sentence each
 
 
-def plan(recipe: Recipe, rows: int, model: SentenceTransformer, *, measured: bool) -> Plan:
-    """What the recipe's numbers come to on `rows` rows and this device."""
+def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int = 1) -> Plan:
+    """What the recipe's numbers come to on this device, with datasets of `rows` rows.
+
+    Raises RecipeError where not one batch can be made, or a tracker is not there.
+    """
     training = recipe.training
-    batches = rows / training.per_device_train_batch_size
-    whole = math.floor(batches) if training.dataloader_drop_last else math.ceil(batches)
-    if whole < 1:
-        raise RecipeError(
-            f"expected at least one batch of {training.per_device_train_batch_size} rows, found {rows} rows; "
-            "use a smaller per_device_train_batch_size or dataloader_drop_last=false."
-        )
-    per_epoch = max(math.ceil(whole / training.gradient_accumulation_steps), 1)
+    _can_track(training)
+    per_epoch = steps_per_epoch(training, rows, processes)
     steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch)
     precision, precision_note = _precision(recipe)
     notes = [precision_note] if precision_note else []
-    logging_steps = max(training.logging_steps, 1)
-    if steps // logging_steps < ROWS_IN_LOG and logging_steps > 1:
-        logging_steps = log_every(steps)
-        notes.append(
-            f"The loss is logged every {logging_steps} steps and not every {training.logging_steps}, which would give "
-            f"fewer than {ROWS_IN_LOG} points in {steps:,} steps."
-        )
-    if training.processes > 1:
-        notes.append(f"The card's numbers imply {training.processes} processes; here one process trains.")
+    if training.processes != processes:
+        notes.append(_other_processes(training, processes))
     evaluated = training.eval_strategy if measured else "no"
     if evaluated != training.eval_strategy:
         notes.append("There is nothing to evaluate on, so nothing is evaluated while training.")
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return Plan(
         steps=steps,
-        logging_steps=logging_steps,
-        save_steps=CHECKPOINT_STEPS if size < LARGE_MODEL_BYTES else LARGE_CHECKPOINT_STEPS,
+        steps_per_epoch=per_epoch,
+        logging_steps=max(training.logging_steps, 1),
         eval_strategy=evaluated,
         precision=precision,
+        processes=processes,
         notes=tuple(notes),
     )
 
 
-def log_every(steps: int) -> int:
-    """Steps between two log rows: at least `ROWS_IN_LOG` rows, and a last row that is a mean over as many steps.
+def steps_per_epoch(training: Training, rows: Sequence[int], processes: int = 1) -> int:
+    """Optimizer steps in one pass over datasets of `rows` rows, as the installed trainer counts them.
 
-    A last row over one step, whose batch may be a short one, would look like a fall of the loss.
+    Processes share the batches, each taking as many; the last step of an epoch takes what batches are left, of which
+    trainers before transformers 4.46 made no step of its own. Raises RecipeError where there is not one batch.
 
-    >>> log_every(261), log_every(540), log_every(3)
-    (9, 27, 1)
+    >>> steps_per_epoch(Training(per_device_train_batch_size=8), [1440])
+    180
     """
-    most = max(steps // ROWS_IN_LOG, 1)
-    even = [every for every in range(most, most // 2, -1) if steps % every == 0]
-    return even[0] if even else max(range(most, most // 2, -1), key=lambda every: steps % every / every)
+    size = training.per_device_train_batch_size
+    whole = [number // size if training.dataloader_drop_last else math.ceil(number / size) for number in rows]
+    batches = min(whole) * len(whole) if training.multi_dataset_batch_sampler == "round_robin" else sum(whole)
+    if batches < processes:
+        needed = "one batch" if processes == 1 else f"one batch for each of {processes} processes,"
+        raise RecipeError(
+            f"expected at least {needed} of {size} rows, found {sum(rows)} rows; "
+            "use a smaller per_device_train_batch_size or dataloader_drop_last=false."
+        )
+    return math.ceil(batches // processes / training.gradient_accumulation_steps)
+
+
+def _other_processes(training: Training, processes: int) -> str:
+    """The sentence for another number of processes than the card's."""
+    step = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    here = "one process trains" if processes == 1 else f"{processes} processes train"
+    advice = f"; --processes {training.processes} trains as many" if processes == 1 else ""
+    return (
+        f"The card's numbers imply {training.processes} process{'es' * (training.processes > 1)}; here {here}, so a "
+        f"step sees {step * processes:,} rows and not {step * training.processes:,}{advice}."
+    )
+
+
+def _can_track(training: Training) -> None:
+    """RecipeError for a tracker that is not known or not installed."""
+    for name in training.report_to:
+        packages = TRACKERS.get(name)
+        if packages is None:
+            raise RecipeError(
+                f"expected trackers among {', '.join(TRACKERS)} in training.report_to, found {name!r}; remove it."
+            )
+        if not any(importlib.util.find_spec(package) for package in packages):
+            raise RecipeError(
+                f"expected the package {packages[0]!r} for training.report_to, found none; "
+                f"`pip install {packages[0]}`, or leave report_to empty."
+            )
 
 
 def _precision(recipe: Recipe) -> tuple[str, str]:
@@ -137,16 +159,17 @@ class Job:
     """All that an engine needs."""
 
     model: SentenceTransformer
-    loss: nn.Module
-    rows: Dataset
-    held_out: Dataset | None  # rows for the loss on unseen data, at each evaluation
+    loss: nn.Module | dict[str, nn.Module]  # one for each dataset, where there are several
+    rows: Dataset | dict[str, Dataset]
+    held_out: Dataset | dict[str, Dataset] | None  # rows for the loss on unseen data, at each evaluation
     recipe: Recipe
     plan: Plan
     folder: Path  # of checkpoints
     evaluate: Callable[[int], Mapping[str, float]]  # step -> metrics by name; stores the rankings
     main_metric: str  # by which the best checkpoint is chosen, one of the names that `evaluate` gives
-    log: Callable[[Mapping[str, Any]], None]  # takes one row for the reader of the run
-    told: Callable[[int, float], None]  # takes step and epoch, often
+    log: Callable[..., None]  # takes rows for the reader of the run
+    told: Callable[[Where], None]  # takes how far it is, at every step
+    stop_asked: Callable[[], bool] = lambda: False  # whether somebody wants it to end
     earlier: float = 0.0  # seconds that were trained before a resume
 
 
@@ -155,6 +178,7 @@ class Fitted:
     """What training came to."""
 
     step: int
+    steps: int  # that it should come to
     epoch: float
     stopped: bool  # by a person, before its end
     last: Path  # checkpoint of the last step
@@ -162,6 +186,8 @@ class Fitted:
     best_checkpoint: Path | None
     peak_memory: int = 0  # bytes; on CUDA of the device, else of the process
     rows_per_second: float | None = None  # of training alone; None where nothing was left to train
+    joules: float | None = None  # what the devices used meanwhile; None where none counts it
+    counted: str = ""  # which devices count
 
 
 def fit(job: Job) -> Fitted:
@@ -169,32 +195,59 @@ def fit(job: Job) -> Fitted:
 
     Raises TrainingError where the loss is no longer a number, RecipeError where the trainer refuses an argument.
     """
-    checkpoint = last_checkpoint(job.folder)
-    if checkpoint is not None and _step(checkpoint) >= job.plan.steps:
-        return _fitted(job, transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json")))
-    with _quiet():
-        journal = Journal(job)
-        arguments = _arguments(job)
-        with redirect_stderr(io.StringIO()):  # a bar for the model card that no argument turns off
-            trainer = SentenceTransformerTrainer(
-                model=job.model,
-                args=arguments,
-                train_dataset=job.rows,
-                eval_dataset=job.held_out if job.plan.eval_strategy != "no" else None,
-                loss=job.loss,
-                evaluator=_Measured(job) if job.plan.eval_strategy != "no" else None,
-                callbacks=[journal],
-            )
-        trainer.remove_callback(PrinterCallback)
-        journal.trainer = trainer
+    checkpoint = from_first(last_checkpoint(job.folder, job.plan.processes) if is_first() else None)
+    if checkpoint is not None:
+        state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step >= state.max_steps:
+            return _fitted(job, state)
+    with _quiet(), _trackers_in(job.folder.parent / "trackers"):
+        energy = Energy(energy_counters(_gpus()) if is_first() else {})
+        journal = _journal(job, energy)
+        trainer = _trainer(job, journal)
         with _stoppable(journal):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if is_first():
         with suppress(OSError):
             (job.folder / "eval").rmdir()  # the trainer makes it for evaluators that write files; ours does not
-    return _fitted(job, trainer.state, journal)
+    if not (job.folder / f"checkpoint-{trainer.state.global_step}").is_dir():  # fewer batches than were promised
+        trainer._save_checkpoint(trainer.model, None)
+    return _fitted(job, trainer.state, journal, energy)
 
 
-def _fitted(job: Job, state: TrainerState, journal: Journal | None = None) -> Fitted:
+def _journal(job: Job, energy: Energy) -> Journal:
+    training = job.recipe.training
+
+    def told(where: Where) -> None:
+        energy.sample()
+        job.told(where)
+
+    return Journal(
+        log=job.log,
+        told=told,
+        stop_asked=job.stop_asked,
+        rows_per_step=training.per_device_train_batch_size * training.gradient_accumulation_steps * job.plan.processes,
+        earlier=job.earlier,
+    )
+
+
+def _trainer(job: Job, journal: Journal) -> Watched:
+    arguments = _arguments(job)
+    evaluated = job.plan.eval_strategy != "no"
+    with redirect_stderr(io.StringIO()):  # a bar for the model card that no argument turns off
+        trainer = Watched(
+            journal=journal,
+            model=job.model,
+            args=arguments,
+            train_dataset=job.rows,
+            eval_dataset=job.held_out if evaluated else None,
+            loss=job.loss,
+            evaluator=_Measured(job, journal) if evaluated else None,
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _fitted(job: Job, state: TrainerState, journal: Journal | None = None, energy: Energy | None = None) -> Fitted:
     best_step = state.best_global_step
     best = None
     if best_step:
@@ -202,13 +255,16 @@ def _fitted(job: Job, state: TrainerState, journal: Journal | None = None) -> Fi
     best_folder = job.folder / f"checkpoint-{best_step}"
     return Fitted(
         step=int(state.global_step),
+        steps=int(state.max_steps),
         epoch=float(state.epoch or 0.0),
-        stopped=state.global_step < job.plan.steps,
+        stopped=journal is not None and journal.stopping and state.global_step < state.max_steps,
         last=job.folder / f"checkpoint-{state.global_step}",
         best=best,
         best_checkpoint=best_folder if best is not None and best_folder.is_dir() else None,
         peak_memory=_peak_memory(),
-        rows_per_second=journal.rate() if journal is not None else None,
+        rows_per_second=journal.rows_per_second() if journal is not None else None,
+        joules=energy.joules() if energy is not None else None,
+        counted=energy.sources() if energy is not None else "",
     )
 
 
@@ -226,23 +282,26 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
     given: dict[str, Any] = {name: getattr(training, name) for name in taken}
     given[checkpointing] = training.gradient_checkpointing
     try:
-        return SentenceTransformerTrainingArguments(
+        arguments = SentenceTransformerTrainingArguments(
             output_dir=str(job.folder),
             **given,
+            lr_scheduler_kwargs=dict(training.lr_scheduler_kwargs),
             warmup_steps=training.warmup_steps or training.warmup_ratio,  # below 1 it is a share of all steps
+            prompts=_prompts(job) or None,
             fp16=job.plan.precision == "fp16",
             bf16=job.plan.precision == "bf16",
+            use_cpu=job.plan.processes > 1 and not torch.cuda.is_available(),  # else it sees no other process
             eval_strategy=job.plan.eval_strategy,
             logging_strategy="steps",
             logging_steps=job.plan.logging_steps,
             logging_nan_inf_filter=False,  # a loss that is not a number is to be seen
             save_strategy="steps",
-            save_steps=job.plan.save_steps,
+            save_steps=CHECKPOINT_STEPS,
             save_total_limit=CHECKPOINTS_KEPT,
             metric_for_best_model=f"eval_{job.main_metric}" if job.plan.eval_strategy != "no" else None,
             greater_is_better=job.recipe.evaluation.higher_is_better,
             disable_tqdm=True,
-            report_to="none",
+            report_to=list(training.report_to) or "none",
             push_to_hub=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
@@ -251,6 +310,27 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
             f"expected arguments that the trainer can take, found some that it refuses ({_first_line(error)}); "
             "change them with --set."
         ) from error
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process feeding several GPUs would multiply the batch
+    return arguments
+
+
+def _prompts(job: Job) -> dict[str, Any]:
+    """Column -> prompt, as the trainer takes it: for several datasets, under the name of each.
+
+    Raises RecipeError for a column that no dataset has.
+    """
+    prompts = job.recipe.training.prompts
+    parts = job.rows if isinstance(job.rows, dict) else {"": job.rows}
+    columns = {name: list(part.column_names) for name, part in parts.items()}
+    unknown = [column for column in prompts if not any(column in names for names in columns.values())]
+    if unknown:
+        known = ", ".join(dict.fromkeys(name for names in columns.values() for name in names))
+        raise RecipeError(
+            f"expected columns of the rows ({known}) in training.prompts, found {unknown[0]!r}; rename it there."
+        )
+    nested = {name: {key: prompts[key] for key in names if key in prompts} for name, names in columns.items()}
+    return {name: own for name, own in nested.items() if own} if isinstance(job.rows, dict) else dict(prompts)
 
 
 def _first_line(error: Exception) -> str:
@@ -260,117 +340,26 @@ def _first_line(error: Exception) -> str:
 class _Measured(BaseEvaluator):
     """Our own evaluation where the trainer wants one of its evaluators."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, journal: Journal) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.job = job
+        self.job, self.journal = job, journal
         self.primary_metric = job.main_metric
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        return dict(self.job.evaluate(steps))
-
-
-# --- the journal ---------------------------------------------------------------------------------------------------
-
-
-class Journal(TrainerCallback, ExportableState):
-    """Writes the log, decides when to save, stops at a step boundary, and keeps the loss across a resume."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.trainer: SentenceTransformerTrainer | None = None
-        self.stop = False
-        self.deferred = False  # a save of an epoch's last step waits for its evaluation
-        self.started = self.mark = time.monotonic()
-        self.spent = self.spent_before = 0.0  # seconds of training alone: since the last row, and before it
-        self.steps = self.steps_before = 0
-
-    def state(self) -> dict[str, Any]:
-        """What the checkpoint keeps: the sum of losses since the last row, and that row's step."""
-        return {
-            "args": {},
-            "attributes": {
-                "loss_sum": float(getattr(self.trainer, "_tr_loss", 0.0)),
-                "logged_step": int(getattr(self.trainer, "_globalstep_last_logged", 0)),
-            },
-        }
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        kept: Any = state.stateful_callbacks  # {"Journal": what `state` gave} once it was read from a checkpoint
-        attributes = kept.get("Journal", {}).get("attributes", {}) if isinstance(kept, dict) else {}
-        if state.global_step and "loss_sum" in attributes and hasattr(self.trainer, "_tr_loss"):
-            self.trainer._tr_loss += attributes["loss_sum"]  # type: ignore[union-attr]
-            self.trainer._globalstep_last_logged = attributes["logged_step"]  # type: ignore[union-attr]
-        self.mark = time.monotonic()
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        now = time.monotonic()
-        self.spent, self.mark, self.steps = self.spent + now - self.mark, now, self.steps + 1
-        self.job.told(state.global_step, float(state.epoch or 0.0))
-        if state.global_step >= state.max_steps:
-            control.should_log = True  # the last steps too, though they are fewer than logging_steps
-        if self.stop:
-            control.should_training_stop = True
-        if control.should_evaluate:
-            control.should_save = True
-        if control.should_training_stop or float(state.epoch or 0.0).is_integer():
-            self.deferred, control.should_save = control.should_save or control.should_training_stop, False
-
-    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.stop and not float(state.epoch or 0.0).is_integer():
-            control.should_evaluate = False  # the trainer ends an epoch early as it ends a whole one
-        control.should_save = self.deferred or control.should_evaluate
-        self.deferred = False
-
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        row: dict[str, Any] = {}
-        for key, value in (logs or {}).items():
-            if key in ("loss", "learning_rate", "grad_norm", "eval_loss"):
-                row[key] = float(value)
-            elif key.startswith("eval_validation_"):
-                row[key.removeprefix("eval_")] = float(value)
-        if "loss" in row and self.spent:
-            row["rows_per_second"] = round(self.steps * self._rows_per_step() / self.spent, 2)
-            self.spent_before, self.steps_before = self.spent_before + self.spent, self.steps_before + self.steps
-            self.spent, self.steps = 0.0, 0
-        if not row:
-            return
-        elapsed = self.job.earlier + time.monotonic() - self.started
-        self.job.log({"step": state.global_step, "epoch": state.epoch, "time": round(elapsed, 3), **row})
-        if not math.isfinite(row.get("loss", 0.0)):
-            raise TrainingError(
-                f"expected a finite loss, found {row['loss']!r} at step {state.global_step}; "
-                "use a lower learning_rate, more warmup, or fp32."
-            )
-
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.mark = time.monotonic()
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.mark = time.monotonic()
-
-    def rate(self) -> float | None:
-        """Rows per second of training alone, without evaluating and saving."""
-        spent, steps = self.spent_before + self.spent, self.steps_before + self.steps
-        return round(steps * self._rows_per_step() / spent, 2) if spent else None
-
-    def _rows_per_step(self) -> int:
-        training = self.job.recipe.training
-        return training.per_device_train_batch_size * training.gradient_accumulation_steps
+        """Newer libraries call this in the first process and pass on what it gives; older ones in all of them."""
+        found = dict(self.job.evaluate(steps)) if is_first() else {}
+        if importlib.util.find_spec("sentence_transformers.util.distributed") is None:
+            found = from_first(found)
+        self.journal.evaluated = dict(found)
+        return found
 
 
 @contextmanager
 def _stoppable(journal: Journal) -> Iterator[None]:
-    """Ctrl-C ends at the next step, with a checkpoint; a second one ends at once. Elsewhere than in the main thread
-    signals cannot be caught, and setting `journal.stop` does the same."""
+    """Ctrl-C and SIGTERM end at the next step, with a checkpoint; a second one ends at once. Elsewhere than in the main
+    thread signals cannot be caught; a request to stop in the run folder does the same."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -380,11 +369,12 @@ def _stoppable(journal: Journal) -> Iterator[None]:
             raise KeyboardInterrupt
         journal.stop = True
 
-    was = signal.signal(signal.SIGINT, handle)
+    was = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, was)
+        for number, handler in was.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -405,13 +395,26 @@ def _quiet() -> Iterator[None]:
             transformers.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+@contextmanager
+def _trackers_in(folder: Path) -> Iterator[None]:
+    """Trackers write into the run, not into the folder of checkpoints, which goes, or where the user stands."""
+    places = {"TENSORBOARD_LOGGING_DIR": folder, "WANDB_DIR": folder, "TRACKIO_DIR": folder}
+    ours = {name: str(place) for name, place in places.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """The last checkpoint that was written to its end; those that were not are removed."""
     for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        if _is_whole(path):
+        if _is_whole(path, processes):
             return path
         shutil.rmtree(path)
     return None
@@ -422,8 +425,11 @@ def _step(checkpoint: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    if not all((checkpoint / name).is_file() for name in COMPLETE) or not any(checkpoint.glob("**/*.safetensors")):
+def _is_whole(checkpoint: Path, processes: int) -> bool:
+    states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    if not all((checkpoint / name).is_file() for name in (*COMPLETE, *states)):
+        return False
+    if not any(checkpoint.glob("**/*.safetensors")):
         return False
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -432,8 +438,20 @@ def _is_whole(checkpoint: Path) -> bool:
     return isinstance(state, dict) and state.get("global_step") == _step(checkpoint)
 
 
+# --- the device ----------------------------------------------------------------------------------------------------
+
+
 def _peak_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return int(most if sys.platform == "darwin" else most * 1024)
+
+
+def _gpus() -> list[str]:
+    """UUIDs of the GPUs that train, as the driver names them: CUDA_VISIBLE_DEVICES changes the numbers, not these."""
+    if not torch.cuda.is_available():
+        return []
+    used = range(min(world_size(), torch.cuda.device_count()))
+    named = [str(getattr(torch.cuda.get_device_properties(number), "uuid", "")) for number in used]
+    return [uuid if uuid.startswith("GPU-") else f"GPU-{uuid}" for uuid in named if uuid]

@@ -12,6 +12,7 @@
       evaluations/<name>/<moment>-hits.parquet  query_id, position, document_id, score, relevant
       evaluations/<name>/<moment>.json      means of the metrics, and how they were measured
       comparison.json                       what `compare` found, once it has run
+      stop                                  there while somebody asks the training to end
 
 A moment is `before`, `step-N` or `after`. The log is appended line by line; everything else is written to a temporary
 name and renamed, so a kill at any instant leaves a folder that opens. After a resume the log may hold a step twice:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+STOP = "stop"
 STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "broken")
 """What `Run.status` can say. `interrupted`: it says running, but its process is gone. `broken`: it cannot be read."""
 
@@ -162,11 +164,13 @@ class Run:
         """What run.json holds.
 
         schema_version, status, card, variant, recipe_sha256, created, finished (ISO times, UTC), seconds, process
-        {pid, host, started}, base {asked, model, sha256, stand_in, note}, data {source, sha256, stand_in, note, rows:
-        {train, validation, test}}, checks [{severity, message}], notes (where training departs from the recipe),
-        device, precision, versions {package: version}, command (list of words), progress {step, steps, epoch},
-        peak_memory (bytes), rows_per_second, best {step, metric,
-        value}, error (a sentence, where it failed).
+        {pid, host, started}, base {asked, model, sha256, stand_in, note, unknown_share}, data {source, sha256,
+        stand_in, note, rows: {train, validation, test}, more: {name: {source, sha256, rows}}}, checks [{severity,
+        message}], notes (where training departs from the recipe), device, precision, processes, versions {package:
+        version}, command (list of words), progress {step, steps, epoch, rows_per_second, seconds_left, phase}, best
+        {step, metric, value}, cost {peak_memory (bytes), rows_per_second, device, processes, precision, joules (None
+        where nothing counts them), counted (what does)}, peak_memory and rows_per_second once more, error (a sentence,
+        where it failed). A phase is "measure MOMENT", "train", "stopped" or "trained".
         """
         return self._json("run.json")
 
@@ -190,6 +194,27 @@ class Run:
         parts = (record.get("base") or {}, record.get("data") or {})
         return tuple(str(part.get("note", "")) for part in parts if part.get("stand_in"))
 
+    def stop(self) -> None:
+        """Ask the training to end at its next step, with a checkpoint; it can be resumed then.
+
+        Raises RunError where nobody trains the run.
+        """
+        if self.status != "running":
+            raise RunError(f"expected a run that is being trained, found {self.name!r}, which is {self.status}.")
+        try:
+            (self.path / STOP).touch()
+        except OSError as error:
+            raise RunError(f"cannot ask {self.name!r} to stop: {error.strerror or error}.") from error
+
+    def stop_asked(self) -> bool:
+        """Whether somebody has asked the training to end."""
+        return (self.path / STOP).exists()
+
+    def forget_stop(self) -> None:
+        """Take the request back."""
+        with suppress(OSError):
+            (self.path / STOP).unlink(missing_ok=True)
+
     def recipe(self) -> Any:
         """The Recipe that was run."""
         from workbench.recipe import load_recipe
@@ -210,8 +235,8 @@ class Run:
         """Log rows in order of step, the later line winning where a step was logged twice.
 
         Keys: step, epoch, time (seconds since the start), and of loss, learning_rate, grad_norm, rows_per_second,
-        eval_loss, and metrics named `<evaluation>_<metric>`, those that were logged. A half-written last line is left
-        out.
+        eval_loss, components (name -> value, of a loss that has parts), and metrics named `<evaluation>_<metric>`,
+        those that there are. A row for every optimizer step; a half-written last line is left out.
         """
         path = self.path / "log.jsonl"
         rows: dict[int, dict[str, Any]] = {}
@@ -308,23 +333,30 @@ def moment_order(moment: str) -> tuple[int, int]:
 class RunWriter:
     """The one writer of a run folder.
 
-    `update` merges keys into run.json; `log` appends one row and flushes it to the disk.
+    `update` merges keys into run.json; `log` appends rows and flushes them to the disk.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        """`writes`: False in a process that trains along; it writes nothing."""
         self.path = path
         self.run = Run(path)
+        self.writes = writes
 
     def update(self, **fields: Any) -> None:
+        if not self.writes:
+            return
         write_json(self.path / "run.json", {**self.run.record, **fields})
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=True)
+    def log(self, *rows: Mapping[str, Any]) -> None:
+        """Append rows to the log, on the disk when this returns."""
+        if not self.writes or not rows:
+            return
+        lines = "".join(json.dumps(dict(row), ensure_ascii=False, allow_nan=True) + "\n" for row in rows)
         try:
             with (self.path / "log.jsonl").open("ab+") as file:
                 if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                    line = "\n" + line  # after a half line that a kill left
-                file.write(line.encode() + b"\n")
+                    lines = "\n" + lines  # after a half line that a kill left
+                file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -1,7 +1,8 @@
 """Train a recipe into a run folder, by the library's own trainer, so that every number can be had by hand too.
 
 `train` prepares (rows, base, loss: what is wrong there stops it before a run folder exists), then does what the folder
-does not hold yet: measure before, fit, keep the model, measure after. A killed run is resumed the same way.
+does not hold yet: measure before, fit, keep the model, measure after. A killed run is resumed the same way. Several
+processes do all of it together, but the first alone writes and measures.
 
 `fit.py` is the one place that knows the trainer; a second engine would take a `Job` and give a `Fitted`.
 """
@@ -15,39 +16,33 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.card import Card
-from workbench.collection import Collection, from_pairs, load_collection
-from workbench.encoder import (
-    LoadedBase,
-    describe_device,
-    encoder,
-    hub_reachable,
-    load_base,
-    load_folder,
-    remembering,
-    token_counts,
-)
-from workbench.errors import DataError, RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.evaluate import Encode, evaluate, save_evaluation
-from workbench.losses import build_loss
-from workbench.pairs import SAMPLES, SCORES, Check, Pairs, Splits, Tokens, check_pairs, load_splits, printed_rows
-from workbench.recipe import Data, Origin, Recipe, recipe_sha256, save_recipe
+from workbench.encoder import describe_device, load_folder
+from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchError
+from workbench.evaluate import Encode
+from workbench.pairs import Splits, printed_rows
+from workbench.prepare import Prepared, encode_with, energy_settings, prepare, while_training
+from workbench.prepare import held_out as held_out
+from workbench.processes import from_first, is_first, together, wait
+from workbench.recipe import Origin, Recipe, recipe_sha256, save_recipe
 from workbench.run import Run, RunWriter, alive, create, open_run, this_process, write_json
+from workbench.tasks import Task, save
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import nn
 
-    from workbench.fit import Fitted, Job, Plan
+    from workbench.fit import Fitted, Job
+    from workbench.journal import Where
 
 Progress = Callable[[str, int, int], None]
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+PROGRESS_SECONDS = 1.0
+"""How often run.json says how far training is."""
 
 ENGINE_ERRORS = (
     OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError
@@ -77,33 +72,39 @@ def train(
 ) -> Run:
     """Train `recipe` into a new folder under `runs`, or go on with the run `resume`.
 
-    `base`: None or "auto", a Hub id, a folder, or "bundled:minilm". `data`: a file, a Hub id or "sample:NAME" in place
-    of the recipe's rows; `columns` renames its columns (theirs -> ours). `max_steps` ends earlier. With `resume`, the
-    run's own recipe, base and data are taken and the other arguments are not read. Checkpoints are there for going
-    on; once the run has finished they go, unless `keep_checkpoints`, and the model that was kept stays.
+    `base`: None or "auto", a Hub id, a folder, or a stand-in (see `load_base`). `data`: a file, a Hub id or
+    "sample:NAME" in place of the recipe's rows; `columns` renames its columns (theirs -> ours). `max_steps` ends
+    earlier. With `resume`, the run's own recipe, base and data are taken and the other arguments are not read.
+    Checkpoints are there for going on; once the run has finished they go, unless `keep_checkpoints`, and the model
+    that was kept stays.
 
-    Ctrl-C ends at the next step with a checkpoint; the run is then "stopped" and can be resumed.
+    Ctrl-C, SIGTERM and `Run.stop` end at the next step with a checkpoint; the run is then "stopped" and can be resumed.
+
+    Under torchrun every process calls this with the same arguments; see `processes.launch`.
 
     Raises DataError, BaseError or RecipeError before a run folder exists; TrainingError or RunError after that, and
     the run then says why in `record["error"]`.
     """
-    if resume is not None:
-        writer, recipe = _reopen(open_run(resume, runs))
-        if writer.run.status == "finished":
-            return writer.run
-        prepared = _prepare(recipe, writer.run.record["base"]["asked"])
-        _same_data(writer.run, prepared)
-    elif recipe is None:
-        raise RecipeError("expected a recipe or a run to resume, found neither.")
-    else:
-        recipe = _with_arguments(recipe, data, columns, max_steps)
-        prepared = _prepare(recipe, base)
-        writer = _create(Path(runs), prepared, card, command)
-    with _ending(writer):
-        _run(writer, prepared, on_progress)
-        if writer.run.record["status"] != "stopped" and not keep_checkpoints:
+    with together():
+        if resume is not None:
+            run = open_run(resume, runs)
+            if run.status == "finished":
+                return run
+            writer = _reopen(run)
+            with _ending(writer):
+                prepared = prepare(run.recipe(), run.record["base"]["asked"])
+                _same_start(run, prepared)
+                _run(writer, prepared, on_progress)
+        elif recipe is None:
+            raise RecipeError("expected a recipe or a run to resume, found neither.")
+        else:
+            prepared = prepare(_with_arguments(recipe, data, columns, max_steps), base)
+            writer = _create(Path(runs), prepared, card, command)
+            with _ending(writer):
+                _run(writer, prepared, on_progress)
+        if is_first() and not keep_checkpoints and writer.run.status == "finished":
             shutil.rmtree(writer.path / "checkpoints", ignore_errors=True)
-    return writer.run
+        return writer.run
 
 
 def _with_arguments(
@@ -128,145 +129,17 @@ def _with_arguments(
     return recipe.model_copy(update={**changed, "provenance": origins})
 
 
-# --- prepare -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that training needs, in memory and checked."""
-
-    recipe: Recipe
-    base: LoadedBase
-    splits: Splits
-    loss: nn.Module
-    collections: Mapping[str, Collection]  # "validation", "test"; those that the data allow
-    checks: tuple[Check, ...]
-    plan: Plan
-    data_note: str  # the sentence about stand-in rows; empty for the card's or the user's own
-    notes: tuple[str, ...]  # what was done otherwise than the recipe says, a sentence each
-
-
-def _prepare(recipe: Recipe, base: str | None) -> Prepared:
-    """Rows, base, loss, collections and plan; everything that can be wrong before a run folder is made."""
-    from workbench.fit import plan
-
-    _can_be_trained(recipe)
-    splits, data_note = _rows(recipe)
-    loaded = load_base(recipe.base, base, seed=recipe.training.seed)
-    evaluations = {name: part for name in ("validation", "test") if (part := getattr(splits, name)) is not None}
-    tokens = Tokens(token_counts(loaded.model), loaded.model.max_seq_length)
-    checks = check_pairs(splits.train, evaluations, tokens=tokens) + _expected_rows(recipe.data, splits)
-    error = next((check for check in checks if check.severity == "error"), None)
-    if error is not None:
-        raise DataError(error.message)
-    collections, notes = _collections(recipe, splits)
-    planned = plan(recipe, len(splits.train), loaded.model, measured="validation" in collections)
-    return Prepared(
-        recipe=recipe,
-        base=loaded,
-        splits=splits,
-        loss=build_loss(recipe.loss, loaded.model),
-        collections=collections,
-        checks=checks,
-        data_note=data_note,
-        plan=planned,
-        notes=(*notes, *planned.notes),
-    )
-
-
-def _can_be_trained(recipe: Recipe) -> None:
-    """RecipeError for what there is no engine for."""
-    if recipe.kind != "sentence-transformer":
-        raise RecipeError(
-            f"expected the recipe of a sentence-transformer, found a {recipe.kind}; such cards can be read and "
-            "audited, and not trained yet."
-        )
-    if recipe.base.similarity not in SIMILARITIES:
-        raise RecipeError(
-            f"expected a similarity of {', '.join(SIMILARITIES)}, found {recipe.base.similarity!r}, which cannot be "
-            "trained yet; set base.similarity and loss.parameters.similarity_fct to one of them."
-        )
-
-
-def held_out(recipe: Recipe) -> dict[str, Collection]:
-    """What a run of `recipe` measures before and after: "validation" and "test", those that its rows allow.
-
-    Raises DataError where the rows cannot be had.
-    """
-    return _collections(recipe, _rows(recipe)[0])[0]
-
-
-def _rows(recipe: Recipe) -> tuple[Splits, str]:
-    """The recipe's rows, or the shipped sample that stands in for them, and the sentence that says so."""
-    location = recipe.data.train.location
-    sample = SAMPLES.get(recipe.name)
-    if location.startswith("sample:"):
-        note = f"The shipped sample {location.removeprefix('sample:')!r} stands in for the card's rows."
-        return load_splits(recipe.data), note
-    try:
-        return load_splits(recipe.data, online=hub_reachable), ""
-    except DataError:
-        given = recipe.provenance.get("data.train.location", Origin(source="default")).source == "user"
-        if sample is None or given:
-            raise
-    data = recipe.data.model_copy(
-        update={"train": recipe.data.train.model_copy(update={"location": f"sample:{sample}", "columns": {}})}
-    )
-    why = "the card does not say where they are" if location == "unknown" else f"{location} cannot be had here"
-    return load_splits(data), f"The shipped sample {sample!r} stands in for the card's rows ({why})."
-
-
-def _expected_rows(data: Data, splits: Splits) -> tuple[Check, ...]:
-    """A warning where the card names another number of rows than were found."""
-    parts = [len(part) for part in (splits.train, splits.validation, splits.test) if part is not None]
-    if data.train.rows is None or data.train.rows in (sum(parts), parts[0]):
-        return ()
-    return (Check("warning", f"the card says {data.train.rows:,} rows, found {sum(parts):,} ({parts[0]:,} to train)."),)
-
-
-def _collections(recipe: Recipe, splits: Splits) -> tuple[dict[str, Collection], list[str]]:
-    """What is measured before and after: the questions of each held-out part, against the answers of all rows.
-
-    The corpus holds the training answers too, as the card's own evaluation did; a corpus of the part alone would make
-    the task easier.
-    """
-    source = recipe.data.evaluation
-    if source is not None and os.path.isdir(source.location):
-        return {"validation": load_collection(source.location, split=source.split)}, []
-    parts = {name: part for name in ("validation", "test") if (part := getattr(splits, name)) is not None}
-    texts = [column for column in splits.train.columns if column not in SCORES]
-    if not parts:
-        return {}, ["No rows were held out and no evaluation data are known, so nothing is measured."]
-    if len(texts) < 2 or len(texts) < len(splits.train.columns):
-        return {}, ["Rows with scores or labels are not measured as a search; nothing is measured yet."]
-    answers = [row for part in (splits.train, *parts.values()) for row in _as_pairs(part, texts)]
-    return {name: from_pairs(_as_pairs(part, texts), answers, name=name) for name, part in parts.items()}, []
-
-
-def _as_pairs(part: Pairs, texts: Sequence[str]) -> list[dict[str, str]]:
-    columns = (part.texts(texts[0]), part.texts(texts[1]))
-    return [{"anchor": anchor, "positive": positive} for anchor, positive in zip(*columns, strict=True)]
-
-
-def _same_data(run: Run, prepared: Prepared) -> None:
-    """RunError where the rows or the base are not those that the run began with."""
-    record = run.record
-    for what, was, now in (
-        ("rows", record["data"]["sha256"], prepared.splits.train.sha256),
-        ("base", record["base"]["sha256"], prepared.base.sha256),
-    ):
-        if was != now:
-            raise RunError(
-                f"expected the {what} that run {run.name!r} began with (SHA-256 {was[:12]}), found others "
-                f"({now[:12]}); put them back or start a new run."
-            )
-
-
 # --- the run folder ------------------------------------------------------------------------------------------------
 
 
 def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence[str] | None) -> RunWriter:
-    recipe, base, splits = prepared.recipe, prepared.base, prepared.splits
+    """A new run folder, made by the first process."""
+    made = from_first(_created(runs, prepared, card, command) if is_first() else None)
+    return RunWriter(Path(str(made)), writes=is_first())
+
+
+def _created(runs: Path, prepared: Prepared, card: Card | None, command: Sequence[str] | None) -> Path:
+    recipe = prepared.recipe
 
     def write(folder: Path) -> None:
         save_recipe(recipe, folder / "recipe.yaml")
@@ -279,32 +152,49 @@ def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence
         "card": recipe.name,
         "variant": recipe.variant,
         "recipe_sha256": recipe_sha256(recipe),
-        "base": {
-            "asked": base.asked,
-            "model": base.name,
-            "sha256": base.sha256,
-            "stand_in": base.stand_in,
-            "note": base.note,
-        },
-        "data": {
-            "source": splits.train.origin,
-            "sha256": splits.train.sha256,
-            "stand_in": bool(prepared.data_note),
-            "note": prepared.data_note,
-            "rows": {name: len(part) for name, part in vars(splits).items() if part is not None},
-            "printed": _printed(card, splits),
-        },
+        "base": _base_record(prepared),
+        "data": _data_record(prepared, card),
         "checks": [{"severity": check.severity, "message": check.message} for check in prepared.checks],
         "notes": list(prepared.notes),
         "device": describe_device()[0],
         "precision": prepared.plan.precision,
+        "processes": prepared.plan.processes,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         "command": list(command or ()),
     }
-    return create(runs, card_name=recipe.name, recipe_sha256=recipe_sha256(recipe), record=record, write=write)
+    sha256 = recipe_sha256(recipe)
+    return create(runs, card_name=recipe.name, recipe_sha256=sha256, record=record, write=write).path
+
+
+def _base_record(prepared: Prepared) -> dict[str, Any]:
+    base = prepared.base
+    return {
+        "asked": base.asked,
+        "model": base.name,
+        "sha256": base.sha256,
+        "stand_in": base.stand_in,
+        "note": base.note,
+        "unknown_share": base.unknown_share,
+    }
+
+
+def _data_record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
+    splits = prepared.splits
+    return {
+        "source": splits.train.origin,
+        "sha256": splits.train.sha256,
+        "stand_in": bool(prepared.data_note),
+        "note": prepared.data_note,
+        "rows": {name: len(part) for name, part in splits.parts().items()},
+        "more": {
+            name: {"source": part.origin, "sha256": part.sha256, "rows": len(part)}
+            for name, part in splits.more.items()
+        },
+        "printed": _printed(card, splits),
+    }
 
 
 def _printed(card: Card | None, splits: Splits) -> dict[str, int]:
@@ -312,23 +202,48 @@ def _printed(card: Card | None, splits: Splits) -> dict[str, int]:
     if card is None or card.text.lost:
         return {}
     samples = [sample for dataset in card.training_datasets() for sample in dataset.samples]
-    found, printed = printed_rows([part for part in vars(splits).values() if part is not None], samples)
+    found, printed = printed_rows([*splits.parts().values(), *splits.more.values()], samples)
     return {"rows": printed, "found": found}
 
 
-def _reopen(run: Run) -> tuple[RunWriter, Recipe]:
-    """The writer and recipe of a run that is to go on; it belongs to this process from here on."""
+def _reopen(run: Run) -> RunWriter:
+    """The writer of a run that is to go on; it belongs to this process from here on."""
+    if is_first():
+        record = run.record
+        process = record.get("process") or {}
+        if record.get("status") == "running" and process.get("pid") != os.getpid() and alive(process):
+            raise RunError(
+                f"expected a run that has ended or was interrupted, found {run.name!r} being trained by process "
+                f"{process.get('pid')} on {process.get('host')!r}; stop that one first."
+            )
+        run.forget_stop()
+        RunWriter(run.path).update(status="running", process=this_process(), error=None)
+    wait()
+    return RunWriter(run.path, writes=is_first())
+
+
+def _same_start(run: Run, prepared: Prepared) -> None:
+    """RunError where the rows, the base or the number of processes are not those that the run began with."""
     record = run.record
-    process = record.get("process") or {}
-    if record.get("status") == "running" and process.get("pid") != os.getpid() and alive(process):
+    pairs = [
+        ("rows", record["data"]["sha256"], prepared.splits.train.sha256),
+        ("base", record["base"]["sha256"], prepared.base.sha256),
+    ]
+    for name, part in prepared.splits.more.items():
+        was = (record["data"].get("more") or {}).get(name) or {}
+        pairs.append((f"rows of {name!r}", str(was.get("sha256", "")), part.sha256))
+    for what, before, now in pairs:
+        if before != now:
+            raise RunError(
+                f"expected the {what} that run {run.name!r} began with (SHA-256 {before[:12]}), found others "
+                f"({now[:12]}); put them back or start a new run."
+            )
+    began = record.get("processes", 1)
+    if began != prepared.plan.processes:
         raise RunError(
-            f"expected a run that has ended or was interrupted, found {run.name!r} being trained by process "
-            f"{process.get('pid')} on {process.get('host')!r}; stop that one first."
+            f"expected the {began} process{'es' * (began > 1)} that run {run.name!r} began with, found "
+            f"{prepared.plan.processes}; resume with --processes {began}."
         )
-    writer = RunWriter(run.path)
-    if record.get("status") != "finished":
-        writer.update(status="running", process=this_process(), error=None)
-    return writer, run.recipe()
 
 
 @contextmanager
@@ -363,10 +278,15 @@ def _ending(writer: RunWriter) -> Iterator[None]:
     finally:
         ending["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         writer.update(**ending)
+        if is_first():
+            writer.run.forget_stop()
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0][:300]
+
+
+# --- the parts of a run --------------------------------------------------------------------------------------------
 
 
 def _run(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) -> None:
@@ -376,22 +296,55 @@ def _run(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) ->
     started, earlier = time.monotonic(), float(writer.run.record.get("seconds") or 0)
     kept = writer.path / "model"
     _measure_all(writer, prepared, prepared.base.model, "before", on_progress)
+    wait()
     if not kept.is_dir():
         fitted = fit(_job(writer, prepared, on_progress))
         writer.update(
-            seconds=round(earlier + time.monotonic() - started, 1),
-            progress={"step": fitted.step, "steps": prepared.plan.steps, "epoch": fitted.epoch},
-            best=fitted.best,
-            peak_memory=fitted.peak_memory,
-            rows_per_second=fitted.rows_per_second,
+            seconds=round(earlier + time.monotonic() - started, 1), **_outcome(writer.run.record, prepared, fitted)
         )
         if fitted.stopped:
             writer.update(status="stopped")
+            wait()
             return
-        _keep_model(_chosen(fitted, prepared.recipe), kept)
-    model = load_folder(kept, str(kept))
-    _measure_all(writer, prepared, model, "after", on_progress)
+        if is_first():
+            _keep_model(_chosen(fitted, prepared.recipe), kept, prepared.recipe)
+    if is_first():
+        _measure_all(writer, prepared, load_folder(kept, str(kept)), "after", on_progress)
     writer.update(seconds=round(earlier + time.monotonic() - started, 1))
+
+
+def _outcome(record: Mapping[str, Any], prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
+    """What run.json says of the training; what it cost is added to that before a resume."""
+    before = record.get("cost") or {}
+    joules = [used for used in (before.get("joules"), fitted.joules) if used is not None]
+    rate = fitted.rows_per_second if fitted.rows_per_second is not None else before.get("rows_per_second")
+    memory = max(fitted.peak_memory, int(before.get("peak_memory") or 0))
+    outcome: dict[str, Any] = {
+        "progress": {
+            "step": fitted.step,
+            "steps": fitted.steps,
+            "epoch": fitted.epoch,
+            "rows_per_second": rate,
+            "seconds_left": None,
+            "phase": "stopped" if fitted.stopped else "trained",
+        },
+        "best": fitted.best,
+        "peak_memory": memory,
+        "rows_per_second": rate,
+        "cost": {
+            "peak_memory": memory,
+            "rows_per_second": rate,
+            "device": describe_device()[0],
+            "processes": prepared.plan.processes,
+            "precision": prepared.plan.precision,
+            "joules": round(sum(joules), 1) if joules else None,
+            "counted": fitted.counted or before.get("counted", ""),
+        },
+    }
+    if not fitted.stopped and fitted.step < fitted.steps:
+        note = f"The rows gave batches for {fitted.step:,} of {fitted.steps:,} steps; too few of them differ."
+        outcome["notes"] = list(dict.fromkeys([*record.get("notes", ()), note]))
+    return outcome
 
 
 def _chosen(fitted: Fitted, recipe: Recipe) -> Path:
@@ -400,27 +353,35 @@ def _chosen(fitted: Fitted, recipe: Recipe) -> Path:
     return wanted or fitted.last
 
 
-def _keep_model(checkpoint: Path, kept: Path) -> None:
+def _keep_model(checkpoint: Path, kept: Path, recipe: Recipe) -> None:
     """Copy a checkpoint's model to `kept`, whole or not at all, without what is only for going on."""
     temporary = kept.with_name(f".{kept.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(checkpoint, temporary, ignore=shutil.ignore_patterns(*NOT_KEPT))
+    if recipe.base.similarity == "energy":
+        from workbench.energy import save_similarity
+
+        save_similarity(temporary, **energy_settings(recipe))
     temporary.replace(kept)
 
 
 def _measure_all(
     writer: RunWriter, prepared: Prepared, model: SentenceTransformer, moment: str, on_progress: Progress | None
 ) -> None:
-    encode = remembering(encoder(model))
-    for name, collection in prepared.collections.items():
+    """Every task that the run does not hold at `moment`; by the first process alone."""
+    if not is_first():
+        return
+    _phase(writer, f"measure {moment}")
+    encode = encode_with(model, prepared.recipe, remember=True)
+    for name, task in prepared.tasks.items():
         if moment not in writer.run.evaluations().get(name, ()):
-            measure(writer.path, prepared.recipe, collection, encode, name, moment, on_progress)
+            measure(writer.path, prepared.recipe, task, encode, name, moment, on_progress)
 
 
 def measure(
     path: Path,
     recipe: Recipe,
-    collection: Collection,
+    task: Task,
     encode: Encode,
     name: str,
     moment: str,
@@ -432,15 +393,18 @@ def measure(
         if on_progress is not None:
             on_progress(f"{name}, {moment}: {phase}", done, total)
 
-    found = evaluate(
-        collection,
+    found = task.measure(
         encode,
         similarity=recipe.base.similarity,
         truncate_dim=recipe.evaluation.truncate_dim,
         on_progress=told,
     )
-    save_evaluation(path, name, moment, found)
+    save(path, name, moment, found)
     return found.metrics
+
+
+def _phase(writer: RunWriter, phase: str) -> None:
+    writer.update(progress={**(writer.run.record.get("progress") or {}), "phase": phase, "seconds_left": None})
 
 
 # --- fit -----------------------------------------------------------------------------------------------------------
@@ -450,41 +414,72 @@ def _job(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) ->
     """What the engine is given: rows, loss and plan, and where its rows of log, progress and rankings go."""
     from workbench.fit import Job
 
-    recipe, splits = prepared.recipe, prepared.splits
-    plan = prepared.plan
-    written = 0.0
-
-    def told(step: int, epoch: float) -> None:
-        nonlocal written
-        if on_progress is not None:
-            on_progress("train", step, plan.steps)
-        if time.monotonic() - written > 1:
-            writer.update(progress={"step": step, "steps": plan.steps, "epoch": epoch})
-            written = time.monotonic()
+    looked_at = while_training(prepared.tasks)
 
     def evaluated(step: int) -> Mapping[str, float]:
-        found = measure(
-            writer.path,
-            recipe,
-            prepared.collections["validation"],
-            encoder(prepared.base.model),
-            "validation",
-            f"step-{step}",
-            on_progress,
-        )
-        return {f"validation_{name}": value for name, value in found.items()}
+        _phase(writer, f"measure step-{step}")
+        encode = encode_with(prepared.base.model, prepared.recipe, remember=True)
+        found: dict[str, float] = {}
+        for name, task in looked_at.items():
+            means = measure(writer.path, prepared.recipe, task, encode, name, f"step-{step}", on_progress)
+            found |= {f"{name}_{metric}": value for metric, value in means.items()}
+        return found
 
     return Job(
         model=prepared.base.model,
         loss=prepared.loss,
-        rows=splits.train.rows,
-        held_out=splits.validation.rows if splits.validation is not None else None,
-        recipe=recipe,
-        plan=plan,
+        rows=prepared.rows,
+        held_out=prepared.held_out,
+        recipe=prepared.recipe,
+        plan=prepared.plan,
         folder=writer.path / "checkpoints",
         evaluate=evaluated,
-        main_metric=f"validation_{recipe.evaluation.main_metric}",
+        main_metric=_main_metric(writer.run, prepared.recipe, list(looked_at)),
         log=writer.log,
-        told=told,
+        told=_telling(writer, on_progress),
+        stop_asked=writer.run.stop_asked,
         earlier=max((float(row.get("time") or 0) for row in writer.run.log()), default=0.0),
     )
+
+
+def _telling(writer: RunWriter, on_progress: Progress | None) -> Callable[[Where], None]:
+    """The function that takes every step, and tells a person at once and run.json once a second."""
+    written = 0.0
+
+    def told(where: Where) -> None:
+        nonlocal written
+        if on_progress is not None:
+            rate = "" if where.rows_per_second is None else f": {where.rows_per_second:,.0f} rows/s"
+            on_progress(f"train{rate}", where.step, where.steps)
+        if time.monotonic() - written > PROGRESS_SECONDS:
+            left = None if where.seconds_left is None else round(where.seconds_left, 1)
+            writer.update(
+                progress={
+                    "step": where.step,
+                    "steps": where.steps,
+                    "epoch": where.epoch,
+                    "rows_per_second": where.rows_per_second,
+                    "seconds_left": left,
+                    "phase": "train",
+                }
+            )
+            written = time.monotonic()
+
+    return told
+
+
+def _main_metric(run: Run, recipe: Recipe, names: Sequence[str]) -> str:
+    """By which the best checkpoint is chosen: the recipe's metric of the first task that has it, else that task's own.
+
+    The mean over NanoBEIR comes before its parts.
+    """
+    ordered = sorted(names, key=lambda name: (name != "validation", not name.endswith("mean"), names.index(name)))
+    wanted = recipe.evaluation.main_metric
+    for name in ordered:
+        if wanted in run.metrics(name, "before"):
+            return f"{name}_{wanted}"
+    if not ordered:
+        return f"validation_{wanted}"
+    metrics = run.metrics(ordered[0], "before")
+    own = run.settings(ordered[0], "before").get("main_metric")
+    return f"{ordered[0]}_{own or next((name for name in metrics if name.endswith('ndcg@10')), next(iter(metrics)))}"

@@ -1,0 +1,219 @@
+"""What training needs, made and checked before a run folder exists: rows, base, loss, what is measured, the plan.
+
+Whatever can be wrong beforehand is found here, so that a run which begins is one that can be trained. Where several
+processes train, each of them prepares, from the same rows and in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.checks import SCORES, Check, Tokens, check_pairs, evenly
+from workbench.collection import Collection
+from workbench.encoder import LoadedBase, encoder, hub_reachable, load_base, remembering, token_counts
+from workbench.errors import DataError, RecipeError
+from workbench.evaluate import Encode
+from workbench.losses import build_loss
+from workbench.pairs import SAMPLES, Splits, load_splits
+from workbench.processes import world_size
+from workbench.recipe import Data, LossSpec, Origin, Recipe
+from workbench.tasks import Search, Task, tasks_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from torch import nn
+
+    from workbench.fit import Plan
+
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "energy")
+
+TEXTS_FOR_THE_BASE = 4000
+"""Texts of each column, spread over the rows, that the base is shown before it is chosen."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs, in memory and checked."""
+
+    recipe: Recipe
+    base: LoadedBase
+    splits: Splits
+    loss: nn.Module | dict[str, nn.Module]  # one for each dataset, where there are several
+    tasks: Mapping[str, Task]  # "validation", "test", ...: what is measured before and after
+    checks: tuple[Check, ...]
+    plan: Plan
+    data_note: str  # the sentence about stand-in rows; empty for the card's or the user's own
+    notes: tuple[str, ...]  # what was done otherwise than the recipe says, a sentence each
+
+    @property
+    def rows(self) -> Dataset | dict[str, Dataset]:
+        """The training rows, as the trainer takes them."""
+        if not self.splits.more:
+            return self.splits.train.rows
+        more = {name: part.rows for name, part in self.splits.more.items()}
+        return {self.recipe.data.name: self.splits.train.rows, **more}
+
+    @property
+    def held_out(self) -> Dataset | dict[str, Dataset] | None:
+        """Rows for the loss on unseen data, under the name of the dataset whose they are where there are several."""
+        part = self.splits.validation
+        if part is None:
+            return None
+        return {self.recipe.data.name: part.rows} if self.splits.more else part.rows
+
+
+def prepare(recipe: Recipe, base: str | None = None) -> Prepared:
+    """Rows, base, loss, tasks and plan; everything that can be wrong before a run folder is made.
+
+    `base`: see `load_base`. Raises DataError, BaseError or RecipeError.
+    """
+    from workbench.fit import plan
+
+    _can_be_trained(recipe)
+    splits, data_note = rows_of(recipe)
+    loaded = load_base(recipe.base, base, seed=recipe.training.seed, texts=_texts(splits))
+    checks = _checks(recipe, splits, loaded)
+    tasks, notes = tasks_of(recipe, splits, online=hub_reachable)
+    planned = plan(
+        recipe,
+        [len(part) for part in (splits.train, *splits.more.values())],
+        measured=bool(while_training(tasks)),
+        processes=world_size(),
+    )
+    return Prepared(
+        recipe=recipe,
+        base=loaded,
+        splits=splits,
+        loss=_loss(recipe, loaded.model),
+        tasks=tasks,
+        checks=checks,
+        data_note=data_note,
+        plan=planned,
+        notes=(*notes, *planned.notes),
+    )
+
+
+def _can_be_trained(recipe: Recipe) -> None:
+    """RecipeError for what there is no engine for."""
+    if recipe.kind != "sentence-transformer":
+        raise RecipeError(
+            f"expected the recipe of a sentence-transformer, found a {recipe.kind}; such cards can be read and "
+            "audited, and not trained yet."
+        )
+    if recipe.base.similarity not in SIMILARITIES:
+        raise RecipeError(
+            f"expected a similarity of {', '.join(SIMILARITIES)}, found {recipe.base.similarity!r}; "
+            "set base.similarity to the one that was meant."
+        )
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(recipe: Recipe) -> tuple[Splits, str]:
+    """The recipe's rows, or the shipped sample that stands in for them, and the sentence that says so.
+
+    Raises DataError where the rows cannot be had and no sample stands in.
+    """
+    location, prompts = recipe.data.train.location, recipe.training.prompts
+    sample = SAMPLES.get(recipe.name)
+    if location.startswith("sample:"):
+        note = f"The shipped sample {location.removeprefix('sample:')!r} stands in for the card's rows."
+        return load_splits(recipe.data, prompts=prompts, online=hub_reachable), note
+    try:
+        return load_splits(recipe.data, prompts=prompts, online=hub_reachable), ""
+    except DataError:
+        given = recipe.provenance.get("data.train.location", Origin(source="default")).source == "user"
+        if sample is None or given:
+            raise
+    data = recipe.data.model_copy(
+        update={"train": recipe.data.train.model_copy(update={"location": f"sample:{sample}", "columns": {}})}
+    )
+    why = "the card does not say where they are" if location == "unknown" else f"{location} cannot be had here"
+    return load_splits(data, prompts=prompts), f"The shipped sample {sample!r} stands in for the card's rows ({why})."
+
+
+def _texts(splits: Splits) -> list[str]:
+    """Texts of every column and dataset, spread over the rows."""
+    parts = (splits.train, *splits.more.values())
+    columns = [(part, column) for part in parts for column in part.columns if column not in SCORES]
+    return [text for part, column in columns for text in evenly(part, column, TEXTS_FOR_THE_BASE)]
+
+
+def _checks(recipe: Recipe, splits: Splits, loaded: LoadedBase) -> tuple[Check, ...]:
+    """What was found while reading and in the rows; raises DataError for what makes every number worthless."""
+    parts = splits.parts()
+    tokens = Tokens(token_counts(loaded.model), loaded.model.max_seq_length)
+    evaluations = {name: part for name, part in parts.items() if name != "train"}
+    read = [check for part in (*parts.values(), *splits.more.values()) for check in part.checks]
+    checks = (*read, *check_pairs(splits.train, evaluations, tokens=tokens), *_expected_rows(recipe.data, splits))
+    error = next((check for check in checks if check.severity == "error"), None)
+    if error is not None:
+        raise DataError(error.message)
+    return tuple(dict.fromkeys(checks))
+
+
+def _expected_rows(data: Data, splits: Splits) -> tuple[Check, ...]:
+    """A warning where the card names another number of rows than were found."""
+    parts = [len(part) for part in splits.parts().values()]
+    if data.train.rows is None or data.train.rows in (sum(parts), parts[0]):
+        return ()
+    return (Check("warning", f"the card says {data.train.rows:,} rows, found {sum(parts):,} ({parts[0]:,} to train)."),)
+
+
+# --- loss, tasks, encoder ------------------------------------------------------------------------------------------
+
+
+def _loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module | dict[str, nn.Module]:
+    first = build_loss(recipe.loss, model)
+    if not recipe.data.more:
+        return first
+    others = {each.name: build_loss(each.loss, model) if each.loss else first for each in recipe.data.more}
+    return {recipe.data.name: first, **others}
+
+
+def measured(recipe: Recipe) -> dict[str, Task]:
+    """What a run of `recipe` measures before and after, by name; raises DataError where its rows cannot be had."""
+    return tasks_of(recipe, rows_of(recipe)[0], online=hub_reachable)[0]
+
+
+def held_out(recipe: Recipe) -> dict[str, Collection]:
+    """The searches among what a run of `recipe` measures: "validation" and "test", those that its rows allow.
+
+    Raises DataError where the rows cannot be had.
+    """
+    return {name: task.collection for name, task in measured(recipe).items() if isinstance(task, Search)}
+
+
+def while_training(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks that may be looked at while training: the test rows are measured before and after and not between."""
+    return {name: task for name, task in tasks.items() if name.partition("_")[0] != "test"}
+
+
+def encode_with(model: SentenceTransformer, recipe: Recipe, *, remember: bool = False) -> Encode:
+    """The function that a model of `recipe` is measured with: vectors, or for the energy distance clouds of them.
+
+    `remember` keeps the vectors of texts that come again; the clouds of queries are not kept.
+    """
+    if recipe.base.similarity != "energy":
+        return remembering(encoder(model)) if remember else encoder(model)
+    from workbench.energy import energy_encoder
+
+    clouds = energy_encoder(model, special_tokens=energy_settings(recipe)["special_tokens"])
+    documents = remembering(clouds) if remember else clouds
+    return lambda texts, kind: clouds(texts, kind) if kind == "query" else documents(texts, kind)
+
+
+def energy_settings(recipe: Recipe) -> dict[str, Any]:
+    """Distance and special tokens of the recipe's energy distance; its loss says them."""
+    spec: LossSpec | None = recipe.loss
+    while spec is not None and spec.parameters.get("similarity_fct") != "energy":
+        spec = spec.inner
+    parameters = spec.parameters if spec is not None else {}
+    return {
+        "distance": str(parameters.get("distance", "manhattan")),
+        "special_tokens": bool(parameters.get("special_tokens", True)),
+    }

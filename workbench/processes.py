@@ -1,0 +1,155 @@
+"""Several processes that train one run: who writes, how they agree, and the command that starts them.
+
+`torchrun` gives every process the same command and tells it its number. The first process writes the run folder and
+evaluates; the others wait for it. What they have to agree on goes through a group of its own, over the CPU, so that
+nothing waits for a GPU. In a process that stands alone all of this costs nothing and does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from workbench.errors import RecipeError
+
+Value = TypeVar("Value")
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long processes wait for another, which may be measuring a large collection. One that dies ends all at once."""
+
+
+def world_size(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes train together.
+
+    >>> world_size({}), world_size({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
+    (1, 4)
+    """
+    return int(environment["WORLD_SIZE"]) if _launched(environment) else 1
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """The number of this process, from 0."""
+    return int(environment["RANK"]) if _launched(environment) else 0
+
+
+def _launched(environment: Mapping[str, str]) -> bool:
+    return all(environment.get(name, "").isdigit() for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes, evaluates and speaks."""
+    return rank() == 0
+
+
+# --- starting them -------------------------------------------------------------------------------------------------
+
+
+def launch(arguments: Sequence[str], processes: int) -> None:
+    """Go on as `processes` processes of `workbench ARGUMENTS`: this process becomes torchrun and does not return.
+
+    Returns at once where there is one process to start, or where torchrun started this one already. Raises RecipeError
+    for a number of processes that this machine cannot run.
+    """
+    if processes < 1:
+        raise RecipeError(f"expected at least one process, found {processes}.")
+    if processes == 1 or world_size() > 1:
+        return
+    import torch
+
+    devices = torch.cuda.device_count()
+    if 0 < devices < processes:
+        raise RecipeError(
+            f"expected a GPU for each of {processes} processes, found {devices}; use --processes {devices}, or "
+            "CUDA_VISIBLE_DEVICES= to train on the CPU."
+        )
+    environment = {**os.environ}
+    environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    os.execve(sys.executable, words(arguments, processes), environment)
+
+
+def words(arguments: Sequence[str], processes: int) -> list[str]:
+    """The command that `launch` becomes.
+
+    >>> words(["train", "x"], 2)[1:]
+    ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'workbench.cli', 'train', 'x']
+    """
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*start, "-m", "workbench.cli", *arguments]
+
+
+# --- while they run ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """The processes can speak to one another inside the block; with CUDA each has a GPU of its own."""
+    if world_size() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    _group.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+    try:
+        yield
+        wait()
+    finally:
+        _group.clear()
+        if mine:
+            dist.destroy_process_group()
+
+
+_group: list[Any] = []  # the group over the CPU, while there is one
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    if _group:
+        import torch.distributed as dist
+
+        dist.barrier(group=_group[0])
+
+
+def from_first(value: Value) -> Value:
+    """What the first process gave; the others' values are not read."""
+    if not _group:
+        return value
+    import torch.distributed as dist
+
+    given = [value]
+    dist.broadcast_object_list(given, src=0, group=_group[0])
+    return given[0]
+
+
+def any_of(flags: Sequence[bool]) -> list[bool]:
+    """Each flag, raised where any process raises it."""
+    if not _group:
+        return list(flags)
+    import torch
+    import torch.distributed as dist
+
+    raised = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=_group[0])
+    return [bool(flag) for flag in raised.tolist()]
+
+
+def mean_of(values: Any) -> Any:
+    """The mean over processes of a float32 tensor on the CPU, as the trainer averages its loss."""
+    if not _group:
+        return values
+    import torch
+    import torch.distributed as dist
+
+    given = [torch.zeros_like(values) for _ in range(world_size())]
+    dist.all_gather(given, values, group=_group[0])
+    return torch.stack(given).mean(dim=0)
