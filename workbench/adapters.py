@@ -1,7 +1,8 @@
 """LoRA adapters: put on a model, found in a folder, merged into the weights.
 
-An adapter is saved as PEFT saves it: its own weights, and in adapter_config.json the name of the model under it. That
-name is a folder of this machine where the model came from one; `encoder.load_folder` finds it again elsewhere.
+An adapter is saved as PEFT saves it: its own weights, and in adapter_config.json the name of the model under it. Here
+that is a folder of this machine, from which a checkpoint can be loaded; `encoder.load_folder` looks for it elsewhere
+where it is gone.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import BaseError
 from workbench.recipe import Lora
+from workbench.standins import without_bars
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # before the name of each weight in the file
 ALL_LINEAR = "all-linear"
 """PEFT's own word for every linear layer."""
 
@@ -73,7 +77,7 @@ def add_lora(model: SentenceTransformer, lora: Lora, name: str, folder: Path) ->
             f"expected a LoRA adapter that PEFT can put on {name!r}, found one that it cannot ({error}); "
             "change base.lora."
         ) from error
-    config.base_model_name_or_path = str(transformer_folder(folder))
+    config.base_model_name_or_path = str(transformer_folder(folder.absolute()))
     asked, taken = set(lora.target_modules), set(targets)
     if asked == taken:
         return []
@@ -94,9 +98,8 @@ def target_modules(model: SentenceTransformer, asked: Sequence[str], name: str) 
     layers = [path for path, module in transformer.named_modules() if getattr(module, "weight", None) is not None
               and module.weight.dim() == 2]  # fmt: skip
     ends = {path.rsplit(".", 1)[-1] for path in layers}
-    family = next(
-        (names for names in FAMILIES if all(ends.issuperset(names[role]) for role in ("query", "key", "value"))), {}
-    )
+    alike = [names for names in FAMILIES if all(ends.issuperset(names[role]) for role in ("query", "key", "value"))]
+    family = max(alike, key=lambda names: sum(known in ends for role in names.values() for known in role), default={})
     targets: dict[str, None] = {}  # in order, each once
     missing = []
     for target in asked:
@@ -135,7 +138,8 @@ def save_adapter(model: SentenceTransformer, folder: Path) -> None:
     """
     if not has_adapter(model):
         raise BaseError(f"expected a model with a LoRA adapter to save into {str(folder)!r}, found one without.")
-    model.save_pretrained(str(folder), create_model_card=False)
+    with without_bars():
+        model.save_pretrained(str(folder), create_model_card=False)
 
 
 def has_adapter(model: SentenceTransformer) -> bool:
@@ -163,14 +167,44 @@ def adapter_config(folder: Path, name: str) -> dict[str, Any] | None:
     return config
 
 
-def with_base_at(folder: Path, base: Path, copied: Path) -> Path:
-    """A copy of an adapter's folder in `copied` that names `base` as the model under it; without optimizer states."""
-    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns(*NOT_WEIGHTS))
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    written = {**config, "base_model_name_or_path": str(base), "revision": None}
-    (copied / CONFIG).unlink()
-    (copied / CONFIG).write_text(json.dumps(written), encoding="utf-8")
-    return copied
+def whole_view(folder: Path, under: Path, view: Path) -> Path:
+    """A plain model in the new folder `view`: weights from `under`, everything else as in the adapter's `folder`.
+
+    Why not let the library load the adapter: transformers 5.23 does not find DoRA's magnitudes under the names that it
+    saves them by and draws them anew, with a line in the log only.
+    """
+    shutil.copytree(folder, view, ignore=shutil.ignore_patterns(CONFIG, "adapter_model*", *NOT_WEIGHTS))
+    for path in (under / "config.json", *sorted(under.glob("*.safetensors*"))):
+        try:
+            (view / path.name).symlink_to(path.resolve())
+        except OSError:  # no right to make links
+            shutil.copyfile(path, view / path.name)
+    return view
+
+
+def load_adapter(model: SentenceTransformer, folder: Path, under: Path, name: str) -> None:
+    """Put the adapter in `folder` on `model`, which was loaded from `under`; its weights are trained, the others not.
+
+    Raises BaseError where the adapter's weights are not those that its configuration calls for.
+    """
+    import safetensors.torch
+    from peft import PeftConfig
+    from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
+
+    config = PeftConfig.from_pretrained(str(folder))
+    model.add_adapter(config)
+    config.base_model_name_or_path = str(under)
+    transformer: Any = model.transformers_model
+    found = safetensors.torch.load_file(str(folder / WEIGHTS))
+    weights = {key.removeprefix(PREFIX): value for key, value in found.items()}
+    wanted = set(get_peft_model_state_dict(transformer))
+    if wanted != set(weights):
+        odd = sorted(wanted ^ set(weights))[0]
+        raise BaseError(
+            f"expected {len(wanted)} weights in the adapter {name!r}, as its {CONFIG} says, found {len(weights)} and "
+            f"not the same ones ({odd!r}); take both files from the same place."
+        )
+    set_peft_model_state_dict(transformer, weights)
 
 
 # --- merged --------------------------------------------------------------------------------------------------------

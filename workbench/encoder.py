@@ -27,10 +27,11 @@ from workbench.adapters import (
     adapter_config,
     add_lora,
     has_adapter,
+    load_adapter,
     merged,
     save_adapter,
     transformer_folder,
-    with_base_at,
+    whole_view,
 )
 from workbench.errors import BaseError
 from workbench.recipe import Base
@@ -50,6 +51,7 @@ from workbench.standins import (
     unknown_id,
     unknown_share,
     weight_files,
+    without_bars,
 )
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ HUB_SECONDS = 4.0
 
 __all__ = [
     "BUNDLED", "BUNDLED_SHA256", "SCRATCH", "STATIC", "LoadedBase", "bundled_folder", "describe_device", "encoder",
-    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "merged", "remembering", "save_adapter",
-    "token_counts", "unknown_share", "weights_sha256",
+    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "load_weights", "merged", "remembering",
+    "save_adapter", "token_counts", "unknown_share", "weights_sha256",
 ]  # fmt: skip
 
 
@@ -334,13 +336,13 @@ def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceT
     if under is None:
         return _load(folder, name, device)
     _no_pickles(under, str(under))
-    if not (folder / "modules.json").is_file():  # an adapter as PEFT alone saves it
-        model = _load(_whole(under), name, device)
-        with _told(name):
-            model.load_adapter(str(folder), local_files_only=True, use_safetensors=True)
-        return model
     with tempfile.TemporaryDirectory() as temporary:
-        return _load(with_base_at(folder, under, Path(temporary) / "adapter"), name, device)
+        apart = (folder / "modules.json").is_file()  # else it was saved by PEFT alone, and all but it is the base's
+        whole = whole_view(folder, under, Path(temporary) / "model") if apart else _whole(under)
+        model = _load(whole, name, device)
+    with _told(name):
+        load_adapter(model, folder, under, name)
+    return model
 
 
 def _whole(transformer: Path) -> Path:
@@ -380,12 +382,10 @@ def _load(folder: Path, name: str, device: str | None) -> SentenceTransformer:
 def _told(name: str) -> Iterator[None]:
     """BaseError for what the libraries raise where a model is damaged, and no bar of theirs meanwhile."""
     from safetensors import SafetensorError
-    from transformers.utils import logging as transformers_logging
 
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with without_bars():
+            yield
     except (
         OSError,
         ValueError,
@@ -400,9 +400,15 @@ def _told(name: str) -> Iterator[None]:
             f"expected a model that sentence-transformers can load in {name!r}, found one that it cannot "
             f"({type(error).__name__}: {_first_line(error)}); check the folder or choose another with --base."
         ) from error
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load_weights(model: SentenceTransformer, checkpoint: Path) -> None:
+    """Give `model` the weights that it had when it was saved to `checkpoint`.
+
+    Why not as the library's trainer does: it reads a checkpoint's adapter in the precision of the base's file, and
+    loses what transformers loses (see `adapters.whole_view`), so that training would not go on where it stopped.
+    """
+    model.load_state_dict(load_folder(checkpoint, str(checkpoint), "cpu").state_dict())
 
 
 def export_merged(folder: Path, out: Path) -> Path:
@@ -412,7 +418,9 @@ def export_merged(folder: Path, out: Path) -> Path:
     """
     if out.exists():
         raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which is there; name another.")
-    merged(load_folder(folder, str(folder), "cpu")).save_pretrained(str(out), create_model_card=False)
+    plain = merged(load_folder(folder, str(folder), "cpu"))
+    with without_bars():
+        plain.save_pretrained(str(out), create_model_card=False)
     return out
 
 

@@ -29,6 +29,7 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 STATIC = "bundled:static"
 STATIC_DIMENSIONS = 1024
 MOST_DIMENSIONS = 4096
+FIRST_WORD = 1996  # row of the vocabulary; before it stand special tokens, single characters and punctuation
 STATIC_SEED = 20240501  # of the map, the same for every recipe: it is one base, whatever the seed of the training
 
 SCRATCH = "scratch:small"
@@ -137,7 +138,8 @@ def unknown_id(tokenizer: Any) -> int | None:
     named = getattr(tokenizer.model, "unk_token", None)
     if named is not None:
         return int(tokenizer.token_to_id(named))
-    return getattr(tokenizer.model, "unk_id", None)  # Unigram
+    unigram: int | None = json.loads(tokenizer.to_str())["model"].get("unk_id")  # which has no attribute for it
+    return unigram
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[list[int]]:
@@ -169,11 +171,12 @@ def cache_folder() -> Path:
 def static_folder(bundled: Path, dimensions: int | None = None) -> Path:
     """A StaticEmbedding with the vocabulary of the bundled model: 30,522 tokens, `dimensions` columns (None: 1,024).
 
-    The rows are the bundled model's word embeddings (30,522 × 384), centred, times a random map with orthonormal
-    columns or rows (whichever there are fewer of), each column then divided by its standard deviation. So angles
-    between words are kept, any first n columns are a random projection of them (a truncation loses accuracy, not a
-    part of the meaning), and a column spreads as widely as one of a table drawn from N(0, 1), from which published
-    static models start: the learning rate that suits them (0.2) suits this one.
+    The rows are the bundled model's word embeddings (30,522 × 384), centred, weighted by the logarithm of their place
+    in the vocabulary (from row 1,996 on it is in order of frequency, and a mean over tokens should not be one over
+    "the" and "of"), times a random map with orthonormal rows or columns, whichever there are fewer of. So angles
+    between words are kept, and any first n columns are a random projection of them: a truncation loses accuracy and
+    not a part of the meaning. Each column is divided by its standard deviation, so that it spreads as widely as one
+    drawn from N(0, 1), from which published static models start: the learning rate that suits those (0.2) suits this.
 
     `bundled` is the folder of the bundled model. Raises BaseError where the cache cannot be written or there would be
     more than 4,096 columns.
@@ -218,7 +221,8 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
         try:
             made = temporary / name
             made.mkdir()
-            make(made)
+            with without_bars():
+                make(made)
             if not kept.is_dir():
                 made.rename(kept)
         except OSError:
@@ -232,6 +236,20 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
             f"{type(error).__name__}: {error.strerror or error}; set XDG_CACHE_HOME to another folder."
         ) from error
     return kept
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers, which it draws for a model of any size."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -258,6 +276,7 @@ def _make_static(folder: Path, bundled: Path, dimensions: int) -> None:
     with safe_open(str(bundled / "model.safetensors"), framework="np") as weights:
         words = weights.get_tensor("embeddings.word_embeddings.weight").astype(np.float64)  # (tokens, 384)
     words -= words.mean(axis=0)
+    words *= np.log1p(np.maximum(np.arange(len(words)) - FIRST_WORD + 1, 1))[:, None]
     draws = np.random.default_rng(STATIC_SEED).standard_normal((max(words.shape[1], dimensions),) * 2)
     turned = np.linalg.qr(draws[:, : min(words.shape[1], dimensions)])[0]
     table = words @ (turned.T if dimensions >= words.shape[1] else turned)  # (tokens, dimensions)
@@ -273,6 +292,7 @@ def _make_static(folder: Path, bundled: Path, dimensions: int) -> None:
 
 
 def _make_scratch(folder: Path, texts: Sequence[str], seed: int) -> None:
+    import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -293,7 +313,11 @@ def _make_scratch(folder: Path, texts: Sequence[str], seed: int) -> None:
     )
     source = folder.parent / "source"
     with _own_draws(seed):
-        BertModel(config, add_pooling_layer=False).save_pretrained(source)
+        bert = BertModel(config)
+    with torch.no_grad():  # what is the same in every text would make all texts alike at the start
+        bert.embeddings.token_type_embeddings.weight.zero_()
+        bert.embeddings.position_embeddings.weight.mul_(0.1)
+    bert.save_pretrained(source)
     tokenizer.save_pretrained(source)
     transformer = Transformer(str(source))
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
