@@ -169,6 +169,95 @@ def test_a_model_with_fewer_dimensions_keeps_what_it_has() -> None:
     assert evaluate(HAND, by_hand, truncate_dim=512).settings["dimensions"] == 2
 
 
+def test_documents_need_not_be_kept() -> None:
+    """2,500 documents of 2,000 texts, which come in parts: nothing changes but what is kept."""
+    corpus = {f"d{number}": str(number % 2000 / 10) for number in range(2500)}
+    collection = Collection("angles", {"a": "17", "b": "0"}, corpus, {"a": {"d170": 1.0}, "b": {"d2000": 1.0}})
+    sizes: list[int] = []
+
+    def encode(texts: list[str], kind: str) -> Any:
+        sizes.append(len(texts))
+        return by_hand(texts, kind)
+
+    streamed, kept = evaluate(collection, encode, keep_vectors=False), evaluate(collection, by_hand)
+    assert sizes == [2, 1024, 976]
+    assert streamed.metrics == kept.metrics
+    assert streamed.hits.equals(kept.hits)
+    assert streamed.per_query["rank"].tolist() == [1, 2]  # d2170 and d0 have the same texts
+    assert streamed.document_vectors.shape == (0, 2)
+    assert kept.document_vectors == pytest.approx(by_hand(list(corpus.values()), "document"), abs=1e-6)
+
+
+# --- energy ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from tiny import tiny_base
+
+    return SentenceTransformer(str(tiny_base(tmp_path_factory.mktemp("energy"), dropout=0.0)), device="cpu")
+
+
+@pytest.mark.parametrize(("distance", "special_tokens"), [("manhattan", True), ("euclidean", False)])
+@pytest.mark.parametrize("truncate_dim", [None, 5])
+def test_energy_is_what_the_library_measures_with_the_formula(
+    transformer: Any, distance: str, special_tokens: bool, truncate_dim: int | None
+) -> None:
+    """The library's evaluator, given a matrix of scores by the plain formula in float64."""
+    import torch
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    from workbench.energy import energy_encoder
+
+    collection = words()
+    encode = energy_encoder(transformer, special_tokens=special_tokens)
+    ours = evaluate(
+        collection, encode, similarity="energy", distance=distance, truncate_dim=truncate_dim, keep_vectors=False
+    )
+    relevant = {query: set(documents) for query, documents in collection.relevant.items()}
+    evaluator = InformationRetrievalEvaluator(
+        dict(collection.queries), dict(collection.corpus), relevant, write_csv=False, score_functions={"energy": None}
+    )
+    clouds = [cloud[:, :truncate_dim].astype(float) for cloud in encode(evaluator.queries, "query")]
+    points = encode(evaluator.corpus, "document")[:, :truncate_dim].astype(float)
+    order = 1 if distance == "manhattan" else 2
+
+    def apart(a: Any, b: Any) -> Any:
+        return np.linalg.norm(a[:, None] - b[None], ord=order, axis=-1)
+
+    scores = np.stack([apart(cloud, cloud).mean() - 2 * apart(cloud, points).mean(axis=0) for cloud in clouds])
+    scores = scores.round(6)  # texts in batches of other lengths differ in the last bits, and must tie
+    evaluator.embed_inputs = lambda *_, **__: torch.arange(len(clouds))
+    evaluator.score_functions = {"energy": lambda rows, columns: torch.tensor(scores)[rows][:, columns]}
+    theirs = evaluator(transformer, corpus_embeddings=torch.arange(len(points)))
+    assert evaluator.primary_metric == "energy_ndcg@10"
+    assert ours.metrics == pytest.approx(theirs, abs=1e-9)
+    assert ours.settings["energy_distance"] == distance
+    assert ours.settings["energy_special_tokens"] == special_tokens
+    assert ours.query_vectors == pytest.approx(np.stack([cloud.mean(axis=0) for cloud in clouds]), abs=1e-5)
+    assert ours.hits["score"].to_numpy()[:100] == pytest.approx(-np.sort(-scores[0])[:100], abs=1e-5)
+    assert "energy_ndcg@10" in repr(ours)
+
+
+def test_energy_needs_tokens() -> None:
+    with pytest.raises(DataError) as caught:
+        evaluate(HAND, by_hand, similarity="energy")
+    assert str(caught.value) == (
+        "expected token embeddings of shape (tokens, dim) for every query from the encode function, found (2,) for "
+        "'45'; is it that of energy.energy_encoder?"
+    )
+    with pytest.raises(DataError) as caught:
+        evaluate(HAND, lambda texts, kind: [np.ones((2, 2))], similarity="energy")
+    assert str(caught.value) == ("expected the token embeddings of each of 3 texts from the encode function, found 1.")
+    with pytest.raises(DataError, match="found NaN or infinity for the query '90'"):
+        evaluate(
+            HAND, lambda texts, kind: [np.full((2, 2), np.nan if t == "90" else 1) for t in texts], similarity="energy"
+        )
+    with pytest.raises(DataError, match="expected an array of numbers from the encode function, found a list that is"):
+        evaluate(HAND, lambda texts, kind: [np.ones((2 + len(t), 2)) for t in texts])
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +285,7 @@ def test_arguments_and_collections_that_cannot_be_measured() -> None:
     with pytest.raises(DataError, match="found 100 and 0"):
         evaluate(HAND, by_hand, truncate_dim=0)
     with pytest.raises(DataError, match="expected a similarity"):
-        evaluate(HAND, by_hand, similarity="energy")
+        evaluate(HAND, by_hand, similarity="near")
     with pytest.raises(DataError, match="expected documents in the corpus"):
         evaluate(Collection("empty", {"q": "1"}, {}, {"q": {"d": 1.0}}), by_hand)
 

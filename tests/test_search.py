@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from workbench import search
 from workbench.errors import DataError
 
+LIBRARY = [name for name in search.SIMILARITIES if name != "energy"]
+
 
 def by_full_sort(scores: np.ndarray, ids: list[str], k: int) -> list[list[int]]:
     """Positions by score descending, then id ascending, with Python's sort."""
     return [sorted(range(len(ids)), key=lambda at: (-row[at], ids[at]))[:k] for row in scores.tolist()]
 
 
-@pytest.mark.parametrize("similarity", search.SIMILARITIES)
+@pytest.mark.parametrize("similarity", LIBRARY)
 @pytest.mark.parametrize("block", [16, 64, 1000])
 def test_every_similarity_is_the_library_s(similarity: str, block: int) -> None:
     from sentence_transformers import SimilarityFunction
@@ -90,6 +92,130 @@ def test_parts_give_the_same_as_the_whole() -> None:
     assert parts.result().scores.tolist() == whole.scores.tolist()
 
 
+@pytest.mark.parametrize("similarity", search.SIMILARITIES)
+@pytest.mark.parametrize("queries", [1, 9, 40])
+def test_equal_documents_tie_exactly_wherever_they_stand(similarity: str, queries: int) -> None:
+    """777 copies of 5 vectors: 5 scores for each query, and within each the ids ascend."""
+    rng = np.random.default_rng(7)
+    which = rng.integers(0, 5, 777)
+    documents = rng.normal(size=(5, 33)).astype("f")[which]
+    asked = rng.normal(size=(queries, *((6,) if similarity == "energy" else ()), 33)).astype("f")
+    found = search.top_k(asked, documents, 777, similarity=similarity, distance="euclidean", block=128)
+    for positions, scores in zip(found.positions, found.scores, strict=True):
+        assert len(set(scores.tolist())) == 5
+        for each in range(5):
+            at = np.flatnonzero(which[positions] == each)
+            assert len(set(scores[at].tolist())) == 1
+            assert (np.diff(positions[at]) > 0).all()
+
+
+@pytest.mark.parametrize("order", ["random", "worst first", "best first", "all equal", "one query differs"])
+@pytest.mark.parametrize("k", [1, 7])
+def test_candidates_that_wait_are_not_lost(order: str, k: int) -> None:
+    """2,000 documents in blocks of 16, whole numbers as scores: the orders that let most or least candidates wait."""
+    rng = np.random.default_rng(8)
+    values = rng.integers(0, 400, 2000)
+    if order in ("worst first", "best first"):
+        values = np.sort(values)[:: 1 if order == "worst first" else -1]
+    if order == "all equal":
+        values = np.full(2000, 3)
+    documents = np.stack([values, rng.integers(0, 400, 2000)], axis=1).astype("f")
+    queries = np.array([[1, 0], [1, 0], [0, 1] if order == "one query differs" else [2, 0]], dtype="f")
+    ids = [f"{number:05}" for number in rng.permutation(2000)]
+    found = search.top_k(queries, documents, k, similarity="dot", ids=ids, block=16)
+    assert found.positions.tolist() == by_full_sort(queries @ documents.T, ids, k)
+
+
+def test_how_documents_arrive_changes_no_bit() -> None:
+    rng = np.random.default_rng(9)
+    queries, documents = rng.normal(size=(3, 24)).astype("f"), rng.normal(size=(500, 24)).astype("f")
+    for similarity in LIBRARY:
+        whole = search.top_k(queries, documents, 60, similarity=similarity, block=64)
+        parts = search.Search(queries, 60, similarity=similarity, block=64)
+        for start, end in [(0, 1), (1, 70), (70, 200), (200, 201), (201, 500)]:
+            parts.add(documents[start:end])
+        assert parts.result().scores.tolist() == whole.scores.tolist()
+        assert parts.result().positions.tolist() == whole.positions.tolist()
+
+
+def test_memory_is_that_of_a_block() -> None:
+    """Numbers in the largest tensor: (16 queries, 512 documents) or (512 documents, 24); the corpus has 96,000."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for each in out if isinstance(out, tuple | list) else (out,):
+                # A part of the corpus is a view of it, so numbers are counted and not the memory behind them.
+                largest = max(largest, each.numel() if hasattr(each, "numel") else 0)
+            return out
+
+    rng = np.random.default_rng(10)
+    documents = rng.normal(size=(4000, 24)).astype("f")
+    with Watch():
+        search.top_k(rng.normal(size=(16, 24)), documents, 10, block=512)
+        assert largest == 512 * 24
+        largest = 0
+        search.top_k(rng.normal(size=(16, 4, 24)), documents, 10, similarity="energy", block=512)
+        assert largest == 16 * 4 * 512  # tokens x documents
+
+
+# --- energy ----------------------------------------------------------------------------------------------------------
+
+
+def clouds(seed: int, queries: int, dim: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(rng.integers(1, 9), dim)).astype("f") for _ in range(queries)]
+
+
+def energy_by_hand(asked: list[np.ndarray], documents: np.ndarray, order: int) -> np.ndarray:
+    """(queries, documents) in float64, by the formula."""
+    norm = (lambda x: np.abs(x).sum(-1)) if order == 1 else (lambda x: np.sqrt(np.square(x).sum(-1)))
+    rows = []
+    for cloud in (each.astype(float) for each in asked):
+        between = norm(cloud[:, None] - documents.astype(float)).mean(axis=0)
+        rows.append(-(2 * between - norm(cloud[:, None] - cloud).mean()))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(("distance", "order"), [("manhattan", 1), ("euclidean", 2)])
+@pytest.mark.parametrize("block", [16, 1000])
+def test_energy_ranks_as_the_formula(distance: str, order: int, block: int) -> None:
+    asked = clouds(11, 300, 24)
+    assert sum(len(cloud) for cloud in asked) > search.QUERIES_AT_ONCE
+    documents = np.random.default_rng(12).normal(size=(333, 24)).astype("f")
+    documents[5] = asked[0][0]  # no distance to one of the tokens
+    exact = energy_by_hand(asked, documents, order)
+    found = search.top_k(asked, documents, 20, similarity="energy", distance=distance, block=block)
+    assert found.positions.tolist() == by_full_sort(exact, [f"{at:04}" for at in range(333)], 20)
+    assert found.scores == pytest.approx(np.take_along_axis(exact, found.positions, axis=1), abs=2e-5)
+
+
+def test_energy_of_what_is_no_cloud() -> None:
+    with pytest.raises(DataError) as caught:
+        search.top_k([np.ones((2, 3)), np.ones((1, 4))], np.ones((2, 3)), 1, similarity="energy")
+    assert str(caught.value) == (
+        "expected a token at least for every query, each of 3 dimensions like the first, found (1, 4) for query 1."
+    )
+    with pytest.raises(DataError, match=r"found \(0, 3\) for query 0"):
+        search.top_k([np.ones((0, 3))], np.ones((2, 3)), 1, similarity="energy")
+    with pytest.raises(DataError, match=r"expected the tokens of a query of shape \(rows, dimensions\), found \(3,\)"):
+        search.top_k(np.ones((2, 3)), np.ones((2, 3)), 1, similarity="energy")
+    with pytest.raises(DataError, match="expected a distance of manhattan or euclidean, found 'cosine'"):
+        search.top_k([np.ones((2, 3))], np.ones((2, 3)), 1, similarity="energy", distance="cosine")
+    with pytest.raises(DataError, match="vectors of the tokens of query 1, found NaN or infinity in row 2"):
+        search.top_k([np.ones((2, 3)), [[1.0], [1.0], [np.nan]] * np.ones(3)], np.ones((2, 3)), 1, similarity="energy")
+    with pytest.raises(DataError, match="expected documents of 3 dimensions like the queries, found 4"):
+        search.top_k([np.ones((2, 3))], np.ones((2, 4)), 1, similarity="energy")
+    assert search.top_k([], np.ones((2, 4)), 1, similarity="energy").positions.shape == (0, 1)
+
+
+# --- input -----------------------------------------------------------------------------------------------------------
+
+
 def test_a_memory_map_and_other_number_types_are_read(tmp_path) -> None:
     rng = np.random.default_rng(4)
     documents = rng.normal(size=(100, 8)).astype(np.float16)
@@ -143,10 +269,22 @@ def test_vectors_of_another_model_are_refused() -> None:
 
 
 def test_arguments_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(DataError, match="expected a similarity of cosine, dot, euclidean, manhattan, found 'near'"):
+    with pytest.raises(
+        DataError, match="expected a similarity of cosine, dot, euclidean, manhattan, energy, found 'near'"
+    ):
         search.top_k(np.eye(2), np.eye(2), 1, similarity="near")
-    with pytest.raises(DataError, match="found 0 and 32768"):
-        search.top_k(np.eye(2), np.eye(2), 0)
+    with pytest.raises(DataError, match="found 0 and 4096"):
+        search.top_k(np.eye(2), np.eye(2), 0, device="cpu")
+    with pytest.raises(DataError, match="found 1 and 0"):
+        search.top_k(np.eye(2), np.eye(2), 1, block=0)
+    with pytest.raises(DataError) as caught:
+        search.top_k(np.eye(2), np.eye(3, 2), 1, ids=["a", "b", "a"])
+    assert str(caught.value) == "expected every document to have an id of its own, found 'a' twice; rename one."
+    with pytest.raises(DataError) as caught:
+        search.top_k(np.full((1, 2), 3e38), np.array([[3e38, -3e38]]), 1, similarity="dot")
+    assert str(caught.value) == (
+        "expected scores that are numbers, found NaN; the numbers in the vectors are too large."
+    )
     with pytest.raises(DataError, match="expected one id for each of 2 documents, found 1"):
         search.top_k(np.eye(2), np.eye(2), 1, ids=["a"])
     with pytest.raises(DataError, match=r"of shape \(rows, dimensions\), found \(2,\)"):

@@ -125,12 +125,12 @@ def weights(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return made
 
 
-def squared_euclidean(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+def squared_euclidean(points: Tensor, others: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(m, n) squared L2 distances by one matrix product, and the (pairs, 2) that had to be computed one by one.
 
-    Both are moved to the mean of `others` first: distances stay, and rounding shrinks with the lengths.
+    Both are moved to `centre`, by default the mean of `others`: distances stay, and rounding shrinks with the lengths.
     """
-    centre = others.mean(dim=0)
+    centre = others.mean(dim=0) if centre is None else centre
     left, right = points - centre, others - centre
     lengths = left.square().sum(1, keepdim=True) + right.square().sum(1)  # (m, n)
     squares = torch.addmm(lengths, left, right.T, alpha=-2.0)
@@ -329,6 +329,7 @@ def energy_encoder(
             return found
         return np.stack(found) if found else np.empty((0, 0), dtype=np.float32)  # (texts, dim)
 
+    encode.special_tokens = special_tokens  # type: ignore[attr-defined]  # for the settings of an evaluation
     return encode
 
 

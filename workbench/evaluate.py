@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from workbench.search import TopK
+    from workbench.search import Search, TopK
 
     Floats = npt.NDArray[np.float32]
 
 Encode = Callable[[list[str], Literal["query", "document"]], Any]
-"""`encode(texts, kind)` -> (len(texts), dim) array of floats."""
+"""`encode(texts, kind)` -> (len(texts), dim) array of floats; under "energy", a list of (tokens, dim) for queries."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,8 +47,8 @@ class Evaluation:
     per_query: pd.DataFrame  # query_id, rank (Int64, null below the search), ranks, and a column per metric ("ndcg@10")
     hits: pd.DataFrame  # query_id, position (1-based), document_id, score, relevant; best first
     settings: Mapping[str, Any]  # how it was measured: similarity, depth, dimensions, counts, seconds, ...
-    query_vectors: Floats = field(compare=False)  # (queries, dimensions), in the order of `per_query`
-    document_vectors: Floats = field(compare=False)  # (documents, dimensions), in the order of the corpus
+    query_vectors: Floats = field(compare=False)  # (queries, dimensions) as in `per_query`; under "energy" token means
+    document_vectors: Floats = field(compare=False)  # (documents, dimensions) as in the corpus; no rows if not kept
 
     def __repr__(self) -> str:
         main = f"{self.settings['similarity']}_ndcg@10"
@@ -71,7 +71,9 @@ def evaluate(
     *,
     depth: int = DEEPEST_CUT,
     similarity: str = "cosine",
+    distance: str = "manhattan",
     truncate_dim: int | None = None,
+    keep_vectors: bool = True,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Rank the whole corpus for every query that has a relevant document, and measure each ranking.
@@ -81,21 +83,33 @@ def evaluate(
     fewer keeps what it has, and `settings["dimensions"]` says how many were used. Every distinct text is encoded
     once, so equal texts tie exactly and are ranked by document id.
 
+    Under `similarity` "energy", `encode` gives a list of token embeddings for queries, as `energy.energy_encoder`
+    does, and `distance` is "manhattan" (L1) or "euclidean" (L2).
+
+    Documents are searched as they are encoded. `keep_vectors=False` lets them go then: memory holds the texts and
+    `TEXTS_AT_ONCE` vectors, and `document_vectors` has no rows.
+
     Raises DataError where the collection cannot be measured, or `encode` gives something else than one finite vector
-    per text.
+    per text (one array of finite token embeddings per query).
     """
-    from workbench.search import top_k
+    from workbench.search import Search, id_ranks
 
     collection.usable()
     if depth < 1 or (truncate_dim is not None and truncate_dim < 1):
         raise DataError(f"expected depth and truncate_dim of at least 1, found {depth} and {truncate_dim}.")
     started = time.monotonic()
     ids = list(collection.corpus)
-    queries = _encoded([collection.queries[query] for query in collection.evaluated], "query", encode, on_progress)
-    documents = _encoded([collection.corpus[document] for document in ids], "document", encode, on_progress)
-    queries, documents = queries[:, :truncate_dim], documents[:, :truncate_dim]
-    found = top_k(queries, documents, max(depth, DEEPEST_CUT), similarity=similarity, ids=ids, on_progress=on_progress)
-    per_query, values = _per_query(collection, ids, found)
+    asked = [collection.queries[query] for query in collection.evaluated]
+    if similarity == "energy":
+        queries: Any = _clouds(asked, encode, truncate_dim, on_progress)
+        query_vectors = _means(queries)
+    else:
+        queries = query_vectors = _vectors(asked, encode, truncate_dim, on_progress)
+    search = Search(queries, max(depth, DEEPEST_CUT), similarity=similarity, distance=distance)
+    found, documents = _searched(
+        search, list(collection.corpus.values()), id_ranks(ids), encode, truncate_dim, keep_vectors, on_progress
+    )
+    per_query, values, relevant = ranking_table(collection, ids, found)
     settings = {
         "similarity": similarity,
         "depth": depth,
@@ -108,21 +122,107 @@ def evaluate(
         "checks": [{"severity": check.severity, "message": check.message} for check in collection.check()],
         "seconds": round(time.monotonic() - started, 3),
     }
+    if similarity == "energy":
+        settings["energy_distance"] = distance
+        settings["energy_special_tokens"] = getattr(encode, "special_tokens", None)
     return Evaluation(
         collection=collection,
         metrics={f"{similarity}_{name}": float(each.mean()) for name, each in values.items()},
         per_query=per_query,
-        hits=_hits(collection, ids, found, depth),
+        hits=_hits(collection, ids, found, relevant, depth),
         settings=settings,
-        query_vectors=queries,
+        query_vectors=query_vectors,
         document_vectors=documents,
     )
 
 
-def _encoded(
-    texts: Sequence[str], kind: Literal["query", "document"], encode: Encode, on_progress: Progress | None
-) -> Floats:
-    """(len(texts), dim) vectors; every distinct text once, longest first so that a batch holds texts of one length."""
+# --- encoding ------------------------------------------------------------------------------------------------------
+
+
+def _vectors(texts: Sequence[str], encode: Encode, truncate_dim: int | None, on_progress: Progress | None) -> Floats:
+    """(len(texts), dim) vectors of queries."""
+    import numpy as np
+
+    vectors: Floats = np.empty((0, 0), dtype=np.float32)
+    for rows, array, places in _arrays(texts, "query", encode, truncate_dim, on_progress):
+        if not len(vectors):
+            vectors = np.empty((len(texts), array.shape[1]), dtype=np.float32)
+        vectors[rows] = array[places]
+    return vectors
+
+
+def _clouds(
+    texts: Sequence[str], encode: Encode, truncate_dim: int | None, on_progress: Progress | None
+) -> list[Floats]:
+    """A (tokens, dim) array for each query."""
+    import numpy as np
+
+    clouds: list[Floats] = [np.empty((0, 0), dtype=np.float32)] * len(texts)
+    for rows, part, places in _parts(texts, "query", on_progress):
+        given = encode(part, "query")
+        if len(given) != len(part):
+            raise DataError(
+                f"expected the token embeddings of each of {len(part)} texts from the encode function, found "
+                f"{len(given)}."
+            )
+        arrays = [_numbers(each) for each in given]
+        for text, array in zip(part, arrays, strict=True):
+            if array.ndim != 2 or not len(array):
+                raise DataError(
+                    "expected token embeddings of shape (tokens, dim) for every query from the encode function, found "
+                    f"{array.shape} for {text[:60]!r}; is it that of energy.energy_encoder?"
+                )
+            _finite(array, "query", [text] * len(array))
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+            clouds[row] = arrays[place][:, :truncate_dim]
+    return clouds
+
+
+def _means(clouds: Sequence[Floats]) -> Floats:
+    """(queries, dim) the mean of each query's tokens."""
+    import numpy as np
+
+    return np.stack([cloud.mean(axis=0) for cloud in clouds])
+
+
+def _searched(
+    search: Search,
+    texts: Sequence[str],
+    ranks: npt.NDArray[np.int64],
+    encode: Encode,
+    truncate_dim: int | None,
+    keep: bool,
+    on_progress: Progress | None,
+) -> tuple[TopK, Floats]:
+    """What `search` finds among the documents, encoded one part after the other, and their vectors where kept."""
+    import numpy as np
+
+    vectors: Floats = np.empty((0, 0), dtype=np.float32)
+    order: list[
+        npt.NDArray[np.int64]
+    ] = []  # of each part, which documents they are: the search counts them as they arrive
+    for rows, array, places in _arrays(texts, "document", encode, truncate_dim, on_progress):
+        if not order:
+            vectors = np.empty((len(texts) if keep else 0, array.shape[1]), dtype=np.float32)
+        for start in range(0, len(rows), TEXTS_AT_ONCE):
+            some = slice(start, start + TEXTS_AT_ONCE)
+            search.add(array[places[some]], ranks[rows[some]])
+        order.append(rows)
+        if keep:
+            vectors[rows] = array[places]
+    found = search.result()
+    if on_progress is not None:
+        on_progress("search", len(texts), len(texts))
+    return found._replace(positions=np.concatenate(order)[found.positions]), vectors
+
+
+def _parts(
+    texts: Sequence[str], kind: Literal["query", "document"], on_progress: Progress | None
+) -> Iterator[tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.int64]]]:
+    """Parts to encode: rows of `texts`, the distinct texts of these rows, and which of them each row is.
+
+    Every distinct text comes once, longest first so that a batch holds texts of one length.
+    """
     import numpy as np
 
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
@@ -130,76 +230,119 @@ def _encoded(
     places = np.array([place[text] for text in texts], dtype=np.int64)  # (texts,) which of the distinct ones
     order = places.argsort(kind="stable")
     ends = np.searchsorted(places[order], np.arange(len(distinct) + 1))  # text i is in order[ends[i] : ends[i + 1]]
-    vectors: Floats | None = None
     for start in range(0, len(distinct), TEXTS_AT_ONCE):
         part = distinct[start : start + TEXTS_AT_ONCE]
-        array = np.asarray(encode(part, kind), dtype=np.float32)
-        if array.ndim != 2 or len(array) != len(part) or (vectors is not None and array.shape[1] != vectors.shape[1]):
+        rows = order[ends[start] : ends[start + len(part)]]
+        yield rows, part, places[rows] - start
+        if on_progress is not None:
+            on_progress(f"encode {'queries' if kind == 'query' else 'documents'}", start + len(part), len(distinct))
+
+
+def _arrays(
+    texts: Sequence[str],
+    kind: Literal["query", "document"],
+    encode: Encode,
+    truncate_dim: int | None,
+    on_progress: Progress | None,
+) -> Iterator[tuple[npt.NDArray[np.int64], Floats, npt.NDArray[np.int64]]]:
+    """As `_parts`, with the vectors of the distinct texts, checked and cut, in their place."""
+
+    dimensions = None
+    for rows, part, places in _parts(texts, kind, on_progress):
+        array = _numbers(encode(part, kind))
+        if array.ndim != 2 or len(array) != len(part) or dimensions not in (None, array.shape[1]):
             raise DataError(
                 f"expected one vector for each of {len(part)} texts from the encode function, found an array of "
                 f"shape {array.shape}."
             )
-        if not np.isfinite(array).all():
-            text = part[int(np.nonzero(~np.isfinite(array).all(axis=1))[0][0])]
-            raise DataError(
-                f"expected finite numbers in the vectors of the model, found NaN or infinity for the {kind} "
-                f"{text[:60]!r}; the model is broken, or its precision too low."
-            )
-        if vectors is None:
-            vectors = np.empty((len(texts), array.shape[1]), dtype=np.float32)
-        rows = order[ends[start] : ends[start + len(part)]]
-        vectors[rows] = array[places[rows] - start]
-        if on_progress is not None:
-            on_progress(f"encode {'queries' if kind == 'query' else 'documents'}", start + len(part), len(distinct))
-    if vectors is None:
-        raise DataError(f"expected texts to encode as {kind}, found none.")
-    return vectors
+        _finite(array, kind, part)
+        dimensions = array.shape[1]
+        yield rows, array[:, :truncate_dim], places
 
 
-def _per_query(collection: Collection, ids: Sequence[str], found: TopK) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of queries, and the values of each metric."""
+def _numbers(given: Any) -> Floats:
+    """`given` as an array, or DataError where it is none."""
+    import numpy as np
+
+    try:
+        return np.asarray(given, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"expected an array of numbers from the encode function, found a {type(given).__name__} that is none "
+            f"({error}); token embeddings are for the similarity energy."
+        ) from error
+
+
+def _finite(array: Floats, kind: str, texts: Sequence[str]) -> None:
+    """DataError naming the first of `texts`, one a row, whose numbers are not finite."""
+    import numpy as np
+
+    if not np.isfinite(array).all():
+        text = texts[int(np.nonzero(~np.isfinite(array).all(axis=1))[0][0])]
+        raise DataError(
+            f"expected finite numbers in the vectors of the model, found NaN or infinity for the {kind} "
+            f"{text[:60]!r}; the model is broken, or its precision too low."
+        )
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def ranking_table(
+    collection: Collection, ids: Sequence[str], found: TopK
+) -> tuple[pd.DataFrame, dict[str, Any], npt.NDArray[np.bool_]]:
+    """The table of queries, the values of each metric, and (queries, depth) which hits are relevant."""
     import numpy as np
     import pandas as pd
 
     from workbench.metrics import every_metric
 
-    gains = np.zeros(found.positions.shape)  # (queries, depth)
-    firsts: list[int | None] = []
-    ranks = []
-    for row, query in enumerate(collection.evaluated):
-        relevant = collection.relevant[query]
-        place = {ids[document]: at for at, document in enumerate(found.positions[row].tolist(), 1)}
-        at = [place.get(document) for document in relevant]
-        for document, rank in zip(relevant, at, strict=True):
-            if rank is not None:
-                gains[row, rank - 1] = relevant[document]
-        firsts.append(min((rank for rank in at if rank is not None), default=None))
-        ranks.append(np.array([np.nan if rank is None else rank for rank in at], dtype=float))
-    counts = [len(collection.relevant[query]) for query in collection.evaluated]
+    queries, depth = found.positions.shape
+    place = {document: at for at, document in enumerate(ids)}
+    judged = [collection.relevant[query] for query in collection.evaluated]
+    counts = np.array([len(each) for each in judged], dtype=np.int64)
+    rows = np.repeat(np.arange(queries), counts)  # (judged,) whose each relevant document is
+    wanted = np.array([place.get(document, -1) for each in judged for document in each], dtype=np.int64)
+    keys = (np.arange(queries)[:, None] * (len(ids) + 1) + found.positions).ravel()  # a number for each hit
+    order = keys.argsort()
+    asked = np.where(wanted < 0, -1, rows * (len(ids) + 1) + wanted)
+    at = order[np.searchsorted(keys, asked, sorter=order).clip(max=max(len(keys) - 1, 0))]
+    hit = keys[at] == asked  # (judged,) whether it was found
+    gains, relevant = np.zeros((queries, depth)), np.zeros((queries, depth), dtype=bool)
+    gains.ravel()[at[hit]] = np.array([gain for each in judged for gain in each.values()], dtype=float)[hit]
+    relevant.ravel()[at[hit]] = True
+    ranks = np.split(np.where(hit, at % max(depth, 1) + 1.0, np.nan), counts.cumsum()[:-1])
     values = every_metric(gains, counts)
-    columns = {"query_id": list(collection.evaluated), "rank": pd.array(firsts, dtype="Int64"), "ranks": ranks}
-    return pd.DataFrame({**columns, **values}), values
+    first = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, 0)  # 0: below the search
+    columns = {
+        "query_id": list(collection.evaluated),
+        "rank": pd.arrays.IntegerArray(first.astype(np.int64), first == 0),
+        "ranks": ranks,
+    }
+    return pd.DataFrame({**columns, **values}), values, relevant
 
 
-def _hits(collection: Collection, ids: Sequence[str], found: TopK, depth: int) -> pd.DataFrame:
+def _hits(
+    collection: Collection, ids: Sequence[str], found: TopK, relevant: npt.NDArray[np.bool_], depth: int
+) -> pd.DataFrame:
     """The rankings as one long table."""
     import numpy as np
     import pandas as pd
 
     positions, scores = found.positions[:, :depth], found.scores[:, :depth]
     queries, kept = positions.shape
-    documents = [ids[document] for document in positions.ravel().tolist()]
-    asked = [query for query in collection.evaluated for _ in range(kept)]
-    relevant = [document in collection.relevant[query] for query, document in zip(asked, documents, strict=True)]
     return pd.DataFrame(
         {
-            "query_id": asked,
+            "query_id": np.repeat(np.array(collection.evaluated, dtype=object), kept),
             "position": np.tile(np.arange(1, kept + 1), queries),
-            "document_id": documents,
+            "document_id": np.array(ids, dtype=object)[positions.ravel()],
             "score": scores.ravel(),
-            "relevant": relevant,
+            "relevant": relevant[:, :depth].ravel(),
         }
     )
+
+
+# --- the run folder ------------------------------------------------------------------------------------------------
 
 
 def folder_name(name: str) -> str:
