@@ -4,14 +4,16 @@ A verdict needs the same thing measured. `reproduced` and `differs` are said onl
 written, on the card's own base and rows, and on as many queries as the card's numbers imply; everything else is
 `not comparable`, with each reason as a sentence. The numbers are shown in any case.
 
-Intervals are over queries (see `intervals`). The card's queries and ours come from one source but are not known to be
-the same ones, and the card's own uncertainty is not on the card: a value just outside our interval is weak evidence.
+Intervals are over queries, or over the pairs or triplets that were measured (see `intervals`). The card's and ours come
+from one source but are not known to be the same ones, and the card's own uncertainty is not on the card: a value just
+outside our interval is weak evidence.
 """
 
 from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import RecipeError, RunError
 from workbench.evaluate import folder_name
+from workbench.evaluators import has_items
 from workbench.run import Run, write_json
+from workbench.tasks import Kept, kept, unit
 
 if TYPE_CHECKING:
     from workbench.card import Card, Evaluation
@@ -31,6 +35,7 @@ Verdict = Literal["reproduced", "differs", "not comparable", "not told apart"]
 EFFECT = 0.01  # the difference that `queries_needed` is about
 LEVEL = 0.05  # of tests, after Holm's correction
 ROUNDING = 0.5e-4  # cards print four places
+SHARES = re.compile(r"accuracy(@\d+)?$")  # metrics that are a share of queries, pairs or triplets
 MOST_QUERIES = 5000  # above, four places fit any number of queries
 
 
@@ -52,7 +57,7 @@ class Row:
     difference_high: float | None = None
     p: float | None = None  # of the difference, paired randomisation test
     p_holm: float | None = None  # corrected for all metrics of the comparison
-    wins: int | None = None  # queries that are better after
+    wins: int | None = None  # queries, or other items, that are better after
     ties: int | None = None
     losses: int | None = None
     queries_needed: int | None = None  # to tell a difference of 0.01
@@ -71,7 +76,8 @@ class Comparison:
     rows: tuple[Row, ...]
     main_metric: str
     evaluation: str | None = None  # the run's evaluation that was compared
-    queries: int | None = None
+    queries: int | None = None  # how many were measured one by one
+    unit: str = "queries"  # what they are: "pairs", "triplets"
 
     @property
     def main(self) -> Row | None:
@@ -167,14 +173,14 @@ def save_comparison(run: Run, comparison: Comparison) -> Path:
 def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     recipe: Recipe = run.recipe()
     name = _evaluation_name(run, recipe, wanted)
-    theirs, reasons, notes = _card_evaluation(card, recipe, name)
-    measured = _measured(run, name) if name is not None else {}
-    queries = next((len(row["values"]) for row in measured.values() if row["values"] is not None), None)
+    theirs, reasons, notes = _card_evaluation(card, recipe, run, name)
+    measured = kept(run, name) if name is not None else {}
+    queries, items = _counted(measured), unit(run, name) if name is not None else "queries"
     reasons = [*_hindrances(run, recipe, card), *reasons]
     if name is None or not measured:
         reasons.append("The run has no evaluation after training.")
     elif theirs is not None and queries is not None:
-        reasons += _other_queries(theirs, queries)
+        reasons += _other_queries(theirs, queries, items)
     metrics = list(dict.fromkeys([*(theirs.metrics if theirs else ()), *measured]))
     found = _statistics(measured)
     rows = _holm(
@@ -185,9 +191,15 @@ def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     )
     main = recipe.evaluation.main_metric
     verdict = _overall(rows, main)
-    notes += [*_reading(rows, main, queries), *_elsewhere(run, name, main)]
+    notes += [*_reading(rows, main, measured, items), *_elsewhere(run, name, main)]
     title = f"card {card.name!r}" if card is not None else "no card"
-    return Comparison("card", (title, run.name), verdict, tuple(reasons), tuple(notes), rows, main, name, queries)
+    names = (title, run.name)
+    return Comparison("card", names, verdict, tuple(reasons), tuple(notes), rows, main, name, queries, items)
+
+
+def _counted(measured: Mapping[str, Kept]) -> int | None:
+    """How many queries or items were measured; None where no values of theirs were stored."""
+    return next((len(each.values) for each in measured.values() if each.values is not None), None)
 
 
 def _evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None:
@@ -202,15 +214,22 @@ def _evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None
 
 
 def _card_evaluation(
-    card: Card | None, recipe: Recipe, name: str | None
+    card: Card | None, recipe: Recipe, run: Run, name: str | None
 ) -> tuple[Evaluation | None, list[str], list[str]]:
     """The card's evaluation that ours corresponds to, why there is none, and how it was chosen."""
     if card is None:
         return None, ["There is no card to compare with."], []
-    kind = recipe.evaluation.evaluator.rpartition(".")[2]
+    settings = run.settings(name, "after") if name is not None else {}
+    planned = recipe.evaluation.evaluator.rpartition(".")[2]
+    kind = planned if name is None else str(settings.get("kind") or "InformationRetrievalEvaluator")
     same = [each for each in card.evaluations if (each.evaluator or "").rpartition(".")[2] == kind and each.metrics]
     if not same:
         return None, [f"The card reports no evaluation by {kind}."], []
+    cut = settings.get("truncate_dim")
+    if "truncate_dim" in settings and cut != recipe.evaluation.truncate_dim:
+        same = [each for each in same if each.parameters.get("truncate_dim") == cut]
+        if not same:
+            return None, [f"The card reports no evaluation at {cut or 'all'} dimensions."], []
     named = [each for each in same if {recipe.evaluation.name, name} & {each.name, *each.datasets}]
     if not named and len({each.datasets for each in same}) > 1:
         sets = sorted({dataset for each in same for dataset in each.datasets})
@@ -228,33 +247,10 @@ def _card_evaluation(
     return chosen, [], [note]
 
 
-def _measured(run: Run, name: str) -> dict[str, dict[str, Any]]:
-    """Metric -> its means, before and after, and its values per query, earlier and values: (queries,) or None."""
-    moments = run.evaluations()[name]
-    after = run.metrics(name, "after")
-    before = run.metrics(name, "before") if "before" in moments else {}
-    table = run.per_query(name, "after")
-    earlier = run.per_query(name, "before").set_index("query_id") if before else None
-    found = {}
-    for metric, mean in after.items():
-        column = metric.partition("_")[2]
-        values = table[column].to_numpy(dtype=float) if column in table else None
-        paired = values is not None and earlier is not None and column in earlier
-        found[metric] = {
-            "before": before.get(metric),
-            "after": mean,
-            "values": values,
-            "earlier": earlier[column].reindex(table["query_id"]).to_numpy(dtype=float)
-            if paired and earlier is not None
-            else None,
-        }
-    return found
-
-
 def _card_row(
     metric: str,
     theirs: Evaluation | None,
-    ours: Mapping[str, Any] | None,
+    ours: Kept | None,
     found: Mapping[str, Any],
     reasons: Sequence[str],
 ) -> Row:
@@ -264,7 +260,7 @@ def _card_row(
         row = replace(row, card=theirs.metrics[metric], card_line=theirs.metric_lines.get(metric))
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
-    row = replace(row, before=ours["before"], after=ours["after"], **found)
+    row = replace(row, before=ours.before, after=ours.after, **found)
     if reasons:
         return replace(row, reason=reasons[0])
     if row.card is None or math.isnan(row.card):
@@ -277,36 +273,67 @@ def _card_row(
     return replace(row, verdict="reproduced" if inside else "differs")
 
 
-def _statistics(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Metric -> the fields of its Row that come from values per query; `earlier` is paired with `values`, or None."""
+def _statistics(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
+    """Metric -> the fields of its Row that come from values per query or item."""
+    found: dict[str, dict[str, Any]] = {metric: {} for metric in measured}
+    there = {metric: each for metric, each in measured.items() if each.values is not None and len(each.values)}
+    means = {metric: each for metric, each in there.items() if each.statistic == "mean"}
+    found |= _of_means(means)
+    found |= {metric: _of_statistic(each) for metric, each in there.items() if metric not in means}
+    return found
+
+
+def _of_means(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
+    """Metrics that are means over queries, all in one go; `earlier` is paired with `values`, or None."""
     import numpy as np
 
     from workbench import intervals
 
-    found: dict[str, dict[str, Any]] = {metric: {} for metric in measured}
-    single = [metric for metric, each in measured.items() if each["values"] is not None and len(each["values"])]
-    if single:
-        values = np.stack([measured[metric]["values"] for metric in single], axis=1)  # (queries, metrics)
+    found: dict[str, dict[str, Any]] = {}
+    if measured:
+        values = np.stack([each.values for each in measured.values()], axis=1)  # (queries, metrics)
         low, high = intervals.bootstrap_interval(values)
-        for at, metric in enumerate(single):
-            found[metric] = {"low": float(low[at]), "high": float(high[at])}
-    paired = [metric for metric in single if measured[metric]["earlier"] is not None]
+        found = {metric: {"low": float(low[at]), "high": float(high[at])} for at, metric in enumerate(measured)}
+    paired = {metric: each for metric, each in measured.items() if each.earlier is not None}
     if paired:
-        moved = np.stack([measured[metric]["values"] - measured[metric]["earlier"] for metric in paired], axis=1)
+        moved = np.stack([each.values - each.earlier for each in paired.values()], axis=1)
         low, high = intervals.bootstrap_interval(moved)
         p, needed = intervals.randomisation_p(moved), intervals.queries_needed(moved, EFFECT)
         for at, metric in enumerate(paired):
-            column = moved[:, at]
             found[metric] |= {
-                "difference": float(column.mean()),
+                "difference": float(moved[:, at].mean()),
                 "difference_low": float(low[at]),
                 "difference_high": float(high[at]),
                 "p": float(p[at]),
-                "wins": int((column > 0).sum()),
-                "ties": int((column == 0).sum()),
-                "losses": int((column < 0).sum()),
+                **_won(moved[:, at]),
                 "queries_needed": needed[at],
             }
+    return found
+
+
+def _won(moved: Any) -> dict[str, int]:
+    return {"wins": int((moved > 0).sum()), "ties": int((moved == 0).sum()), "losses": int((moved < 0).sum())}
+
+
+def _of_statistic(each: Kept) -> dict[str, Any]:
+    """A metric that is no mean, such as a rank correlation. Its items win that come nearer to their right place."""
+    from workbench import intervals
+
+    low, high = intervals.statistic_interval(each.statistic, each.gold, each.values)
+    if math.isnan(low):
+        return {}  # not defined on these items, whichever are drawn
+    found: dict[str, Any] = {"low": low, "high": high}
+    if each.earlier is not None and each.before is not None and math.isfinite(each.before):
+        paired = intervals.paired_statistic(each.statistic, each.gold, each.earlier, each.values, effect=EFFECT)
+        agreed = [intervals.agreement(each.statistic, each.gold, values) for values in (each.earlier, each.values)]
+        found |= {
+            "difference": each.after - each.before,
+            "difference_low": paired.low,
+            "difference_high": paired.high,
+            "p": paired.p,
+            **_won(agreed[1] - agreed[0]),
+            "queries_needed": paired.needed,
+        }
     return found
 
 
@@ -333,24 +360,29 @@ def _elsewhere(run: Run, name: str | None, main: str) -> list[str]:
     for other, moments in run.evaluations().items():
         if other != name and {"before", "after"} <= set(moments):
             before, after = (run.metrics(other, moment).get(main) for moment in ("before", "after"))
-            queries = len(run.per_query(other, "after"))
-            notes.append(f"On {other} ({queries:,} queries): {main} {_number(before)} before, {_number(after)} after.")
+            settings = run.settings(other, "after")
+            size = settings["items"] if has_items(run, other) else len(run.per_query(other, "after"))
+            if before is not None or after is not None:
+                where = f"{other} ({size:,} {unit(run, other)})"
+                notes.append(f"On {where}: {main} {_number(before)} before, {_number(after)} after.")
     return notes
 
 
-def _reading(rows: Sequence[Row], main: str, queries: int | None) -> list[str]:
+def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items: str) -> list[str]:
     """How to read the table."""
-    from workbench.intervals import RESAMPLES, SEED
+    from workbench.intervals import RESAMPLES, SEED, draws
 
+    queries = _counted(measured)
     if queries is None:
         return []
+    resamples = RESAMPLES if all(each.statistic == "mean" for each in measured.values()) else draws(queries)
     notes = [
-        f"* decides. Intervals: 95 %, percentile bootstrap over {queries:,} queries, {RESAMPLES:,} resamples, seed "
+        f"* decides. Intervals: 95 %, percentile bootstrap over {queries:,} {items}, {resamples:,} resamples, seed "
         f"{SEED}. p: paired randomisation test of the change, corrected for all metrics by Holm."
     ]
     needed = next((row.queries_needed for row in rows if row.metric == main), None)
     if needed is not None:
-        notes.append(f"To tell a change of {EFFECT} in {main}, about {needed:,} queries would be needed (80 % power).")
+        notes.append(f"To tell a change of {EFFECT} in {main}, about {needed:,} {items} would be needed (80 % power).")
     decided = [row for row in rows if row.verdict in ("reproduced", "differs")]
     if decided:
         inside = sum(row.verdict == "reproduced" for row in decided)
@@ -432,14 +464,21 @@ def _departures(recipe: Recipe, card: Card) -> list[str]:
     return found
 
 
-def _other_queries(theirs: Evaluation, queries: int) -> list[str]:
-    """A share of n queries is a multiple of 1/n: accuracies that are none belong to another number of queries."""
-    shares = [value for metric, value in theirs.metrics.items() if "accuracy@" in metric and 0 <= value <= 1]
+def _other_queries(theirs: Evaluation, queries: int, items: str) -> list[str]:
+    """A share of n queries is a multiple of 1/n: accuracies that are none belong to another number of queries.
+
+    Means over collections, which NanoBEIR gives, are no such shares.
+    """
+    if (theirs.evaluator or "").endswith("NanoBEIREvaluator"):
+        return []
+    printed = theirs.metrics.items()
+    shares = [value for metric, value in printed if SHARES.search(metric) and 0 <= value <= 1]
     if not shares or _fits(shares, queries):
         return []
     fitting = next((number for number in range(1, MOST_QUERIES) if _fits(shares, number)), None)
     guess = f"; the smallest number that fits is {fitting:,}" if fitting is not None else ""
-    return [f"The card's accuracies cannot come from {queries:,} queries, as many as this run asked{guess}."]
+    measured = "asked" if items == "queries" else "measured"
+    return [f"The card's accuracies cannot come from {queries:,} {items}, as many as this run {measured}{guess}."]
 
 
 def _fits(shares: Sequence[float], queries: int) -> bool:
@@ -460,22 +499,23 @@ def _with_runs(runs: Sequence[Run], wanted: str | None) -> Comparison:
     main = first.recipe().evaluation.main_metric
     rows: list[Row] = []
     reasons: list[str] = []
-    queries = None
+    shared: dict[str, Kept] = {}
     for other in runs[1:]:
         why = _not_the_same(first, other, name)
         reasons += why
-        mine = _measured(first, name) if name is not None else {}
-        theirs = _measured(other, name) if name is not None and name in _finished_evaluations(other) else {}
+        mine = kept(first, name) if name is not None else {}
+        theirs = kept(other, name) if name is not None and name in _finished_evaluations(other) else {}
         if not why and name is not None:
-            queries, mine = len(first.per_query(name, "after")), _aligned(first, other, name, mine)
+            mine = shared = _aligned(first, other, name, mine)
         rows += [replace(row, run=other.name) for row in _run_rows(mine, theirs, why)]
     decided = tuple(_decided(row) for row in _holm(tuple(rows)))
     verdicts = {row.verdict for row in decided if row.metric == main} or {row.verdict for row in decided}
     order: tuple[Verdict, ...] = ("differs", "not told apart", "not comparable")
     verdict: Verdict = next((each for each in order if each in verdicts), "not comparable")
     names = tuple(run.name for run in runs)
-    notes = tuple(_reading(decided, main, queries))
-    return Comparison("runs", names, verdict, tuple(reasons), notes, decided, main, name, queries)
+    items = unit(first, name) if name is not None else "queries"
+    notes, queries = tuple(_reading(decided, main, shared, items)), _counted(shared)
+    return Comparison("runs", names, verdict, tuple(reasons), notes, decided, main, name, queries, items)
 
 
 def _finished_evaluations(run: Run) -> set[str]:
@@ -488,6 +528,11 @@ def _not_the_same(first: Run, other: Run, name: str | None) -> list[str]:
         return [f"{first.name} has no evaluation after training."]
     if name not in _finished_evaluations(other):
         return [f"{other.name} has no evaluation {name!r} after training."]
+    settings = [run.settings(name, "after") for run in (first, other)]
+    if has_items(first, name) or has_items(other, name):
+        hashes = [each.get("items_sha256") for each in settings]
+        same = hashes[0] is not None and hashes[0] == hashes[1]
+        return [] if same else [f"{first.name} and {other.name} did not measure the same {unit(first, name)}."]
     mine, theirs = first.per_query(name, "after"), other.per_query(name, "after")
     asked = dict(zip(mine["query_id"], mine["query"], strict=True))
     others = dict(zip(theirs["query_id"], theirs["query"], strict=True))
@@ -497,36 +542,35 @@ def _not_the_same(first: Run, other: Run, name: str | None) -> list[str]:
             f"{first.name} and {other.name} do not share their queries: {shared:,} of {len(asked):,} and "
             f"{len(others):,} are the same."
         ]
-    settings = [run.settings(name, "after") for run in (first, other)]
     collections = [each.get("collection_sha256") for each in settings]
     if None not in collections and collections[0] != collections[1]:
         return [f"{first.name} and {other.name} searched other documents, or judged them otherwise."]
     return []
 
 
-def _aligned(first: Run, other: Run, name: str, mine: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The first run's values in the order of the other's queries."""
+def _aligned(first: Run, other: Run, name: str, mine: dict[str, Kept]) -> dict[str, Kept]:
+    """The first run's values in the order of the other's queries; equal items are in equal order."""
+    if has_items(first, name):
+        return mine
     place = {query: row for row, query in enumerate(first.per_query(name, "after")["query_id"])}
     order = [place[query] for query in other.per_query(name, "after")["query_id"]]
     return {
-        metric: {**each, "values": None if each["values"] is None else each["values"][order]}
+        metric: replace(each, values=None if each.values is None else each.values[order])
         for metric, each in mine.items()
     }
 
 
-def _run_rows(
-    mine: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]], why: Sequence[str]
-) -> list[Row]:
+def _run_rows(mine: Mapping[str, Kept], theirs: Mapping[str, Kept], why: Sequence[str]) -> list[Row]:
     """A row per metric of either run; the first run's values are what the other's are paired with."""
     both = {
-        metric: {"values": theirs[metric]["values"], "earlier": mine[metric]["values"]}
-        for metric in mine
+        metric: replace(theirs[metric], before=each.after, earlier=each.values)
+        for metric, each in mine.items()
         if metric in theirs and not why
     }
     found = _statistics(both)
     rows = []
     for metric in dict.fromkeys([*mine, *theirs]):
-        left, right = (side[metric]["after"] if metric in side else None for side in (mine, theirs))
+        left, right = (side[metric].after if metric in side else None for side in (mine, theirs))
         row = Row(metric, "not comparable", before=left, after=right, **found.get(metric, {}))
         if why:
             row = replace(row, reason=why[0])

@@ -243,7 +243,9 @@ OF_THRESHOLDS = ("average_precision", "best_accuracy", "best_f1", "best_precisio
 OF_CLASSES = ("f1_macro", "f1_micro", "f1_weighted")
 MEANS = ("mean", "mean_of_groups")
 
-DRAWS = 2_000  # resamples of a statistic that is computed anew for each
+DRAWS = 2_000  # resamples of a statistic that is computed anew for each, of up to MOST / DRAWS items
+FEWEST = 200  # ... and of any number of items: many items leave little to chance
+MOST = 40_000_000  # items in all resamples together: about half a minute
 NOTHING = 1e-24  # share of a sum of squares that is rounding
 CELLS = 500_000  # numbers of one array at once: small enough for the processor's cache
 
@@ -268,11 +270,21 @@ def statistic(name: str, gold: Any, values: Any) -> float:
     return float(STATISTICS[name](right, given, np.ones(given.shape))[0])
 
 
+def draws(items: int) -> int:
+    """How many resamples of so many items are computed.
+
+    >>> draws(150), draws(20_000), draws(100_000), draws(1_000_000)
+    (2000, 2000, 400, 200)
+    """
+    return min(DRAWS, max(FEWEST, MOST // max(items, 1)))
+
+
 def statistic_interval(
-    name: str, gold: Any, values: Any, *, resamples: int = DRAWS, seed: int = SEED
+    name: str, gold: Any, values: Any, *, resamples: int | None = None, seed: int = SEED
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval over items; resamples in which the statistic is not defined are left out."""
     right, given = np.asarray(gold, dtype=float), np.asarray(values, dtype=float)[None, :]
+    resamples = resamples or draws(len(right))
     found = np.empty(resamples)
     for start, counts in _draws(len(right), resamples, seed, CELLS):
         found[start : start + len(counts)] = STATISTICS[name](right, given, counts)
@@ -280,7 +292,14 @@ def statistic_interval(
 
 
 def paired_statistic(
-    name: str, gold: Any, before: Any, after: Any, *, resamples: int = DRAWS, seed: int = SEED, effect: float = 0.01
+    name: str,
+    gold: Any,
+    before: Any,
+    after: Any,
+    *,
+    resamples: int | None = None,
+    seed: int = SEED,
+    effect: float = 0.01,
 ) -> Paired:
     """Interval and test of after - before.
 
@@ -289,6 +308,7 @@ def paired_statistic(
     deviation 1), each among its own model's; means and classes are exchanged as they are.
     """
     right = np.asarray(gold, dtype=float)
+    resamples = resamples or draws(len(right))
     sides = [np.asarray(side, dtype=float)[None, :] for side in (before, after)]
     compute = STATISTICS[name]
     moved = np.empty(resamples)
@@ -327,7 +347,7 @@ def agreement(name: str, gold: Any, values: Any) -> Floats:
     ranks = _ranks(given[None, :], one)[0]  # (items,) 1 is lowest
     if name in OF_THRESHOLDS:
         share = (ranks - 1) / last
-        return np.where(right == 1, share, 1 - share)
+        return np.asarray(np.where(right == 1, share, 1 - share))
     return np.asarray(1 - np.abs(ranks - _ranks(right[None, :], one)[0]) / last, dtype=float)
 
 

@@ -18,9 +18,10 @@ from workbench.checks import SCORES
 from workbench.collection import Collection, from_pairs, load_collection
 from workbench.errors import DataError
 from workbench.evaluate import Encode, Evaluation, Progress, evaluate, save_evaluation
-from workbench.evaluators import SIMILARITIES, ItemEvaluation, save_items
+from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, read_items, save_items
 from workbench.pairs import Pairs, Splits
 from workbench.recipe import LossSpec, Recipe
+from workbench.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,6 +201,51 @@ def save(run_path: str | Path, name: str, moment: str, found: Evaluation | ItemE
     if isinstance(found, ItemEvaluation):
         return save_items(run_path, name, moment, found)
     return save_evaluation(run_path, name, moment, found)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One metric of an evaluation as a run keeps it, with what was measured for each query or item."""
+
+    after: float
+    before: float | None = None
+    values: Any = None  # (items,) after training; None where nothing was kept item by item
+    earlier: Any = None  # (items,) before training, in the same order
+    statistic: str = "mean"  # one of intervals.STATISTICS, which gives the metric from gold and values
+    gold: Any = None  # (items,)
+
+
+def kept(run: Run, name: str) -> dict[str, Kept]:
+    """Metric -> what the run `run` kept of it. Raises RunError where the evaluation `name` cannot be read."""
+    moments = run.evaluations()[name]
+    after = run.metrics(name, "after")
+    before = run.metrics(name, "before") if "before" in moments else {}
+    if has_items(run, name):
+        identity, statistics = "item_id", run.settings(name, "after").get("statistics") or {}
+        tables = [read_items(run, name, moment) for moment in ("after", *(["before"] if before else []))]
+    else:
+        identity, statistics = "query_id", {metric: ["mean", metric.partition("_")[2]] for metric in after}
+        tables = [run.per_query(name, moment) for moment in ("after", *(["before"] if before else []))]
+    table = tables[0]
+    first = tables[1].set_index(identity).reindex(table[identity]) if before else None
+    found = {}
+    for metric, value in after.items():
+        statistic, column = statistics.get(metric, ("mean", ""))
+        there = column in table
+        found[metric] = Kept(
+            after=value,
+            before=before.get(metric),
+            values=table[column].to_numpy(dtype=float) if there else None,
+            earlier=first[column].to_numpy(dtype=float) if there and first is not None and column in first else None,
+            statistic=statistic,
+            gold=table["gold"].to_numpy(dtype=float) if "gold" in table else None,
+        )
+    return found
+
+
+def unit(run: Run, name: str) -> str:
+    """What was measured one by one, in the plural: "queries", "pairs", "triplets"."""
+    return str(run.settings(name, "after").get("unit") or "queries")
 
 
 # --- which ----------------------------------------------------------------------------------------------------------
