@@ -25,14 +25,19 @@ ORDER = [
     "audit.epochs", "audit.bands", "audit.identities", "audit.clues", "audit.findings", "audit.rules_loss",
     "audit.rules_training", "audit.rules_data", "audit.rules_evaluation", "audit.rules_model",
     "audit.reproducibility", "audit",
-    "recipe.plain_yaml", "recipe.derive", "recipe",
-    "rows", "checks", "pairs", "collection", "energy", "losses", "encoder", "metrics", "search", "run", "evaluate",
-    "fit", "train", "intervals", "compare", "projection", "look", "figures", "report.svg", "report.summary", "report",
-    "reproduce", "browse", "widgets", "doctor", "terminal", "cli",
+    "recipe.plain_yaml", "recipe.parts", "recipe.draft", "recipe.sources", "recipe.derive", "recipe",
+    "rows", "checks", "pairs", "collection", "standins", "adapters", "encoder", "energy", "losses",
+    "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
+    "cost", "processes", "journal", "fit", "prepare", "train", "compare", "projection", "slices", "exports",
+    "look", "figures", "report.svg", "report.summary", "report",
+    "reproduce", "browse", "explore", "widgets", "doctor", "terminal", "cli",
 ]  # fmt: skip
 """A module imports only from those before it."""
 
-TORCH = {"encoder", "losses", "energy", "fit", "train", "search"}
+TORCH = {
+    "standins", "adapters", "encoder", "losses", "energy", "search", "cost", "processes", "journal", "fit",
+    "prepare", "train", "slices",
+}  # fmt: skip
 OWNERS = {
     "torch": TORCH,
     "sentence_transformers": TORCH,
@@ -58,7 +63,7 @@ HEAVY = {
     "umap", "jinja2", "scipy", "sklearn", "numba", "streamlit", "ipywidgets", "anywidget", "IPython", "numpy",
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
-LOADED_WITH_CARE = {"energy", "losses", "encoder", "fit", "projection", "figures", "widgets"}
+LOADED_WITH_CARE = {"energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets"}
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 """No heavy library at the top of these, so that commands that need none start at once."""
 
