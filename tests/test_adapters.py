@@ -64,6 +64,8 @@ def embed(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         ("DistilBert", ("query", "value"), ("q_lin", "v_lin")),
         ("DistilBert", ("query", "dense"), ("q_lin", "out_lin", "lin1", "lin2")),
         ("MPNet", ("query", "key", "value"), ("q", "k", "v")),
+        ("MPNet", ("query", "dense"), ("q", "o", "dense")),
+        ("MPNet", ("q", "dense"), ("q", "dense")),
         ("MPNet", ("q_lin", "out_lin"), ("q", "o", "dense")),
         ("XLMRoberta", ("query", "value"), ("query", "value")),
         ("Bert", ("q_proj", "v_proj"), ("query", "value")),
@@ -163,6 +165,18 @@ def test_an_adapter_that_peft_alone_saved_loads_onto_its_base(base: Path, tmp_pa
     loaded = load_folder(tmp_path / "bare", "bare")
     np.testing.assert_allclose(embed(loaded), embed(model), atol=1e-6)
     assert loaded.max_seq_length == 32
+
+
+def test_an_adapter_beside_the_weights_under_it(base: Path, tmp_path: Path) -> None:
+    model = trained(base, Lora(r=4, target_modules=("query", "value")))
+    save_adapter(model, tmp_path / "both")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(base / name, tmp_path / "both" / name)
+    file = tmp_path / "both" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "/nowhere"}))
+    np.testing.assert_allclose(embed(load_folder(tmp_path / "both", "both")), embed(model), atol=1e-6)
+    save_adapter(model, tmp_path / "apart")
+    assert weights_sha256(tmp_path / "both") == weights_sha256(tmp_path / "apart")
 
 
 def test_an_adapter_on_the_bundled_model_loads_on_another_machine(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
+import os
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from workbench.encoder import (
     load_base,
     load_folder,
     remembering,
+    save_adapter,
     token_counts,
     weights_sha256,
 )
@@ -47,17 +50,36 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+Put = Callable[..., str]
+
+
 @pytest.fixture
-def cached(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A repository in the Hub's own cache layout; gives its id."""
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """A function that lays a folder into the Hub's cache as the Hub's client does; it gives the repository's id."""
     from huggingface_hub import constants
 
-    repository = tmp_path / "hub" / "models--somebody--tiny-model"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(COMMIT)
-    shutil.copytree(base, repository / "snapshots" / COMMIT)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return "somebody/tiny-model"
+
+    def lay(folder: Path, name: str, commit: str = COMMIT, reference: str = "main") -> str:
+        repository = tmp_path / "hub" / f"models--somebody--{name}"
+        for part in ("blobs", "refs"):
+            (repository / part).mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / reference).write_text(commit)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            link = repository / "snapshots" / commit / path.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        return f"somebody/{name}"
+
+    return lay
+
+
+@pytest.fixture
+def cached(base: Path, put: Put) -> str:
+    return put(base, "tiny-model")
 
 
 # --- where a base comes from ---------------------------------------------------------------------------------------
@@ -76,6 +98,94 @@ def test_a_cached_hub_model_loads_without_the_network(cached: str, base: Path, a
 def test_a_revision_that_is_not_cached_is_not_taken_from_another(cached: str) -> None:
     loaded = load_base(Base(model=cached, revision="f" * 40))
     assert loaded.stand_in
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_revision_that_is_asked_for_is_taken(put: Put, base: Path, tmp_path: Path) -> None:
+    newer = tiny_base(tmp_path / "newer", dimension=16)
+    put(base, "moving", COMMIT, "v1")
+    name = put(newer, "moving", "f" * 40)
+    for revision, width in ((None, 16), ("main", 16), ("v1", 32), (COMMIT, 32)):
+        loaded = load_base(Base(model=name, revision=revision))
+        assert loaded.model.encode(["a car"], show_progress_bar=False).shape == (1, width), revision
+        assert loaded.sha256 == weights_sha256(base if width == 32 else newer)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_weights_in_several_files_are_one_model(put: Put, base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    shutil.copytree(base, tmp_path / "sharded")
+    (tmp_path / "sharded" / "model.safetensors").unlink()
+    AutoModel.from_pretrained(base).save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    files = sorted((tmp_path / "sharded").glob("*.safetensors"))
+    assert len(files) > 2
+    loaded = load_base(Base(model=put(tmp_path / "sharded", "sharded")))
+    assert not loaded.stand_in
+    assert loaded.sha256 == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    whole = load_folder(base, "tiny").encode(["a car"], show_progress_bar=False)
+    np.testing.assert_allclose(loaded.model.encode(["a car"], show_progress_bar=False), whole, atol=1e-6)
+    files[1].unlink()
+    assert load_base(Base(model=put(tmp_path / "sharded", "cut"))).stand_in
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_table_of_embeddings_from_the_cache(put: Put, tmp_path: Path) -> None:
+    """Laid out as sentence-transformers/static-retrieval-mrl-en-v1 is, here in half precision."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "car": 1, "wheel": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    module = tmp_path / "table" / "0_StaticEmbedding"
+    module.mkdir(parents=True)
+    tokenizer.save(str(module / "tokenizer.json"))
+    table = torch.arange(12, dtype=torch.float16).reshape(3, 4)
+    save_file({"embedding.weight": table}, str(module / "model.safetensors"))
+    kind = "sentence_transformers.models.StaticEmbedding"
+    modules = [{"idx": 0, "name": "0", "path": "0_StaticEmbedding", "type": kind}]
+    (tmp_path / "table" / "modules.json").write_text(json.dumps(modules))
+    settings = {"similarity_fn_name": "cosine", "prompts": {}, "default_prompt_name": None}
+    (tmp_path / "table" / "config_sentence_transformers.json").write_text(json.dumps(settings))
+
+    name = put(tmp_path / "table", "table")
+    loaded = load_base(
+        Base(model=name, static_dimensions=4, max_seq_length=512, pooling=None), texts=["car", "wheel boot"]
+    )
+    assert (loaded.name, loaded.stand_in, loaded.note) == (name, False, "")
+    assert loaded.sha256 == hashlib.sha256((module / "model.safetensors").read_bytes()).hexdigest()
+    assert loaded.unknown_share == 1 / 3
+    assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
+    vectors = loaded.model.encode(["car wheel"], show_progress_bar=False)
+    np.testing.assert_array_equal(vectors, [[6, 7, 8, 9]])  # the mean of rows 1 and 2
+    cut = loaded.model.encode(["car wheel"], truncate_dim=2, show_progress_bar=False)
+    np.testing.assert_array_equal(cut, [[6, 7]])
+    loaded.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    np.testing.assert_array_equal(
+        load_folder(tmp_path / "saved", "saved").encode(["car wheel"], show_progress_bar=False), vectors
+    )
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("named", ["by its id", "by a folder of another machine"])
+def test_an_adapter_and_its_base_from_the_cache(named: str, put: Put, cached: str, base: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = load_base(Base(model=str(base), lora=Lora(r=4)), seed=1).model
+    with torch.no_grad():
+        for weight in (weight for weight in model.parameters() if weight.requires_grad):
+            weight.fill_(0.1)
+    expected = model.encode(["a car"], show_progress_bar=False)
+    assert np.abs(load_folder(base, "tiny").encode(["a car"], show_progress_bar=False) - expected).max() > 1e-2
+    save_adapter(model, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    under = cached if named == "by its id" else f"/home/her/hub/models--somebody--tiny-model/snapshots/{COMMIT}"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": under}))
+    loaded = load_base(Base(model=put(tmp_path / "adapter", "adapter")))
+    assert not loaded.stand_in
+    assert loaded.note == "The base somebody/adapter is a LoRA adapter; it is merged into the weights under it."
+    np.testing.assert_allclose(loaded.model.encode(["a car"], show_progress_bar=False), expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("no_network")

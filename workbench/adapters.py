@@ -100,14 +100,14 @@ def target_modules(model: SentenceTransformer, asked: Sequence[str], name: str) 
     ends = {path.rsplit(".", 1)[-1] for path in layers}
     alike = [names for names in FAMILIES if all(ends.issuperset(names[role]) for role in ("query", "key", "value"))]
     family = max(alike, key=lambda names: sum(known in ends for role in names.values() for known in role), default={})
+    there = {target for target in asked if any(path == target or path.endswith(f".{target}") for path in layers)}
     targets: dict[str, None] = {}  # in order, each once
     missing = []
     for target in asked:
-        if any(path == target or path.endswith(f".{target}") for path in layers):
-            targets[target] = None
-            continue
         role = next((role for names in FAMILIES for role, known in names.items() if target in known), "")
         found = [other for other in family.get(role, ()) if other in ends]
+        if len(there) == len(asked) or (target in there and not found):
+            found = [target]
         targets.update(dict.fromkeys(found))
         if not found:
             missing.append(target)
@@ -175,6 +175,8 @@ def whole_view(folder: Path, under: Path, view: Path) -> Path:
     """
     shutil.copytree(folder, view, ignore=shutil.ignore_patterns(CONFIG, "adapter_model*", *NOT_WEIGHTS))
     for path in (under / "config.json", *sorted(under.glob("*.safetensors*"))):
+        if (view / path.name).exists():
+            continue  # the weights lie beside the adapter
         try:
             (view / path.name).symlink_to(path.resolve())
         except OSError:  # no right to make links

@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from workbench.adapters import (
     adapter_config,
     add_lora,
@@ -186,7 +187,8 @@ def _shards(index: Path) -> bool:
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of the model's weights; see `LoadedBase.sha256`. Those under an adapter come after the adapter's."""
     under = _under_adapter(folder, str(folder))
-    return files_sha256(weight_files(folder) + (weight_files(under) if under is not None else []))
+    files = weight_files(folder) if under is None else [folder / ADAPTER_WEIGHTS, *weight_files(under)]
+    return files_sha256(files)
 
 
 def load_base(
@@ -297,7 +299,7 @@ def _under_adapter(folder: Path, name: str) -> Path | None:
     """The folder of the transformer under the adapter in `folder`; None where that is no adapter.
 
     It is where the adapter says, or the same Hub repository or bundled model where this machine has it: an adapter
-    names a folder of the machine that it was trained on.
+    names a folder of the machine that it was trained on. Weights that lie beside the adapter come first.
 
     Raises BaseError where it is nowhere.
     """
@@ -308,7 +310,9 @@ def _under_adapter(folder: Path, name: str) -> Path | None:
     parts = Path(recorded).parts
     cached = next((part for part in parts if part.startswith("models--")), None)
     under: Path | None
-    if os.path.isdir(recorded):
+    if (folder / "config.json").is_file() and weight_files(folder):
+        under = folder  # both in one
+    elif os.path.isdir(recorded):
         under = Path(recorded)
     elif BUNDLED_PACKAGE in parts:
         under = bundled_folder()

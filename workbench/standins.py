@@ -98,10 +98,10 @@ def bundled_folder() -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a model's weights, in order of name."""
+    """The files of a model's weights, in order of name; an adapter is none."""
     single = folder / "model.safetensors"
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.rglob("model.safetensors"))
-    return [single] if single.is_file() else files
+    files = [path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith("adapter_")]
+    return [single] if single.is_file() else files or sorted(folder.rglob("model.safetensors"))
 
 
 def files_sha256(files: Sequence[Path]) -> str:
