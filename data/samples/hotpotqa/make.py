@@ -46,11 +46,13 @@ class Article:
 
     @property
     def shown(self) -> str:
-        """The name as it stands in a sentence: works in quotation marks, "the" where a paragraph opens with it."""
-        quoted = f'"{self.name}"'
-        if quoted in self.text:
-            return quoted
-        return f"the {self.name}" if re.match(rf"The {re.escape(self.name)}\b", self.text) else self.name
+        """The name as it stands in a sentence: works in quotation marks, "the" where a paragraph opens with it, and a
+        work with a note as `the film "Herring Moon"`."""
+        name = f'"{self.name}"' if f'"{self.name}"' in self.text else self.name
+        note = self.title.removeprefix(self.name).strip(" ()")
+        if note and name != self.name:
+            return f"the {note} {name}"
+        return f"the {name}" if self.text.startswith(f"The {name}") else name
 
     def number(self, key: str) -> int:
         return int(self.keys[key].replace(",", ""))
@@ -120,15 +122,13 @@ def bridge_questions(topic: str, kind: dict[str, Any], known: dict[str, Article]
         goal = known[start.keys[kind["via"]]]
         wording = kind["wordings"][k % len(kind["wordings"])]
         text = wording.format(x=start.shown, ref=start.keys.get("ref", ""), role=start.keys.get("role", ""))
-        found.append(
-            Question(sentence(text), goal.keys[kind["asks"]], (start.title, goal.title), "bridge", topic)
-        )
+        found.append(Question(sentence(text), goal.keys[kind["asks"]], (start.title, goal.title), "bridge", topic))
     return found
 
 
 def comparison_questions(topic: str, kind: dict[str, Any], known: dict[str, Article]) -> list[Question]:
     """Two articles of one kind, compared by one key; `most` says whether the greater or the smaller is asked for."""
-    members = [a for a in known.values() if a.kind in kind["of"] and kind["by"] in a.keys and not a.keys.get("aside")]
+    members = [a for a in known.values() if a.kind in kind["of"] and kind["by"] in a.keys]
     members.sort(key=lambda a: digest(f"{topic} {a.title}"))
     found = []
     for k in range(kind["number"]):
@@ -139,7 +139,8 @@ def comparison_questions(topic: str, kind: dict[str, Any], known: dict[str, Arti
             continue
         wording = kind["wordings"][k % len(kind["wordings"])]
         most = wording.startswith("+")
-        text = wording[1:].strip().format(a=pair[0].shown, b=pair[1].shown)
+        refs = [article.keys.get("ref", "") for article in pair]
+        text = wording[1:].strip().format(a=pair[0].shown, b=pair[1].shown, ra=refs[0], rb=refs[1])
         answer = (high if most else low).name
         found.append(Question(sentence(text), answer, (pair[0].title, pair[1].title), "comparison", topic))
     return found
@@ -200,9 +201,7 @@ def build() -> dict[str, pa.Table]:
     parts = split(questions(known))
     tables, asked = {}, set()
     for name, members in parts.items():
-        rows = [
-            Row(q.text, known[title].text, title, q.answer, q.type, q.topic) for q in members for title in q.titles
-        ]
+        rows = [Row(q.text, known[title].text, title, q.answer, q.type, q.topic) for q in members for title in q.titles]
         asked |= {row.title for row in rows}
         tables[name] = pa.table({key: [getattr(row, key) for row in rows] for key in Row._fields})
     rest = [article for article in known.values() if article.title not in asked]
