@@ -175,7 +175,7 @@ def test_particle_follows_the_last_syllable(make: ModuleType, word: str, pair: s
 
 
 def test_particle_refuses_a_word_that_it_cannot_read(make: ModuleType) -> None:
-    with pytest.raises(ValueError, match="^expected a word that ends in Hangul or a digit, found 'ABC'$"):
+    with pytest.raises(ValueError, match=r"^expected a word that ends in Hangul or a digit, found 'ABC'$"):
         make.particle("ABC", "은/는")
 
 
