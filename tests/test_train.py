@@ -41,7 +41,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _save_often() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        patch.setattr(journal, "SAVING_SHARE", 1.0)
+        patch.setattr(journal, "SAVING_SHARE", 1e9)
         yield
 
 
@@ -205,7 +205,7 @@ from pathlib import Path
 from tiny import tiny_recipe
 from workbench import fit, journal
 from workbench.train import train
-fit.CHECKPOINT_STEPS, journal.SAVING_SHARE, journal.FLUSH_SECONDS = 4, 1.0, 0.0
+fit.CHECKPOINT_STEPS, journal.SAVING_SHARE, journal.FLUSH_SECONDS = 4, 1e9, 0.0
 train(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3])), runs=sys.argv[4])
 """
 
@@ -341,7 +341,7 @@ def test_progress_in_the_record_says_rate_and_time_left(
     assert {row["phase"] for row in seen} == {"train"}
     assert {row["steps"] for row in seen} == {4}
     assert seen[-1]["rows_per_second"] > 0
-    assert seen[-1]["seconds_left"] > 0
+    assert 0 <= seen[-1]["seconds_left"] < 60
 
 
 def test_a_finished_run_has_nothing_left_to_do(finished: Run) -> None:

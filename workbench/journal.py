@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,8 @@ from accelerate.data_loader import BatchSamplerShard  # type: ignore[import-unty
 from sentence_transformers import SentenceTransformerTrainer
 from transformers.trainer_callback import TrainerCallback
 
+from workbench.adapters import has_adapter
+from workbench.encoder import load_folder
 from workbench.errors import TrainingError
 from workbench.processes import any_of, is_first, mean_of
 
@@ -91,6 +94,14 @@ class Watched(SentenceTransformerTrainer):
         if isinstance(shard, BatchSamplerShard) and len(shard.batch_sampler) % shard.num_processes:
             shard.drop_last = True
         return loader
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        """An adapter by our own loader: the library's leaves DoRA's magnitudes as they were at the start."""
+        if not has_adapter(self.model):
+            super()._load_from_checkpoint(checkpoint_path)
+            return
+        loaded = load_folder(Path(checkpoint_path), checkpoint_path, str(self.model.device))
+        self.model.load_state_dict(loaded.state_dict())
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         began = time.monotonic()
