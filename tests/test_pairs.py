@@ -67,6 +67,22 @@ def test_tabs_keep_quotation_marks(tmp_path: Path) -> None:
     assert list(load(path).rows) == [{"anchor": 'how "big"?', "positive": '"very'}]
 
 
+def test_a_table_without_heading_has_numbered_columns_and_those_of_the_sts_benchmark(tmp_path: Path) -> None:
+    """As its files are: called .csv, apart by tabs, quotation marks are text, sources at the end of some rows."""
+    lines = ['g\tf\t2012\t1\t2.5\tA "red\tcar.\n', "g\tf\t2012\t2\t5\tB, too\tC.\tfrom\there\n"]
+    path = written(tmp_path, "sts-test.csv", "".join(lines))
+    columns = ("sentence1", "sentence2", "score")
+    expected = [
+        {"sentence1": 'A "red', "sentence2": "car.", "score": 2.5},
+        {"sentence1": "B, too", "sentence2": "C.", "score": 5.0},
+    ]
+    assert list(load(path, columns).rows) == expected
+    renames = {"6": "sentence1", "7": "sentence2", "5": "score"}
+    assert list(load_pairs(Source(location=str(path), columns=renames), columns).rows) == expected
+    path = written(tmp_path, "rows.txt", "0.5\ta\tb\n1\tc\td\n")
+    assert load_pairs(Source(location=str(path), columns={"2": "anchor"}), ("anchor",)).texts("anchor") == ["a", "c"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.csv", b"\xef\xbb\xbfanchor,positive\na,b\n")
     assert list(load(path).rows) == [{"anchor": "a", "positive": "b"}]
@@ -110,7 +126,7 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
         ("a.csv", 'anchor,positive\na,"b\n', "expected fields apart by ',' in 'a.csv'"),
         ("a.csv", "anchor,positive\n", "expected rows in .*, found none"),
         ("a.parquet", "PAR1", "expected a Parquet table in 'a.parquet', found something else"),
-        ("a.txt", "hello", "expected a file ending in .json, .jsonl, .csv, .tsv, .parquet, found 'a.txt'"),
+        ("a.doc", "hello", "expected a file ending in .json, .jsonl, .csv, .tsv, .txt, .parquet, found 'a.doc'"),
         ("a.json", '[{"anchor": "a", "positive": "  "}]', "a text that is not empty .*, row 1, column 'positive'"),
         ("a.json", '[{"anchor": "a", "positive": null}]', "expected a text in .*, column 'positive', found None"),
         ("a.json", '[{"anchor": "a", "positive": ["b"]}]', "expected a text in .*, column 'positive', found \\['b'\\]"),

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,6 +202,10 @@ def short(value: Any) -> str:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
+    """Commas; or tabs, where the first line has more of them: some well-known sets are called .csv and are not."""
+    first = next(_lines(path), "")
+    if first.count("\t") > first.count(","):
+        return _read_tsv(path)
     return _read_table(path, delimiter=",", quoting=csv.QUOTE_MINIMAL)
 
 
@@ -210,28 +214,46 @@ def _read_tsv(path: Path) -> Iterator[Row]:
     return _read_table(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
+STS_BENCHMARK = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
+"""Columns of the STS benchmark's files, which have no heading; what follows them in a row is its source."""
+
+
 def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Row]:
+    """Rows under a heading. A first row with a number in it is no heading: its columns are called 1, 2, 3, ..., and
+    also as those of the STS benchmark where they are its."""
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
     name = path.name
     try:
         header = next(reader, [])
+        headed = not any(map(_is_number, header))
+        sts = not headed and len(header) >= len(STS_BENCHMARK) and _is_number(header[4])
         rows = 0
-        for fields in reader:
+        for fields in reader if headed else chain([header], reader):
             if not fields:
                 continue
             rows += 1
-            if len(fields) != len(header):
+            if len(fields) != len(header) and not (sts and len(fields) >= len(STS_BENCHMARK)):
                 raise DataError(
                     f"expected {len(header)} fields a row in {name!r}, found {len(fields)} in row {rows} "
                     f"(line {reader.line_num}); mend that row."
                 )
-            yield dict(zip(header, fields, strict=True))
+            numbered = {str(place): value for place, value in enumerate(fields, 1)}
+            known = dict(zip(STS_BENCHMARK, fields, strict=False)) if sts else {}
+            yield dict(zip(header, fields, strict=True)) if headed else {**known, **numbered}
     except csv.Error as error:
         raise DataError(
             f"expected fields apart by {delimiter!r} in {name!r}, found {error} at line {reader.line_num}; "
             "mend that line."
         ) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -251,6 +273,7 @@ READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
+    ".txt": _read_tsv,
     ".parquet": _read_parquet,
 }
 """File ending -> what reads it."""
