@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from workbench.card import Card, Dataset, LogRow, Module, Stated
 from workbench.card import Evaluation as CardEvaluation
+from workbench.evaluators import of_table, save_items
 from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source, Split, Training, save_recipe
 from workbench.run import Run, create, write_json, write_parquet
 
@@ -268,3 +270,39 @@ def made_run(
         write_json(writer.path / "comparison.json", made_comparison(first, last, verdict))
     writer.update(status=status, created="2026-11-20T10:00:00Z", finished="2026-11-20T10:06:45Z", seconds=405.2)
     return writer.run
+
+
+def made_item_run(root: Path, *, pairs: int = 60, hostile: bool = False, noise: float = 0.15, seed: int = 7) -> Run:
+    """`made_run`, but measured by the correlation of scored pairs; the model comes nearer to gold by training.
+
+    Pair 0 (in Korean) comes right from the lowest place, pair 1 (in Sinhala) goes wrong from the highest.
+    """
+    run = made_run(root, queries=14, verdict=None, steps=5, hostile=hostile)
+    shutil.rmtree(run.path / "evaluations")
+    recipe = made_recipe()
+    plan = EvaluationPlan(evaluator="EmbeddingSimilarityEvaluator", name="sts", main_metric="spearman_cosine")
+    save_recipe(recipe.model_copy(update={"evaluation": plan}), run.path / "recipe.yaml")
+    chance = random.Random(seed)
+    gold = [1.0, 1.0, *(chance.randrange(6) / 5 for _ in range(pairs - 2))]
+    texts = [KOREAN, SINHALA, *(f"The boot of model {n} holds {300 + n} litres." for n in range(2, pairs))]
+    texts[2] = HOSTILE if hostile else texts[2]
+    for moment, spread, first in (
+        ("before", 0.6, (-1.0, 2.0)),
+        ("step-360", noise, (2.0, -1.0)),
+        ("after", noise, (2.0, -1.0)),
+    ):
+        scores = [*first, *(value + spread * chance.gauss(0, 1) for value in gold[2:])]
+        table = pd.DataFrame(
+            {
+                "item_id": [f"i{n:03}" for n in range(pairs)],
+                "sentence1": texts,
+                "sentence2": [f"Model {n} carries {300 + n} litres." for n in range(pairs)],
+                "gold": gold,
+                "cosine": scores,
+            }
+        )
+        statistics = {"spearman_cosine": ["spearman", "cosine"], "pearson_cosine": ["pearson", "cosine"]}
+        kind = "EmbeddingSimilarityEvaluator"
+        found = of_table("sts", kind, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None)
+        save_items(run.path, "sts", moment, found)
+    return run

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_run import HOSTILE, made_recipe, made_run
+from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_recipe, made_run
 
 from workbench import browse
 from workbench.card import Card, Stated
+from workbench.compare import compare, save_comparison
 from workbench.recipe import Origin, with_overrides
 from workbench.run import Run, RunWriter, write_json, write_parquet
 
@@ -94,6 +95,46 @@ def test_a_ranking_comes_in_order_with_its_gold(tmp_path: Path) -> None:
     assert browse.ranking(run, "test", "after", "nobody").empty
     assert browse.relevant_documents(run, "test", "b") == [("b", "two")]
     assert browse.query_metrics(run, "test") == ("ndcg@10", "mrr@10")
+
+
+def test_items_are_rows_too(tmp_path: Path) -> None:
+    """What a page of queries shows of pairs: texts, how right each is before and after, gold; no ranking."""
+    run = made_item_run(tmp_path)
+    assert browse.whole_evaluations(run) == ("sts",)
+    assert browse.unit(run, "sts") == "pairs"
+    assert browse.query_metrics(run, "sts") == ("spearman_cosine", "pearson_cosine")
+    table = browse.query_table(run, "sts", "spearman_cosine")
+    assert len(table) == 60
+    assert table["query"].iloc[0] == f"{SINHALA} | Model 1 carries 301 litres."
+    assert table["query"].iloc[-1].startswith(KOREAN)
+    assert table[["gold", "score_before", "score_after"]].iloc[-1].tolist() == [1.0, -1.0, 2.0]
+    assert table["rank_before"].isna().all()
+    counts = {name: len(browse.chosen(table, name)) for name in browse.FILTERS}
+    assert counts["all"] == 60
+    assert counts["lost from top 10"] == counts["never found"] == 0
+    assert counts["got better"] > counts["got worse"] > 0
+    assert list(browse.chosen(table, search="CARRIES 301")["query_id"]) == ["i001"]
+    assert len(browse.changes_of(table)) == 60
+    assert browse.ranking(run, "sts", "after", "i000").empty
+    assert browse.relevant_documents(run, "sts", "i000") == [
+        ("sentence1", KOREAN), ("sentence2", "Model 0 carries 300 litres."), ("gold", "1"),
+    ]  # fmt: skip
+    assert any(path.name == "items.parquet" for path in browse.query_files(run, "sts"))
+
+
+def test_a_run_of_items_becomes_a_row(tmp_path: Path) -> None:
+    run = made_item_run(tmp_path)
+    row = browse.run_row(run)
+    assert (row.metric, row.reason, row.low) == ("spearman_cosine", "", None)
+    assert row.before is not None
+    assert row.after is not None
+    assert row.before < row.after
+    save_comparison(run, compare(run))
+    row = browse.run_row(run)
+    assert (row.metric, row.verdict) == ("spearman_cosine", "not comparable")
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low < row.after < row.high
 
 
 def test_a_run_becomes_a_row(tmp_path: Path) -> None:

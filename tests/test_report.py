@@ -11,11 +11,13 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_run
+from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_item_run, made_run
 
 from workbench import figures
 from workbench.errors import RunError
+from workbench.evaluators import of_table, save_items
 from workbench.report import render, report, summarize
 from workbench.report.summary import FindingLine, FindingRow, Metric, RecipeRow, duration
 from workbench.run import Run
@@ -129,7 +131,7 @@ def test_recipe_rows_keep_their_provenance(run):
     rows = {row.path: row for row in summarize(run).recipe}
     assert rows["training.learning_rate"] == RecipeRow("training.learning_rate", "2e-05", "card", (31,))
     assert rows["training.seed"].source == "user"
-    assert rows["loss.inner.parameters.scale"].value == "20.0"
+    assert rows["loss.inner.parameters.scale"].value == "20"
     assert rows["training.fp16"].value == "no"
     assert "loss.inner.inner" not in rows
     assert not {path for path in rows if "." not in path}
@@ -159,6 +161,65 @@ def test_verdicts_of_a_run_on_the_real_thing(tmp_path, word, tone):
     assert (summary.verdict.word, summary.verdict.tone) == (word, tone)
     assert summary.verdict.reasons == ()
     assert summary.stand_ins == ()
+
+
+# --- runs that were measured item by item ---
+
+
+@pytest.fixture(scope="module")
+def item_run(tmp_path_factory) -> Run:
+    return made_item_run(tmp_path_factory.mktemp("items"))
+
+
+def test_items_that_moved_most_are_told_with_gold_and_scores(item_run):
+    summary = summarize(item_run)
+    assert summary.gaps == {}
+    assert (summary.evaluation, summary.unit, summary.measured) == ("sts", "pairs", 60)
+    assert summary.changes == summary.gained == summary.lost == ()
+    best, worst = summary.items_gained[0], summary.items_lost[0]
+    assert best.texts == (("sentence1", KOREAN), ("sentence2", "Model 0 carries 300 litres."))
+    assert (best.gold, best.score_before, best.score_after) == (1.0, -1.0, 2.0)
+    assert worst.texts[0] == ("sentence1", SINHALA)
+    gains = [mover.difference for mover in summary.items_gained]
+    assert gains == sorted(gains, reverse=True)
+    assert 0 < gains[-1] <= gains[0] <= 1
+    main = summary.main
+    assert (main.metric, main.low < main.after < main.high) == ("spearman_cosine", True)
+    assert main.difference > 0
+
+
+def test_the_page_of_items_holds_their_table_and_no_ranks(item_run):
+    page = render(summarize(item_run), written=WRITTEN)
+    words = Reader(own(page)).words
+    assert "Our numbers are computed over the pairs (60 of them); intervals are over pairs too." in words
+    assert "Pairs What came nearer to its right place and what went away from it, on the evaluation sts" in words
+    assert "sentence1 sentence2 Gold Before After Change" in words
+    assert f"{KOREAN} Model 0 carries 300 litres. 1.00 −1.000 2.000" in words
+    assert "figure-ranks" not in page
+    assert 'class="items"' in page
+
+
+def test_triplets_have_no_gold(tmp_path, item_run):
+    run = Run(tmp_path / item_run.name)
+    shutil.copytree(item_run.path, run.path)
+    shutil.rmtree(run.path / "evaluations")
+    for moment, right in (("before", [0.0, 1.0, 1.0]), ("after", [1.0, 1.0, 0.0])):
+        table = pd.DataFrame({"item_id": ["i0", "i1", "i2"], "anchor": list("abc"), "positive": list("def")})
+        table = table.assign(negative=list("ghi"), gold=float("nan"), cosine_accuracy=right)
+        statistics = {"cosine_accuracy": ["mean", "cosine_accuracy"]}
+        found = of_table("t", "TripletEvaluator", table, statistics, unit="triplets", main="cosine_accuracy")
+        save_items(run.path, "sts", moment, found)
+    summary = summarize(run)
+    assert [(mover.gold, mover.difference) for mover in summary.items_gained] == [(None, 1.0)]
+    assert summary.items_gained[0].texts == (("anchor", "a"), ("positive", "d"), ("negative", "g"))
+    words = Reader(own(render(summary, written=WRITTEN))).words
+    assert "anchor positive negative Before After Change" in words
+
+
+def test_hostile_texts_of_items_are_text(tmp_path):
+    page = own(render(summarize(made_item_run(tmp_path, hostile=True)), written=WRITTEN))
+    assert "window.hostile=1</script>" not in page
+    assert not [image for image in Reader(page).all("img") if image.get("src") == "x"]
 
 
 # --- runs that are not whole ---

@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
+from workbench.evaluators import has_items, input_columns, read_items
 from workbench.figures import MetricMark, QueryChange, thin
 from workbench.look import shorten
+from workbench.report.summary import field_text
+from workbench.tasks import moved
+from workbench.tasks import unit as unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,24 +234,32 @@ def _preference(evaluation: str) -> tuple[bool, bool, str]:
 def query_files(run: Run, evaluation: str) -> tuple[Path, ...]:
     """The files that `query_table` and `ranking` read, for `identity`."""
     folder = run.path / "evaluations" / evaluation
-    stems = ("queries", "documents", "before", "after", "before-hits", "after-hits")
-    return tuple(folder / f"{stem}.parquet" for stem in stems)
+    stems = ("queries", "documents", "items", "before", "after", "before-hits", "after-hits")
+    return (*(folder / f"{stem}.parquet" for stem in stems), folder / "after.json")
 
 
 def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
-    """Metrics stored for every query, nDCG@10 first where it is there."""
+    """Metrics stored for every query, nDCG@10 first where it is there; of items, those computed from their values."""
+    if has_items(run, evaluation):
+        settings = run.settings(evaluation, "after")
+        names = list(settings["statistics"])
+        return tuple(sorted(names, key=lambda name: (name != settings.get("main_metric"), names.index(name))))
     reserved = {"query_id", "query", "relevant", "rank", "ranks"}
     names = [str(name) for name in run.per_query(evaluation, "before").columns if name not in reserved]
     return tuple(sorted(names, key=lambda name: (name != "ndcg@10", names.index(name))))
 
 
 def query_table(run: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFrame:
-    """One row per query, the greatest loss first.
+    """One row per query or item, the greatest loss first.
 
     Columns: query_id, query, rank_before, rank_after (Int64; null beyond the depth kept), before, after, difference.
+    An item's query is its texts, its ranks are null, before and after say how right it is (see `tasks.moved`), and
+    it has gold, score_before and score_after besides.
     """
     import pandas as pd
 
+    if has_items(run, evaluation):
+        return _item_table(run, evaluation, metric)
     before, after = run.per_query(evaluation, "before"), run.per_query(evaluation, "after")
     both = before.merge(after[["query_id", "rank", metric]], on="query_id", suffixes=("_before", "_after"))
     table = pd.DataFrame(
@@ -264,6 +276,24 @@ def query_table(run: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFr
     return table.sort_values(["difference", "query_id"], kind="stable").reset_index(drop=True)
 
 
+def _item_table(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
+    import pandas as pd
+
+    _, found = moved(run, evaluation, metric)
+    texts = zip(*(found[name] for name in input_columns(found)), strict=True)
+    none = pd.array([None] * len(found), dtype="Int64")
+    table = pd.DataFrame(
+        {
+            "query_id": found["item_id"].astype(str),
+            "query": [shorten(" | ".join(row), TEXT_LIMIT) for row in texts],
+            "rank_before": none,
+            "rank_after": none,
+            **{name: found[name] for name in ("before", "after", "difference", "gold", "score_before", "score_after")},
+        }
+    )
+    return table.sort_values(["difference", "query_id"], kind="stable").reset_index(drop=True)
+
+
 def chosen(table: pd.DataFrame, name: str = "all", search: str = "") -> pd.DataFrame:
     """Rows of `query_table` that pass one of `FILTERS` and hold the words of `search`, in the same order."""
     before, after = table["rank_before"], table["rank_after"]
@@ -271,7 +301,7 @@ def chosen(table: pd.DataFrame, name: str = "all", search: str = "") -> pd.DataF
         "got worse": table["difference"] < 0,
         "got better": table["difference"] > 0,
         "lost from top 10": (before <= TOP).fillna(False) & ~(after <= TOP).fillna(False),
-        "never found": before.isna() & after.isna(),
+        "never found": before.isna() & after.isna() & ("gold" not in table),  # items have no ranks
     }
     kept = table[masks[name].astype(bool)] if name in masks else table
     for word in search.split():
@@ -294,7 +324,11 @@ def changes_of(table: pd.DataFrame) -> list[QueryChange]:
 
 
 def ranking(run: Run, evaluation: str, moment: str, query_id: str, top: int = TOP) -> pd.DataFrame:
-    """The first `top` documents of one query: position, relevant, score, document_id, document."""
+    """The first `top` documents of one query: position, relevant, score, document_id, document; of items, none."""
+    import pandas as pd
+
+    if has_items(run, evaluation):
+        return pd.DataFrame(columns=["position", "relevant", "score", "document_id", "document"])
     hits = run.hits(evaluation, moment)
     mine = hits[hits["query_id"].astype(str) == query_id].sort_values("position").head(top)
     mine = mine[["position", "relevant", "score", "document_id", "document"]].copy()
@@ -303,7 +337,9 @@ def ranking(run: Run, evaluation: str, moment: str, query_id: str, top: int = TO
 
 
 def relevant_documents(run: Run, evaluation: str, query_id: str) -> list[tuple[str, str]]:
-    """(document id, text) of every document that answers one query."""
+    """(document id, text) of every document that answers one query; of an item, (column, text) and its gold value."""
+    if has_items(run, evaluation):
+        return _item_texts(run, evaluation, query_id)
     queries = run.per_query(evaluation, "before")
     wanted = queries[queries["query_id"].astype(str) == query_id]["relevant"]
     ids = [str(document) for documents in wanted for document in documents]
@@ -311,6 +347,13 @@ def relevant_documents(run: Run, evaluation: str, query_id: str) -> list[tuple[s
     found = documents[documents["document_id"].astype(str).isin(ids)]
     texts = dict(zip(found["document_id"].astype(str), found["document"], strict=True))
     return [(document, shorten(texts.get(document, ""), TEXT_LIMIT)) for document in ids]
+
+
+def _item_texts(run: Run, evaluation: str, item_id: str) -> list[tuple[str, str]]:
+    table = read_items(run, evaluation, "after")
+    found = table[table["item_id"].astype(str) == item_id]
+    texts = [(name, shorten(text, TEXT_LIMIT)) for name in input_columns(table) for text in found[name]]
+    return texts + [("gold", f"{gold:g}") for gold in found["gold"] if gold == gold]
 
 
 # --- cards and recipes ------------------------------------------------------------------------------------------
@@ -442,7 +485,12 @@ class Field:
 
 def recipe_fields(written: Recipe, corrected: Recipe) -> list[Field]:
     """Every leaf of both recipes; provenance is that of `written`, with the correction's reason where they differ."""
-    left, right = dict(_leaves(written)), dict(_leaves(corrected))
+    from workbench.recipe import leaves
+
+    left, right = (
+        {path: shorten(field_text(value), 300) for path, value in leaves(recipe).items()}
+        for recipe in (written, corrected)
+    )
     fields = []
     for path in dict.fromkeys([*left, *right]):
         origin = written.provenance.get(path)
@@ -461,20 +509,3 @@ def recipe_fields(written: Recipe, corrected: Recipe) -> list[Field]:
             )
         )
     return fields
-
-
-def _leaves(recipe: Recipe) -> list[tuple[str, str]]:
-    shown = recipe.model_dump(mode="json", exclude={"schema_version", "name", "kind", "variant", "provenance", "notes"})
-    return list(_walk(shown, ""))
-
-
-def _walk(value: Any, path: str) -> Iterable[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _walk(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        yield path, _cut(", ".join(map(str, value)) or "–")
-    elif value is None or value == {}:
-        yield path, "–"
-    else:
-        yield path, _cut({True: "yes", False: "no"}[value] if isinstance(value, bool) else value)

@@ -18,7 +18,8 @@ from workbench.checks import SCORES
 from workbench.collection import Collection, from_pairs, load_collection
 from workbench.errors import DataError
 from workbench.evaluate import Encode, Evaluation, Progress, evaluate, save_evaluation
-from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, read_items, save_items
+from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, input_columns, read_items, save_items
+from workbench.intervals import MEANS, agreement
 from workbench.pairs import Pairs, Splits
 from workbench.recipe import LossSpec, Recipe
 from workbench.run import Run
@@ -246,6 +247,34 @@ def kept(run: Run, name: str) -> dict[str, Kept]:
 def unit(run: Run, name: str) -> str:
     """What was measured one by one, in the plural: "queries", "pairs", "triplets"."""
     return str(run.settings(name, "after").get("unit") or "queries")
+
+
+def moved(run: Run, name: str, metric: str | None = None) -> tuple[str, pd.DataFrame]:
+    """How each item of an evaluation of items changed; the metric, which is the main one where `metric` is none of it.
+
+    Columns: item_id, the texts, gold (NaN where items have none), score_before and score_after (what the metric is
+    computed from), before and after (how right that is, 0 to 1, see `intervals.agreement`), difference.
+    """
+    import numpy as np
+
+    settings = run.settings(name, "after")
+    statistics = settings["statistics"]
+    chosen = next(each for each in (metric, settings.get("main_metric"), *statistics) if each in statistics)
+    statistic, column = statistics[chosen]
+    first, last = read_items(run, name, "before").set_index("item_id"), read_items(run, name, "after")
+    table = last[["item_id", *input_columns(last), "gold"]].copy()
+    scores = {
+        "before": first[column].reindex(last["item_id"]).to_numpy(dtype=float),
+        "after": last[column].to_numpy(dtype=float),
+    }
+    for moment, score in scores.items():
+        table[f"score_{moment}"] = score
+    for moment, score in scores.items():
+        table[moment] = agreement(statistic, last["gold"], score)
+    table["difference"] = table["after"] - table["before"]
+    if statistic in MEANS:
+        table["gold"] = np.nan
+    return chosen, table
 
 
 # --- which ----------------------------------------------------------------------------------------------------------

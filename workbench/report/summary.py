@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.evaluate import DEEPEST_CUT, folder_name
+from workbench.evaluators import has_items, input_columns
 from workbench.figures import Curve, QueryChange, metric_name
 from workbench.look import Role, shorten
 from workbench.run import Run
+from workbench.tasks import moved, unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +106,22 @@ class Mover:
 
 
 @dataclass(frozen=True)
+class ItemMover:
+    """A pair, triplet or text that came nearer to its right place, or went away from it."""
+
+    texts: tuple[tuple[str, str], ...]  # (name of the column, text)
+    gold: float | None  # the score or label that people gave; None where items have none
+    score_before: float
+    score_after: float
+    before: float  # how right that is, 0 to 1; see intervals.agreement
+    after: float
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
 class RecipeRow:
     path: str  # "training.learning_rate"
     value: str
@@ -130,6 +148,8 @@ class Summary:
     verdict: Verdict
     stand_ins: tuple[str, ...] = ()
     evaluation: str = ""  # name of the evaluation that `changes` and the movers come from
+    unit: str = "queries"  # what was measured one by one: "queries", "pairs", "triplets"
+    measured: int = 0  # how many of them
     per_query_metric: str = ""
     depth: int = 100  # documents kept per ranking
     metrics: tuple[Metric, ...] = ()
@@ -139,6 +159,8 @@ class Summary:
     changes: tuple[QueryChange, ...] = ()
     gained: tuple[Mover, ...] = ()
     lost: tuple[Mover, ...] = ()
+    items_gained: tuple[ItemMover, ...] = ()  # where the evaluation is of items, not a search
+    items_lost: tuple[ItemMover, ...] = ()
     recipe: tuple[RecipeRow, ...] = ()
     recipe_notes: tuple[str, ...] = ()
     recipe_text: str = ""  # the recipe as YAML
@@ -198,6 +220,8 @@ def summarize(run: Run) -> Summary:
         stand_ins=tuple(stand_ins),
         evaluation=queries.evaluation if queries else "",
         per_query_metric=metric_name(queries.metric) if queries else "",
+        unit=queries.unit if queries else str(comparison.get("unit") or "queries"),
+        measured=queries.measured if queries else int(comparison.get("queries") or 0),
         depth=queries.depth if queries else 100,
         metrics=tuple(rows),
         metric_notes=part("notes", lambda: tuple(map(str, comparison.get("notes") or ()))) or (),
@@ -206,6 +230,8 @@ def summarize(run: Run) -> Summary:
         changes=queries.changes if queries else (),
         gained=queries.gained if queries else (),
         lost=queries.lost if queries else (),
+        items_gained=queries.items_gained if queries else (),
+        items_lost=queries.items_lost if queries else (),
         recipe=recipe_rows or (),
         recipe_notes=recipe.notes if recipe else (),
         recipe_text=part("recipe text", lambda: _recipe_text(recipe)) or "" if recipe else "",
@@ -334,18 +360,47 @@ def _curves(
 class _Queries:
     evaluation: str
     metric: str
-    depth: int
-    changes: tuple[QueryChange, ...]
-    gained: tuple[Mover, ...]
-    lost: tuple[Mover, ...]
+    measured: int
+    unit: str = "queries"
+    depth: int = 100
+    changes: tuple[QueryChange, ...] = ()
+    gained: tuple[Mover, ...] = ()
+    lost: tuple[Mover, ...] = ()
+    items_gained: tuple[ItemMover, ...] = ()
+    items_lost: tuple[ItemMover, ...] = ()
 
 
 def _queries(run: Run, wanted: str, main: str) -> _Queries | None:
-    """Every query before and after, and those that moved most; None where an evaluation is missing."""
+    """Every query or item before and after, and those that moved most; None where an evaluation is missing."""
     whole = [name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments)]
     if not whole:
         return None
     name = wanted if wanted in whole else whole[0]
+    return _items(run, name, main) if has_items(run, name) else _searched(run, name, main)
+
+
+def _items(run: Run, name: str, main: str) -> _Queries:
+    """The items that moved most."""
+    metric, table = moved(run, name, main)
+    best = table[table["difference"] > 0].sort_values("difference", ascending=False, kind="stable").head(MOVERS)
+    worst = table[table["difference"] < 0].sort_values("difference", kind="stable").head(MOVERS)
+    names = input_columns(table)
+
+    def movers(part: pd.DataFrame) -> tuple[ItemMover, ...]:
+        return tuple(
+            ItemMover(
+                texts=tuple((column, shorten(row[column], TEXT_LIMIT)) for column in names),
+                gold=None if row["gold"] != row["gold"] else float(row["gold"]),
+                **{each: float(row[each]) for each in ("score_before", "score_after", "before", "after")},
+            )
+            for row in part.to_dict("records")
+        )
+
+    return _Queries(name, metric, len(table), unit(run, name), items_gained=movers(best), items_lost=movers(worst))
+
+
+def _searched(run: Run, name: str, main: str) -> _Queries:
+    """Every query of a search, and those that moved most with their best documents."""
     before, after = run.per_query(name, "before"), run.per_query(name, "after")
     metric = next(
         (column for column in (main, main.split("_", 1)[-1], "ndcg@10", *before.columns) if column in before.columns),
@@ -369,7 +424,7 @@ def _queries(run: Run, wanted: str, main: str) -> _Queries | None:
     depth = int(max(DEEPEST_CUT, hits_before["position"].max(), hits_after["position"].max()))  # ranks are known so far
     texts = _answers(run, name, [*best["query_id"], *worst["query_id"]], table)
     movers = [_movers(part, metric, hits_before, hits_after, texts) for part in (best, worst)]
-    return _Queries(name, metric, depth, changes, movers[0], movers[1])
+    return _Queries(name, metric, len(table), "queries", depth, changes, movers[0], movers[1])
 
 
 def _rank(value: Any) -> int | None:
@@ -415,11 +470,14 @@ def _top(hits: pd.DataFrame, query_id: str) -> Hit | None:
 
 
 def _recipe_rows(recipe: Recipe) -> tuple[RecipeRow, ...]:
+    from workbench.recipe import leaves
+
     rows = []
-    for path, value in _leaves(recipe.model_dump(mode="json", exclude={"schema_version", "provenance", "notes"}), ""):
+    for path, field_value in leaves(recipe).items():
+        value = field_text(field_value)
         origin = _nearest(recipe.provenance, path)
-        if origin is None and (value == "–" or "." not in path):
-            continue  # an empty part, such as the inner loss of the innermost; or the recipe's own name
+        if origin is None and value == "–":
+            continue  # an empty part that nothing is known about
         source, lines, note = (origin.source, origin.lines, origin.note) if origin else ("unknown", (), "")
         rows.append(RecipeRow(path, value, source, lines, note))
     return tuple(rows)
@@ -432,14 +490,19 @@ def _nearest(provenance: Mapping[str, Origin], path: str) -> Origin | None:
     return provenance.get(path)
 
 
-def _leaves(value: Any, path: str) -> list[tuple[str, str]]:
-    """Dotted path and text of every leaf; an empty mapping and None are leaves, written as a dash."""
-    if isinstance(value, Mapping) and value:
-        return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{path}.{key}" if path else str(key))]
-    if isinstance(value, list):
-        return [(path, ", ".join(map(str, value)) or "–")]
-    texts = {True: "yes", False: "no"}
-    return [(path, "–" if value is None or value == {} else texts[value] if isinstance(value, bool) else str(value))]
+def field_text(value: Any) -> str:
+    """A field of a recipe as a person writes it; nothing is a dash.
+
+    >>> field_text((512, 256)), field_text({"query": "ask: "}), field_text(True), field_text(None), field_text(3.0)
+    ('512, 256', 'query ask: ', 'yes', '–', '3')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {field_text(inner)}" for key, inner in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(field_text, value)) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else str(value).removesuffix(".0")
 
 
 def _recipe_text(recipe: Recipe) -> str:
