@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.card import Card
+from workbench.checks import SCORES
 from workbench.compare import Comparison, compare, save_comparison
 from workbench.errors import DataError, RunError
+from workbench.pairs import load_pairs
 from workbench.reading import read_card
-from workbench.recipe import recipe
+from workbench.recipe import Base, LossSpec, Recipe, Source, recipe
 from workbench.report import report
+from workbench.rows import open_rows
 from workbench.run import Run, open_run
 from workbench.train import train
 
 if TYPE_CHECKING:
     from workbench.collection import Collection
     from workbench.evaluate import Evaluation
+    from workbench.evaluators import ItemEvaluation
+    from workbench.tasks import Task
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,40 +66,73 @@ def evaluate(
     truncate_dim: int | None = None,
     runs: str | os.PathLike[str] = "runs",
     on_progress: Progress | None = None,
-) -> Evaluation:
-    """Evaluate a run's model, or any base, on a collection.
+) -> Evaluation | ItemEvaluation:
+    """Evaluate a run's model, or any base, on a collection or on scored pairs.
 
     `model` is a Run, its folder or name, or what `--base` takes: `bundled:minilm`, a folder, a Hub id. `on` is a
-    Collection or what `load_collection` takes; without it, a run is measured on its own held-out queries.
+    Collection, what `load_collection` takes, or a file of scored pairs: two columns of text and one called score or
+    label, by themselves or by `columns` (theirs -> ours). Without it, a run is measured on its own held-out rows.
 
-    Raises DataError where a model that is no run comes without a collection.
+    Raises DataError where a model that is no run comes without anything to be measured on.
     """
-    from workbench.collection import Collection, load_collection
-    from workbench.encoder import encoder, hub_reachable, load_base
-    from workbench.evaluate import evaluate as measure
-    from workbench.train import held_out
+    from workbench.encoder import load_base
+    from workbench.prepare import encode_with, measured
 
     run = model if isinstance(model, Run) else _run_or_none(model, runs)
-    recipe_of_run = run.recipe() if run else None
-    if isinstance(on, Collection):
-        collection = on
-    elif on is not None:
-        collection = load_collection(
-            Path(on) if isinstance(on, os.PathLike) else on, columns=columns, online=hub_reachable
-        )
-    elif recipe_of_run is not None:
-        found = held_out(recipe_of_run)
-        if not found:
-            raise DataError(f"run {run.name!r} held no queries out; name a collection with --on.")  # type: ignore[union-attr]
-        collection = found.get("test") or next(iter(found.values()))
+    of_run = run.recipe() if run else None
+    if on is not None:
+        task = _task(on, columns)
+    elif run is not None and of_run is not None:
+        tasks = measured(of_run)
+        if not tasks:
+            raise DataError(f"run {run.name!r} held no rows out; name a collection with --on.")
+        task = tasks.get("test") or next(iter(tasks.values()))
     else:
         raise DataError(f"expected a collection to evaluate {str(model)!r} on, found none; name one with --on.")
     loaded = load_base(str(run.path / "model") if run else str(model))
-    if truncate_dim is None and recipe_of_run is not None:
-        truncate_dim = recipe_of_run.evaluation.truncate_dim
-    encode = encoder(loaded.model)
-    similarity = recipe_of_run.base.similarity if recipe_of_run else str(loaded.model.similarity_fn_name)
-    return measure(collection, encode, similarity=similarity, truncate_dim=truncate_dim, on_progress=on_progress)
+    if truncate_dim is None and of_run is not None:
+        truncate_dim = of_run.evaluation.truncate_dim
+    like = of_run or Recipe(
+        name="evaluate",
+        base=Base(model=str(model), similarity=str(loaded.model.similarity_fn_name)),
+        loss=LossSpec(name="none"),
+    )
+    return task.measure(
+        encode_with(loaded.model, like),
+        similarity=like.base.similarity,
+        truncate_dim=truncate_dim,
+        on_progress=on_progress,
+    )
+
+
+def _task(on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None) -> Task:
+    """What `on` asks to be measured: scored pairs where there is a column of scores, else a search."""
+    from workbench.collection import Collection, load_collection
+    from workbench.encoder import hub_reachable
+    from workbench.tasks import Items, Search
+
+    if isinstance(on, Collection):
+        return Search(on.name, on)
+    place = str(on)
+    if os.path.isfile(place) and (scored := _scored_columns(place, columns or {})):
+        pairs = load_pairs(Source(location=place, columns=dict(columns or {})), scored)
+        first, second, gold = (list(pairs.rows[column]) for column in scored)
+        name = Path(place).stem
+        return Items(name, "EmbeddingSimilarityEvaluator", tuple(zip(first, second, strict=True)), tuple(gold))
+    return Search("search", load_collection(place, columns=columns, online=hub_reachable))
+
+
+TEXTS = (("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_0", "sentence_1"), ("anchor", "positive"))
+"""How two columns of text are called where a score says how near they are, the usual names first."""
+
+
+def _scored_columns(place: str, columns: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Names of two texts and their score in a file, after renaming; None where it has no score."""
+    first = next(iter(open_rows(Source(location=place), lambda: False)), {})
+    names = [columns.get(str(name), str(name)) for name in first]
+    gold = next((name for name in SCORES if name in columns.values()), next((n for n in SCORES if n in names), None))
+    texts = next((pair for pair in TEXTS if all(name in names for name in pair)), None)
+    return (*texts, gold) if gold is not None and texts is not None else None
 
 
 def _run_or_none(model: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Run | None:

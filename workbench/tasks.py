@@ -22,6 +22,7 @@ from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, input_
 from workbench.intervals import MEANS, agreement
 from workbench.pairs import Pairs, Splits
 from workbench.recipe import LossSpec, Recipe
+from workbench.rows import sample_distractors
 from workbench.run import Run
 
 if TYPE_CHECKING:
@@ -365,7 +366,7 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
             collection = from_pairs(
                 _as_pairs(part, texts), answers, name=name, duplicates="merge" if merge else "separate"
             )
-            found.tasks[name] = Search(name, collection)
+            found.tasks[name] = Search(name, collection.with_documents(_distractors(splits.train)))
         return
     every = recipe.evaluation.main_metric.startswith("max_") or recipe.evaluation.main_metric.endswith("_max")
     every |= any(other in recipe.evaluation.main_metric for other in SIMILARITIES if other != recipe.base.similarity)
@@ -374,6 +375,11 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
         rows = tuple(zip(*(part.texts(column) for column in used), strict=True))
         values = tuple(map(float, part.rows[gold])) if gold is not None else ()
         found.tasks[name] = Items(name, kind, rows, values, every_similarity=every)
+
+
+def _distractors(train: Pairs) -> list[str]:
+    """Documents of a shipped sample that answer none of its questions."""
+    return sample_distractors(train.origin.removeprefix("sample:")) if train.origin.startswith("sample:") else []
 
 
 def _kind(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | None, notes: list[str]) -> str | None:
