@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from workbench.card import Card, Dataset, Evaluation, Stated
@@ -16,9 +17,11 @@ from workbench.collection import Collection
 from workbench.compare import Comparison, compare, save_comparison
 from workbench.errors import RunError
 from workbench.evaluate import evaluate, save_evaluation
+from workbench.evaluators import ItemEvaluation, of_table, save_items
 from workbench.reading import card_to_dict, read_card
-from workbench.recipe import Base, LossSpec, Origin, Recipe, Training, recipe, save_recipe
+from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin, Recipe, Training, recipe, save_recipe
 from workbench.run import Run, write_json
+from workbench.tasks import Mean, Search, save
 
 QUERIES = 180
 EVALUATOR = "InformationRetrievalEvaluator"
@@ -303,8 +306,6 @@ def test_all_queries_equal_give_no_verdict_against(make: Callable[..., Run], mea
         card=card({"cosine_ndcg@10": rounded(measured["after"])["cosine_ndcg@10"], "cosine_accuracy@10": 0.9944})
     )
     path = run.path / "evaluations/validation/after.parquet"
-    import pandas as pd
-
     pd.read_parquet(path).assign(**{"accuracy@10": 1.0}).to_parquet(path)
     row = next(row for row in compare(run).rows if row.metric == "cosine_accuracy@10")
     assert (row.verdict, row.low, row.high) == ("not comparable", 1.0, 1.0)
@@ -416,6 +417,157 @@ def test_a_run_without_that_evaluation(make: Callable[..., Run]) -> None:
     )
     with pytest.raises(RunError, match="expected a run to compare, found none"):
         compare([])
+
+
+# --- evaluations of items --------------------------------------------------------------------------------------------
+
+PAIRS = 120
+SIMILARITY = "EmbeddingSimilarityEvaluator"
+SIMILAR = RECIPE.model_copy(
+    update={"evaluation": EvaluationPlan(evaluator=SIMILARITY, name="sts", main_metric="spearman_cosine")}
+)
+
+
+def correlated(noise: float, seed: int, gold: Any = None) -> ItemEvaluation:
+    """Pairs whose cosine is their gold score, moved by `noise`."""
+    right = np.random.default_rng(0).integers(0, 6, PAIRS) / 5 if gold is None else np.asarray(gold, dtype=float)
+    score = right + noise * np.random.default_rng(seed).normal(size=len(right))
+    ids = [f"i{number:03}" for number in range(len(right))]
+    table = pd.DataFrame({"item_id": ids, "sentence1": ids, "sentence2": ids, "gold": right, "cosine": score})
+    statistics = {f"{name}_cosine": [name, "cosine"] for name in ("spearman", "pearson")}
+    return of_table("sts", SIMILARITY, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None)
+
+
+@pytest.fixture
+def made_items(make: Callable[..., Run]) -> Callable[..., Run]:
+    def build(name: str = "run", before: Any = (1.0, 1), after: Any = (0.2, 2), **changes: Any) -> Run:
+        run = make(name, moments={}, **{"made": SIMILAR, **changes})
+        for moment, given in (("before", before), ("after", after)):
+            if given is not None:
+                found = given if isinstance(given, ItemEvaluation) else correlated(*given)
+                save_items(run.path, "sts", moment, found)
+        return run
+
+    return build
+
+
+def similar_card(metrics: Mapping[str, float], **changes: Any) -> Card:
+    evaluation = Evaluation(SIMILARITY, "Semantic Similarity", ("sts",), {}, metrics, "spearman_cosine")
+    return card({}, evaluations=(evaluation,), **changes)
+
+
+def test_a_correlation_has_an_interval_and_a_verdict(made_items: Callable[..., Run]) -> None:
+    numbers = {name: round(value, 4) for name, value in correlated(0.2, 2).metrics.items()}
+    found = compare(made_items(card=similar_card(numbers)))
+    assert verdicts(found) == {"reproduced"}
+    assert (found.queries, found.unit, found.evaluation) == (PAIRS, "pairs", "sts")
+    assert found.notes[0] == (
+        "* decides. Intervals: 95 %, percentile bootstrap over 120 pairs, 2,000 resamples, seed 0. p: paired "
+        "randomisation test of the change, corrected for all metrics by Holm."
+    )
+    row = found.main
+    assert row is not None
+    assert row.difference == pytest.approx(
+        numbers["spearman_cosine"] - correlated(1.0, 1).metrics["spearman_cosine"], abs=1e-4
+    )
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low < row.after < row.high  # type: ignore[operator]
+    assert row.p is not None
+    assert row.p < 0.01
+    assert row.wins is not None
+    assert row.losses is not None
+    assert row.wins + row.losses + (row.ties or 0) == PAIRS
+    assert row.wins > row.losses
+    far = compare(made_items("far", card=similar_card({**numbers, "spearman_cosine": 0.2})))
+    assert far.verdict == "differs"
+
+
+def test_as_written_against_corrected_on_the_same_pairs(made_items: Callable[..., Run]) -> None:
+    written, corrected = made_items("written", after=(0.9, 3)), made_items("corrected", after=(0.4, 4))
+    found = compare(written, corrected)
+    assert found.verdict == "differs"
+    row = found.main
+    assert row is not None
+    assert row.before == correlated(0.9, 3).metrics["spearman_cosine"]
+    assert row.after == correlated(0.4, 4).metrics["spearman_cosine"]
+    assert row.difference_low is not None
+    assert row.difference_low > 0
+    assert verdicts(compare(written, made_items("again", after=(0.9, 3)))) == {"not told apart"}
+
+
+def test_runs_that_measured_other_pairs(made_items: Callable[..., Run]) -> None:
+    other = correlated(0.5, 2, gold=np.linspace(0, 1, PAIRS))
+    found = compare(made_items("left"), made_items("right", before=None, after=other))
+    assert found.reasons == ("left and right did not measure the same pairs.",)
+    assert verdicts(found) == {"not comparable"}
+
+
+def test_a_correlation_of_scores_that_do_not_vary_has_no_interval(made_items: Callable[..., Run]) -> None:
+    flat = correlated(0.5, 2, gold=[1.0] * PAIRS)
+    found = compare(made_items(before=None, after=flat, card=similar_card({"spearman_cosine": 0.8})))
+    assert found.verdict == "not comparable"
+    assert found.main is not None
+    assert (found.main.low, found.main.p) == (None, None)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_card_that_measured_otherwise_is_not_compared(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    """The recipe says rank correlation, the rows only allowed a search: a number of the one is none of the other."""
+    run = make(made=SIMILAR, card=similar_card({"cosine_ndcg@10": rounded(measured["after"])["cosine_ndcg@10"]}))
+    assert compare(run).reasons == ("The card reports no evaluation by InformationRetrievalEvaluator.",)
+
+
+def test_shares_of_triplets_tell_how_many_there_were(make: Callable[..., Run]) -> None:
+    plan = EvaluationPlan(evaluator="TripletEvaluator", name="triplets", main_metric="cosine_accuracy")
+    theirs = Evaluation(
+        "TripletEvaluator", "Triplet", ("triplets",), {}, {"cosine_accuracy": 0.5556}, "cosine_accuracy"
+    )
+    run = make(moments={}, made=RECIPE.model_copy(update={"evaluation": plan}), card=card({}, evaluations=(theirs,)))
+    ids = [f"i{number}" for number in range(10)]
+    table = pd.DataFrame({"item_id": ids, "anchor": ids, "gold": float("nan"), "cosine_accuracy": [1.0, 0.0] * 5})
+    statistics = {"cosine_accuracy": ["mean", "cosine_accuracy"]}
+    found = of_table("t", "TripletEvaluator", table, statistics, unit="triplets", main="cosine_accuracy")
+    save_items(run.path, "triplets", "after", found)
+    assert compare(run).reasons == (
+        "The card's accuracies cannot come from 10 triplets, as many as this run measured; the smallest number that "
+        "fits is 9.",
+    )
+
+
+def test_nanobeir_s_mean_is_only_compared_with_nanobeir_s_mean(
+    make: Callable[..., Run], measured: Mapping[str, Any]
+) -> None:
+    numbers = rounded(measured["after"])
+    plan = EvaluationPlan(evaluator="NanoBEIREvaluator", name="NanoBEIR_mean")
+    nano = RECIPE.model_copy(update={"evaluation": plan})
+    members = [Evaluation(EVALUATOR, name, (name,), {}, numbers) for name in ("NanoFEVER", "NanoNQ")]
+    mean = Evaluation("NanoBEIREvaluator", "Nano BEIR", ("NanoBEIR_mean",), {}, numbers, "cosine_ndcg@10")
+    theirs = card({}, evaluations=(*members, mean))
+    assert compare(make("rows", made=nano, card=theirs, evaluation="test")).reasons == (
+        "The card's 2 evaluations are of NanoFEVER, NanoNQ, and the run measured 'test'.",
+    )
+    assert compare(make("member", made=nano, card=theirs, evaluation="NanoNQ")).verdict == "reproduced"
+    run = make("mean", made=nano, card=theirs, moments={})
+    for moment in ("before", "after"):
+        save(run.path, "NanoBEIR_mean", moment, nano_mean(noisy(1.1 if moment == "after" else 1.6, 2)))
+    found = compare(run)
+    assert (found.verdict, found.queries, found.unit, found.reasons) == ("reproduced", 2 * QUERIES, "queries", ())
+    assert len(found.rows) == 15
+
+
+def nano_mean(encode: Callable[..., Any]) -> ItemEvaluation:
+    return Mean("NanoBEIR_mean", tuple(Search(name, collection()) for name in ("NanoFEVER", "NanoNQ"))).measure(encode)
+
+
+def test_other_dimensions_than_the_card_s_are_not_compared(make: Callable[..., Run]) -> None:
+    run = make(moments={}, card=card({"cosine_ndcg@10": 0.5}))
+    save_evaluation(run.path, "test_4", "after", evaluate(collection(), noisy(1.1, 2), truncate_dim=4))
+    assert compare(run).reasons == ("The card reports no evaluation at 4 dimensions.",)
+    at_four = Evaluation(EVALUATOR, "", ("dim_4",), {"truncate_dim": 4}, {"cosine_ndcg@10": 0.0})
+    run = make("named", moments={}, card=card({}, evaluations=(at_four,)))
+    save_evaluation(run.path, "test_4", "after", evaluate(collection(), noisy(1.1, 2), truncate_dim=4))
+    assert compare(run).verdict == "differs"
 
 
 # --- showing and storing ---------------------------------------------------------------------------------------------
