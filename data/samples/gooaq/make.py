@@ -49,7 +49,7 @@ def table_pairs(groups: dict[str, Any]) -> list[Pair]:
                 tail = " " + kind["tails"][mark[1] % len(kind["tails"])] if mark[2] % 2 else ""
                 pairs.append(
                     Pair(
-                        question.format(x=refs[mark[3] % len(refs)]),
+                        typed(question.format(x=refs[mark[3] % len(refs)])),
                         sentence(answer.format(value, name=thing["name"])) + tail,
                         topic,
                         thing["name"],
@@ -65,10 +65,19 @@ def single_pairs(text: str) -> list[Pair]:
         if line.startswith("## "):
             topic = line[3:].strip()
         elif line.startswith("Q: "):
-            anchor = line[3:].strip()
+            anchor = typed(line[3:].strip())
         elif line.startswith("A: "):
             pairs.append(Pair(anchor, line[3:].strip(), topic, ""))
     return pairs
+
+
+def typed(text: str) -> str:
+    """The question as GooAQ has it: small letters and a question mark.
+
+    >>> typed("what is Ninepond")
+    'what is ninepond?'
+    """
+    return f"{text.lower()}?"
 
 
 def sentence(text: str) -> str:

@@ -132,16 +132,16 @@ def comparison_questions(topic: str, kind: dict[str, Any], known: dict[str, Arti
     members.sort(key=lambda a: digest(f"{topic} {a.title}"))
     found = []
     for k in range(kind["number"]):
-        step = 1 + k // len(members)  # each further round pairs with a more distant neighbour
-        pair = members[k % len(members)], members[(k + step) % len(members)]
+        first, round_ = 2 * k % len(members), 2 * k // len(members)  # each round pairs with a more distant neighbour
+        pair = members[first], members[(first + 1 + round_) % len(members)]
         low, high = sorted(pair, key=lambda a: a.number(kind["by"]))
         if low.number(kind["by"]) == high.number(kind["by"]):
             continue
         wording = kind["wordings"][k % len(kind["wordings"])]
         most = wording.startswith("+")
-        refs = [article.keys.get("ref", "") for article in pair]
+        refs = [article.keys.get("ref", article.shown) for article in pair]
         text = wording[1:].strip().format(a=pair[0].shown, b=pair[1].shown, ra=refs[0], rb=refs[1])
-        answer = (high if most else low).name
+        answer = (high if most else low).shown
         found.append(Question(sentence(text), answer, (pair[0].title, pair[1].title), "comparison", topic))
     return found
 
