@@ -199,6 +199,17 @@ def test_the_page_of_items_holds_their_table_and_no_ranks(item_run):
     assert 'class="items"' in page
 
 
+def test_items_that_did_not_move_are_no_gap(tmp_path, item_run):
+    run = Run(tmp_path / item_run.name)
+    shutil.copytree(item_run.path, run.path)
+    for ending in ("parquet", "json"):
+        shutil.copy(run.path / f"evaluations/sts/before.{ending}", run.path / f"evaluations/sts/after.{ending}")
+    words = Reader(own(render(summarize(run), written=WRITTEN))).words
+    assert "Nothing came nearer." in words
+    assert "Nothing went away." in words
+    assert "Value over 60 pairs" in words
+
+
 def test_triplets_have_no_gold(tmp_path, item_run):
     run = Run(tmp_path / item_run.name)
     shutil.copytree(item_run.path, run.path)

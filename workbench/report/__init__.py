@@ -137,7 +137,8 @@ def _drawings(summary: Summary) -> dict[str, Drawing]:
             for name, row in zip(names, summary.metrics, strict=True)
         ]
         label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
-        found["metrics"] = _drawing("metrics", figures.metric_bars(marks), label, WIDE)
+        along = f"Value over {summary.measured:,} {summary.unit}" if summary.by_item else "Mean over queries (0 to 1)"
+        found["metrics"] = _drawing("metrics", figures.metric_bars(marks, title=along), label, WIDE)
     if summary.changes:
         ranks = figures.rank_changes(summary.changes, depth=summary.depth)
         found["ranks"] = _drawing("ranks", ranks, "Rank of the first relevant document, before against after.", HALF)

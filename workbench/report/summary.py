@@ -150,6 +150,7 @@ class Summary:
     evaluation: str = ""  # name of the evaluation that `changes` and the movers come from
     unit: str = "queries"  # what was measured one by one: "queries", "pairs", "triplets"
     measured: int = 0  # how many of them
+    by_item: bool = False  # whether the evaluation is one of items, which has no rankings
     per_query_metric: str = ""
     depth: int = 100  # documents kept per ranking
     metrics: tuple[Metric, ...] = ()
@@ -222,6 +223,7 @@ def summarize(run: Run) -> Summary:
         per_query_metric=metric_name(queries.metric) if queries else "",
         unit=queries.unit if queries else str(comparison.get("unit") or "queries"),
         measured=queries.measured if queries else int(comparison.get("queries") or 0),
+        by_item=queries is not None and queries.by_item,
         depth=queries.depth if queries else 100,
         metrics=tuple(rows),
         metric_notes=part("notes", lambda: tuple(map(str, comparison.get("notes") or ()))) or (),
@@ -366,6 +368,7 @@ class _Queries:
     changes: tuple[QueryChange, ...] = ()
     gained: tuple[Mover, ...] = ()
     lost: tuple[Mover, ...] = ()
+    by_item: bool = False
     items_gained: tuple[ItemMover, ...] = ()
     items_lost: tuple[ItemMover, ...] = ()
 
@@ -396,7 +399,8 @@ def _items(run: Run, name: str, main: str) -> _Queries:
             for row in part.to_dict("records")
         )
 
-    return _Queries(name, metric, len(table), unit(run, name), items_gained=movers(best), items_lost=movers(worst))
+    gained, lost = movers(best), movers(worst)
+    return _Queries(name, metric, len(table), unit(run, name), by_item=True, items_gained=gained, items_lost=lost)
 
 
 def _searched(run: Run, name: str, main: str) -> _Queries:
