@@ -37,6 +37,7 @@ Method = Literal["umap", "pca"]
 Moment = Literal["before", "after"]
 Progress = Callable[[str, int, int], None]
 
+METHODS: tuple[Method, ...] = ("umap", "pca")
 MOMENTS: tuple[Moment, ...] = ("before", "after")
 MOST_VECTORS = 50_000  # documents whose vectors are kept; above, those retrieved or relevant and a sample
 MOST_POINTS = 10_000  # of each moment on a map

@@ -1,0 +1,67 @@
+"""Commands that open a place to work in, and the one that looks at this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from workbench.cli.words import AsJson, Runs, app
+from workbench.terminal import err, plain, print_json, progress_bars, table
+
+
+@app.command()
+def doctor(as_json: AsJson = False, runs: Runs = Path("runs")) -> None:
+    """What this machine has, what is missing, and the command that gets it."""
+    from workbench.doctor import examine
+
+    with progress_bars(quiet=as_json, first="look at this machine"):
+        rows = examine(runs)
+    if as_json:
+        print_json([row._asdict() for row in rows])
+        return
+    marks = {
+        "ok": Text("ok", style="green"),
+        "missing": Text("missing", style="red"),
+        "note": Text("note", style="cyan"),
+    }
+    table(("", "what", "found", "what to do"), [(marks[row.state], row.what, row.found, row.advice) for row in rows])
+    if any(row.state == "missing" for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def dashboard(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS_FOLDER]", help="Folder that holds the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8501,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+) -> None:
+    """Open the Streamlit app on 127.0.0.1."""
+    from workbench.shipped import shipped
+
+    page = shipped("dashboard/app.py")
+    words = [sys.executable, "-m", "streamlit", "run", str(page), "--server.address", "127.0.0.1"]
+    words += ["--server.port", str(port), "--server.headless", str(not browser).lower()]
+    words += ["--browser.gatherUsageStats", "false", "--", str(runs)]
+    err.print(plain(f"dashboard of {runs} on http://127.0.0.1:{port} (Ctrl-C ends it)"))
+    os.execv(sys.executable, words)
+
+
+@app.command()
+def lab(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8888,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+) -> None:
+    """Open JupyterLab on the notebooks."""
+    from workbench.shipped import shipped
+
+    folder = shipped("notebooks")
+    words = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", "--ip=127.0.0.1", f"--port={port}"]
+    words += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    words += [] if browser else ["--no-browser"]
+    words += ["--allow-root"] if os.geteuid() == 0 else []  # a container's only user; it listens on this machine alone
+    os.execv(sys.executable, words)
