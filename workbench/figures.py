@@ -2,7 +2,7 @@
 
 Pure functions: no files, and no computing beyond smoothing and thinning for display. Colours, fonts and the handling
 of foreign text are those of `look`. All traces are SVG scatter traces: WebGL ones compile code at run time, which a
-strict Content-Security-Policy forbids, and `thin` keeps SVG fast.
+strict Content-Security-Policy forbids, and `thin` keeps SVG fast. Figures of very many points are in `figures_points`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.look import FONT_FAMILY, FONT_SIZE, TICK_SIZE, Role, palette, plain, wrapped
+from workbench.smoothing import POINTS, means_of, spikes
+from workbench.smoothing import smooth as smooth
+from workbench.smoothing import thin as thin
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 400  # px, a figure over steps, queries or ranks
 ROW_HEIGHT = 30  # px, one row of a dot plot
-POINTS = 2000  # points of one line after thinning
+Along = Literal["step", "epoch", "rows", "time"]
 
 
 # --- template ---------------------------------------------------------------------------------------------------
@@ -77,7 +80,7 @@ def template(*, dark: bool = False) -> Template:
     )
 
 
-def _figure(traces: Sequence[Any], *, x: str, y: str, dark: bool, height: int = HEIGHT, **layout: Any) -> Figure:
+def figure_of(traces: Sequence[Any], *, x: str, y: str, dark: bool, height: int = HEIGHT, **layout: Any) -> Figure:
     """A figure with named axes on the template. With nothing to draw it says so instead of showing bare axes."""
     from plotly import graph_objects as go
 
@@ -125,6 +128,9 @@ class Curve:
     epochs: Sequence[float | None] = ()
     role: Role = "after"
     kept: float | None = None  # step of the checkpoint that was kept
+    times: Sequence[float | None] = ()  # minutes since the start
+    rows: int | None = None  # training rows of one epoch
+    saved: Sequence[int] = ()  # steps of the checkpoints that are still there
 
     @classmethod
     def of_log(
@@ -135,22 +141,35 @@ class Curve:
         role: Role = "after",
         key: str = "loss",
         kept: float | None = None,
+        train_rows: int | None = None,
+        saved: Sequence[int] = (),
     ) -> Curve:
-        """From the rows of `Run.log()`; `key` is the quantity: loss, learning_rate, grad_norm, rows_per_second."""
+        """From the rows of `Run.log()`.
+
+        `key` is the quantity: loss, learning_rate, grad_norm, rows_per_second, a metric, or one of the parts of a
+        loss, "components/NAME". `train_rows` are those of one epoch.
+        """
+        part = key.removeprefix("components/") if key.startswith("components/") else None
         kept_rows = [row for row in rows if isinstance(row.get("step"), int)]
         return cls(
             name=name,
             steps=[row["step"] for row in kept_rows],
-            values=[_number(row.get(key)) for row in kept_rows],
+            values=[
+                _number((row if part is None else row.get("components") or {}).get(part or key)) for row in kept_rows
+            ],
             evaluated=[_number(row.get("eval_loss")) for row in kept_rows] if key == "loss" else (),
             epochs=[_number(row.get("epoch")) for row in kept_rows],
             role=role,
             kept=kept,
+            times=[None if (time := _number(row.get("time"))) is None else time / 60 for row in kept_rows],
+            rows=train_rows,
+            saved=tuple(saved),
         )
 
     @classmethod
     def of_card(cls, card: Card) -> Curve:
         """The log that the card prints; rows without a step, or measured outside training, are left out."""
+        sizes = [dataset.size for dataset in card.datasets if dataset.role == "train"]
         rows = [row for row in card.training_log if row.step is not None and row.step >= 0]
         saved = [row.step for row in rows if row.saved]
         return cls(
@@ -161,11 +180,18 @@ class Curve:
             epochs=[row.epoch for row in rows],
             role="card",
             kept=saved[0] if saved else None,
+            rows=sum(size or 0 for size in sizes) or None if None not in sizes else None,
         )
 
-    def points(self, values: Sequence[float | None], x: Literal["step", "epoch"]) -> tuple[list[float], list[float]]:
+    def along(self, x: Along) -> Sequence[float | None]:
+        """Where each logged row stands on the axis `x`; empty or None where that is not known."""
+        if x == "rows":
+            return [None if epoch is None or self.rows is None else epoch * self.rows for epoch in self.epochs]
+        return {"step": self.steps, "epoch": self.epochs, "time": self.times}[x]
+
+    def points(self, values: Sequence[float | None], x: Along) -> tuple[list[float], list[float]]:
         """The logged points of `values` over `x`; NaN and infinite values stay in."""
-        along = self.steps if x == "step" else self.epochs
+        along = self.along(x)
         pairs = [(a, b) for a, b in zip(along, values, strict=False) if a is not None and b is not None]
         return [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
 
@@ -174,80 +200,45 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average, taken forwards and backwards and averaged, so that it does not lag behind the line.
-
-    `weight` is that of the past, 0 to below 1. Both passes start without the pull towards zero; NaN and infinite
-    values are passed over.
-
-    >>> smooth([4.0, 1.0], weight=0.5)  # forwards 4, (0.5 * 4 + 1) / 1.5 = 2; backwards (0.5 * 1 + 4) / 1.5 = 3, 1
-    [3.5, 1.5]
-    """
-    forwards, backwards = _average(values, weight), _average(values[::-1], weight)[::-1]
-    return [(a + b) / 2 for a, b in zip(forwards, backwards, strict=True)]
-
-
-def _average(values: Sequence[float], weight: float) -> list[float]:
-    result: list[float] = []
-    total = mass = 0.0
-    for value in values:
-        if math.isfinite(value):
-            total, mass = weight * total + value, weight * mass + 1.0
-        result.append(total / mass if mass else math.nan)
-    return result
-
-
-def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
-    """At most `points` of the finite points, in order: first, last, and each stretch's lowest and highest.
-
-    Taking every n-th point would lose single spikes, which are what a loss curve is looked at for.
-
-    >>> thin([0, 1, 2, 3, 4, 5, 6, 7], [1, 1, 1, 9, 1, 1, 1, 1], points=6)
-    ([0.0, 1.0, 3.0, 4.0, 7.0], [1.0, 1.0, 9.0, 1.0, 1.0])
-    """
-    import numpy as np
-
-    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    finite = np.isfinite(xs) & np.isfinite(ys)
-    xs, ys = xs[finite], ys[finite]
-    if len(xs) > max(points, 4):
-        buckets = np.array_split(np.arange(1, len(xs) - 1), max((points - 2) // 2, 1))
-        extremes = [part[i] for part in buckets if len(part) for i in (ys[part].argmin(), ys[part].argmax())]
-        index = np.unique(np.array([0, *extremes, len(xs) - 1]))
-        xs, ys = xs[index], ys[index]
-    return xs.tolist(), ys.tolist()
-
-
-X_TITLES = {"step": "Step (optimizer updates)", "epoch": "Epoch (passes over the training rows)"}
+X_TITLES: dict[Along, str] = {
+    "step": "Step (optimizer updates)",
+    "epoch": "Epoch (passes over the training rows)",
+    "rows": "Training rows seen (count)",
+    "time": "Time since the start (minutes)",
+}
 SMOOTH_FROM = 40  # points; a shorter log is drawn as it is
 
 
 def loss_curves(
     runs: Sequence[Curve],
     *,
-    x: Literal["step", "epoch"] = "step",
+    x: Along = "step",
     log: bool = False,
     smoothing: float | None = None,
+    every: int | None = None,
+    mark_spikes: bool = False,
     points: int = POINTS,
     quantity: str = "Loss (as the trainer logs it)",
     dark: bool = False,
     height: int = HEIGHT,
 ) -> Figure:
-    """Training and validation loss of runs and of their card over steps or epochs.
+    """Training and validation loss of runs and of their card over steps, epochs, rows or minutes.
 
     The raw line stays visible under the smoothed one. `smoothing` is the weight of `smooth`; None smooths over a
-    twentieth of a log of `SMOOTH_FROM` points or more (at most 50 points), and leaves shorter ones as they are. A
-    value that is not finite is marked with a cross.
+    twentieth of a log of `SMOOTH_FROM` points or more (at most 50 points), and leaves shorter ones as they are.
+    `every` draws means over so many steps instead, as a card's log has them. A value that is not finite is marked
+    with a cross; `mark_spikes` marks those that `spikes` finds.
     """
     traces: list[Any] = []
     others = 0
     for run in runs:
         colour = palette(dark=dark).role(run.role, others)
         others += run.role == "other"
-        traces += _curve_traces(run, x=x, colour=colour, smoothing=smoothing, points=points, log=log)
+        traces += _curve_traces(run, x=x, colour=colour, smoothing=smoothing, every=every, points=points, log=log)
+        traces += _marked_traces(run, x=x, dark=dark, log=log, mark_spikes=mark_spikes)
         traces += _broken_traces(run, x=x, colour=palette(dark=dark).worse, log=log)
     y_axis = {"type": "log"} if log else {"rangemode": "tozero"}
-    figure = _figure(
+    figure = figure_of(
         traces, x=X_TITLES[x], y=quantity + (", log scale" if log else ""), dark=dark, height=height, yaxis=y_axis
     )
     for run in runs:
@@ -256,19 +247,21 @@ def loss_curves(
 
 
 def _curve_traces(
-    run: Curve, *, x: Literal["step", "epoch"], colour: str, smoothing: float | None, points: int, log: bool
+    run: Curve, *, x: Along, colour: str, smoothing: float | None, every: int | None, points: int, log: bool
 ) -> list[Any]:
     from plotly import graph_objects as go
 
     name = plain(run.name, 60)
     dash = {"card": "dash", "corrected": "dashdot"}.get(run.role, "solid")
-    hover = f"{name}<br>{x} %{{x:,}}<br>%{{y:.4f}}"
+    hover = f"{name}<br>{x} %{{x:,.4~f}}<br>%{{y:.4~g}}"
     traces = []
     raw_x, raw_y = run.points(run.values, x)
+    few = len(raw_y) < SMOOTH_FROM
     span = min(max(len(raw_y) / 20, 1.0), 50.0) if len(raw_y) >= SMOOTH_FROM else 1.0
     weight = smoothing if smoothing is not None else 1 - 1 / span
+    averaged = _averaged(run, x, every) if every and run.role != "card" and not few else None
     thin_x, thin_y = thin(raw_x, _drawable(raw_y, log), points)
-    if thin_x and weight > 0:
+    if thin_x and (weight > 0 or averaged):
         traces.append(
             go.Scatter(
                 x=thin_x,
@@ -282,10 +275,13 @@ def _curve_traces(
                 hovertemplate=f"{hover}, as logged<extra></extra>",
             )
         )
-        thin_x, thin_y = thin(raw_x, _drawable(smooth(raw_y, weight), log), points)
-        hover += f", smoothed with weight {weight:.2f}"
+        if averaged:
+            thin_x, thin_y = thin(averaged[0], _drawable(averaged[1], log), points)
+            hover += f", mean of {every:,} steps"
+        else:
+            thin_x, thin_y = thin(raw_x, _drawable(smooth(raw_y, weight), log), points)
+            hover += f", smoothed with weight {weight:.2f}"
     if thin_x:
-        few = len(thin_x) < SMOOTH_FROM
         traces.append(
             go.Scatter(
                 x=thin_x,
@@ -311,13 +307,57 @@ def _curve_traces(
                 legendgroup=name,
                 cliponaxis=False,
                 marker={"color": colour, "size": 9, "symbol": symbol, "line": {"color": colour, "width": 2}},
-                hovertemplate=f"{name}, validation<br>{x} %{{x:,}}<br>%{{y:.4f}}<extra></extra>",
+                hovertemplate=f"{name}, validation<br>{x} %{{x:,.4~f}}<br>%{{y:.4~g}}<extra></extra>",
             )
         )
     return traces
 
 
-def _finite_points(run: Curve, x: Literal["step", "epoch"], log: bool) -> tuple[list[float], list[float]]:
+def _averaged(run: Curve, x: Along, every: int) -> tuple[list[float], list[float]]:
+    """Means over `every` steps along `x`."""
+    steps, values = means_of(*run.points(run.values, "step"), every)
+    place = dict(zip(run.steps, run.along(x), strict=False))
+    last = max(place, default=0)
+    found = [(place.get(min(step, last)), value) for step, value in zip(steps, values, strict=True)]
+    known = [(where, value) for where, value in found if where is not None]
+    return [float(where) for where, _ in known], [value for _, value in known]
+
+
+def _marked_traces(run: Curve, *, x: Along, dark: bool, log: bool, mark_spikes: bool) -> list[Any]:
+    """Marks on a logged line: its spikes, and the steps of which a checkpoint is kept."""
+    from plotly import graph_objects as go
+
+    along, values = run.points(run.values, x)
+    values = _drawable(values, log)
+    colours = palette(dark=dark)
+    name = plain(run.name, 60)
+    marks: list[tuple[str, list[tuple[float, float]], dict[str, Any]]] = []
+    if mark_spikes and run.role != "card":
+        places = [(along[place], values[place]) for place in spikes(values)]
+        marks.append(("spike", places, {"color": colours.worse, "size": 9, "symbol": "triangle-up-open"}))
+    if run.saved:
+        saved = set(run.saved)
+        where = {at for step, at in zip(run.steps, run.along(x), strict=False) if step in saved}
+        places = [(at, value) for at, value in zip(along, values, strict=True) if at in where]
+        marks.append(("saved checkpoint", places, {"color": colours.ink, "size": 9, "symbol": "circle-open"}))
+    return [
+        go.Scatter(
+            x=[at for at, _ in places],
+            y=[value for _, value in places],
+            mode="markers",
+            name=f"{name}, {word}",
+            legendgroup=name,
+            showlegend=False,
+            cliponaxis=False,
+            marker={**marker, "line": {"color": marker["color"], "width": 2}},
+            hovertemplate=f"{name}, {word}<br>{x} %{{x:,.4~f}}<br>%{{y:.4~g}}<extra></extra>",
+        )
+        for word, places, marker in marks
+        if places
+    ]
+
+
+def _finite_points(run: Curve, x: Along, log: bool) -> tuple[list[float], list[float]]:
     along, values = run.points(run.evaluated, x)
     return along, _drawable(values, log)
 
@@ -327,7 +367,7 @@ def _drawable(values: Sequence[float], log: bool) -> list[float]:
     return [math.nan if log and value <= 0 else value for value in values]
 
 
-def _broken_traces(run: Curve, *, x: Literal["step", "epoch"], colour: str, log: bool) -> list[Any]:
+def _broken_traces(run: Curve, *, x: Along, colour: str, log: bool) -> list[Any]:
     """Crosses on the lowest drawn value where a loss was NaN or infinite."""
     from plotly import graph_objects as go
 
@@ -350,16 +390,16 @@ def _broken_traces(run: Curve, *, x: Literal["step", "epoch"], colour: str, log:
     ]
 
 
-def _mark_kept(figure: Figure, run: Curve, *, x: Literal["step", "epoch"], dark: bool) -> None:
+def _mark_kept(figure: Figure, run: Curve, *, x: Along, dark: bool) -> None:
     """A dotted line at the checkpoint that was kept."""
     if run.kept is None:
         return
     position: float | None = run.kept
-    if x == "epoch":
-        by_step = {step: epoch for step, epoch in zip(run.steps, run.epochs, strict=False) if epoch is not None}
+    if x != "step":
+        by_step = {step: at for step, at in zip(run.steps, run.along(x), strict=False) if at is not None}
         position = by_step.get(run.kept)
     if position is not None:
-        whose = "card kept" if run.role == "card" else "kept"
+        whose = "card kept" if run.role == "card" else "best, kept"
         colours = palette(dark=dark)
         figure.add_vline(x=position, line={"color": colours.muted, "width": 1, "dash": "dot"})
         figure.add_annotation(
@@ -377,7 +417,7 @@ def _mark_kept(figure: Figure, run: Curve, *, x: Literal["step", "epoch"], dark:
 # --- metrics ----------------------------------------------------------------------------------------------------
 
 
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "energy")
 METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
 
 
@@ -464,7 +504,7 @@ def metric_bars(
     }
     height = ROW_HEIGHT * len(rows) + 120 if rows else HEIGHT // 2
     values = [v for row in rows for v in (row.card, row.before, row.after, row.low, row.high) if v is not None]
-    return _figure(traces, x=title, y="", dark=dark, height=height, yaxis=y_axis, xaxis=_airy(values))
+    return figure_of(traces, x=title, y="", dark=dark, height=height, yaxis=y_axis, xaxis=_airy(values))
 
 
 def _airy(values: Sequence[float], *, share: float = 0.04) -> dict[str, Any]:
@@ -601,7 +641,7 @@ def rank_changes(
         "minor": {"showgrid": False},
         "range": [math.log10(0.82), math.log10(max(end, 2) * 1.3)],
     }
-    return _figure(
+    return figure_of(
         traces,
         x="Rank before (1 is best, log scale)",
         y="Rank after (1 is best, log scale)",
@@ -666,7 +706,7 @@ def per_query_difference(
                 hovertemplate="%{text}<extra></extra>",
             )
         )
-    return _figure(
+    return figure_of(
         traces,
         x="Queries, sorted by change (count)",
         y=f"{plain(metric, 40)}, after − before (−1 to 1)",

@@ -1,0 +1,270 @@
+"""Figures of very many points: the map of queries and documents, and the queries of two runs against each other.
+
+Drawn by WebGL, so that 50,000 points stay fluid; a report, whose page forbids WebGL, uses `figures` instead. The look
+and the handling of foreign text are those of `figures` and `look`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.figures import figure_of
+from workbench.look import Palette, palette, plain, wrapped
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MAP_HEIGHT = 520  # px
+MOST_LABELS = 25_000  # points; above, a point is named on hover by its group alone
+NEUTRAL = ""
+"""The group of points that have no value of what is coloured."""
+
+SCALE = ("#00204c", "#31446b", "#666970", "#958f78", "#cab969", "#ffea46")
+SCALE_DARK = ("#31446b", "#575c6d", "#7c7b78", "#a59c74", "#d2c060", "#ffea46")
+"""Cividis (Nuñez, Anderton and Renslow 2018), readable by colour-blind readers; without its darkest part on dark."""
+
+
+@dataclass(frozen=True)
+class MapPoints:
+    """Points of one moment's map. Sequences are parallel."""
+
+    queries: Sequence[bool]  # a query, else a document
+    x: Sequence[float]
+    y: Sequence[float]
+    groups: Sequence[str]  # what colours them, `NEUTRAL` for none
+    values: Sequence[float] | None = None  # in place of groups, a number each; NaN for none
+    labels: Sequence[str] = ()  # what hovering says: plain text, made harmless (`look.plain`) by the caller
+
+
+def embedding_map(
+    points: MapPoints,
+    *,
+    name: str,
+    title: str = "",
+    ranges: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    picked: Sequence[int] | None = None,
+    lines: Sequence[tuple[int, int]] = (),
+    dark: bool = False,
+    height: int = MAP_HEIGHT,
+) -> Figure:
+    """Queries (diamonds, on top) and documents (dots) on a plane.
+
+    `name` is the method, for the axes. `ranges` are those of x and y, so that two maps have the same. `picked` are
+    places in `points` that stand out, all others step back. `lines` join pairs of places: a query and its answer.
+    """
+    import numpy as np
+
+    queries, groups = np.asarray(points.queries, dtype=bool), np.asarray(points.groups, dtype=object)
+    x, y = np.asarray(points.x, dtype=np.float32), np.asarray(points.y, dtype=np.float32)
+    there = np.isfinite(x) & np.isfinite(y)
+    chosen = None if picked is None else np.isin(np.arange(len(x)), np.asarray(picked, dtype=int))
+    colours = palette(dark=dark)
+    names = _names(groups[there])
+    traces = []
+    for kind, word in ((False, "documents"), (True, "queries")):
+        if points.values is not None:
+            places = np.flatnonzero(there & (queries == kind))
+            traces += _number_traces(points, places, word=word, chosen=chosen, colours=colours, dark=dark)
+            continue
+        for group in names:
+            places = np.flatnonzero(there & (queries == kind) & (groups == group))
+            if len(places):
+                look = _look(group, names, colours, query=kind)
+                traces.append(_trace(points, places, look, name=_legend(group, word, len(places)), chosen=chosen))
+    figure = figure_of(
+        [*_lines(x, y, lines, colours), *traces] if traces else [],
+        x=f"{name} 1 (no unit)",
+        y=f"{name} 2 (no unit)",
+        dark=dark,
+        height=height,
+        uirevision="map",
+        dragmode="lasso",
+        legend={"itemsizing": "constant"},
+        xaxis={"range": None if ranges is None else ranges[0], "showticklabels": False},
+        yaxis={"range": None if ranges is None else ranges[1], "showticklabels": False},
+    )
+    if title:
+        figure.update_layout(margin={"t": 34}, title={"text": plain(title, 60), "x": 0, "font": {"size": 15}})
+    return figure
+
+
+def _names(groups: Any) -> list[str]:
+    """Group names, the neutral one first so that it is drawn at the bottom, then those with a meaning, then by name."""
+    counts = Counter(groups.tolist())
+    order = {name: place for place, name in enumerate(MEANINGS)}
+    return sorted(counts, key=lambda group: (group != NEUTRAL, order.get(group, -1), group))
+
+
+MEANINGS: dict[str, tuple[str, str]] = {
+    "document": ("before", "circle"),
+    "query": ("after", "diamond"),
+    "same rank": ("before", "diamond-open"),
+    "in the top 10": ("after", "diamond-open"),
+    "better": ("better", "diamond"),
+    "worse": ("worse", "diamond-x"),
+    "never found": ("ink", "diamond-cross"),
+    "lost from top 10": ("worse", "diamond-x"),
+    "not in the top 10": ("ink", "diamond-cross"),
+}
+"""Groups with a colour of their own: a field of the palette, and a mark."""
+
+
+def _look(group: str, names: Sequence[str], colours: Palette, *, query: bool) -> dict[str, Any]:
+    """Colour, mark, size and opacity of a group."""
+    size, opacity = (8, 0.92) if query else (5, 0.6)
+    if group == NEUTRAL:
+        return {"color": colours.before, "symbol": "diamond" if query else "circle", "size": size - 1, "opacity": 0.28}
+    if group in MEANINGS:
+        field, symbol = MEANINGS[group]
+        return {"color": getattr(colours, field), "symbol": symbol, "size": size, "opacity": opacity}
+    others = [name for name in names if name != NEUTRAL and name not in MEANINGS]
+    series = (colours.after, colours.worse, colours.better, *colours.series)
+    place = others.index(group)
+    symbols = ("diamond", "diamond-open", "diamond-x") if query else ("circle", "circle-open", "circle-x")
+    symbol = symbols[(place // len(series)) % len(symbols)]
+    return {"color": series[place % len(series)], "symbol": symbol, "size": size, "opacity": opacity}
+
+
+def _legend(group: str, word: str, count: int) -> str:
+    head = word if group in (NEUTRAL, "query", "document") else plain(group, 40)
+    return f"{head} ({count:,})"
+
+
+def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, chosen: Any, **more: Any) -> Any:
+    """The points at `places` as one trace of one look."""
+    import numpy as np
+    from plotly import graph_objects as go
+
+    named = len(points.labels) == len(points.x) <= MOST_LABELS
+    trace = go.Scattergl(
+        x=np.asarray(points.x, dtype=np.float32)[places],
+        y=np.asarray(points.y, dtype=np.float32)[places],
+        mode="markers",
+        name=name,
+        marker={**look, "line": {"width": 0}, **more},
+        unselected={"marker": {"opacity": 0.08}},
+        selected={"marker": {"opacity": 1.0}},
+        hovertext=[points.labels[place] for place in places.tolist()] if named else None,
+        hovertemplate=("%{hovertext}" if named else name) + "<extra></extra>",
+    )
+    if chosen is not None:
+        trace.selectedpoints = np.flatnonzero(chosen[places])
+        trace.selected = {"marker": {"opacity": 1.0, "size": look["size"] + 2}}
+    return trace
+
+
+def _number_traces(
+    points: MapPoints, places: Any, *, word: str, chosen: Any, colours: Palette, dark: bool
+) -> list[Any]:
+    """Points coloured by a number on a scale; those without one neutral, below."""
+    import numpy as np
+
+    values = np.asarray(points.values, dtype=float)
+    query = word == "queries"
+    known, unknown = places[np.isfinite(values[places])], places[~np.isfinite(values[places])]
+    traces = []
+    if len(unknown):
+        look = _look(NEUTRAL, [], colours, query=query)
+        traces.append(_trace(points, unknown, look, name=f"{word} ({len(unknown):,})", chosen=chosen))
+    if len(known):
+        finite = values[np.isfinite(values)]
+        low, high = float(finite.min()), float(finite.max())
+        scale = SCALE_DARK if dark else SCALE
+        look = {
+            "color": values[known].astype(np.float32),
+            "symbol": "diamond" if query else "circle",
+            "size": 8 if query else 5,
+            "opacity": 0.9,
+        }
+        bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colours.muted}}
+        traces.append(
+            _trace(
+                points, known, look, name=f"{word} ({len(known):,})", chosen=chosen, cmin=low,
+                cmax=high if high > low else low + 1, showscale=True, colorbar=bar,
+                colorscale=[[place / (len(scale) - 1), colour] for place, colour in enumerate(scale)],
+            )
+        )  # fmt: skip
+    return traces
+
+
+def _lines(x: Any, y: Any, lines: Sequence[tuple[int, int]], colours: Palette) -> list[Any]:
+    from plotly import graph_objects as go
+
+    if not lines:
+        return []
+    return [
+        go.Scattergl(
+            x=[value for first, last in lines for value in (float(x[first]), float(x[last]), None)],
+            y=[value for first, last in lines for value in (float(y[first]), float(y[last]), None)],
+            mode="lines",
+            name="query to its answer",
+            hoverinfo="skip",
+            line={"color": colours.ink, "width": 1.25},
+            opacity=0.75 if len(lines) < 40 else 0.35,
+        )
+    ]
+
+
+def query_scatter(
+    first: Sequence[float],
+    second: Sequence[float],
+    texts: Sequence[str],
+    *,
+    names: tuple[str, str],
+    metric: str = "nDCG@10",
+    dark: bool = False,
+    height: int = 460,
+) -> Figure:
+    """A metric of every query in one run against the other; above the diagonal the second is better.
+
+    Queries of equal numbers share one larger mark.
+    """
+    from plotly import graph_objects as go
+
+    colours = palette(dark=dark)
+    counts: Counter[tuple[float, float]] = Counter()
+    examples: dict[tuple[float, float], list[str]] = defaultdict(list)
+    for one, other, text in zip(first, second, texts, strict=True):
+        place = (round(float(one), 3), round(float(other), 3))
+        counts[place] += 1
+        if len(examples[place]) < 3:
+            examples[place].append(text)
+    labels = tuple(plain(name, 60) for name in names)
+    groups = (
+        (f"{labels[1]} better", colours.better, "diamond", 1),
+        ("Same", colours.before, "diamond-open", 0),
+        (f"{labels[0]} better", colours.worse, "diamond-x", -1),
+    )
+    line = {"color": colours.grid, "width": 1.5}
+    traces = [go.Scattergl(x=[0, 1], y=[0, 1], mode="lines", hoverinfo="skip", showlegend=False, line=line)]
+    for name, colour, symbol, sign in groups:
+        places = sorted(place for place in counts if (place[1] > place[0]) - (place[1] < place[0]) == sign)
+        if places:
+            sizes = [min(7 + 2.5 * (counts[place] - 1) ** 0.5, 34) for place in places]
+            traces.append(
+                go.Scattergl(
+                    x=[place[0] for place in places],
+                    y=[place[1] for place in places],
+                    mode="markers",
+                    name=f"{name} ({sum(counts[place] for place in places):,})",
+                    marker={"color": colour, "symbol": symbol, "size": sizes, "opacity": 0.8},
+                    hovertext=[_text(place, counts[place], examples[place]) for place in places],
+                    hovertemplate="%{hovertext}<extra></extra>",
+                )
+            )
+    axis = {"range": [-0.04, 1.06]}
+    unit = f"{plain(metric, 40)} (0 to 1)"
+    return figure_of(
+        traces if counts else [], x=f"{labels[0]}: {unit}", y=f"{labels[1]}: {unit}", dark=dark, height=height,
+        xaxis=axis, yaxis=axis,
+    )  # fmt: skip
+
+
+def _text(place: tuple[float, float], count: int, examples: Sequence[str]) -> str:
+    head = f"{place[0]:.3f} → {place[1]:.3f}, {count:,} {'query' if count == 1 else 'queries'}"
+    return "<br>".join(
+        [head, *(wrapped(text, limit=110) for text in examples), *(["…"] if count > len(examples) else [])]
+    )
