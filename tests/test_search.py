@@ -161,6 +161,12 @@ def test_memory_is_that_of_a_block() -> None:
         largest = 0
         search.top_k(rng.normal(size=(16, 4, 24)), documents, 10, similarity="energy", block=512)
         assert largest == 16 * 4 * 512  # tokens x documents
+        largest = 0
+        search.top_k(rng.normal(size=(400, 4, 24)), documents[:512], 10, similarity="energy", block=512)
+        assert largest == search.QUERIES_AT_ONCE * 512  # of the 1,600 tokens
+        largest = 0
+        search.top_k(np.ones((100, 24)), np.ones((4000, 24)), 2, block=64)
+        assert largest < 100 * 200  # where every document ties, all that come are candidates
 
 
 # --- energy ----------------------------------------------------------------------------------------------------------

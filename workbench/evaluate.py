@@ -302,10 +302,10 @@ def ranking_table(
     judged = [collection.relevant[query] for query in collection.evaluated]
     counts = np.array([len(each) for each in judged], dtype=np.int64)
     rows = np.repeat(np.arange(queries), counts)  # (judged,) whose each relevant document is
-    wanted = np.array([place.get(document, -1) for each in judged for document in each], dtype=np.int64)
+    places = np.array([place.get(document, len(ids)) for each in judged for document in each], dtype=np.int64)
     keys = (np.arange(queries)[:, None] * (len(ids) + 1) + found.positions).ravel()  # a number for each hit
     order = keys.argsort()
-    asked = np.where(wanted < 0, -1, rows * (len(ids) + 1) + wanted)
+    asked = rows * (len(ids) + 1) + places  # no hit is at len(ids): such a document is not in the corpus
     at = order[np.searchsorted(keys, asked, sorter=order).clip(max=max(len(keys) - 1, 0))]
     hit = keys[at] == asked  # (judged,) whether it was found
     gains, relevant = np.zeros((queries, depth)), np.zeros((queries, depth), dtype=bool)
