@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
@@ -80,6 +81,10 @@ def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int 
     notes = [precision_note] if precision_note else []
     if training.processes != processes:
         notes.append(_other_processes(training, processes))
+    if processes > 1 and not training.dataloader_drop_last:
+        notes.append(
+            "Several processes train on full batches alone; rows that fill none at the end of an epoch are left out."
+        )
     evaluated = training.eval_strategy if measured else "no"
     if evaluated != training.eval_strategy:
         notes.append("There is nothing to evaluate on, so nothing is evaluated while training.")
@@ -97,14 +102,16 @@ def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int 
 def steps_per_epoch(training: Training, rows: Sequence[int], processes: int = 1) -> int:
     """Optimizer steps in one pass over datasets of `rows` rows, as the installed trainer counts them.
 
-    Processes share the batches, each taking as many; the last step of an epoch takes what batches are left, of which
-    trainers before transformers 4.46 made no step of its own. Raises RecipeError where there is not one batch.
+    Several processes share the full batches, each taking as many; the library drops what is left. The last step of an
+    epoch takes the batches that do not fill one, of which older trainers made none. Raises RecipeError where there is
+    not one batch.
 
     >>> steps_per_epoch(Training(per_device_train_batch_size=8), [1440])
     180
     """
     size = training.per_device_train_batch_size
-    whole = [number // size if training.dataloader_drop_last else math.ceil(number / size) for number in rows]
+    dropped = training.dataloader_drop_last or processes > 1
+    whole = [number // size if dropped else math.ceil(number / size) for number in rows]
     batches = min(whole) * len(whole) if training.multi_dataset_batch_sampler == "round_robin" else sum(whole)
     if batches < processes:
         needed = "one batch" if processes == 1 else f"one batch for each of {processes} processes,"
@@ -274,8 +281,8 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
     taken = (
         "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
         "gradient_accumulation_steps", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-        "max_grad_norm", "optim", "lr_scheduler_type", "seed", "data_seed", "dataloader_drop_last",
-        "batch_sampler", "multi_dataset_batch_sampler", "eval_steps",
+        "max_grad_norm", "optim", "lr_scheduler_type", "seed", "data_seed", "batch_sampler",
+        "multi_dataset_batch_sampler", "eval_steps",
     )  # fmt: skip
     fields = SentenceTransformerTrainingArguments.__dataclass_fields__
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
@@ -288,6 +295,7 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
             lr_scheduler_kwargs=dict(training.lr_scheduler_kwargs),
             warmup_steps=training.warmup_steps or training.warmup_ratio,  # below 1 it is a share of all steps
             prompts=_prompts(job) or None,
+            dataloader_drop_last=training.dataloader_drop_last or job.plan.processes > 1,  # as the library would
             fp16=job.plan.precision == "fp16",
             bf16=job.plan.precision == "bf16",
             use_cpu=job.plan.processes > 1 and not torch.cuda.is_available(),  # else it sees no other process
@@ -386,7 +394,9 @@ def _quiet() -> Iterator[None]:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated", category=FutureWarning)
+            yield
     finally:
         transformers.logging.set_verbosity(verbosity)
         if bars[0]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.data_loader import BatchSamplerShard  # type: ignore[import-untyped]
 from sentence_transformers import SentenceTransformerTrainer
 from transformers.trainer_callback import TrainerCallback
 
@@ -26,7 +25,6 @@ from workbench.errors import TrainingError
 from workbench.processes import any_of, is_first, mean_of
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
     from transformers import TrainerControl, TrainerState
 
 FLUSH_SECONDS = 1.0
@@ -87,20 +85,12 @@ class Watched(SentenceTransformerTrainer):
         if self.model.training:
             self.journal.parts(loss)
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """As many batches for each process: with one more than the others, a process would wait for ever."""
-        loader: DataLoader[Any] = super().get_train_dataloader()
-        shard = loader.batch_sampler
-        if isinstance(shard, BatchSamplerShard) and len(shard.batch_sampler) % shard.num_processes:
-            shard.drop_last = True
-        return loader
-
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """An adapter by our own loader: the library's leaves DoRA's magnitudes as they were at the start."""
         if not has_adapter(self.model):
-            super()._load_from_checkpoint(checkpoint_path)
+            super()._load_from_checkpoint(resume_from_checkpoint)
             return
-        loaded = load_folder(Path(checkpoint_path), checkpoint_path, str(self.model.device))
+        loaded = load_folder(Path(resume_from_checkpoint), resume_from_checkpoint, str(self.model.device))
         self.model.load_state_dict(loaded.state_dict())
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:

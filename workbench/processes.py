@@ -7,6 +7,7 @@ nothing waits for a GPU. In a process that stands alone all of this costs nothin
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,9 +85,15 @@ def words(arguments: Sequence[str], processes: int) -> list[str]:
 # --- while they run ------------------------------------------------------------------------------------------------
 
 
+_group: list[Any] = []  # the group over the CPU, once there is one
+
+
 @contextmanager
 def together() -> Iterator[None]:
-    """The processes can speak to one another inside the block; with CUDA each has a GPU of its own."""
+    """The processes can speak to one another inside the block; with CUDA each has a GPU of its own.
+
+    They are brought together once in the life of a process: meeting again at the same place fails now and then.
+    """
     if world_size() == 1:
         yield
         return
@@ -96,20 +103,21 @@ def together() -> Iterator[None]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    mine = not dist.is_initialized()
-    if mine:
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
-    _group.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
-    try:
-        yield
-        wait()
-    finally:
-        _group.clear()
-        if mine:
-            dist.destroy_process_group()
+    if not _group:
+        _group.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        atexit.register(_part)
+    yield
+    wait()
 
 
-_group: list[Any] = []  # the group over the CPU, while there is one
+def _part() -> None:
+    """Leave the others, so that the libraries do not complain; whoever ends by an error just ends."""
+    import torch.distributed as dist
+
+    if dist.is_initialized() and not hasattr(sys, "last_value"):
+        dist.destroy_process_group()
 
 
 def wait() -> None:

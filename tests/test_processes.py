@@ -1,0 +1,170 @@
+"""Several processes train one run: the first writes, all of them give what one would have given."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_base, tiny_recipe, tiny_rows
+
+from workbench import processes
+from workbench.errors import RecipeError, RunError
+from workbench.recipe import Data, LossSpec, Recipe, Source, Split
+from workbench.run import Run, RunWriter
+from workbench.train import train
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import test_processes
+test_processes.in_each_process(*map(Path, sys.argv[2:]))
+"""
+
+
+def together(base: Path, rows: Path) -> Recipe:
+    """A loss that is a mean over rows, so that processes that share a batch give what one gives."""
+    recipe = tiny_recipe(base, rows, per_device_train_batch_size=4, batch_sampler="batch_sampler", processes=2)
+    data = Data(train=Source(location=str(rows)), split=Split(), columns=("sentence1", "sentence2", "score"))
+    return recipe.model_copy(update={"data": data, "loss": LossSpec(name="CosineSimilarityLoss")})
+
+
+def in_each_process(base: Path, rows: Path, folder: Path) -> None:
+    """What each of the two processes does: a whole run, and one that is stopped and goes on."""
+    from workbench import fit, journal
+
+    fit.CHECKPOINT_STEPS, journal.LOOK_SECONDS = 4, 0.0
+    recipe = together(base, rows)
+    train(recipe, runs=folder / "whole")
+    stops = folder / "stopped"
+
+    def stop(phase: str, done: int, total: int) -> None:
+        if phase.startswith("train") and done == 5 and processes.is_first():
+            Run(next(stops.iterdir())).stop()
+
+    run = train(recipe, runs=stops, on_progress=stop)
+    status = run.status
+    again = train(None, resume=run.path)
+    (folder / f"{os.getpid()}.json").write_text(json.dumps([status, again.status, processes.rank()]))
+
+
+def steps_of(run: Run) -> list[tuple[Any, ...]]:
+    return [(row["step"], row["loss"], row["grad_norm"], row["learning_rate"]) for row in run.log()]
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives_with_a_batch_twice_as_large(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", dropout=0.0)
+    rows = tmp_path / "rows.json"
+    pairs = json.loads(tiny_rows(tmp_path / "pairs.json").read_text())
+    scored = [
+        {"sentence1": row["anchor"], "sentence2": row["positive"], "score": at % 5 / 4} for at, row in enumerate(pairs)
+    ]
+    rows.write_text(json.dumps(scored))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [*command, str(script), here, str(base), str(rows), str(tmp_path / "runs")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
+    assert sorted(told) == [["stopped", "finished", 0], ["stopped", "finished", 1]]
+
+    both, again = (Run(next((tmp_path / "runs" / name).iterdir())) for name in ("whole", "stopped"))
+    alone = train(
+        together(base, rows).model_copy(
+            update={"training": together(base, rows).training.model_copy(update={"per_device_train_batch_size": 8})}
+        ),
+        runs=tmp_path / "alone",
+    )
+    assert both.record["notes"] == [
+        "Several processes train on full batches alone; rows that fill none at the end of an epoch are left out."
+    ]
+    assert both.record["processes"] == both.record["cost"]["processes"] == 2
+    lines = (both.path / "log.jsonl").read_text().splitlines()
+    assert len([line for line in lines if '"loss"' in line]) == 18  # one writer
+    for ours, theirs in zip(steps_of(both), steps_of(alone), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert shape(both) == shape(alone)
+    assert steps_of(again) == steps_of(both)
+    model = Path("model") / "model.safetensors"
+    assert (again.path / model).read_bytes() == (both.path / model).read_bytes()
+
+    RunWriter(both.path).update(status="stopped")
+    with pytest.raises(RunError) as caught:
+        train(None, resume=both.path)
+    assert str(caught.value) == (
+        f"expected the 2 processes that run {both.name!r} began with, found 1; resume with --processes 2."
+    )
+
+
+def shape(run: Run) -> set[str]:
+    """The files of a run and the keys of its record."""
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    return files | {f"run.json {key}" for key in run.record}
+
+
+# --- starting them -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What this process would have become."""
+    calls: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, environment: calls.append((words, environment)))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_launch_becomes_torchrun(started: list[Any]) -> None:
+    processes.launch(["train", "porsche-mxbai"], 2)
+    ((words, environment),) = started
+    assert words == [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "workbench.cli",
+        "train", "porsche-mxbai",
+    ]  # fmt: skip
+    assert environment["OMP_NUM_THREADS"] == str(max((os.cpu_count() or 1) // 2, 1))
+
+
+def test_one_process_and_one_that_torchrun_started_go_on(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.launch(["train"], 1)
+    assert (processes.world_size(), processes.rank(), processes.is_first()) == (1, 0, True)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    processes.launch(["train"], 2)
+    assert (processes.world_size(), processes.rank(), processes.is_first()) == (2, 1, False)
+    assert started == []
+
+
+def test_processes_that_cannot_be_are_one_sentence(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="expected at least one process, found 0"):
+        processes.launch(["train"], 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(RecipeError) as caught:
+        processes.launch(["train"], 2)
+    assert str(caught.value) == (
+        "expected a GPU for each of 2 processes, found 1; use --processes 1, or CUDA_VISIBLE_DEVICES= to train on the "
+        "CPU."
+    )
+    assert started == []
+
+
+def test_alone_nothing_is_shared_and_nobody_waits() -> None:
+    processes.wait()
+    assert processes.from_first({"a": 1}) == {"a": 1}
+    assert processes.any_of([True, False]) == [True, False]
+    with processes.together():
+        assert processes.mean_of(3.0) == 3.0
