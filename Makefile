@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lab dashboard browser constraints clean
+.PHONY: help demo reproduce test check lab dashboard bench-gpu browser constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: $(READY) ## the main job, offline: train a card's recipe on the shipped sa
 	@echo
 	@echo "To look at this run and others in a browser: make dashboard"
 	@echo "To take it apart in a notebook:              make lab"
+
+reproduce: $(READY) ## all five recipes on the shipped samples, as written and corrected: the table of README.md
+	$(BIN)/python tests/benchmarks/five.py
 
 test: $(READY) browser ## everything that must hold: lint, types, all tests (this is what CI calls)
 	$(BIN)/ruff format --check .
@@ -37,6 +40,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 dashboard: $(READY) ## open the dashboard
 	$(BIN)/workbench dashboard
+
+bench-gpu: $(READY) ## the five recipes at their real shapes on this machine's GPU, into tests/benchmarks/RESULTS.md
+	$(BIN)/python tests/benchmarks/gpu.py
 
 browser: ## install Chromium from the distribution for the browser tests, where that is possible
 	@.ci/browser
