@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import intervals
 from workbench.errors import DataError, RunError
-from workbench.evaluate import MOMENT, TEXTS_AT_ONCE, folder_name
+from workbench.evaluate import MOMENT, TEXTS_AT_ONCE, Progress, folder_name
 from workbench.run import Run, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ Encode = Callable[[list[str], Any], Any]
 
 Score = Callable[[list[tuple[str, str]]], Any]
 """`score(pairs)` -> (len(pairs),), or (len(pairs), classes) of a model that tells classes apart."""
-
-Progress = Callable[[str, int, int], None]
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 SHORTEST = 1e-12  # length that a vector is divided by at least, as the library does
@@ -127,6 +124,8 @@ def binary_classification(
 
     Raises DataError where a label is neither 0 nor 1, and where `embedding_similarity` does.
     """
+    from workbench.intervals import best_thresholds
+
     _only_binary(labels, name)
     values, dimensions = _pair_scores(pairs, encode, similarities, truncate_dim, on_progress)
     table = _table(_columns(SENTENCES, pairs), labels, values)
@@ -136,7 +135,7 @@ def binary_classification(
         parts = {"ap": "average_precision", "accuracy": "best_accuracy", **BEST_F1, "mcc": "best_mcc"}
         statistics |= {f"{one}_{short}": [long, one] for short, long in parts.items()}
         sign = -1.0 if one in ("euclidean", "manhattan") else 1.0  # the library's thresholds are distances
-        accuracy, f1 = intervals.best_thresholds(labels, values[one])
+        accuracy, f1 = best_thresholds(labels, values[one])
         at |= {f"{one}_accuracy_threshold": sign * accuracy, f"{one}_f1_threshold": sign * f1}
     several = len(similarities) > 1
     if several:
@@ -298,6 +297,8 @@ def cross_classification(
     """
     import numpy as np
 
+    from workbench.intervals import best_thresholds
+
     given = _cross_scores(pairs, score)
     inputs, kind = _columns(SENTENCES, pairs), "CrossEncoderClassificationEvaluator"
     if given.ndim == 2:
@@ -308,7 +309,7 @@ def cross_classification(
     _only_binary(labels, name)
     parts = {"average_precision": "average_precision", "accuracy": "best_accuracy", **BEST_F1}
     statistics = {metric: [statistic, "score"] for metric, statistic in parts.items()}
-    at = dict(zip(("accuracy_threshold", "f1_threshold"), intervals.best_thresholds(labels, given), strict=True))
+    at = dict(zip(("accuracy_threshold", "f1_threshold"), best_thresholds(labels, given), strict=True))
     table = _table(inputs, labels, {"score": given})
     return of_table(name, kind, table, statistics, unit="pairs", main="average_precision", more=at)
 
@@ -428,8 +429,8 @@ def _pair_scores(
     on_progress: Progress | None,
 ) -> tuple[dict[str, Floats], int]:
     """Similarity -> (pairs,) scores; and how many dimensions they were computed from."""
-    sides = [[row[place] for row in pairs] for place in range(2)]
-    vectors = vectors_of([*sides[0], *sides[1]], "text", encode, truncate_dim, on_progress)
+    texts = [row[place] for place in range(2) for row in pairs]
+    vectors = vectors_of(texts, "text", encode, truncate_dim, on_progress)
     first, second = vectors[: len(pairs)], vectors[len(pairs) :]
     return {one: similarity_of(one, first, second) for one in similarities}, int(vectors.shape[1])
 
@@ -441,11 +442,10 @@ def _only_binary(labels: Sequence[float], name: str) -> None:
 
 
 def _of_lists(gains: Sequence[Sequence[int]], scores: Any, at_k: int) -> dict[str, Any]:
-    """`ndcg@k`, `mrr@k` and `map` of each list; `scores` are those of all lists, one after the other.
-
-    Equal scores share their gains in nDCG and count together in average precision, as the library's do.
-    """
+    """`ndcg@k`, `mrr@k` and `map` of each list; `scores` are those of all lists, one after the other."""
     import numpy as np
+
+    from workbench.intervals import statistic
 
     given = np.asarray(scores, dtype=float)
     found: dict[str, list[float]] = {f"ndcg@{at_k}": [], f"mrr@{at_k}": [], "map": []}
@@ -457,7 +457,7 @@ def _of_lists(gains: Sequence[Sequence[int]], scores: Any, at_k: int) -> dict[st
         values = (
             _ndcg_with_ties(gain, mine, at_k) if gain.any() else 0.0,
             1.0 / (first[0] + 1) if len(first) else 0.0,
-            intervals.statistic("average_precision", gain, mine) if gain.any() else 0.0,
+            statistic("average_precision", gain, mine) if gain.any() else 0.0,
         )
         for column, value in zip(found.values(), values, strict=True):
             column.append(float(value))
@@ -534,9 +534,9 @@ def of_table(
 
 def computed(table: pd.DataFrame, statistics: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Metric -> its value: the statistic named first, of the column named second."""
-    return {
-        metric: intervals.statistic(name, table["gold"], table[column]) for metric, (name, column) in statistics.items()
-    }
+    from workbench.intervals import statistic
+
+    return {metric: statistic(name, table["gold"], table[column]) for metric, (name, column) in statistics.items()}
 
 
 def items_sha256(table: pd.DataFrame) -> str:
@@ -564,16 +564,15 @@ def save_items(run_path: str | Path, name: str, moment: str, evaluation: ItemEva
     folder = Path(run_path) / "evaluations" / safe
     table = evaluation.per_item
     fixed = ["item_id", *input_columns(table), "gold"]
-    if (folder / "queries.parquet").exists() or (
-        (folder / "items.parquet").exists()
-        and items_sha256(_read(folder / "items.parquet")) != evaluation.settings["items_sha256"]
-    ):
+    items, wanted = folder / "items.parquet", evaluation.settings["items_sha256"]
+    known = items.exists()
+    if (folder / "queries.parquet").exists() or (known and items_sha256(_read(items)) != wanted):
         raise DataError(
             f"expected the items of {evaluation.name!r} in {str(folder)!r}, found those of another evaluation; store "
             "this one under another name."
         )
-    if not (folder / "items.parquet").exists():
-        write_parquet(folder / "items.parquet", table[fixed])
+    if not known:
+        write_parquet(items, table[fixed])
     write_parquet(folder / f"{moment}.parquet", table[["item_id", *table.columns.difference(fixed, sort=False)]])
     write_json(folder / f"{moment}.json", {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)})
     return safe

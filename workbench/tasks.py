@@ -19,7 +19,6 @@ from workbench.collection import Collection, from_pairs, load_collection
 from workbench.errors import DataError
 from workbench.evaluate import Encode, Evaluation, Progress, evaluate, save_evaluation
 from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, input_columns, read_items, save_items
-from workbench.intervals import MEANS, agreement
 from workbench.pairs import Pairs, Splits
 from workbench.recipe import LossSpec, Recipe
 from workbench.rows import sample_distractors
@@ -257,6 +256,8 @@ def moved(run: Run, name: str, metric: str | None = None) -> tuple[str, pd.DataF
     computed from), before and after (how right that is, 0 to 1, see `intervals.agreement`), difference.
     """
     import numpy as np
+
+    from workbench.intervals import MEANS, agreement
 
     settings = run.settings(name, "after")
     statistics = settings["statistics"]
