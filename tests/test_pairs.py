@@ -393,6 +393,11 @@ def test_repeats_and_leaks_are_counted() -> None:
     )
 
 
+def test_a_text_with_several_scores_is_no_false_negative() -> None:
+    rows = [{"anchor": "q", "positive": "1", "score": 0.5}, {"anchor": "q", "positive": "2", "score": 0.9}]
+    assert check_pairs(of(rows, (*PAIR, "score"))) == ()
+
+
 def test_measuring_on_the_training_rows_is_an_error() -> None:
     assert check_pairs(of(ROWS), {"test": of(ROWS)}) == (
         Check("error", "all 2 rows of test are training rows; give test rows of its own."),

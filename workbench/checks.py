@@ -92,7 +92,9 @@ def _repeats(pairs: Columns, hashes: Hashes) -> Iterator[Check]:
     again = len(hashes) - len(np.unique(_whole(hashes)))
     if again:
         yield Check("warning", f"{again:,} of {len(hashes):,} training rows repeat another row.")
-    for place, column in enumerate([column for column in pairs.columns if column not in SCORES][:2]):
+    if any(column in SCORES for column in pairs.columns):
+        return  # a text may have a score with each of many others
+    for place, column in enumerate(pairs.columns[:2]):
         repeated = len(hashes) - len(np.unique(hashes[:, place]))
         if repeated > again:
             yield Check(
