@@ -19,7 +19,7 @@ from workbench.collection import Collection, from_pairs, load_collection
 from workbench.errors import DataError
 from workbench.evaluate import Encode, Evaluation, Progress, evaluate, save_evaluation
 from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, input_columns, read_items, save_items
-from workbench.pairs import Pairs, Splits
+from workbench.pairs import Pairs, Splits, has_rows
 from workbench.recipe import LossSpec, Recipe
 from workbench.rows import sample_distractors
 from workbench.run import Run
@@ -307,7 +307,7 @@ def tasks_of(
     """
     found = _Found()
     source = recipe.data.evaluation
-    if source is not None and os.path.isdir(source.location):
+    if source is not None and os.path.isdir(source.location) and not has_rows(source):
         found.tasks["validation"] = Search("validation", load(source.location, split=source.split))
     else:
         if _evaluator(recipe) == "NanoBEIREvaluator":
