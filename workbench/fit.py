@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 import math
 import os
 import resource
@@ -207,7 +208,7 @@ def fit(job: Job) -> Fitted:
         state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if state.global_step >= state.max_steps:
             return _fitted(job, state)
-    with _quiet(), _trackers_in(job.folder.parent / "trackers"):
+    with quiet(), _trackers_in(job.folder.parent / "trackers"):
         energy = Energy(energy_counters(_gpus()) if is_first() else {})
         journal = _journal(job, energy)
         trainer = _trainer(job, journal)
@@ -386,9 +387,11 @@ def _stoppable(journal: Journal) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and no advice of the libraries on the terminal; what matters is in the run."""
-    verbosity = transformers.logging.get_verbosity()
+    advice = logging.getLogger("sentence_transformers")
+    level, verbosity = advice.level, transformers.logging.get_verbosity()
+    advice.setLevel(logging.ERROR)
     bars = datasets.utils.logging.is_progress_bar_enabled(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -398,6 +401,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated", category=FutureWarning)
             yield
     finally:
+        advice.setLevel(level)
         transformers.logging.set_verbosity(verbosity)
         if bars[0]:
             datasets.enable_progress_bars()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.checks import SCORES, Check, Tokens, check_pairs, evenly
 from workbench.collection import Collection
@@ -168,11 +168,12 @@ def _expected_rows(data: Data, splits: Splits) -> tuple[Check, ...]:
 
 
 def _loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module | dict[str, nn.Module]:
-    first = build_loss(recipe.loss, model)
-    if not recipe.data.more:
-        return first
-    others = {each.name: build_loss(each.loss, model) if each.loss else first for each in recipe.data.more}
-    return {recipe.data.name: first, **others}
+    from workbench.fit import quiet
+
+    with quiet():
+        first = build_loss(recipe.loss, model)
+        more = {each.name: build_loss(each.loss, model) if each.loss else first for each in recipe.data.more}
+    return {recipe.data.name: first, **more} if more else first
 
 
 def measured(recipe: Recipe) -> dict[str, Task]:
@@ -202,9 +203,22 @@ def encode_with(model: SentenceTransformer, recipe: Recipe, *, remember: bool = 
         return remembering(encoder(model)) if remember else encoder(model)
     from workbench.energy import energy_encoder
 
-    clouds = energy_encoder(model, special_tokens=energy_settings(recipe)["special_tokens"])
-    documents = remembering(clouds) if remember else clouds
-    return lambda texts, kind: clouds(texts, kind) if kind == "query" else documents(texts, kind)
+    settings = energy_settings(recipe)
+    clouds = energy_encoder(model, special_tokens=settings["special_tokens"])
+    return _Clouds(clouds, remembering(clouds) if remember else clouds, **settings)
+
+
+@dataclass(frozen=True)
+class _Clouds:
+    """An encoder for the energy distance; `evaluate` keeps its settings with what it measures."""
+
+    queries: Encode
+    documents: Encode
+    distance: str
+    special_tokens: bool
+
+    def __call__(self, texts: list[str], kind: Literal["query", "document"]) -> Any:
+        return self.queries(texts, kind) if kind == "query" else self.documents(texts, kind)
 
 
 def energy_settings(recipe: Recipe) -> dict[str, Any]:
