@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hub_cache import cached_dataset
 
 from workbench.collection import Collection, from_folder, from_pairs, load_collection
 from workbench.errors import DataError
@@ -344,3 +345,42 @@ def test_real_folders_have_the_sizes_that_their_sources_state(shared: Path) -> N
     assert repr(scifact) == "<Collection 'scifact': 300 queries, 5,183 documents, 339 relevant>"
     xquad = load_collection(shared / "data/xquad-en")
     assert repr(xquad) == "<Collection 'xquad-en': 1,185 queries, 240 documents, 1,185 relevant>"
+
+
+# --- the Hub, from its cache -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    return tmp_path
+
+
+def test_a_collection_of_nano_beir_is_that_of_its_split(cache: Path) -> None:
+    def split(name: str) -> list[dict[str, str]]:
+        return [{"_id": "1", "text": f"{name} one"}, {"_id": "2", "text": f"{name} two"}]
+
+    texts = {name: split(name) for name in ("NanoNQ", "NanoSciFact")}
+    judged = {name: [{"query-id": "2", "corpus-id": "1"}] for name in texts}
+    cached_dataset(cache, "somebody/NanoBEIR-xx", {"corpus": texts, "queries": texts, "qrels": judged})
+    found = load_collection("somebody/NanoBEIR-xx", split="NanoSciFact")
+    assert found.corpus == {"1": "NanoSciFact one", "2": "NanoSciFact two"}
+    assert found.queries["2"] == "NanoSciFact two"
+    assert found.relevant == {"2": {"1": 1.0}}
+
+
+def test_a_collection_in_beirs_layout_has_one_corpus_for_all_splits(cache: Path) -> None:
+    texts = {
+        "corpus": {"corpus": [{"_id": "d", "title": "T", "text": "text"}]},
+        "queries": {"queries": [{"_id": "q", "text": "?"}]},
+    }
+    judged = {"default": {name: [{"query-id": "q", "corpus-id": "d", "score": 1}] for name in ("dev", "test")}}
+    cached_dataset(cache, "mteb/some-set", {**texts, **judged})
+    assert load_collection("mteb/some-set", split="dev").corpus == {"d": "T text"}
+
+
+def test_a_hub_collection_that_is_not_cached_says_so(cache: Path) -> None:
+    with pytest.raises(DataError, match="the Hub cannot be reached and the local cache does not have it"):
+        load_collection("somebody/nothing")

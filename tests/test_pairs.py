@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hub_cache import cached_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -240,6 +241,31 @@ def test_the_first_rows_of_a_dataset_folder_are_streamed(tmp_path: Path) -> None
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected rows in the folder .* found none; check the path given with --data"):
         load(tmp_path)
+
+
+def test_hub_rows_come_from_the_cache_with_the_network_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    rows = [{"question": "how fast?", "answer": "very"}, {"question": "how big?", "answer": "a bit"}]
+    cached_dataset(tmp_path, "somebody/gooaq", {"default": {"train": rows}})
+    source = Source(location="somebody/gooaq", columns={"question": "anchor", "answer": "positive"})
+    assert load_pairs(source, PAIR).texts("positive") == ["very", "a bit"]
+
+
+def test_judgements_of_beir_on_the_hub_are_joined_with_its_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    corpus = [{"_id": f"d{n}", "title": f"T{n}", "text": f"text {n}"} for n in range(3)]
+    queries = [{"_id": "q0", "text": "who?", "title": ""}, {"_id": "q1", "text": "where?", "title": ""}]
+    cached_dataset(tmp_path, "BeIR/hotpotqa", {"corpus": {"corpus": corpus}, "queries": {"queries": queries}})
+    judged = [{"query-id": "q1", "corpus-id": key, "score": 1} for key in ("d2", "d0")]
+    cached_dataset(tmp_path, "BeIR/hotpotqa-qrels", {"default": {"train": judged}})
+    found = load_pairs(Source(location="BeIR/hotpotqa"), ("query", "text"))
+    assert list(found.rows) == [{"query": "where?", "text": "text 2"}, {"query": "where?", "text": "text 0"}]
 
 
 # --- many rows -----------------------------------------------------------------------------------------------------

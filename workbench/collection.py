@@ -363,8 +363,8 @@ PAIR = ("anchor", "positive")
 
 def _from_hub(identity: str, split: str | None, online: Callable[[], bool]) -> Collection:
     """A set with the configurations corpus, queries and qrels (NanoBEIR, BEIR) or default (MTEB)."""
-    corpus = _hub_rows(identity, ("corpus",), None, online)
-    queries = _hub_rows(identity, ("queries",), None, online)
+    corpus = _hub_rows(identity, ("corpus",), split, online, judged=False)
+    queries = _hub_rows(identity, ("queries",), split, online, judged=False)
     judgements = _hub_rows(identity, ("qrels", "default"), split, online)
     relevant: dict[str, dict[str, float]] = defaultdict(dict)
     for row in judgements:
@@ -381,9 +381,12 @@ def _from_hub(identity: str, split: str | None, online: Callable[[], bool]) -> C
 
 
 def _hub_rows(
-    identity: str, configs: Sequence[str], split: str | None, online: Callable[[], bool]
+    identity: str, configs: Sequence[str], split: str | None, online: Callable[[], bool], *, judged: bool = True
 ) -> list[dict[str, Any]]:
-    """Rows of the first configuration there is; `split`, else test, else the only one."""
+    """Rows of the first configuration there is; `split`, else test, else the only one.
+
+    Texts (not `judged`) of BEIR and MTEB have one split whatever the judgements' are called; NanoBEIR's have the same.
+    """
     why = "the Hub cannot be reached and the local cache does not have it"
     with datasets_online(online) as (datasets, reached):
         for config in configs:
@@ -392,7 +395,8 @@ def _hub_rows(
             except (OSError, ValueError) as error:  # what `datasets` raises for all that is missing or malformed
                 why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200] if reached else why
                 continue
-            chosen = split or ("test" if "test" in parts else next(iter(parts)))
+            wanted = split if judged or split in parts else None
+            chosen = wanted or ("test" if "test" in parts else next(iter(parts)))
             if chosen in parts:
                 return [dict(row) for row in parts[chosen]]
             why = f"it has no split {chosen!r}, but {', '.join(parts)}"
