@@ -1,0 +1,80 @@
+"""Linear layers by oneDNN where MKL, which torch takes for float32 matrices, runs its slow code.
+
+On processors that are not Intel's, MKL takes code for older ones: on an AMD EPYC (Zen 5, one thread) it came to 104
+GFLOP/s where oneDNN, which every build of torch carries, came to 230. The vendor decides and no stopwatch, so that the
+same machine always gives the same numbers. Sums are taken in another order: results differ in the last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CPU = Path("/proc/cpuinfo")
+
+
+@cache
+def mkl_is_slow() -> bool:
+    """Whether this is a processor that MKL does not serve well, and oneDNN's product can be called."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not CPU.is_file():
+        return False
+    vendors = [line for line in CPU.read_text(encoding="utf-8", errors="replace").splitlines() if "vendor_id" in line]
+    return bool(vendors) and "GenuineIntel" not in vendors[0]
+
+
+def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(m, k), (n, k) -> (m, n): left · rightᵀ + bias, by oneDNN."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    return found
+
+
+class _Linear(torch.autograd.Function):
+    """y = x Wᵀ + b; all three products of forward and backward by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
+        ctx.biased = bias is not None and bias.requires_grad
+        return product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        to_x = None if weight is None else product(gradient, weight.T)
+        to_weight = None if x is None else product(gradient.T, x.T)
+        return to_x, to_weight, gradient.sum(0) if ctx.biased else None
+
+
+def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """What `module` gives for x (..., in): float32 on the CPU by oneDNN, everything else as ever."""
+    weight, bias = module.weight, module.bias
+    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
+    if not plain or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
+        return nn.functional.linear(x, weight, bias)
+    found: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+    return found.view(*x.shape[:-1], -1)
+
+
+@contextmanager
+def faster_linears(model: nn.Module) -> Iterator[None]:
+    """Inside the block the linear layers of `model` go through `linear`, where that is faster on this machine."""
+    chosen = [each for each in model.modules() if type(each) is nn.Linear and "forward" not in each.__dict__]
+    if not mkl_is_slow():
+        chosen = []
+    for module in chosen:
+        module.forward = partial(linear, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in chosen:
+            del module.forward
