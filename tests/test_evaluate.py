@@ -13,7 +13,7 @@ import pytest
 from workbench.collection import Collection, load_collection
 from workbench.errors import DataError
 from workbench.evaluate import Evaluation, evaluate, save_evaluation
-from workbench.pairs import shipped_samples
+from workbench.rows import shipped_samples
 from workbench.run import Run
 
 WORDS = "engine wheel seat door speed range price colour light brake"

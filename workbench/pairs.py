@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.checks import ROWS_AT_ONCE, SCORES, Check
-from workbench.checks import Tokens as Tokens
-from workbench.checks import check_pairs as check_pairs
 from workbench.errors import DataError
 from workbench.recipe import Data, Source, Split
 from workbench.rows import Row, Rows, is_beir, open_rows, short
-from workbench.rows import shipped_samples as shipped_samples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,7 +81,7 @@ def printed_rows(parts: Sequence[Pairs], printed: Sequence[Mapping[str, object]]
     wanted = {place: [text.removesuffix("...") for text in row] for place, row in enumerate(texts)}
     found: set[int] = set()
     for part in parts:
-        for ours in zip(*(part.texts(column) for column in part.columns), strict=True):
+        for ours in _each(part):
             squeezed = [_squeezed(value) for value in ours]
             found |= {
                 place
@@ -97,6 +94,13 @@ def printed_rows(parts: Sequence[Pairs], printed: Sequence[Mapping[str, object]]
                 )
             }
     return len(found), len(wanted)
+
+
+def _each(pairs: Pairs) -> Iterator[tuple[object, ...]]:
+    """Rows as tuples, some thousands in memory at a time."""
+    for start in range(0, len(pairs), ROWS_AT_ONCE):
+        batch = pairs.rows[start : start + ROWS_AT_ONCE]
+        yield from zip(*(batch[column] for column in pairs.columns), strict=True)
 
 
 def _squeezed(value: object) -> str:
@@ -178,10 +182,11 @@ def without_prompts(pairs: Pairs, prompts: Mapping[str, str]) -> Pairs:
     notes = []
     rows = pairs.rows
     for column, prompt in carried.items():
-        begun = sum(text.startswith(prompt) for text in rows[column])
+        texts = list(rows[column])
+        begun = sum(text.startswith(prompt) for text in texts)
         if not begun:
             continue
-        bare = [text.removeprefix(prompt) for text in rows[column]]
+        bare = [text.removeprefix(prompt) for text in texts]
         empty = next((number for number, text in enumerate(bare, 1) if not text.strip()), None)
         if empty is not None:
             raise DataError(

@@ -60,7 +60,7 @@ def line(card: str, found: Comparison, written: Run, seconds: float) -> tuple[st
         interval(alone.after, alone.low, alone.high),
         interval(both.after, both.low, both.high),
         interval(both.difference, both.difference_low, both.difference_high, "+"),
-        "<0.001" if (both.p_holm or 0) < 0.001 else f"{both.p_holm:.3f}",
+        "<0.001" if (both.p or 0) < 0.001 else f"{both.p:.3f}",
         f"{seconds / 60:.1f}",
     )
 
