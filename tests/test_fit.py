@@ -374,7 +374,7 @@ def test_too_few_rows_for_a_batch_are_one_sentence() -> None:
 
 
 def test_another_number_of_processes_is_said(made: Made) -> None:
-    recipe = tiny_recipe(made.base, made.pairs, processes=2, gradient_accumulation_steps=4)
+    recipe = tiny_recipe(made.base, made.pairs, processes=2, gradient_accumulation_steps=4, dataloader_drop_last=True)
     assert plan(recipe, [48], measured=True).notes == (
         "The card's numbers imply 2 processes; here one process trains, so a step sees 32 rows and not 64; "
         "--processes 2 trains as many.",

@@ -20,7 +20,7 @@ from tiny import tiny_base, tiny_recipe, tiny_rows
 
 from workbench import fit, journal
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.recipe import Base, LossSpec, Origin
+from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin
 from workbench.run import Run, RunWriter, list_runs
 from workbench.train import train
 
@@ -193,6 +193,26 @@ def test_the_shipped_sample_stands_in_for_unknown_rows(base: Path, tmp_path: Pat
         "The shipped sample 'porsche' stands in for the card's rows (the card does not say where they are).",
     )
     assert sum(run.record["data"]["rows"].values()) >= 600
+
+
+def test_the_energy_distance_is_trained_measured_and_kept(base: Path, rows: Path, tmp_path: Path) -> None:
+    parameters = {"scale": 20.0, "similarity_fct": "energy", "distance": "euclidean", "special_tokens": False}
+    recipe = tiny_recipe(base, rows).model_copy(
+        update={
+            "base": Base(model=str(base), similarity="energy"),
+            "loss": LossSpec(name="MultipleNegativesRankingLoss", parameters=parameters),
+            "evaluation": EvaluationPlan(main_metric="energy_ndcg@10"),
+        }
+    )
+    run = train(recipe, runs=tmp_path)
+    assert json.loads((run.path / "model" / "energy_similarity.json").read_text()) == {
+        "similarity": "energy",
+        "distance": "euclidean",
+        "special_tokens": False,
+    }
+    assert run.record["best"]["metric"] == "validation_energy_ndcg@10"
+    assert run.settings("test", "after")["energy_special_tokens"] is False
+    assert len(losses(run)) == STEPS
 
 
 # --- going on ------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.util import distributed
 from transformers.trainer_callback import PrinterCallback
 
 from workbench.cost import Energy, energy_counters
@@ -359,7 +360,7 @@ class _Measured(BaseEvaluator):
     ) -> dict[str, float]:
         """Newer libraries call this in the first process and pass on what it gives; older ones in all of them."""
         found = dict(self.job.evaluate(steps)) if is_first() else {}
-        if importlib.util.find_spec("sentence_transformers.util.distributed") is None:
+        if not hasattr(distributed, "distributed_evaluation"):
             found = from_first(found)
         self.journal.evaluated = dict(found)
         return found

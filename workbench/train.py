@@ -473,7 +473,7 @@ def _main_metric(run: Run, recipe: Recipe, names: Sequence[str]) -> str:
 
     The mean over NanoBEIR comes before its parts.
     """
-    ordered = sorted(names, key=lambda name: (name != "validation", not name.endswith("mean"), names.index(name)))
+    ordered = sorted(names, key=lambda name: (name != "validation", "_mean" not in name, names.index(name)))
     wanted = recipe.evaluation.main_metric
     for name in ordered:
         if wanted in run.metrics(name, "before"):
