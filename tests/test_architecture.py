@@ -29,8 +29,9 @@ ORDER = [
     "rows", "checks", "pairs", "collection", "standins", "adapters", "encoder", "energy", "losses",
     "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
     "cost", "processes", "journal", "fit", "prepare", "train", "compare", "projection", "slices", "exports",
-    "look", "smoothing", "figures_points", "figures", "report.svg", "report.summary", "report",
-    "reproduce", "browse", "explore", "widgets", "doctor", "terminal", "cli.words", "cli.cards", "cli.results",
+    "look", "smoothing", "figures", "figures_points", "report.svg", "report.summary", "report",
+    "reproduce", "background", "browse", "explore", "widgets.page", "widgets.table", "widgets.audited", "widgets.live",
+    "widgets.queries", "widgets.maps", "widgets", "doctor", "terminal", "cli.words", "cli.cards", "cli.results",
     "cli.training", "cli.places", "cli", "cli.__main__",
 ]  # fmt: skip
 """A module imports only from those before it."""
@@ -47,11 +48,11 @@ OWNERS = {
     "accelerate": TORCH,
     "umap": {"projection"},
     "pynndescent": {"projection"},
-    "plotly": {"figures", "figures_points"},
+    "plotly": {"figures", "figures_points", "widgets.live", "widgets.maps"},
     "jinja2": {"report"},
-    "ipywidgets": {"widgets"},
-    "anywidget": {"widgets"},
-    "IPython": {"widgets"},
+    "ipywidgets": {"widgets", "widgets.live", "widgets.queries", "widgets.maps"},
+    "anywidget": {"widgets.table"},
+    "IPython": {"widgets", "widgets.page", "widgets.live", "widgets.queries", "widgets.maps"},
     "typer": {"cli", "cli.words", "cli.cards", "cli.training", "cli.results", "cli.places"},
     "click": {"cli"},
     "rich": {"cli.cards", "cli.training", "cli.results", "cli.places", "terminal"},
@@ -64,15 +65,16 @@ HEAVY = {
     "umap", "jinja2", "scipy", "sklearn", "numba", "streamlit", "ipywidgets", "anywidget", "IPython", "numpy",
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
-LOADED_WITH_CARE = {"energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets"}
+LOADED_WITH_CARE = {"energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table"}
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 """No heavy library at the top of these, so that commands that need none start at once."""
 
 PUBLIC = {
     "Audit", "Card", "Collection", "Comparison", "Evaluation", "Finding", "Recipe", "Run",
     "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
-    "audit", "compare", "evaluate", "list_runs", "load_collection", "load_recipe", "open_run", "parse_card",
-    "read_card", "recipe", "report", "reproduce", "shipped_cards", "train",
+    "audit", "compare", "evaluate", "findings", "list_runs", "live", "load_collection", "load_recipe", "map",
+    "open_run", "parse_card", "read_card", "recipe", "report", "reproduce", "resume", "shipped_cards", "start", "train",
+    "wait",
 }  # fmt: skip
 """What `import workbench as wb` offers. A new name is added here on purpose."""
 

@@ -8,11 +8,16 @@
     wb.compare(run)                             # its numbers beside the card's: intervals and a verdict
     wb.report(run)                              # one HTML file
 
+In a notebook `wb.start` trains in a process of its own, and `wb.live`, `wb.findings` and `wb.map` show things.
+
 The modules of the same names are imported here first, so that `wb.audit` stays the function after
 `import workbench.audit`. None of them imports a heavy library before it is called.
 """
 
+from typing import Any
+
 from workbench.audit import Audit, Finding, audit
+from workbench.background import resume, start, wait
 from workbench.card import Card
 from workbench.collection import Collection, load_collection
 from workbench.compare import Comparison, compare
@@ -44,15 +49,42 @@ __all__ = [
     "audit",
     "compare",
     "evaluate",
+    "findings",
     "list_runs",
+    "live",
     "load_collection",
     "load_recipe",
+    "map",
     "open_run",
     "parse_card",
     "read_card",
     "recipe",
     "report",
     "reproduce",
+    "resume",
     "shipped_cards",
+    "start",
     "train",
+    "wait",
 ]
+
+
+def findings(card: Card) -> Any:
+    """The findings on a card in a notebook; see `widgets.findings`."""
+    from workbench.widgets import findings as show
+
+    return show(card)
+
+
+def live(run: Run) -> Any:
+    """A run in a notebook while it is trained; see `widgets.live`."""
+    from workbench.widgets import live as show
+
+    return show(run)
+
+
+def map(run: Run, evaluation: str | None = None, method: Any = "umap") -> Any:
+    """The map of a run's queries and documents in a notebook; see `widgets.map`."""
+    from workbench.widgets import map as show
+
+    return show(run, evaluation, method)

@@ -1,6 +1,7 @@
-"""What a notebook shows while something runs, made of ipywidgets.
+"""What a notebook shows: findings, a training as it goes on, the queries, the map; made of ipywidgets.
 
-Only this module knows of Jupyter. A plain script gets the same numbers through `on_progress`.
+Only this package knows of Jupyter. A plain script gets the same numbers through `on_progress` and the run folder.
+What is shown by a widget has a still copy below it, which a saved notebook, an export or GitHub shows in its place.
 """
 
 from __future__ import annotations
@@ -8,6 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+
+from workbench.widgets.audited import findings
+from workbench.widgets.live import live
+from workbench.widgets.maps import map
+from workbench.widgets.queries import explore
+
+__all__ = ["explore", "findings", "live", "map", "progress"]
 
 LEAST = 0.2  # seconds between two updates of one bar; a browser needs no more
 
