@@ -279,7 +279,7 @@ def test_arguments_that_mean_nothing_are_refused() -> None:
         DataError, match="expected a similarity of cosine, dot, euclidean, manhattan, energy, found 'near'"
     ):
         search.top_k(np.eye(2), np.eye(2), 1, similarity="near")
-    with pytest.raises(DataError, match="found 0 and 4096"):
+    with pytest.raises(DataError, match="found 0 and 16384"):
         search.top_k(np.eye(2), np.eye(2), 0, device="cpu")
     with pytest.raises(DataError, match="found 1 and 0"):
         search.top_k(np.eye(2), np.eye(2), 1, block=0)
@@ -289,7 +289,8 @@ def test_arguments_that_mean_nothing_are_refused() -> None:
     with pytest.raises(DataError) as caught:
         search.top_k(np.full((1, 2), 3e38), np.array([[3e38, -3e38]]), 1, similarity="dot")
     assert str(caught.value) == (
-        "expected scores that are numbers, found NaN; the numbers in the vectors are too large."
+        "expected vectors of the queries no longer than 1e+18, found row 0 whose scores float32 may not hold; make the "
+        "vectors shorter, or use the similarity cosine."
     )
     with pytest.raises(DataError, match="expected one id for each of 2 documents, found 1"):
         search.top_k(np.eye(2), np.eye(2), 1, ids=["a"])
