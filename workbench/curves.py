@@ -14,7 +14,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -212,15 +212,17 @@ def _rows_per_step(run: Run) -> int:
 def _run_line(run: Run, log: Sequence[dict[str, Any]], axis: Axis, per_step: int, key: str) -> Line:
     points = []
     for row in log:
-        value = row.get(key)
-        x = {"epochs": row.get("epoch"), "seconds": row.get("time")}.get(axis, row["step"])
-        if _is_number(value) and _is_number(x):
-            points.append((float(x) * (per_step if axis == "rows" else 1), float(value), row["step"]))
+        value = _number(row.get(key))
+        x = _number({"epochs": row.get("epoch"), "seconds": row.get("time")}.get(axis, row["step"]))
+        if value is not None and x is not None:
+            points.append((x * (per_step if axis == "rows" else 1), value, row["step"]))
     return Line(run.name, "after", *_columns(points))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: object) -> float | None:
+    """`value` as a finite number, else None."""
+    there = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if there else None  # type: ignore[arg-type]
 
 
 def _averaged(ours: Line, theirs: Line, widths: Sequence[float], slack: float) -> Line:
@@ -232,7 +234,7 @@ def _averaged(ours: Line, theirs: Line, widths: Sequence[float], slack: float) -
         last = bisect_right(ours.x, x + slack)
         if end + slack >= x and last > first:
             points.append((x, fmean(ours.values[first:last]), step))
-    return replace(ours, **dict(zip(("x", "values", "steps"), _columns(points) or ((), (), ()), strict=True)))
+    return Line(ours.name, ours.role, *_columns(points))
 
 
 def _distance(theirs: Line, ours: Line) -> Distance | None:
