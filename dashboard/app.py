@@ -21,11 +21,13 @@ st.set_page_config(
 )
 
 st.html(parts.STYLE)
+st.logo(str(Path(__file__).with_name("icon.svg")))
 page = st.navigation(
     [
         st.Page("overview.py", title="Overview", icon=":material/table_rows:", default=True),
         st.Page("card.py", title="Card", icon=":material/description:"),
         st.Page("loss.py", title="Loss curves", icon=":material/show_chart:"),
+        st.Page("embeddings.py", title="Embeddings", icon=":material/bubble_chart:"),
         st.Page("retrieval.py", title="Retrieval", icon=":material/search:"),
         st.Page("compare.py", title="Compare", icon=":material/balance:"),
     ],

@@ -6,7 +6,7 @@ The key of every cache is the identity of those files (path, time of the last ch
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from workbench import browse
+from workbench import scene as maps
 from workbench.browse import Identity, RunRow
 from workbench.errors import CardError, RunError
+from workbench.explore import LogTail, encoder_of, model_files, sizes
+from workbench.explore import paired as paired_of
+from workbench.explore import ranking as ranking_of
+from workbench.projection import Method, Moment, Vectors, load_vectors
 from workbench.run import Run, list_runs
+from workbench.scene import Scene
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,12 +64,96 @@ def _row(path: str, files: Identity) -> RunRow:
 
 
 def log(run: Run) -> list[dict[str, Any]]:
-    return _log(str(run.path), browse.identity(run.path / "log.jsonl"))
+    """The run's log, of which only what was appended is read again; not to be changed."""
+    return _tail(str(run.path / "log.jsonl")).rows()
 
 
-@st.cache_data(max_entries=50, show_spinner=False)
-def _log(path: str, files: Identity) -> list[dict[str, Any]]:
-    return Run(Path(path)).log()
+@st.cache_resource(max_entries=20, show_spinner=False)
+def _tail(path: str) -> LogTail:
+    return LogTail(Path(path))
+
+
+def scene(run: Run, evaluation: str, method: Method, together: bool) -> Scene | None:
+    files = browse.identity(*maps.map_files(run, evaluation, method, together=together))
+    return _scene(str(run.path), evaluation, method, together, files)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the map …")
+def _scene(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> Scene | None:
+    with expected_form(Path(path).name):
+        return maps.scene(Run(Path(path)), evaluation, method, together=together)
+
+
+def map_labels(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
+    files = browse.identity(*maps.map_files(run, evaluation, method, together=together))
+    return _map_labels(str(run.path), evaluation, method, together, files)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _map_labels(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> list[str]:
+    found = _scene(path, evaluation, method, together, files)
+    return maps.labels(found) if found is not None else []
+
+
+def vectors(run: Run, evaluation: str, moment: Moment) -> Vectors:
+    """The full vectors of an evaluation; not to be changed."""
+    file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
+    return _vectors(str(run.path), evaluation, moment, browse.identity(file))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the vectors …")
+def _vectors(path: str, evaluation: str, moment: Moment, files: Identity) -> Vectors:
+    with expected_form(Path(path).name):
+        return load_vectors(Run(Path(path)), evaluation, moment)
+
+
+@st.cache_data(max_entries=200, show_spinner="Finding the neighbours …")
+def _neighbours(
+    path: str, evaluation: str, moment: Moment, kind: str, ids: tuple[str, ...], files: Identity
+) -> dict[str, list[tuple[str, float]]]:
+    return maps.neighbours(vectors(Run(Path(path)), evaluation, moment), kind, ids)
+
+
+def neighbours(
+    run: Run, evaluation: str, moment: Moment, kind: str, ids: Sequence[str]
+) -> dict[str, list[tuple[str, float]]]:
+    """The nearest documents of each text by the full vectors: id -> (document id, cosine), nearest first."""
+    file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
+    return _neighbours(str(run.path), evaluation, moment, kind, tuple(ids), browse.identity(file))
+
+
+def model(run: Run, moment: Moment) -> Any:
+    """The function that encodes a query as the run's model does; two models are kept, those of one run."""
+    return _model(str(run.path), moment, model_files(run))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the model …")
+def _model(path: str, moment: Moment, files: Identity) -> Any:
+    with expected_form(Path(path).name):
+        return encoder_of(Run(Path(path)), moment)
+
+
+def paired(run: Run, other: Run, evaluation: str, metric: str) -> pd.DataFrame:
+    files = browse.identity(*browse.query_files(run, evaluation), *browse.query_files(other, evaluation))
+    return _paired(str(run.path), str(other.path), evaluation, metric, files)
+
+
+@st.cache_data(max_entries=20, show_spinner="Reading the queries …")
+def _paired(path: str, other: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
+    with expected_form(Path(path).name):
+        return paired_of(Run(Path(path)), Run(Path(other)), evaluation, metric)
+
+
+def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
+    return _grouped(str(run.path), evaluation, by, metric, browse.identity(*browse.query_files(run, evaluation)))
+
+
+@st.cache_data(max_entries=50, show_spinner="Grouping the queries …")
+def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) -> pd.DataFrame:
+    from workbench.slices import sliced
+
+    with expected_form(Path(path).name):
+        return sliced(Run(Path(path)), evaluation, by, metric=metric)
 
 
 def card_of(run: Run) -> Card | None:
@@ -114,7 +204,9 @@ def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
 @st.cache_data(max_entries=20, show_spinner="Reading the queries …")
 def _queries(path: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
     with expected_form(Path(path).name):
-        return browse.query_table(Run(Path(path)), evaluation, metric)
+        run = Run(Path(path))
+        table = browse.query_table(run, evaluation, metric)
+        return table if "gold" in table else table.merge(sizes(run, evaluation), on="query_id", how="left")
 
 
 def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
@@ -139,19 +231,19 @@ def opened(run: Run, evaluation: str, query_id: str) -> Opened:
 def _opened(path: str, evaluation: str, query_id: str, files: Identity) -> Opened:
     run = Run(Path(path))
     with expected_form(run.name):
-        before, after = (browse.ranking(run, evaluation, moment, query_id) for moment in ("before", "after"))
+        before, after = (ranking_of(run, evaluation, moment, query_id) for moment in ("before", "after"))
         return before, after, browse.relevant_documents(run, evaluation, query_id)
 
 
-def comparison(run: Run, other: Run | None) -> dict[str, Any]:
-    """A run with its card, as stored or computed now, or with another run."""
-    both = [run.path] if other is None else [run.path, other.path]
+def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
+    """A run with its card, as stored or computed now, or with other runs."""
+    paths = [run.path, *(other.path for other in others)]
     files = [
         file
-        for path in both
+        for path in paths
         for file in (*browse.overview_files(Run(path)), *sorted((path / "evaluations").glob("*/*.parquet")))
     ]
-    return _comparison(tuple(map(str, both)), browse.identity(*files))
+    return _comparison(tuple(map(str, paths)), browse.identity(*files))
 
 
 @st.cache_data(max_entries=50, show_spinner="Comparing …")

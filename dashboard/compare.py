@@ -1,5 +1,6 @@
-"""Compare: a run with its card, or with another run: numbers, intervals, verdict and its reasons."""
+"""Compare: a run with its card, or with other runs: numbers, intervals, verdict and its reasons; downloads."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,34 +11,44 @@ import parts
 import streamlit as st
 
 from workbench import browse
-from workbench.errors import WorkbenchError
-from workbench.figures import metric_bars, metric_name
+from workbench.errors import DataError, WorkbenchError
+from workbench.explore import DOWNLOADS, download, groupings, report_page
+from workbench.figures import MetricMark, metric_bars, metric_name
+from workbench.figures_points import query_scatter
 from workbench.report.summary import MEANINGS
 from workbench.run import Run
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
-CARD = "its card"
 RUNS_MEANINGS = {
     "differs": "The other run's main metric differs from the first one's by more than chance.",
     "not told apart": "On these queries, no difference between the two runs was shown.",
     "not comparable": "The two runs were not measured on the same thing.",
+}
+FORMS = {
+    "csv": ("Each query (CSV)", "csv", "One row a query: text, answers, ranks, metrics"),
+    "parquet": ("Each query (Parquet)", "parquet", "The same, with types kept"),
+    "trec": ("Ranking (TREC run)", "run", "What trec_eval, ir-measures and ranx read"),
+    "qrels": ("Answers (TREC qrels)", "qrels", "Relevance judgements for the ranking"),
 }
 
 
 def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]":
     """Headings of the metrics table; `before` and `after` are the two runs where runs are compared."""
     number = partial(st.column_config.NumberColumn, format="%.4f", width=80)
-    found = {
-        "metric": st.column_config.TextColumn("Metric", help="A mean over queries; * marks the main one", pinned=True)
+    found: dict[str, ColumnConfig] = {
+        "run": st.column_config.TextColumn("With", help="The run that is compared with the first", width=260),
+        "metric": st.column_config.TextColumn(
+            "Metric", help="A mean over queries; * marks the main one. " + parts.ABBREVIATIONS, pinned=True
+        ),
     }
     if with_card:
         found["card"] = number("Card", help="The number that the card prints")
     return {
         **found,
         "before": number(first, help="The base model, before training" if with_card else "The run chosen first"),
-        "after": number(last, help="The trained model" if with_card else "The run chosen second"),
+        "after": number(last, help="The trained model" if with_card else "The run it is compared with"),
         "low": number("Low", help=f"Lower end of the 95 % interval of {last}, over queries"),
         "high": number("High", help=f"Upper end of the 95 % interval of {last}, over queries"),
         "difference": number("Difference", format="%+.4f", width=95, help=f"{last} minus {first}"),
@@ -60,58 +71,138 @@ def verdict(found: dict[str, Any], with_card: bool) -> None:
             st.text(f"· {reason}")
 
 
-def numbers(found: dict[str, Any], with_card: bool) -> None:
+def numbers(found: dict[str, Any], others: Sequence[Run]) -> None:
     """The metrics as a figure and as a table, the main one marked."""
     rows = found.get("rows") or []
     if not rows:
         parts.empty("Nothing measured", "This comparison holds no metric.")
         return
-    first, last = ("Before", "After") if with_card else ("First", "Other")
-    marks = [replace(mark, metric=metric_name(mark.metric)) for mark in browse.marks_of(rows)]
-    parts.chart(metric_bars, marks, key="bars", names=(first, last))
+    first, last = ("First", "Other") if others else ("Before", "After")
+    if len(others) < 2:
+        marks = [replace(mark, metric=metric_name(mark.metric)) for mark in browse.marks_of(rows)]
+        parts.chart(metric_bars, marks, key="bars", names=(first, last))
     table = pd.DataFrame(rows)
     main = found.get("main_metric")
     table["metric"] = [metric_name(str(name)) + (" *" if name == main else "") for name in table["metric"]]
-    config = columns(first, last, with_card)
-    shown = [name for name in config if name in table]
-    st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height="content")
+    config = columns(first, last, with_card=not others)
+    shown = [name for name in config if name in table and (name != "run" or len(others) > 1)]
+    height: Any = "content" if len(table) < 20 else 560
+    st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
     for note in found.get("notes") or []:
         st.text(note)
 
 
-def differences(run: Run, other: Run) -> None:
-    """Recipe fields in which two runs differ."""
+def each_run(runs: Sequence[Run]) -> None:
+    """The main metric of every chosen run beside its card's number."""
+    rows = [cached.row(run) for run in runs]
+    names = browse.short_names(rows)
+    marks = [MetricMark(names[row.name], row.printed, row.before, row.after, row.low, row.high) for row in rows]
+    metrics = {row.metric for row in rows if row.metric}
+    title = metric_name(metrics.pop()) if len(metrics) == 1 else "Main metric of each run"
+    parts.chart(metric_bars, marks, key="runs bars", title=f"{title}, mean over queries (0 to 1)")
+
+
+def differences(run: Run, others: Sequence[Run]) -> None:
+    """Recipe fields in which runs differ from the first."""
     from workbench.recipe import difference
 
-    rows = [(path, str(mine), str(theirs)) for path, mine, theirs in difference(run.recipe(), other.recipe())]
-    st.subheader("Differences of the recipes")
-    if rows:
-        st.dataframe(pd.DataFrame(rows, columns=["Field", run.name, other.name]), hide_index=True)
+    mine = run.recipe()
+    found: dict[str, dict[str, str]] = {}
+    for other in others:
+        for path, first, theirs in difference(mine, other.recipe()):
+            found.setdefault(path, {run.name: str(first)})[other.name] = str(theirs)
+    st.subheader("Differences of the recipes", anchor=False)
+    if found:
+        table = pd.DataFrame([{"Field": path, **values} for path, values in found.items()])
+        st.dataframe(table, hide_index=True, placeholder="as the first", height="content")
     else:
-        st.text("None: both runs trained the same recipe.")
+        st.text(f"None: {'both' if len(others) == 1 else 'all'} runs trained the same recipe.")
 
 
-def show(run: Run, other: Run | None) -> None:
-    found = cached.comparison(run, other)
-    verdict(found, with_card=other is None)
-    numbers(found, with_card=other is None)
-    if other is not None:
-        differences(run, other)
+def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> None:
+    """A metric of every query in two runs: as a figure, and the greatest differences as a table."""
+    st.subheader("Query by query", anchor=False)
+    names = {other.name: other for other in others}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if len(others) > 1:
+            name = st.selectbox("Against", list(names), key="against", bind="query-params", width=420)
+        else:
+            name = others[0].name
+        if evaluation is None or not groupings(run, evaluation):
+            st.text("These runs were not measured query by query.")
+            return
+        metrics = cached.query_metrics(run, evaluation)
+        metric = st.selectbox(
+            "Metric of each query", metrics, key="metric", bind="query-params", format_func=metric_name, width=220
+        )
+    table = cached.paired(run, names[name], evaluation, metric)
+    short = browse.short_names([cached.row(run), cached.row(names[name])])
+    labels = (short[run.name], short[name])
+    left, right = st.columns([1, 1])
+    with left:
+        values = (table["first"].tolist(), table["second"].tolist(), table["query"].tolist())
+        parts.chart(query_scatter, *values, key="scatter", names=labels, metric=metric_name(metric))
+    number = partial(st.column_config.NumberColumn, format="%.3f", width=80)
+    config = {
+        "query": st.column_config.TextColumn("Query", width=300),
+        "first": number("First", help=labels[0][:80]),
+        "second": number("Other", help=labels[1][:80]),
+        "difference": number("Difference", format="%+.3f", help="Other minus first", width=92),
+    }
+    with right:
+        st.dataframe(table[list(config)].head(200), column_config=config, hide_index=True, height=430)
+        st.caption("The 200 greatest differences. Above the diagonal the other run is better.")
 
 
-st.title("Compare")
+def downloads(run: Run, evaluation: str | None) -> None:
+    """What can be taken out of the run; each file is made when its button is pressed."""
+    st.subheader("Downloads", anchor=False)
+    report: Callable[[], bytes] = partial(report_page, run)
+    with st.container(horizontal=True):
+        save("Report (HTML)", report, f"{run.name}.html", "text/html", "The whole run on one page, without a network")
+        if evaluation is not None and groupings(run, evaluation):
+            for form, (label, ending, help) in FORMS.items():
+                made: Callable[[], bytes] = partial(download, run, evaluation, "after", form)
+                save(label, made, f"{run.name}-{evaluation}.{ending}", DOWNLOADS[form], help)
+
+
+def save(label: str, made: Callable[[], bytes], name: str, kind: str, help: str) -> None:
+    def whole() -> bytes:
+        try:
+            return made()
+        except (DataError, WorkbenchError) as error:
+            return f"This file cannot be made: {error}\n".encode()
+
+    st.download_button(label, whole, name, kind, on_click="ignore", icon=":material/download:", help=help)
+
+
+def show(run: Run, others: Sequence[Run]) -> None:
+    if others:
+        each_run([run, *others])
+    found = cached.comparison(run, others)
+    verdict(found, with_card=not others)
+    numbers(found, others)
+    if others:
+        parts.fragment(query_by_query, run, others, found.get("evaluation"))
+        differences(run, others)
+    downloads(run, found.get("evaluation"))
+
+
+parts.title("Compare", "A run against the numbers that its card prints, or against other runs on the same queries.")
 runs = [run for run in cached.runs() if run.status != "broken"]
 if not runs:
     parts.no_runs(str(cached.runs_folder()))
 else:
-    left, right = st.columns(2)
+    left, right = st.columns([2, 3])
     with left:
         run = parts.choose_run(runs)
-    others = [CARD, *(other.name for other in runs if run is None or other.name != run.name)]
+    names = [other.name for other in runs if run is None or other.name != run.name]
+    if "with" in st.session_state:
+        st.session_state["with"] = [name for name in st.session_state["with"] if name in names]
     with right:
-        against = st.selectbox("With", others, key="with", bind="query-params")
+        against = st.multiselect("With", names, key="with", bind="query-params", placeholder="its card")
     if run is not None:
         try:
-            show(run, browse.find_run(runs, against))
+            show(run, [other for other in runs if other.name in against])
         except WorkbenchError as error:
             parts.problem("These cannot be compared.", str(error))

@@ -1,7 +1,6 @@
-"""Loss curves: training and validation loss of any number of runs and of the card, live while a run is running."""
+"""Loss curves: what was logged by any number of runs and by the card, live while a run is running."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import cached
 import parts
@@ -9,32 +8,66 @@ import streamlit as st
 
 from workbench import browse
 from workbench.errors import WorkbenchError
-from workbench.figures import Curve, loss_curves
+from workbench.explore import checkpoints, logged, logging_interval, train_rows
+from workbench.figures import Along, Curve, loss_curves, metric_name
 from workbench.look import Role
 from workbench.run import Run
 
 QUANTITIES = {
     "loss": "Loss (as the trainer logs it)",
-    "learning_rate": "Learning rate",
-    "grad_norm": "Gradient norm",
-    "rows_per_second": "Training rows per second",
+    "learning_rate": "Learning rate (no unit)",
+    "grad_norm": "Gradient norm (no unit)",
+    "rows_per_second": "Speed (training rows per second)",
+    "components": "Parts of the loss (as the trainer logs them)",
 }
 SMOOTHING = {"auto": None, "off": 0.0, "0.5": 0.5, "0.8": 0.8, "0.9": 0.9, "0.95": 0.95, "0.99": 0.99}
-X: dict[str, Literal["step", "epoch"]] = {"step": "step", "epoch": "epoch"}
+AS_CARD = "as the card logs"
+SMOOTHING_HELP = (
+    "Weight of the past in a moving average; the raw line stays visible. auto: over a twentieth of a long log, at most "
+    "50 points. as the card logs: means over as many steps as lie between two rows of the card's log, which is what "
+    "its points are, while ours are one row a step."
+)
+X: tuple[Along, ...] = ("step", "epoch", "rows", "time")
+X_HELP = "rows: training rows seen, epochs times the rows of one · time: minutes since the start; a card has none"
+
+
+def quantity(key: str) -> str:
+    """The name of what is drawn, with its unit."""
+    if key.startswith("components/"):
+        return f"Part of the loss: {key.removeprefix('components/')}"
+    if key in QUANTITIES:
+        return QUANTITIES[key]
+    evaluation, _, metric = key.partition("_")
+    return f"{metric_name(metric)} on {evaluation} (0 to 1)" if "@" in metric else f"{key} (as logged)"
+
+
+def quantities(runs: Sequence[Run]) -> list[str]:
+    """The usual quantities, then whatever else these runs have logged."""
+    usual = [name for name in QUANTITIES if name != "components"]
+    there = dict.fromkeys(name for run in runs for name in logged(cached.log(run)))
+    pieces = [name for name in there if name.startswith("components/")]
+    others = [name for name in there if name not in usual and name not in pieces]
+    return [*usual, *(["components"] if pieces else []), *pieces, *others]
 
 
 def curves(runs: Sequence[Run], key: str, with_card: bool) -> list[Curve]:
-    """A curve for each run, and one for each card that they came from."""
+    """A curve for each run, or for each part of its loss, and one for each card that they came from."""
     names = browse.short_names([cached.row(run) for run in runs])
     found: list[Curve] = []
     cards: dict[str, Curve] = {}
     for run in runs:
-        row = cached.row(run)
+        row, log = cached.row(run), cached.log(run)
+        keys = [name for name in logged(log) if name.startswith("components/")] if key == "components" else [key]
         role: Role = "other" if len(runs) > 2 else "corrected" if row.variant == "corrected" else "after"
-        if role in [curve.role for curve in found]:
-            role = "other"
-        best = (run.record.get("best") or {}).get("step")
-        found.append(Curve.of_log(names[run.name], cached.log(run), role=role, key=key, kept=best))
+        for one in keys:
+            if role in [curve.role for curve in found]:
+                role = "other"
+            name = names[run.name] if len(keys) == 1 else f"{names[run.name]}, {one.removeprefix('components/')}"
+            best = (run.record.get("best") or {}).get("step")
+            saved = checkpoints(run) if key == "loss" else ()
+            found.append(
+                Curve.of_log(name, log, role=role, key=one, kept=best, train_rows=train_rows(run), saved=saved)
+            )
         card = cached.card_of(run) if with_card and key == "loss" else None
         if card is not None and card.training_log:
             cards[card.sha256] = Curve.of_card(card)
@@ -45,33 +78,71 @@ def show(runs: Sequence[Run]) -> None:
     """Progress and figure; drawn again on its own while a run is running."""
     live = [run for run in runs if run.status == "running"]
     for run in live:
-        parts.progress(cached.row(run))
-    key = st.session_state["y"]
+        parts.progress(cached.row(run), run.record.get("progress") or {})
+    key, along = st.session_state["y"], st.session_state["x"]
     try:
         drawn = curves(runs, key, st.session_state["with_card"])
     except WorkbenchError as error:
         parts.problem("A run cannot be read.", str(error))
         return
-    if not any(curve.points(curve.values, "step")[0] for curve in drawn):
-        parts.empty("Nothing logged yet", f"None of these runs has logged {QUANTITIES[key].lower()}.")
-        return
-    parts.chart(
-        loss_curves,
-        drawn,
-        key="curves",
-        x=X[st.session_state["x"]],
-        log=st.session_state["log"],
-        smoothing=SMOOTHING[st.session_state["smooth"]],
-        quantity=QUANTITIES[key],
-        height=480,
-    )
+    if not any(curve.points(curve.values, along)[0] for curve in drawn):
+        waiting = "It appears here with the first step." if live else "Choose another quantity or another axis."
+        parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)} by {along}. {waiting}")
+    else:
+        smoothing = st.session_state["smooth"]
+        every = next((logging_interval(curve) for curve in drawn if curve.role == "card"), None)
+        parts.chart(
+            loss_curves,
+            drawn,
+            key="curves",
+            x=along,
+            log=st.session_state["log"],
+            smoothing=SMOOTHING.get(smoothing),
+            every=every if smoothing == AS_CARD else None,
+            mark_spikes=st.session_state["spikes"] and key == "loss",
+            quantity=quantity(key),
+            height=520,
+        )
+        legend(drawn, key, every, smoothing)
     if st.session_state.get("live") and not live:
         st.session_state["live"] = False
         st.rerun()
     st.session_state["live"] = bool(live)
 
 
-st.title("Loss curves")
+def legend(drawn: Sequence[Curve], key: str, every: int | None, smoothing: str) -> None:
+    """What the marks mean, as far as they are drawn."""
+    words = ["faint: every logged step"]
+    if key == "loss":
+        words += ["squares: validation loss", "triangles: spikes", "rings: checkpoints on the disk"]
+        words += ["dotted line: the checkpoint that was kept"]
+    if every is not None:
+        ours = f"so are ours here, over {every:,}" if smoothing == AS_CARD else "ours are one row a step"
+        words.append(f"the card's points are means over {every:,} steps, {ours}")
+    st.caption(" · ".join(words))
+
+
+def controls(runs: Sequence[Run]) -> None:
+    names = quantities(runs)
+    if st.session_state.get("y", "loss") not in names:
+        del st.session_state["y"]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox("Quantity", names, format_func=quantity, key="y", bind="query-params", width=330)
+        st.selectbox("Along", X, key="x", bind="query-params", width=110, help=X_HELP)
+        options = [*SMOOTHING, AS_CARD]
+        st.selectbox("Smoothing", options, key="smooth", bind="query-params", width=180, help=SMOOTHING_HELP)
+        st.toggle("Log scale", key="log", bind="query-params")
+        st.toggle("The card's curve", value=True, key="with_card", bind="query-params")
+        st.toggle(
+            "Mark spikes",
+            value=True,
+            key="spikes",
+            bind="query-params",
+            help="Single values more than eight times the usual distance above the 51 values around them",
+        )
+
+
+parts.title("Loss curves", "What the trainer logged, step by step, beside what the card printed.")
 runs = [run for run in cached.runs() if run.status != "broken"]
 if not runs:
     parts.no_runs(str(cached.runs_folder()))
@@ -80,30 +151,11 @@ else:
     last = st.session_state.get("last_run")
     parts.keep("runs", [last if last in names else names[0]], names)
     picked = st.multiselect("Runs", names, key="runs", bind="query-params", placeholder="Choose one or more runs")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox(
-            "Quantity",
-            list(QUANTITIES),
-            format_func=lambda key: QUANTITIES[key],
-            key="y",
-            bind="query-params",
-            width=280,
-        )
-        st.selectbox("Along", list(X), key="x", bind="query-params", width=120)
-        st.selectbox(
-            "Smoothing",
-            list(SMOOTHING),
-            key="smooth",
-            bind="query-params",
-            width=140,
-            help="Weight of the past in a moving average. The raw line stays visible. auto: 0.9 for long logs.",
-        )
-        st.toggle("Log scale", key="log", bind="query-params")
-        st.toggle("The card's curve", value=True, key="with_card", bind="query-params")
+    chosen = [run for run in runs if run.name in picked]
+    controls(chosen)
     if not picked:
         parts.empty("No run chosen", "Choose one or more runs above.")
     else:
         st.session_state["last_run"] = picked[0]
-        chosen = [run for run in runs if run.name in picked]
         live = any(run.status == "running" for run in chosen)
-        st.fragment(show, run_every=2 if live else None)(chosen)
+        parts.fragment(show, chosen, run_every=2 if live else None)

@@ -1,5 +1,7 @@
 """Overview: every run with its status, its main metric before and after, and the verdict."""
 
+import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 import cached
@@ -9,22 +11,37 @@ import streamlit as st
 
 from workbench.browse import RunRow, find_run, status_reason
 from workbench.figures import metric_name
+from workbench.reading import shipped_cards
 from workbench.run import STATUSES, Run
 
 SORTS = ["newest", "greatest gain", "card"]
+NOT_YET = "not compared yet"
+VERDICTS = {"reproduced": "green", "differs": "orange", "not comparable": "gray", NOT_YET: "gray"}
+STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupted": "yellow", "failed": "orange"}
 COLUMNS = {
     "card": st.column_config.TextColumn("Card", help="The model card that the recipe was read from"),
     "variant": st.column_config.TextColumn("Variant", help="As written, or with the audit's corrections"),
-    "status": st.column_config.TextColumn("Status"),
-    "verdict": st.column_config.TextColumn("Verdict", help="reproduced, differs, or not comparable", width=115),
-    "metric": st.column_config.TextColumn("Metric", help="The recipe's main metric, a mean over queries"),
+    "status": st.column_config.MultiselectColumn(
+        "Status", options=[*STATES, "broken"], color=[*STATES.values(), "red"], width=100
+    ),
+    "verdict": st.column_config.MultiselectColumn(
+        "Verdict",
+        help="Against the card: reproduced, differs, or not comparable; select the run to see why",
+        options=list(VERDICTS),
+        color=list(VERDICTS.values()),
+        width=140,
+    ),
+    "metric": st.column_config.TextColumn(
+        "Metric", help="The recipe's main metric, a mean over queries. " + parts.ABBREVIATIONS
+    ),
     "before": st.column_config.NumberColumn("Before", format="%.4f", help="The base model, before training"),
     "after": st.column_config.NumberColumn("After", format="%.4f", help="The trained model"),
+    "gain": st.column_config.NumberColumn("Change", format="%+.4f", help="After minus before"),
     "interval": st.column_config.TextColumn("95 % interval", help="Bootstrap interval of After, over queries"),
     "printed": st.column_config.NumberColumn("Card's", format="%.4f", help="The number that the card prints"),
-    "losses": st.column_config.LineChartColumn("Loss", help="Training loss over steps", width="small"),
-    "created": st.column_config.DatetimeColumn("Started (UTC)", format="YYYY-MM-DD HH:mm"),
-    "name": st.column_config.TextColumn("Run", help="Name of the run's folder"),
+    "losses": st.column_config.LineChartColumn("Loss", help="Training loss over steps", width=90),
+    "created": st.column_config.DatetimeColumn("Started (UTC)", format="YYYY-MM-DD HH:mm", width=125),
+    "name": st.column_config.TextColumn("Run", help="Name of the run's folder", width=320),
 }
 
 
@@ -32,11 +49,12 @@ def as_record(row: RunRow, status: str) -> dict[str, object]:
     return {
         "card": row.card or "unknown",
         "variant": row.variant or "unknown",
-        "status": status,
-        "verdict": row.verdict or "",
+        "status": [status],
+        "verdict": [row.verdict or NOT_YET] if row.after is not None or row.verdict else [],
         "metric": metric_name(row.metric) if row.metric else "",
         "before": row.before,
         "after": row.after,
+        "gain": None if row.before is None or row.after is None else row.after - row.before,
         "interval": "" if row.low is None or row.high is None else f"{row.low:.4f} – {row.high:.4f}",
         "printed": row.printed,
         "losses": list(row.losses),
@@ -45,11 +63,25 @@ def as_record(row: RunRow, status: str) -> dict[str, object]:
     }
 
 
-def running(rows: Sequence[tuple[RunRow, str]]) -> None:
+def tally(rows: Sequence[tuple[RunRow, str]]) -> None:
+    """How many runs there are, and what came of them."""
+    verdicts = Counter(row.verdict or NOT_YET for row, status in rows if status != "broken")
+    states = Counter(status for _, status in rows)
+    wrong = sum(states[status] for status in ("failed", "interrupted", "broken"))
+    with st.container(horizontal=True, gap="large"):
+        st.metric("Runs", f"{len(rows):,}", width="content")
+        for word in (*list(VERDICTS)[:3], NOT_YET):
+            st.metric(word.capitalize(), f"{verdicts[word]:,}", width="content")
+        st.metric("Running", f"{states['running']:,}", width="content")
+        st.metric("Need a look", f"{wrong:,}", width="content", help="Failed, interrupted or broken")
+
+
+def running(rows: Sequence[tuple[RunRow, str]], runs: Sequence[Run]) -> None:
     """A progress bar for every run that trains at this moment."""
     for row, status in rows:
         if status == "running":
-            parts.progress(row)
+            run = find_run(runs, row.name)
+            parts.progress(row, (run.record.get("progress") or {}) if run is not None else None)
 
 
 def attention(rows: Sequence[tuple[RunRow, str]]) -> None:
@@ -72,24 +104,43 @@ def open_links(run: Run, row: RunRow) -> None:
             for page, label, key, value in (
                 ("loss.py", "Loss curves", "runs", run.name),
                 ("retrieval.py", "Retrieval", "run", run.name),
+                ("embeddings.py", "Embeddings", "run", run.name),
                 ("compare.py", "Compare with its card", "run", run.name),
                 ("card.py", "Its card", "card", f"run {run.name}"),
             ):
                 st.page_link(page, label=label, query_params={key: value})
         parts.stand_ins(row.stand_ins)
+        if row.verdict is None and row.after is not None:
+            st.caption("Not compared with its card yet. The Compare page does it now; this keeps it in the run:")
+            st.code(shlex.join(["workbench", "compare", str(run.path)]), language="bash")
+
+
+def untried(rows: Sequence[tuple[RunRow, str]]) -> None:
+    """Shipped cards that have no run in this folder, with the command that makes one."""
+    tried = {row.card for row, _ in rows}
+    left = [card for card in shipped_cards() if card not in tried]
+    if left:
+        with st.expander(f"Cards without a run here ({len(left)})"):
+            for card in left:
+                st.code(shlex.join(["workbench", "reproduce", card, "--runs", str(cached.runs_folder())]), "bash")
 
 
 def show() -> None:
     """The table and what is under it, drawn again on its own while a run is running."""
     runs = cached.runs()
     found = [(cached.row(run), run.status) for run in runs]
-    running(found)
+    tally(found)
+    running(found, runs)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input("Find", key="find", bind="query-params", placeholder="card, variant, verdict or run", width=320)
+        st.multiselect("Status", STATUSES, key="status", bind="query-params", placeholder="any", width=320)
+        st.selectbox("Sort by", SORTS, key="sort", bind="query-params", width=180)
     words = st.session_state.get("find", "").lower().split()
     kept = [
         (row, status)
         for row, status in found
         if (not st.session_state["status"] or status in st.session_state["status"])
-        and all(word in f"{row.card} {row.variant} {row.name} {row.verdict}".lower() for word in words)
+        and all(word in f"{row.card} {row.variant} {row.name} {row.verdict or NOT_YET}".lower() for word in words)
     ]
     if st.session_state["sort"] == "greatest gain":
         kept.sort(key=lambda pair: -((pair[0].after or 0) - (pair[0].before or 0)))
@@ -119,15 +170,14 @@ def show() -> None:
     elif asked is not None:
         del st.query_params["run"]
     attention(kept)
+    untried(found)
 
 
-st.title("Overview")
+parts.title(
+    "Overview", "Every run of this folder: what was trained, what it changed, and whether it agrees with its card."
+)
 if not cached.runs():
     parts.no_runs(str(cached.runs_folder()))
 else:
-    search, status, sort = st.columns([3, 3, 2])
-    search.text_input("Find", key="find", bind="query-params", placeholder="card, variant, verdict or run")
-    status.multiselect("Status", STATUSES, key="status", bind="query-params", placeholder="any")
-    sort.selectbox("Sort by", SORTS, key="sort", bind="query-params")
     live = any(run.status == "running" for run in cached.runs())
-    st.fragment(show, run_every=3 if live else None)()
+    parts.fragment(show, run_every=3 if live else 20)

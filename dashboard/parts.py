@@ -6,25 +6,40 @@ the workbench itself.
 
 from __future__ import annotations
 
+import html
 import shlex
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from workbench import browse
 from workbench.browse import RunRow
+from workbench.errors import WorkbenchError
+from workbench.look import CONFIG, harmless
 from workbench.run import Run
 
-PLOT = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["sendDataToCloud", "select2d", "lasso2d", "autoScale2d"],
-    "responsive": True,
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAP_CONFIG = {**CONFIG, "scrollZoom": True, "modeBarButtonsToRemove": ["autoScale2d"]}
+"""Plotly's settings for a figure in which points are selected."""
+
 SHARED = ("run", "runs", "card")  # parameters that several pages have in their address
 STYLE = """<style>
-[data-testid="stMainBlockContainer"] { padding: 4.5rem 2rem 3rem; max-width: 1720px; }
+[data-testid="stMainBlockContainer"] { padding: 4.25rem 2rem 3rem; max-width: 1760px; }
+[data-testid="stMetric"] { padding: .1rem 0; }
+[data-testid="stMetricValue"], [data-testid="stText"] { font-variant-numeric: tabular-nums; }
+[data-testid="stText"] { overflow-wrap: anywhere; }
+.wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
+.wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
+  text-underline-offset: .18em; text-decoration-color: #e69f00; }
+@media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
+ABBREVIATIONS = (
+    "nDCG@10: normalised discounted cumulative gain of the ten best, 1 where the answers stand first · MRR: mean of 1 "
+    "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best"
+)
 VERDICTS = {
     "reproduced": ("green", ":material/check:"),
     "differs": ("orange", ":material/close:"),
@@ -38,9 +53,28 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
+def fragment(draw: Callable[..., None], *values: Any, run_every: float | None = None) -> None:
+    """Show a part of a page that is drawn again without the rest; a run that cannot be read is said inside it."""
+
+    def guarded(*given: Any) -> None:
+        try:
+            draw(*given)
+        except WorkbenchError as error:
+            problem("This cannot be shown.", str(error))
+
+    guarded.__qualname__ = f"{draw.__module__}.{draw.__qualname__}"  # what Streamlit knows a fragment by
+    st.fragment(guarded, run_every=run_every)(*values)
+
+
+def title(words: str, sentence: str, help: str | None = None) -> None:
+    """The head of a page: its name and what it shows."""
+    st.title(words, anchor=False)
+    st.caption(sentence, help=help)
+
+
 def chart(draw: Callable[..., Any], *values: Any, key: str, **settings: Any) -> None:
     """Show what a function of `workbench.figures` draws, in the reader's theme."""
-    st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=PLOT, key=key)
+    st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=CONFIG, key=key)
 
 
 def problem(title: str, detail: str) -> None:
@@ -57,6 +91,34 @@ def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
         st.text(sentence)
         if command:
             st.code(shlex.join(command), language="bash")
+
+
+def marked(parts: Iterable[tuple[str, bool]]) -> None:
+    """Foreign text with some words underlined. It is escaped: nothing in it takes effect."""
+    pieces = (
+        f"<mark>{html.escape(harmless(text))}</mark>" if shared else html.escape(harmless(text))
+        for text, shared in parts
+    )
+    st.html(f'<div class="wb-hit" dir="auto">{"".join(pieces)}</div>')
+
+
+def ranking(title: str, hits: pd.DataFrame, query: str, *, known: bool = True) -> None:
+    """Ten documents of a query, gold ones marked, words of the query underlined. `known`: whether gold is known."""
+    from workbench.explore import shared_words
+
+    st.markdown(f"**{title}**")
+    if hits.empty:
+        st.text("No ranking was kept for this query.")
+    for position, relevant, score, document_id, document in hits.itertuples(index=False):
+        with st.container(border=True, gap="xxsmall"):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                mark = " :green-badge[:material/target: gold]" if relevant and known else ""
+                st.markdown(f"**{int(position)}** &ensp;:gray[score {float(score):.4f}]{mark}", width="content")
+                st.text(str(document_id)[:60], width="content")
+            if document:
+                marked(shared_words(query, document))
+            else:
+                st.caption("The run keeps no text of this document.")
 
 
 def no_runs(folder: str) -> None:
@@ -110,7 +172,7 @@ def keep(key: str, default: Any, options: Sequence[Any]) -> None:
         st.query_params[key] = default  # so that the address says it from the start, not from the first change
 
 
-def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run") -> Run | None:
+def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", width: Any = "stretch") -> Run | None:
     """A select box of runs whose choice is in the address and follows the reader from page to page.
 
     The first choice is the newest run that was measured before and after.
@@ -119,20 +181,45 @@ def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run") -> 
     last = st.session_state.get("last_run")
     whole = (run.name for run in runs if browse.whole_evaluations(run))
     keep(key, last if last in names else next(whole, names[0]), names)
-    name = st.selectbox(label, names, index=None, key=key, bind="query-params", placeholder="Choose a run")
+    name = st.selectbox(label, names, index=None, key=key, bind="query-params", placeholder="Choose a run", width=width)
     if name is not None:
         st.session_state["last_run"] = name
     return browse.find_run(runs, name)
 
 
-def progress(row: RunRow) -> None:
-    """How far a run is that trains at this moment."""
+def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:
+    """How far a run is that trains at this moment; `said` is the progress in its run.json."""
     left, right = st.columns([2, 3], vertical_alignment="center")
     left.text(f"{row.name} is running")
     if row.steps:
-        right.progress(min((row.step or 0) / row.steps, 1.0), text=f"step {row.step or 0:,} of {row.steps:,}")
+        words = [f"step {row.step or 0:,} of {row.steps:,}", *pace(said or {})]
+        right.progress(min((row.step or 0) / row.steps, 1.0), text=" · ".join(words))
     else:
         right.progress(0.0, text="getting ready, no step yet")
+
+
+def pace(said: dict[str, Any]) -> list[str]:
+    """What a running training says of its speed and its end, as far as it does."""
+    rate, left = said.get("rows_per_second"), said.get("seconds_left")
+    words = [f"{rate:,.0f} rows/s"] if isinstance(rate, int | float) and rate == rate else []
+    if isinstance(left, int | float) and left == left:
+        words.append(f"{duration(left)} left")
+    phase = said.get("phase")
+    if isinstance(phase, str) and phase.startswith("measure"):
+        words.append("measuring")
+    return words
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(42), duration(700), duration(9000)
+    ('42 s', '12 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def stand_ins(notes: Sequence[str]) -> None:

@@ -1,19 +1,22 @@
-"""Retrieval: every query before and after training; one opened shows its two rankings side by side."""
+"""Retrieval: every query before and after training; one opened shows its two rankings side by side; a playground."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cached
 import pandas as pd
 import parts
+import playground
 import streamlit as st
 
 from workbench import browse
+from workbench.explore import groupings
 from workbench.figures import metric_name, per_query_difference, rank_changes
 from workbench.run import Run
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
+VIEWS = ["queries", "groups", "playground"]
 FILTER_HELP = (
     "lost from top 10: an answer among the ten best before, none after. never found: no answer in either ranking, as "
     "deep as it was kept."
@@ -24,68 +27,62 @@ def query_columns(metric: str) -> "dict[str, ColumnConfig]":
     name = metric_name(metric)
     rank = "Rank of the first relevant document, 1 is best; – is beyond the depth kept"
     number = st.column_config.NumberColumn
+    right = "How right the model is about this pair, 0 to 1" if "@" not in metric else parts.ABBREVIATIONS
     return {
-        "query": st.column_config.TextColumn("Query", width=430),
+        "query": st.column_config.TextColumn("Query", width=380),
         "difference": number("Difference", format="%+.3f", help=f"{name} after minus before", width=92),
-        "before": number(f"{name} before", format="%.3f", width=118),
-        "after": number(f"{name} after", format="%.3f", width=112),
+        "before": number(f"{name} before", format="%.3f", width=118, help=right),
+        "after": number(f"{name} after", format="%.3f", width=112, help=right),
         "rank_before": number("Rank before", help=rank, width=96),
         "rank_after": number("Rank after", help=rank, width=90),
+        "words": number("Words", help="Length of the query in words", width=70),
+        "answers": number("Answers", help="Documents that answer the query", width=78),
+        "gold": number("Gold", format="%.3f", help="The score that the data gives this pair", width=70),
+        "score_before": number("Score before", format="%.3f", help="What the base model gives this pair", width=100),
+        "score_after": number("Score after", format="%.3f", help="What the trained model gives this pair", width=95),
     }
-
-
-def ranking(title: str, hits: pd.DataFrame) -> None:
-    st.markdown(f"**{title}**")
-    if hits.empty:
-        st.text("No ranking was kept for this query.")
-    for position, relevant, score, _, document in hits.itertuples(index=False):
-        with st.container(border=True, gap="xxsmall"):
-            mark = " :green-badge[:material/target: gold]" if relevant else ""
-            st.markdown(f"**{int(position)}** &ensp;:gray[score {float(score):.4f}]{mark}")
-            st.text(document)
 
 
 def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
     """The query, its gold documents, and the ten best before and after side by side."""
     before, after, gold = cached.opened(run, evaluation, str(row["query_id"]))
-    st.subheader("The query")
+    st.subheader("The query", anchor=False)
     with st.container(border=True, gap="xsmall"):
         st.text(row["query"])
-        st.caption("Gold: the documents that answer it")
+        st.caption("Gold: the documents that answer it" if "gold" not in row else "Its texts and gold score")
         for document, text in gold:
             st.text(f"{document}: {text}")
+    if before.empty and after.empty:
+        return
+    st.caption("Words that the query has too are underlined; short ones are not.")
     left, right = st.columns(2)
     with left:
-        ranking("Before: the base model", before)
+        parts.ranking("Before: the base model", before, row["query"])
     with right:
-        ranking("After: the trained model", after)
+        parts.ranking("After: the trained model", after, row["query"])
 
 
-def counts(table: pd.DataFrame) -> None:
-    with st.container(horizontal=True):
+def counts(table: pd.DataFrame, unit: str) -> None:
+    with st.container(horizontal=True, gap="large"):
         for name in browse.FILTERS:
-            label = "queries" if name == "all" else name
-            st.metric(label, f"{len(browse.chosen(table, name)):,}", width=128)
+            label = unit if name == "all" else name
+            st.metric(label.capitalize(), f"{len(browse.chosen(table, name)):,}", width="content")
 
 
-def show(run: Run) -> None:
-    evaluations = browse.whole_evaluations(run)
-    if not evaluations:
-        parts.empty("Nothing to compare yet", "This run has no evaluation both before and after training.")
-        return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=200)
-        metrics = cached.query_metrics(run, evaluation)
-        metric = st.selectbox("Metric", metrics, key="metric", bind="query-params", format_func=metric_name, width=150)
-        only = st.selectbox("Show", browse.FILTERS, key="only", bind="query-params", help=FILTER_HELP, width=180)
-        words = st.text_input("Find in queries", key="words", bind="query-params", width=260)
+def queries(run: Run, evaluation: str, metric: str) -> None:
+    """The table of queries, filtered; the one that is selected opened."""
     table = cached.queries(run, evaluation, metric)
-    counts(table)
+    counts(table, browse.unit(run, evaluation))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        only = st.selectbox("Show", browse.FILTERS, key="only", bind="query-params", help=FILTER_HELP, width=200)
+        words = st.text_input("Find in queries", key="words", bind="query-params", width=320)
+        drawn = st.toggle("Draw these queries", key="glance", bind="query-params")
     kept = browse.chosen(table, only, words)
     if kept.empty:
         parts.empty("No query passes", "No query of this run passes the filter and the words above.")
     else:
-        at_a_glance(kept, metric)
+        if drawn:
+            at_a_glance(kept, metric)
         pick(kept, metric, place=f"{run.name} {evaluation} {metric} {only} {words}")
     asked = table[table["query_id"] == st.query_params.get("query")]
     if len(asked):
@@ -94,31 +91,32 @@ def show(run: Run) -> None:
 
 def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
     """Two figures of the queries in the table, drawn only where somebody asks for them."""
-    if st.toggle("Draw these queries", key="glance", bind="query-params"):
-        left, right = st.columns(2)
+    left, right = st.columns(2)
+    if kept["rank_after"].notna().any() or kept["rank_before"].notna().any():
         with left:
             parts.chart(rank_changes, browse.changes_of(kept), key="ranks")
-        with right:
-            parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=metric_name(metric))
+    with right:
+        parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=metric_name(metric))
 
 
 def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
     """The table; the query selected in it goes into the address, one that is deselected leaves it."""
     ids = list(kept["query_id"])
     asked = st.query_params.get("query")
-    columns = query_columns(metric)
+    config = query_columns(metric)
+    columns = [name for name in config if name in kept and not (name.startswith("rank") and "gold" in kept)]
     state = st.dataframe(
-        kept[list(columns)],
-        column_config=columns,
+        kept[columns],
+        column_config=config,
         hide_index=True,
-        height=320,
+        height=min(36 * len(kept) + 40, 360),
         placeholder="–",
         on_select="rerun",
         selection_mode="single-row",
         selection_default={"selection": {"rows": [ids.index(asked)] if asked in ids else []}},
         key=f"queries {place}",
     )
-    st.caption(f"{len(kept):,} queries, the greatest loss first. Select a row to open the query.")
+    st.caption(f"{len(kept):,} rows, the greatest loss first. Select one to open it.")
     rows = [row for row in state["selection"]["rows"] if row < len(ids)]
     if rows:
         st.query_params["query"] = ids[rows[0]]
@@ -126,12 +124,67 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
         del st.query_params["query"]
 
 
-st.title("Retrieval")
+def groups(run: Run, evaluation: str, metric: str) -> None:
+    """The metric for each group of queries."""
+    options = groupings(run, evaluation)
+    if not options:
+        parts.empty("No groups", "This evaluation was measured pair by pair; it has no queries to group.")
+        return
+    by = st.selectbox("Group by", options, key="by", bind="query-params", width=320)
+    number = st.column_config.NumberColumn
+    config = {
+        "group": st.column_config.TextColumn(by.capitalize(), width=260),
+        "queries": number("Queries", format="localized"),
+        "before": number("Before", format="%.4f"),
+        "after": number("After", format="%.4f"),
+        "difference": number("Difference", format="%+.4f", help="Mean of after minus before"),
+        "low": number("Low", format="%+.4f", help="Lower end of the 95 % interval of the difference, over queries"),
+        "high": number("High", format="%+.4f", help="Upper end of the 95 % interval of the difference, over queries"),
+    }
+    table = cached.grouped(run, evaluation, by, metric)
+    st.dataframe(table, column_config=config, hide_index=True, height="content", placeholder="–")
+    st.caption(f"{metric_name(metric)}, a mean over the queries of each group.", help=parts.ABBREVIATIONS)
+
+
+def show(run: Run, row: Any) -> None:
+    """The choice of an evaluation, in the same row as that of the run, and the view."""
+    evaluations = browse.whole_evaluations(run)
+    if not evaluations:
+        parts.empty("Nothing to compare yet", "This run has no evaluation both before and after training.")
+        return
+    with row:
+        evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=220)
+        metrics = cached.query_metrics(run, evaluation)
+        metric = st.selectbox(
+            "Metric",
+            metrics,
+            key="metric",
+            bind="query-params",
+            format_func=metric_name,
+            width=190,
+            help=parts.ABBREVIATIONS,
+        )
+    view = st.segmented_control(
+        "View", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
+    )
+    if view == "playground":
+        playground.show(run, evaluation)
+    elif view == "groups":
+        groups(run, evaluation, metric)
+    else:
+        parts.fragment(queries, run, evaluation, metric)
+
+
+parts.title(
+    "Retrieval", "Every query before and after training: what moved up, what was lost, and which documents came."
+)
 runs = [run for run in cached.runs() if run.status != "broken"]
 if not runs:
     parts.no_runs(str(cached.runs_folder()))
 else:
-    run = parts.choose_run(runs)
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    with row:
+        run = parts.choose_run(runs, width=440)
     if run is not None:
         parts.stand_ins(cached.row(run).stand_ins)
-        show(run)
+        show(run, row)

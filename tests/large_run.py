@@ -25,7 +25,7 @@ def add_vectors(run: Run, evaluation: str = "finetune", *, dim: int = 64, seed: 
     queries = run.per_query(evaluation, "before")
     documents = run.documents(evaluation)
     number = {str(key): place for place, key in enumerate(documents["document_id"])}
-    topics = chance.normal(size=(len(TOPICS), dim))
+    topics = 0.55 * chance.normal(size=(len(TOPICS), dim))
     of = np.arange(len(documents)) % len(TOPICS)
     for moment, near, spread in zip(MOMENTS, (0.9, 0.35), (0.45, 0.3), strict=True):
         vectors = topics[of] + spread * chance.normal(size=(len(documents), dim))
@@ -48,11 +48,11 @@ def add_vectors(run: Run, evaluation: str = "finetune", *, dim: int = 64, seed: 
         write_json(run.path / "evaluations" / evaluation / f"{moment}.json", {**means, "settings": settings})
 
 
-def mapped_run(root: Path, *, queries: int = 180, **options: Any) -> Run:
-    """`made_run` with vectors and a stored map by PCA, topics in its texts."""
+def mapped_run(root: Path, *, queries: int = 180, topics: bool = True, **options: Any) -> Run:
+    """`made_run` with vectors and a stored map by PCA; `topics` puts the clusters into its texts."""
     run = made_run(root, queries=queries, **options)
     folder = run.path / "evaluations" / "finetune"
-    for file, column in (("queries", "query"), ("documents", "document")):
+    for file, column in (("queries", "query"), ("documents", "document")) if topics else ():
         table = pd.read_parquet(folder / f"{file}.parquet")
         table[column] = [
             text.replace("boot", TOPICS[number % len(TOPICS)]) for number, text in enumerate(table[column])
@@ -77,7 +77,9 @@ def long_log(run: Run, rows: int) -> None:
             "rows_per_second": 60 + 8 * chance.random(),
             "components": {"dim_512": loss * 0.6, "dim_256": loss * 0.4},
         }
-        found.append(row | ({"eval_loss": loss * 0.8} if step % (rows // 12 or 1) == 0 else {}))
+        found.append(
+            row | ({"eval_loss": 0.9 * math.exp(-4 * step / rows) + 0.1} if step % (rows // 12 or 1) == 0 else {})
+        )
     RunWriter(run.path).log(*found)
     for step in range(rows // 6, rows + 1, rows // 6 or 1):
         (run.path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True, exist_ok=True)

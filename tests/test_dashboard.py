@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import json
+import re
 import shutil
 import sys
 import tomllib
@@ -10,14 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from large_run import long_log, mapped_run
 from streamlit.testing.v1 import AppTest
-from synthetic_run import HOSTILE, KOREAN, SINHALA, made_run
+from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 
 from workbench import look
 from workbench.run import Run, RunWriter, list_runs
 
 DASHBOARD = Path(__file__).resolve().parents[1] / "dashboard"
-PAGES = ["overview.py", "card.py", "loss.py", "retrieval.py", "compare.py"]
+PAGES = ["overview.py", "card.py", "loss.py", "embeddings.py", "retrieval.py", "compare.py"]
+PROGRESS = {"step": 90, "steps": 540, "epoch": 0.5, "rows_per_second": 61.4, "seconds_left": 700.0}
 CARD = """---
 library_name: sentence-transformers
 base_model: a/b
@@ -38,9 +43,9 @@ base_model: a/b
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with a run that ended well, a corrected one, a hostile one and a broken one."""
     root = tmp_path_factory.mktemp("runs")
-    made_run(root)
+    long_log(mapped_run(root, topics=False), 600)
     RunWriter(made_run(root, stand_in=False, verdict="differs").path).update(variant="corrected")
-    RunWriter(made_run(root, hostile=True).path).update(card="hostile")
+    RunWriter(mapped_run(root, topics=False, hostile=True).path).update(card="hostile")
     (made_run(root).path / "run.json").write_text("{", encoding="utf-8")
     return root
 
@@ -78,13 +83,20 @@ def named(root: Path, card: str, variant: str = "as written") -> Run:
 
 
 def texts(app: AppTest) -> str:
-    return "\n".join(str(text.value) for text in app.text)
+    return "\n".join([*(str(text.value) for text in app.text), *shown_hits(app)])
+
+
+def shown_hits(app: AppTest) -> list[str]:
+    """Texts of documents, which are shown with shared words underlined, as a reader sees them."""
+    pages = [str(block.value) for block in app.html if "<div class=" in str(block.value)]
+    return [html.unescape(re.sub(r"</?(div|mark)[^>]*>", "", block)) for block in pages]
 
 
 def obeyed(app: AppTest) -> str:
     """Everything that is shown through Markdown or HTML, or as a label, which is Markdown too."""
-    shown = [app.markdown, app.caption, app.title, app.header, app.subheader, app.html]
-    words = [str(element.value) for elements in shown for element in elements]
+    shown = [app.markdown, app.caption, app.title, app.header, app.subheader]
+    words = [re.sub(r"window\.hostile|\$x\^2\$", "", str(block.value)) for block in app.html]  # escaped, see `hits`
+    words += [str(element.value) for elements in shown for element in elements]
     widgets = [app.selectbox, app.multiselect, app.toggle, app.text_input, app.metric, app.button, app.expander]
     return "\n".join([*words, *(str(widget.label) for widgets_ in widgets for widget in widgets_)])
 
@@ -112,7 +124,7 @@ def test_the_overview_has_a_row_for_every_run(folder: Path) -> None:
     table = page("overview.py").dataframe[0].value
     assert sorted(table["name"]) == sorted(run.name for run in list_runs(folder))
     row = table[table["name"] == named(folder, "porsche-mxbai", "corrected").name].iloc[0]
-    assert (row["status"], row["verdict"], row["metric"]) == ("finished", "differs", "nDCG@10")
+    assert (list(row["status"]), list(row["verdict"]), row["metric"]) == (["finished"], ["differs"], "nDCG@10")
     stored = named(folder, "porsche-mxbai", "corrected").metrics("finetune", "after")["cosine_ndcg@10"]
     assert row["after"] == pytest.approx(stored)
 
@@ -122,7 +134,7 @@ def test_a_broken_run_shows_why_and_the_others_stay(folder: Path) -> None:
     broken = next(run for run in list_runs(folder) if run.status == "broken")
     assert broken.name in texts(app)
     assert "expected JSON in" in texts(app)
-    assert set(app.dataframe[0].value["status"]) == {"finished", "broken"}
+    assert {status for found in app.dataframe[0].value["status"] for status in found} == {"finished", "broken"}
 
 
 def test_filter_and_sort_of_the_overview_are_in_the_address(folder: Path) -> None:
@@ -138,7 +150,7 @@ def test_the_address_opens_a_query(folder: Path) -> None:
     assert SINHALA in [text.value for text in app.text]
     hits = run.hits("finetune", "after")
     best = hits[(hits["query_id"] == "q1") & (hits["position"] == 1)]["document"].iloc[0]
-    assert best in [text.value for text in app.text]
+    assert best in shown_hits(app)
     assert KOREAN in list(app.dataframe[0].value["query"])
 
 
@@ -157,7 +169,7 @@ def test_filters_keep_the_queries_that_the_files_tell(folder: Path, only: str) -
     assert expected > 0
     app = page("retrieval.py", run=run.name, only=only)
     assert len(app.dataframe[0].value) == expected
-    assert [metric.value for metric in app.metric if metric.label == only] == [str(expected)]
+    assert [metric.value for metric in app.metric if metric.label == only.capitalize()] == [str(expected)]
 
 
 def test_the_figures_of_the_queries_are_drawn_when_asked_for(folder: Path) -> None:
@@ -205,16 +217,144 @@ def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
     assert "porsche-mxbai, corrected" in drawn
     app.selectbox(key="y").set_value("learning_rate").run()
     assert "Learning rate" in app.get("plotly_chart")[0].proto.spec
+    app = page("loss.py", runs=runs[1])
     app.selectbox(key="y").set_value("grad_norm").run()
     assert "Nothing logged yet" in obeyed(app)
 
 
+def drawn_names(app: AppTest) -> list[str]:
+    return [trace.get("name", "") for trace in json.loads(app.get("plotly_chart")[0].proto.spec)["data"]]
+
+
+def test_spikes_checkpoints_and_parts_of_a_loss_are_drawn(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai").name
+    app = page("loss.py", runs=run)
+    names = " ".join(drawn_names(app))
+    assert "spike" in names
+    assert "saved checkpoint" in names
+    assert any("means over 100 steps" in caption.value for caption in app.caption)  # of the card
+    app.selectbox(key="y").set_value("components").run()
+    assert {name.rpartition(", ")[2] for name in drawn_names(app)} >= {"dim_512", "dim_256"}
+    for along, title in (("rows", "Training rows seen (count)"), ("time", "Time since the start (minutes)")):
+        app.selectbox(key="x").set_value(along).run()
+        assert title in app.get("plotly_chart")[0].proto.spec
+
+
+# --- embeddings ---
+
+
+def marked_points(app: AppTest) -> list[list[int]]:
+    """Numbers of marked points of each trace of each map."""
+    charts = [json.loads(chart.proto.spec)["data"] for chart in app.get("plotly_chart")]
+    return [[len(trace["selectedpoints"]) for trace in data if "selectedpoints" in trace] for data in charts]
+
+
+def test_the_map_has_both_moments_with_the_same_axes(folder: Path) -> None:
+    app = page("embeddings.py", run=named(folder, "porsche-mxbai").name)
+    layouts = [json.loads(chart.proto.spec)["layout"] for chart in app.get("plotly_chart")]
+    assert len(layouts) == 2
+    assert layouts[0]["xaxis"]["range"] == layouts[1]["xaxis"]["range"]
+    assert layouts[0]["xaxis"]["title"]["text"] == "PCA 1 (no unit)"
+    assert app.selectbox(key="map").value == "PCA, together"
+    assert "workbench map" in app.code[0].value  # the one by UMAP is not there
+
+
+def test_a_search_marks_points_in_both_maps_and_lists_texts_with_neighbours(folder: Path) -> None:
+    app = page("embeddings.py", run=named(folder, "porsche-mxbai").name, find="holds 14")
+    table = app.dataframe[0].value
+    assert sorted(table["id"]) == [
+        "d14",
+        "d140",
+        "d141",
+        "d142",
+        "d143",
+        "d144",
+        "d145",
+        "d146",
+        "d147",
+        "d148",
+        "d149",
+    ]
+    assert marked_points(app) == [[11, 0], [11, 0]]  # documents, queries
+    nearest = table.set_index("id").loc["d14", "nearest after"]
+    assert re.fullmatch(r"0\.\d{3}  The boot of model \d+ holds \d+ litres\.", nearest)
+
+
+def test_an_area_and_a_point_of_the_address_are_selected(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    app = page("embeddings.py", run=run.name, area="after:-9,-9;9,-9;9,9;-9,9", pick="query:q5", lines="true")
+    assert len(app.dataframe[0].value) == 300  # of 360
+    assert any("Selected: 360 texts" in heading.value for heading in app.subheader)
+    assert "q5: " in texts(app)
+    assert len(shown_hits(app)) == 20
+    strange = page("embeddings.py", run=run.name, area="../../etc:1,2", pick="query:../../etc")
+    assert len(strange.dataframe) == 0
+
+
+@pytest.mark.parametrize(
+    "by", ["type", "rank change", "failure", "length (words)", "relevant documents", "MRR@10 after"]
+)
+def test_a_map_is_coloured_by(folder: Path, by: str) -> None:
+    app = page("embeddings.py", run=named(folder, "porsche-mxbai").name, by=by)
+    assert app.selectbox(key="by").value == by
+    assert len(app.get("plotly_chart")) == 2
+
+
+def test_without_a_map_the_command_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mapped_run(tmp_path, queries=20)
+    shutil.rmtree(run.path / "maps")
+    start(tmp_path, monkeypatch)
+    app = page("embeddings.py")
+    command = f"workbench map {run.name} --evaluation finetune --runs {tmp_path}"
+    assert [block.value for block in app.code] == [command]
+    shutil.rmtree(run.path / "vectors")
+    assert "No vectors, no map" in obeyed(page("embeddings.py"))
+
+
+# --- more of the queries ---
+
+
+def test_queries_in_groups(folder: Path) -> None:
+    app = page("retrieval.py", run=named(folder, "porsche-mxbai").name, view="groups", by="relevant documents")
+    assert list(app.dataframe[0].value["group"]) == ["1"]
+    assert list(app.dataframe[0].value["queries"]) == [180]
+
+
+def test_a_model_that_is_not_there_says_so_in_the_playground(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai", "as written")
+    app = page("retrieval.py", run=run.name, view="playground", ask="Which tyres?")
+    assert obeyed(app).count("This model cannot answer.") >= 1
+    other = named(folder, "porsche-mxbai", "corrected")
+    assert "No vectors to search" in obeyed(page("retrieval.py", run=other.name, view="playground"))
+
+
+def test_items_have_no_rankings_and_no_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_item_run(tmp_path, hostile=True)
+    start(tmp_path, monkeypatch)
+    app = page("retrieval.py", run=run.name, query="i001")
+    assert {"gold", "score_before", "score_after"} <= set(app.dataframe[0].value.columns)
+    assert SINHALA in texts(app)
+    assert "No groups" in obeyed(page("retrieval.py", run=run.name, view="groups"))
+    page("embeddings.py", run=run.name)
+    page("compare.py", run=run.name)
+
+
+def test_three_runs_and_what_can_be_taken_away(folder: Path) -> None:
+    runs = [run.name for run in list_runs(folder) if run.status != "broken"]
+    app = page("compare.py", run=runs[0], **{"with": runs[1:3]})
+    assert set(app.dataframe[0].value["run"]) == set(runs[1:3])
+    labels = [button.label for button in app.get("download_button")]
+    assert labels[:3] == ["Report (HTML)", "Each query (CSV)", "Each query (Parquet)"]
+    assert sum("TREC" in label for label in labels) == 2
+
+
 def test_a_running_training_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made_run(tmp_path, verdict=None, steps=9)
-    RunWriter(run.path).update(status="running", progress={"step": 90, "steps": 540, "epoch": 0.5})
+    RunWriter(run.path).update(status="running", progress=PROGRESS)
     start(tmp_path, monkeypatch)
     for name in ("overview.py", "loss.py"):
-        assert [bar.proto.text for bar in page(name).get("progress")] == ["step 90 of 540"]
+        bars = [bar.proto.text for bar in page(name).get("progress")]
+        assert bars == ["step 90 of 540 · 61 rows/s · 12 min left"]
 
 
 def test_a_dropped_card_is_read_and_its_text_stays_text(folder: Path) -> None:
@@ -248,7 +388,7 @@ def test_hostile_text_goes_nowhere_where_markup_is_obeyed(folder: Path, name: st
     address = (
         {"card": f"run {run.name}", "view": "what it says"}
         if name == "card.py"
-        else {"run": run.name, "runs": run.name, "query": "q2"}
+        else {"run": run.name, "runs": run.name, "query": "q2", "find": "bold" if name == "embeddings.py" else ""}
     )
     app = page(name, **address)
     for part in ("window.hostile", "<img", "<b>bold", "$x^2$", "\u202e"):
@@ -288,6 +428,7 @@ def test_a_run_whose_folder_vanishes_leaves_the_others(tmp_path: Path, monkeypat
 def test_the_theme_is_the_palette() -> None:
     theme = tomllib.loads((DASHBOARD / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
     assert theme["font"] == look.FONT_FAMILY
+    assert theme["dark"]["primaryColor"] == look.DARK.after
     for part, colours in (("light", look.LIGHT), ("dark", look.DARK)):
         mine = theme[part]
         assert (mine["textColor"], mine["linkColor"]) == (colours.ink, colours.after)

@@ -1,8 +1,8 @@
-"""A run looked at closely: its growing log, its map, a text's neighbours, a query's rankings, two runs query by query.
+"""A run looked at closely: its growing log, a query's rankings, a new query's, two runs query by query, downloads.
 
 Plain values and tables for the screens that `browse` does not serve, and read so that one click touches what it shows:
-a ranking reads its own rows of a file, a log only what was appended. Neighbours come from the full vectors, never from
-the map. Text is cut as in `browse` and still has to be shown as text.
+a ranking reads its own rows of a file, a log only what was appended. Text is cut as in `browse` and still has to be
+shown as text.
 """
 
 from __future__ import annotations
@@ -11,24 +11,20 @@ import json
 import threading
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.browse import TEXT_LIMIT, TOP, Identity, identity
 from workbench.errors import RunError
-from workbench.figures import metric_name
-from workbench.figures_points import NEUTRAL, MapPoints
-from workbench.look import plain, shorten
-from workbench.projection import MOMENTS, Method, Moment, Vectors, load_vectors, stored_map
+from workbench.figures import Curve
+from workbench.look import shorten
+from workbench.projection import Moment, Vectors
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.run import Run
-
-LABEL = 70  # characters of a text that hovering shows
-
 
 # --- log --------------------------------------------------------------------------------------------------------
 
@@ -98,287 +94,18 @@ def checkpoints(run: Run) -> tuple[int, ...]:
     return tuple(sorted(int(name) for name in names if name.isdigit()))
 
 
-# --- map --------------------------------------------------------------------------------------------------------
+def train_rows(run: Run) -> int | None:
+    """Training rows of one epoch, those of every dataset; None where the run does not say."""
+    data = run.record.get("data") or {}
+    counts = [data.get("rows"), *(more.get("rows") for more in (data.get("more") or {}).values())]
+    numbers = [count.get("train") if isinstance(count, dict) else count for count in counts]
+    return sum(count for count in numbers if isinstance(count, int)) or None
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A stored map with what is known of its points; one row a text, queries after documents."""
-
-    table: pd.DataFrame
-    """kind, id, text (empty where the run keeps none), x_before, y_before, x_after, y_after (NaN where it is not
-    drawn), and the columns named in `colourings`: words of a group (None for none) or numbers (NaN)."""
-    colourings: tuple[str, ...]
-    relevant: dict[int, tuple[int, ...]]  # row of a query -> rows of the documents that answer it
-    moments: tuple[Moment, ...]
-    parameters: dict[str, Any]
-    kept: dict[str, float]  # moment -> share of true neighbours kept
-
-
-def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> tuple[Path, ...]:
-    """The files that `scene` reads, for `identity`."""
-    folder = run.path / "evaluations" / evaluation
-    stem = run.path / "maps" / f"{evaluation}-{method}-{'together' if together else 'apart'}"
-    vectors = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in MOMENTS]
-    names = ("queries", "documents", "before", "after")
-    return (
-        stem.with_name(stem.name + ".parquet"),
-        stem.with_name(stem.name + ".json"),
-        *vectors,
-        *(folder / f"{name}.parquet" for name in names),
-    )
-
-
-def has_vectors(run: Run, evaluation: str) -> bool:
-    """Whether the run keeps vectors of this evaluation, of which a map can be made."""
-    return any((run.path / "vectors" / f"{evaluation}-{moment}.safetensors").is_file() for moment in MOMENTS)
-
-
-def maps(run: Run, evaluation: str) -> tuple[tuple[Method, bool], ...]:
-    """(method, together) of each map that is stored, UMAP first: both moments in one map before each in its own."""
-    methods: tuple[Method, ...] = ("umap", "pca")
-    return tuple(
-        (method, together)
-        for method in methods
-        for together in (True, False)
-        if map_files(run, evaluation, method, together=together)[0].is_file()
-    )
-
-
-def scene(run: Run, evaluation: str, method: Method, *, together: bool = True) -> Scene | None:
-    """The stored map of an evaluation; None where there is none, or it is older than the vectors."""
-    import pandas as pd
-
-    found = stored_map(run, evaluation, method, together=together)
-    if found is None:
-        return None
-    moments = tuple(moment for moment in MOMENTS if (found.points["moment"] == moment).any())
-    parts = [
-        found.points[found.points["moment"] == moment]
-        .drop(columns="moment")
-        .rename(columns={"x": f"x_{moment}", "y": f"y_{moment}"})
-        .astype({"id": str})
-        .set_index(["kind", "id"])
-        for moment in moments
-    ]
-    table = pd.concat(parts, axis=1).reset_index().sort_values("kind", kind="stable").reset_index(drop=True)
-    for moment in MOMENTS:
-        for axis in "xy":
-            if f"{axis}_{moment}" not in table:
-                table[f"{axis}_{moment}"] = float("nan")
-    queries = _queries(run, evaluation)
-    documents = run.documents(evaluation)
-    texts = {
-        ("document", str(key)): text for key, text in documents[["document_id", "document"]].itertuples(index=False)
-    }
-    texts.update((("query", str(key)), text) for key, text in zip(queries.index, queries["query"], strict=True))
-    table["text"] = [shorten(texts.get(key, ""), TEXT_LIMIT) for key in zip(table["kind"], table["id"], strict=True)]
-    colourings = _add_colourings(table, queries)
-    return Scene(table, colourings, _relevant(table, queries), moments, found.parameters, found.kept)
-
-
-def _queries(run: Run, evaluation: str) -> pd.DataFrame:
-    """What is known of each query, by id: query, relevant, rank_before, rank_after, and the other columns after."""
-    moments = run.evaluations().get(evaluation, ())
-    last = "after" if "after" in moments else moments[-1]
-    table = run.per_query(evaluation, last).rename(columns={"rank": "rank_after"})
-    table = table.set_index(table["query_id"].astype(str))
-    if "before" in moments and last != "before":
-        first = run.per_query(evaluation, "before")
-        table["rank_before"] = first.set_index(first["query_id"].astype(str))["rank"].reindex(table.index)
-    return table
-
-
-def _add_colourings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ...]:
-    """Add to the scene's table what its points can be coloured by; gives the names."""
-    import pandas as pd
-
-    mine = table["kind"] == "query"
-
-    def put(name: str, values: pd.Series) -> None:
-        table[name] = table["id"].where(mine).map(values)
-
-    table["type"] = table["kind"]
-    names = ["type"]
-    after = queries["rank_after"]
-    if "rank_before" in queries:
-        put("rank change", _rank_change(queries["rank_before"], after))
-        put("failure", _failure(queries["rank_before"], after))
-        names += ["rank change", "failure"]
-    counts = queries["relevant"].map(len)
-    put("relevant documents", counts.map(lambda count: "4 or more" if count > 3 else str(count)))
-    table["length (words)"] = [float(len(text.split())) if text else float("nan") for text in table["text"]]
-    names += ["length (words)", "relevant documents"]
-    reserved = {"query_id", "query", "relevant", "rank_before", "rank_after", "ranks"}
-    for column in queries.columns.difference(reserved, sort=False):
-        values = queries[column]
-        name = f"{metric_name(str(column))} after" if "@" in str(column) else shorten(column, 40)
-        if pd.api.types.is_numeric_dtype(values):
-            put(name, values.astype(float))
-        else:
-            put(name, values.map(lambda value: None if value is None or value != value else shorten(value, 40)))
-        names.append(name)
-    return tuple(names)
-
-
-def _rank_change(before: pd.Series, after: pd.Series) -> pd.Series:
-    """better, worse, same rank, or never found; a rank that is not known is beyond every other."""
-    import pandas as pd
-
-    first, last = before.astype(float).fillna(float("inf")), after.astype(float).fillna(float("inf"))
-    words = pd.Series("same rank", index=after.index, dtype=object)
-    words[last < first] = "better"
-    words[last > first] = "worse"
-    words[before.isna() & after.isna()] = "never found"
-    return words
-
-
-def _failure(before: pd.Series, after: pd.Series) -> pd.Series:
-    """in the top 10 after training, lost from it, or in it neither before nor after."""
-    import pandas as pd
-
-    held, there = (before.astype(float) <= TOP), (after.astype(float) <= TOP)
-    words = pd.Series("not in the top 10", index=after.index, dtype=object)
-    words[held & ~there] = "lost from top 10"
-    words[there] = "in the top 10"
-    return words
-
-
-def _relevant(table: pd.DataFrame, queries: pd.DataFrame) -> dict[int, tuple[int, ...]]:
-    rows = {(kind, key): row for row, (kind, key) in enumerate(zip(table["kind"], table["id"], strict=True))}
-    found: dict[int, tuple[int, ...]] = {}
-    for key, relevant in queries["relevant"].items():
-        answers = [rows["document", str(document)] for document in relevant if ("document", str(document)) in rows]
-        if ("query", str(key)) in rows and answers:
-            found[rows["query", str(key)]] = tuple(answers)
-    return found
-
-
-def labels(scene: Scene) -> list[str]:
-    """What hovering over each point says."""
-    return [
-        f"{kind} {plain(key, 40)}" + (f"<br>{plain(text, LABEL)}" if text else "")
-        for kind, key, text in scene.table[["kind", "id", "text"]].itertuples(index=False)
-    ]
-
-
-def map_points(scene: Scene, moment: Moment, by: str, names: Sequence[str] = ()) -> MapPoints:
-    """The points of one moment for `figures_points.embedding_map`, coloured by one of the scene's colourings."""
-    import pandas as pd
-
-    table = scene.table
-    numbers = pd.api.types.is_numeric_dtype(table[by])
-    return MapPoints(
-        queries=(table["kind"] == "query").to_numpy(),
-        x=table[f"x_{moment}"].to_numpy(),
-        y=table[f"y_{moment}"].to_numpy(),
-        groups=[NEUTRAL] * len(table) if numbers else table[by].fillna(NEUTRAL).tolist(),
-        values=table[by].to_numpy(dtype=float) if numbers else None,
-        labels=names,
-    )
-
-
-def ranges(scene: Scene) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """Ranges of x and y that hold the points of both moments; None for maps that have nothing to do with each other."""
-    if not scene.parameters.get("together", True):
-        return None
-
-    def span(axis: str) -> tuple[float, float]:
-        values = scene.table[[f"{axis}_{moment}" for moment in scene.moments]].to_numpy()
-        finite = values[values == values]
-        low, high = float(finite.min()), float(finite.max())
-        air = (high - low or 1.0) * 0.04
-        return low - air, high + air
-
-    return span("x"), span("y")
-
-
-Polygon = tuple[tuple[float, float], ...]
-
-
-def corners(selection: Any, most: int = 60) -> tuple[Polygon, ...]:
-    """The areas of a Plotly selection (its `box` and `lasso`), each as at most `most` corners."""
-    found = []
-    for box in selection.get("box") or ():
-        (left, right), (low, high) = box["x"], box["y"]
-        found.append(((left, low), (right, low), (right, high), (left, high)))
-    for lasso in selection.get("lasso") or ():
-        places = list(zip(lasso["x"], lasso["y"], strict=False))
-        step = max(len(places) / most, 1)
-        found.append(tuple(places[int(at * step)] for at in range(int(len(places) / step))))
-    return tuple(tuple((round(float(x), 4), round(float(y), 4)) for x, y in area) for area in found if len(area) > 2)
-
-
-def inside(scene: Scene, moment: Moment, areas: Iterable[Polygon]) -> list[int]:
-    """Rows of the scene's table whose place at `moment` is in one of the areas, by the even-odd rule."""
-    import numpy as np
-
-    x, y = (scene.table[f"{axis}_{moment}"].to_numpy(dtype=float) for axis in "xy")
-    hit = np.zeros(len(x), dtype=bool)
-    for area in areas:
-        odd = np.zeros(len(x), dtype=bool)
-        for (x1, y1), (x2, y2) in zip(area, (*area[1:], area[0]), strict=True):
-            if y1 != y2:
-                odd ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-        hit |= odd
-    return [int(row) for row in np.flatnonzero(hit)]
-
-
-def nearest_point(scene: Scene, moment: Moment, x: float, y: float) -> int:
-    """Row of the point at a place of the map, for a click on it."""
-    import numpy as np
-
-    table = scene.table
-    away = (table[f"x_{moment}"].to_numpy() - x) ** 2 + (table[f"y_{moment}"].to_numpy() - y) ** 2
-    return int(np.nanargmin(away))
-
-
-def holding(scene: Scene, words: str) -> list[int]:
-    """Rows whose text or id holds every one of the words."""
-    import numpy as np
-
-    texts = scene.table["text"].str.casefold()
-    hit = np.ones(len(texts), dtype=bool)
-    for word in words.casefold().split():
-        hit &= texts.str.contains(word, regex=False).to_numpy() | (scene.table["id"].str.casefold() == word).to_numpy()
-    return [int(row) for row in np.flatnonzero(hit)]
-
-
-# --- neighbours -------------------------------------------------------------------------------------------------
-
-
-def unit_vectors(run: Run, evaluation: str, moment: Moment) -> Vectors:
-    """The vectors of an evaluation, each of length 1, so that a product is the cosine."""
-    import numpy as np
-
-    found = load_vectors(run, evaluation, moment)
-    for array in (found.queries, found.documents):
-        array /= np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
-    return found
-
-
-def neighbours(vectors: Vectors, kind: str, ids: Sequence[str], k: int = TOP) -> dict[str, list[tuple[str, float]]]:
-    """(document id, cosine) of the k documents nearest to each text, nearest first; a document is not its own.
-
-    `vectors` are those of `unit_vectors`. Texts without a vector are left out.
-    """
-    import numpy as np
-
-    known = vectors.query_ids if kind == "query" else vectors.document_ids
-    array = vectors.queries if kind == "query" else vectors.documents
-    wanted = set(ids)
-    rows = [row for row, key in enumerate(known) if key in wanted]
-    found: dict[str, list[tuple[str, float]]] = {}
-    for row in rows:
-        cosines = vectors.documents @ array[row]  # (documents,)
-        if kind == "document":
-            cosines[row] = -np.inf
-        best = np.argpartition(-cosines, min(k, len(cosines) - 1))[: k + 1]
-        best = [int(place) for place in sorted(best, key=lambda place: (-cosines[place], place))][:k]
-        found[known[row]] = [
-            (vectors.document_ids[place], float(cosines[place])) for place in best if np.isfinite(cosines[place])
-        ]
-    return found
+def logging_interval(curve: Curve) -> int | None:
+    """Steps between two logged values of a curve, the least there is; None for fewer than two."""
+    steps = [step for step, value in zip(curve.steps, curve.values, strict=False) if value is not None]
+    return min((int(later - step) for step, later in pairwise(steps) if later > step), default=None)
 
 
 # --- one query --------------------------------------------------------------------------------------------------
@@ -464,6 +191,34 @@ def _same(word: str, other: str) -> bool:
     short, long = sorted((word, other), key=len)
     korean = len(short) > 1 and all("\uac00" <= letter <= "\ud7a3" for letter in short)
     return word == other or (korean and long.startswith(short) and len(long) - len(short) < 3)
+
+
+def groupings(run: Run, evaluation: str) -> tuple[str, ...]:
+    """What the queries of an evaluation can be grouped by: `slices.BY` and columns of words; nothing for items."""
+    from pandas.api.types import is_numeric_dtype
+
+    from workbench.slices import BY
+
+    if not (run.path / "evaluations" / evaluation / "queries.parquet").is_file():
+        return ()
+    table = run.per_query(evaluation, "after")
+    reserved = {"query_id", "query", "relevant", "rank", "ranks"}
+    own = [str(name) for name in table.columns if name not in reserved and not is_numeric_dtype(table[name])]
+    return (*BY, *own)
+
+
+def sizes(run: Run, evaluation: str) -> pd.DataFrame:
+    """query_id, words (of the query) and answers (documents that are relevant) of every query."""
+    import pandas as pd
+
+    table = run.per_query(evaluation, "after")
+    return pd.DataFrame(
+        {
+            "query_id": table["query_id"].astype(str),
+            "words": [len(str(text).split()) for text in table["query"]],
+            "answers": [len(relevant) for relevant in table["relevant"]],
+        }
+    )
 
 
 # --- playground -------------------------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ def _curve_traces(
                 mode="lines",
                 name=f"{name}, every logged point",
                 legendgroup=name,
-                line={"color": colour, "width": 1, "dash": dash},
+                line={"color": colour, "width": 1},
                 opacity=0.4,
                 showlegend=False,
                 hovertemplate=f"{hover}, as logged<extra></extra>",

@@ -43,7 +43,6 @@ def embedding_map(
     points: MapPoints,
     *,
     name: str,
-    title: str = "",
     ranges: tuple[tuple[float, float], tuple[float, float]] | None = None,
     picked: Sequence[int] | None = None,
     lines: Sequence[tuple[int, int]] = (),
@@ -74,7 +73,7 @@ def embedding_map(
             if len(places):
                 look = _look(group, names, colours, query=kind)
                 traces.append(_trace(points, places, look, name=_legend(group, word, len(places)), chosen=chosen))
-    figure = figure_of(
+    return figure_of(
         [*_lines(x, y, lines, colours), *traces] if traces else [],
         x=f"{name} 1 (no unit)",
         y=f"{name} 2 (no unit)",
@@ -86,9 +85,6 @@ def embedding_map(
         xaxis={"range": None if ranges is None else ranges[0], "showticklabels": False},
         yaxis={"range": None if ranges is None else ranges[1], "showticklabels": False},
     )
-    if title:
-        figure.update_layout(margin={"t": 34}, title={"text": plain(title, 60), "x": 0, "font": {"size": 15}})
-    return figure
 
 
 def _names(groups: Any) -> list[str]:

@@ -73,8 +73,9 @@ def means_of(x: Sequence[float], y: Sequence[float], every: float) -> tuple[list
 def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> list[int]:
     """Places of single values far above the values around them, the highest `most` of them, in order.
 
-    Far: more than `times` the typical distance (the median of absolute distances, scaled to a standard deviation)
-    above the median of the 51 values around. Fewer than 20 values have no spikes.
+    Far: more than `times` the typical distance (the median of absolute distances, scaled to a standard deviation,
+    or 2 % of the values where they hardly move) above the median of the 51 values around. Fewer than 20 values have
+    no spikes.
 
     >>> spikes([1.0, 1.1] * 15 + [9.0] + [1.0, 1.1] * 15)
     [30]
@@ -86,10 +87,10 @@ def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> li
     if len(array) < 20:
         return []
     half = min(25, (len(array) - 1) // 2)
-    padded = np.pad(array, half, mode="reflect")
+    padded = np.pad(array, half, mode="reflect", reflect_type="odd")  # goes on as the ends do
     around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
     far = array - around
-    typical = 1.4826 * np.median(np.abs(far))
-    found = np.flatnonzero(far > times * max(float(typical), 1e-9))
+    typical = max(1.4826 * float(np.median(np.abs(far))), 0.02 * float(np.median(np.abs(around))), 1e-9)
+    found = np.flatnonzero(far > times * typical)
     highest = found[np.argsort(-far[found], kind="stable")[:most]]
     return sorted(int(place) for place in highest)

@@ -1,0 +1,304 @@
+"""Embeddings: the map of queries and documents before and after training, side by side, with linked selection.
+
+Maps are made by `workbench map` and only shown here. What is selected in one map stands out in the other; its texts
+and their true neighbours, from the full vectors, are listed below.
+"""
+
+from functools import partial
+from typing import Any
+
+import cached
+import pandas as pd
+import parts
+import streamlit as st
+
+from workbench import scene as maps
+from workbench.figures_points import embedding_map
+from workbench.projection import Method, Moment
+from workbench.run import Run
+from workbench.scene import Scene
+
+TITLES: dict[Moment, str] = {"before": "Before: the base model", "after": "After: the trained model"}
+METHODS: dict[Method, str] = {"umap": "UMAP", "pca": "PCA"}
+METHOD_HELP = (
+    "UMAP (uniform manifold approximation and projection) keeps neighbourhoods; PCA (principal component analysis) "
+    "keeps the two directions of greatest variance. together: one map for both moments, so that places can be "
+    "compared; apart: a map for each."
+)
+KEPT_HELP = (
+    "The share of a point's nearest neighbours by the full vectors that are among its nearest on the map, a mean over "
+    "up to 1,000 points. A map at random keeps nearly none."
+)
+LISTED = 300  # rows of the table of selected texts
+NEIGHBOURED = 40  # of them with their nearest neighbours
+LINES = 300  # lines from queries to their answers at once
+
+
+def command(run: Run, evaluation: str, *more: str) -> list[str]:
+    return ["workbench", "map", run.name, "--evaluation", evaluation, *more, "--runs", str(cached.runs_folder())]
+
+
+def no_map(run: Run, evaluation: str) -> None:
+    """What to do where there is no map: nothing is projected in here."""
+    if not maps.has_vectors(run, evaluation):
+        parts.empty(
+            "No vectors, no map",
+            "This run keeps no vectors of this evaluation, so no map can be made of it. A run that is trained now "
+            "keeps them; choose another run or evaluation.",
+        )
+        return
+    parts.empty(
+        "No map yet",
+        "The vectors are there. This makes the map by UMAP, in a minute or so; with --method pca it takes a second.",
+        command(run, evaluation),
+    )
+
+
+def name_of(choice: tuple[Method, bool]) -> str:
+    return f"{METHODS[choice[0]]}, {'together' if choice[1] else 'apart'}"
+
+
+def forget(*names: str) -> None:
+    """Take parameters out of the address."""
+    for name in names:
+        if name in st.query_params:
+            del st.query_params[name]
+
+
+def on_select(scene: Scene, moment: Moment, key: str) -> None:
+    """What was drawn in one map goes into the address; the map that it was drawn in keeps its own marks."""
+    selection: Any = st.session_state[key]["selection"]
+    areas = maps.corners(selection)
+    if areas:
+        st.query_params["area"] = maps.area_text(moment, areas)
+        st.session_state["map own"] = (moment, st.query_params["area"])
+        forget("find")
+        st.session_state.pop("find", None)
+    elif selection["points"]:
+        point = selection["points"][0]
+        row = maps.nearest_point(scene, moment, point["x"], point["y"])
+        st.query_params["pick"] = maps.point_name(scene, row)
+    else:
+        forget("area", "pick")
+        st.session_state["map own"] = None
+
+
+def chosen_rows(scene: Scene, words: str) -> list[int] | None:
+    """Rows that the words or the drawn area choose; None where nothing is chosen."""
+    if words.strip():
+        return maps.holding(scene, words)
+    area = maps.area_of(st.query_params.get("area", ""))
+    return None if area is None else maps.inside(scene, *area)
+
+
+def marks(moment: Moment, rows: list[int] | None, *, changed: bool) -> list[int] | None:
+    """The rows that stand out in one map. The map that the reader drew in shows the selection itself."""
+    own = st.session_state.get("map own")
+    key = f"map marks {moment}"
+    if changed or own != (moment, st.query_params.get("area")):
+        st.session_state[key] = rows
+    found: list[int] | None = st.session_state.get(key)
+    return found
+
+
+def figures(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene, by: str, lines: bool) -> None:
+    """The maps of both moments."""
+    rows = chosen_rows(scene, st.session_state.get("find") or "")
+    picked = maps.row_of(scene, st.query_params.get("pick", ""))
+    now = (run.name, evaluation, choice, by, lines, picked, st.session_state.get("find"), parts.dark())
+    changed = st.session_state.get("map state") != now
+    st.session_state["map state"] = now
+    names = cached.map_labels(run, evaluation, *choice)
+    spans = maps.ranges(scene)
+    joined = maps.answer_lines(scene, rows, picked, LINES if lines else 0)
+    standing = rows if rows is not None else None if picked is None else []
+    if picked is not None and standing is not None:
+        standing = [*standing, picked, *(row for pair in joined for row in pair if picked in pair)]
+    for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
+        key = f"map {moment}"
+        kept = scene.kept.get(moment)
+        with column:
+            st.markdown(
+                f"**{TITLES[moment]}**" + ("" if kept is None else f" &ensp;:gray[{kept:.0%} of true neighbours kept]"),
+                help=KEPT_HELP,
+            )
+            st.plotly_chart(
+                embedding_map(
+                    maps.map_points(scene, moment, by, names),
+                    name=METHODS[choice[0]],
+                    ranges=spans,
+                    picked=marks(moment, standing, changed=changed),
+                    lines=joined,
+                    dark=parts.dark(),
+                ),
+                theme=None,
+                config=parts.MAP_CONFIG,
+                key=key,
+                on_select=partial(on_select, scene, moment, key),
+                selection_mode=("points", "box", "lasso"),
+            )
+
+
+def selected(run: Run, evaluation: str, scene: Scene, by: str) -> None:
+    """The chosen texts with their nearest documents; one of them opened."""
+    rows = chosen_rows(scene, st.session_state.get("find") or "")
+    picked = maps.row_of(scene, st.query_params.get("pick", ""))
+    if rows is None and picked is None:
+        st.caption(
+            "Draw around points (lasso or box, in the corner of a map) to list their texts, or click one to open it. "
+            "Wheel: zoom. Double click: back."
+        )
+        return
+    if rows is not None:
+        listing(run, evaluation, scene, rows, by)
+        picked = maps.row_of(scene, st.query_params.get("pick", ""))
+    if picked is not None:
+        opened(run, evaluation, scene, picked)
+
+
+def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -> None:
+    """A table of the chosen texts."""
+    total = len(rows)
+    st.subheader(f"Selected: {total:,} {'text' if total == 1 else 'texts'}", anchor=False)
+    if not rows:
+        parts.empty("Nothing here", "No point of these maps is in the area, or holds the words.")
+        return
+    rows = maps.queries_first(scene, rows)[:LISTED]
+    table = scene.table.iloc[rows][["kind", "id", "text", *([by] if by != "type" else [])]].reset_index(drop=True)
+    nearest = neighbour_columns(run, evaluation, scene, rows[:NEIGHBOURED])
+    table = pd.concat([table, nearest], axis=1)
+    config = {
+        "kind": st.column_config.TextColumn("Type", width=85),
+        "id": st.column_config.TextColumn("Id", width=80),
+        "text": st.column_config.TextColumn("Text", width=380),
+        "nearest before": st.column_config.TextColumn(
+            "Nearest document before", width=270, help="By the cosine of the full vectors, not by the map"
+        ),
+        "nearest after": st.column_config.TextColumn(
+            "Nearest document after", width=270, help="By the cosine of the full vectors, not by the map"
+        ),
+    }
+    names = [maps.point_name(scene, row) for row in rows]
+    pick = st.query_params.get("pick")
+    state = st.dataframe(
+        table,
+        column_config=config,
+        hide_index=True,
+        height=min(36 * len(table) + 40, 330),
+        placeholder="–",
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [names.index(pick)] if pick in names else []}},
+        key=f"selected {st.query_params.get('area')} {st.session_state.get('find')} {by}",
+    )
+    cut = f"The first {LISTED:,} are listed, queries first. " if total > LISTED else ""
+    st.caption(f"{cut}Select a row for its neighbours before and after.")
+    places = [place for place in state["selection"]["rows"] if place < len(names)]
+    if places and names[places[0]] != pick:
+        st.query_params["pick"] = names[places[0]]
+        st.rerun(scope="fragment")
+    if not places and pick in names:
+        forget("pick")
+        st.rerun(scope="fragment")
+
+
+def neighbour_columns(run: Run, evaluation: str, scene: Scene, rows: list[int]) -> pd.DataFrame:
+    """The nearest document of each text at each moment, as text."""
+    columns: dict[str, list[str]] = {}
+    for moment in scene.moments:
+        found = {
+            kind: cached.neighbours(run, evaluation, moment, kind, maps.ids_of(scene, rows, kind))
+            for kind in ("query", "document")
+        }
+        columns[f"nearest {moment}"] = maps.nearest_texts(scene, rows, found)
+    return pd.DataFrame(columns)
+
+
+def opened(run: Run, evaluation: str, scene: Scene, row: int) -> None:
+    """One text, and its true neighbours before and after."""
+    kind, key, text = (str(scene.table.at[row, name]) for name in ("kind", "id", "text"))
+    with st.container(border=True, gap="xsmall"):
+        st.caption(f"The {kind} and its nearest documents, by the cosine of the full vectors")
+        st.text(f"{key}: {text or 'the run keeps no text of this document'}")
+    for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
+        found = cached.neighbours(run, evaluation, moment, kind, (key,)).get(key, [])
+        with column:
+            parts.ranking(TITLES[moment], maps.neighbour_table(scene, row, found), text, known=kind == "query")
+
+
+def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
+    """Everything that a click changes."""
+    scene = cached.scene(run, evaluation, *choice)
+    if scene is None:
+        parts.empty(
+            "The map is older than the vectors",
+            "The run's vectors have changed since this map was made; this makes it again:",
+            command(run, evaluation, "--method", choice[0], *([] if choice[1] else ["--apart"])),
+        )
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        by = st.selectbox("Colour by", scene.colourings, key="by", bind="query-params", width=240)
+        st.text_input(
+            "Find texts", key="find", bind="query-params", placeholder="words, or an id", width=280,
+            on_change=partial(forget, "area", "pick"),
+        )  # fmt: skip
+        lines = st.toggle(
+            "Lines to the answers",
+            key="lines",
+            bind="query-params",
+            help=f"From each chosen query to the documents that answer it; of all queries, the first {LINES}",
+        )
+    figures(run, evaluation, choice, scene, by, lines)
+    selected(run, evaluation, scene, by)
+    about(scene)
+
+
+def about(scene: Scene) -> None:
+    """How the map was made."""
+    said = scene.parameters
+    words = [f"{said.get('queries', 0):,} queries and {said.get('documents', 0):,} documents at each moment"]
+    if said.get("method") == "umap":
+        words.append(f"{said.get('n_neighbors')} neighbours, minimal distance {said.get('min_dist')}")
+    words.append(f"seed {said.get('seed')}")
+    st.caption(
+        " · ".join(words) + ". A map is to look at: distances on it are not similarities.",
+    )
+
+
+def show(run: Run, row: Any) -> None:
+    """The choice of a map, in the same row as that of the run, and the map."""
+    evaluations = maps.mapped(run)
+    if not evaluations:
+        parts.empty(
+            "No vectors, no map",
+            "This run keeps no vectors, so no map can be made of it. A run that is trained now keeps them.",
+        )
+        return
+    with row:
+        evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=240)
+        stored = maps.maps(run, evaluation)
+        options = {name_of(choice): choice for choice in stored}
+        if options:
+            if st.session_state.get("map") not in options:
+                st.session_state.pop("map", None)
+            named = st.selectbox("Map", list(options), key="map", bind="query-params", help=METHOD_HELP, width=200)
+    if not options:
+        no_map(run, evaluation)
+        return
+    parts.fragment(explore_map, run, evaluation, options[named])
+    if not any(method == "umap" for method, _ in stored):
+        st.caption("This is the map by PCA. This command adds the one by UMAP:")
+        st.code(" ".join(command(run, evaluation)), language="bash")
+
+
+parts.title("Embeddings", "Where the model puts queries and documents, before and after training.")
+runs = [run for run in cached.runs() if run.status != "broken"]
+if not runs:
+    parts.no_runs(str(cached.runs_folder()))
+else:
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    with row:
+        run = parts.choose_run(runs, width=440)
+    if run is not None:
+        parts.stand_ins(cached.row(run).stand_ins)
+        show(run, row)

@@ -1,0 +1,57 @@
+"""The playground of the Retrieval page: a query of yours, answered by the model before training and after it."""
+
+from typing import Literal
+
+import cached
+import parts
+import streamlit as st
+
+from workbench import scene as maps
+from workbench.errors import WorkbenchError
+from workbench.explore import answer as answered
+from workbench.run import Run
+
+MOMENTS: tuple[tuple[Literal["before", "after"], str], ...] = (
+    ("before", "Before: the base model"),
+    ("after", "After: the trained model"),
+)
+
+
+def show(run: Run, evaluation: str) -> None:
+    """A field for the query, and two rankings of the run's own documents."""
+    if not maps.has_vectors(run, evaluation):
+        parts.empty(
+            "No vectors to search",
+            "The playground searches the documents' vectors that a run keeps, and this one keeps none of this "
+            "evaluation. A run that is trained now keeps them.",
+        )
+        return
+    query = st.text_input(
+        "Your query",
+        key="ask",
+        bind="query-params",
+        max_chars=2000,
+        placeholder="Type a question and press Enter",
+        help="It is encoded here, on this machine, by the run's two models; the first time they have to be loaded. "
+        "Searched are the documents of which the run keeps vectors.",
+    )
+    if not query.strip():
+        st.caption("Both models answer from the documents of this evaluation. Nothing leaves this machine.")
+        return
+    for column, (moment, title) in zip(st.columns(2), MOMENTS, strict=True):
+        with column:
+            answer(run, evaluation, moment, title, query.strip())
+
+
+def answer(run: Run, evaluation: str, moment: Literal["before", "after"], title: str, query: str) -> None:
+    """One model's ten best documents; a model that cannot be had says why."""
+    try:
+        vectors = cached.vectors(run, evaluation, moment)
+        encode = cached.model(run, moment)
+        with st.spinner("Searching …"):
+            hits = answered(run, evaluation, moment, encode, vectors, query)
+    except WorkbenchError as error:
+        st.markdown(f"**{title}**")
+        parts.problem("This model cannot answer.", str(error))
+        return
+    parts.ranking(title, hits, query, known=False)
