@@ -1,7 +1,7 @@
-"""The second engine of training: the library's trainer, whose batches are tokens and whose forward pass has no padding.
+"""The second engine of training: the library's trainer, whose batches are tokens and whose forward has no padding.
 
-Loop, samplers, losses, schedule, checkpoints, resume, log and evaluation are the reference's (`journal.Watched`), so the
-batches and their order are too. Changed is how a batch becomes vectors: tokens come from the disk, all columns go
+Loop, samplers, losses, schedule, checkpoints, resume, log and evaluation are the reference's (`journal.Watched`), so
+the batches and their order are too. Changed is how a batch becomes vectors: tokens come from the disk, all columns go
 through the transformer in one packed pass (on a GPU with all micro-batches of a step), large tables get their gradient
 on touched rows, linear layers take the faster product and AdamW its fused form. Losses agree with the reference's to
 rounding where there is no dropout; with dropout other random numbers are drawn.
@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from workbench.fast.linear import faster_linears
 from workbench.fast.packing import Pack, Pass, pack, packed_forward, packs
-from workbench.fast.tables import Table, TablePass, clip
+from workbench.fast.tables import Table, TablePass, bags, clip
 from workbench.fast.tokens import Tokens, stored
 from workbench.journal import Watched
 from workbench.processes import world_size
@@ -168,6 +168,16 @@ class Fast(Watched):
             stack.enter_context(faster_linears(self.model))
             return super().train(*args, **kwargs)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        optimizer = super().create_optimizer(*args, **kwargs)
+
+        def write(*_: Any) -> None:
+            for table in self.tables:
+                table.write()
+
+        optimizer.register_step_pre_hook(write)
+        return optimizer
+
     def get_optimizer_cls_and_kwargs(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[override]
         kind, given = super().get_optimizer_cls_and_kwargs(*args, **kwargs)
         return kind, {**given, "fused": True} if kind is torch.optim.AdamW else given
@@ -212,8 +222,6 @@ class Fast(Watched):
             table.clear()
         if batch.loss is None:
             whole: Tensor = super(Watched, self).training_step(model, inputs, *args, **kwargs)
-            for table in self.tables:
-                table.give()
             batch.loss = whole if not batch.together else batch.loss
         assert batch.loss is not None
         self.journal.micro_batch(batch.loss)
@@ -247,11 +255,11 @@ class Fast(Watched):
         table = self.tables[0] if self.tables else None
         laid: Pass | TablePass
         if _table_of(self.model) is not None and table is not None:
-            laid = _table_pass(texts, sizes, table, device)
+            laid = TablePass(bags(texts, device), sizes, table)
         else:
             laid = Pass(_on(pack(texts, distinct=table is not None), device), sizes, table.rows if table else None)
         self.passes += 1
-        self.tokens_passed += len(laid.pack.ids)
+        self.tokens_passed += laid.tokens
         number = 0
         for batch in batches:
             batch.features = []
@@ -269,14 +277,6 @@ def _tables(model: SentenceTransformer) -> list[Table]:
     words = model[0].model.get_input_embeddings()
     plain = type(words) is nn.Embedding and not words.scale_grad_by_freq and words.max_norm is None
     return [Table(words.weight, words.padding_idx)] if plain and words.weight.requires_grad else []
-
-
-def _table_pass(texts: Sequence[np.ndarray[Any, Any]], sizes: list[int], table: Table, device: Any) -> TablePass:
-    flat = np.concatenate(texts).astype(np.int64)
-    unique, inverse = np.unique(flat, return_inverse=True)
-    offsets = torch.from_numpy(np.cumsum([0, *map(len, texts[:-1])])).to(device)
-    found = Pack(torch.from_numpy(flat), [], [], torch.from_numpy(unique), torch.from_numpy(inverse.reshape(-1)))
-    return TablePass(_on(found, device), sizes, offsets, table)
 
 
 def _on(packed: Pack, device: Any) -> Pack:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,6 @@ class Pack:
     place: list[int]  # text in the order of the caller -> where it lies
     unique: Tensor | None = None  # the different tokens, ascending
     inverse: Tensor | None = None  # (tokens,) each token's place among them
-    passes: int = field(default=0, init=False)  # how often a transformer was run over it
 
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:
@@ -114,7 +113,6 @@ def hidden_states(transformer: Transformer, pack: Pack, rows: Callable[[Tensor],
         out = inside(**given, position_ids=pack.positions[None] + offset, pack=pack)
     finally:
         inside.config._attn_implementation = was
-    pack.passes += 1
     found: Tensor = out.last_hidden_state[0]
     return found
 
@@ -127,6 +125,7 @@ class Pass:
         `hidden_states`."""
         self.pack, self.rows = pack, rows
         self.starts = np.cumsum([0, *columns]).tolist()
+        self.tokens = len(pack.ids)
         self._texts: tuple[Tensor, ...] | None = None  # (tokens, dim) each, as they lie
 
     def outputs(self, module: Any, number: int) -> dict[str, Tensor]:

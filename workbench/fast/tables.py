@@ -9,13 +9,12 @@ rows that were not touched still move by momentum and weight decay: nothing is a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from workbench.fast.packing import Pack
 
 
 class Table:
@@ -25,10 +24,11 @@ class Table:
         """`padding`: the row that never has a gradient, as torch.nn.Embedding has it."""
         self.weight, self.padding = weight, padding
         self.gradient: Tensor | None = None  # (rows, dim), kept; zero but in the rows of `touched`
-        self.touched: list[Tensor] = []  # rows, for each batch since the last step
+        self.touched: list[Tensor] = []  # different rows, for each batch since the last step
+        self.waiting: Tensor | None = None  # gradient of the one batch so far, not written into `gradient` yet
 
     def rows(self, unique: Tensor) -> Tensor:
-        """(len(unique), dim) rows of the table; their gradient goes into `gradient`."""
+        """(len(unique), dim) rows of the table; their gradient goes where it is kept."""
         found: Tensor = _Rows.apply(self.weight, unique, self)  # type: ignore[no-untyped-call]
         return found
 
@@ -38,22 +38,42 @@ class Table:
             self.gradient = torch.zeros_like(self.weight)
         if self.padding is not None:
             gradient = gradient.masked_fill((unique == self.padding)[:, None], 0.0)
-        self.gradient.index_add_(0, unique, gradient.to(self.gradient.dtype))
+        if not self.touched and self.weight.device.type == "cpu":
+            self.waiting = gradient
+        else:
+            self.write()
+            self.gradient.index_add_(0, unique, gradient.to(self.gradient.dtype))
         self.touched.append(unique)
+        self.weight.grad = self.gradient
 
-    def give(self) -> None:
-        """Let the optimizer see the gradient."""
-        if self.touched:
-            self.weight.grad = self.gradient
+    def write(self) -> None:
+        """Put what waits into the gradient that the optimizer sees."""
+        if self.waiting is not None and self.gradient is not None:
+            self.gradient.index_copy_(0, self.touched[0], self.waiting)
+            self.waiting = None
+
+    def scale(self, factor: Tensor, part: Tensor) -> None:
+        """Multiply the gradient, whose touched rows are `part`."""
+        part.mul_(factor.to(part.device))
+        if self.waiting is None and self.gradient is not None:
+            self.gradient.index_copy_(0, self._all_touched(), part)
+
+    def part(self) -> Tensor:
+        """The touched rows of the gradient."""
+        if self.waiting is not None:
+            return self.waiting
+        assert self.gradient is not None
+        return self.gradient.index_select(0, self._all_touched())
 
     def clear(self) -> None:
         """Put the gradient back to zero, once the trainer has taken it from the weights."""
         if self.weight.grad is None and self.gradient is not None:
-            for rows in self.touched:
-                self.gradient.index_fill_(0, rows, 0.0)
-            self.touched = []
+            if self.waiting is None:
+                for rows in self.touched:
+                    self.gradient.index_fill_(0, rows, 0.0)
+            self.touched, self.waiting = [], None
 
-    def all_touched(self) -> Tensor:
+    def _all_touched(self) -> Tensor:
         return self.touched[0] if len(self.touched) == 1 else torch.unique(torch.cat(self.touched))
 
 
@@ -75,37 +95,81 @@ def clip(parameters: Iterable[nn.Parameter], most: float, tables: Sequence[Table
     """torch.nn.utils.clip_grad_norm_, which reads and scales only the touched rows of `tables`; gives the norm."""
     ours = {id(table.weight): table for table in tables if table.touched and table.weight.grad is not None}
     others = [each for each in parameters if each.grad is not None and id(each) not in ours]
-    found = [(table.gradient, table.all_touched()) for table in ours.values()]
-    parts = [gradient.index_select(0, rows) for gradient, rows in found if gradient is not None]
+    parts = [table.part() for table in ours.values()]
     norm = torch.nn.utils.get_total_norm([each.grad for each in others if each.grad is not None] + parts)
     torch.nn.utils.clip_grads_with_norm_(others, most, norm)
     factor = torch.clamp(most / (norm + 1e-6), max=1.0)
-    for (gradient, rows), part in zip(found, parts, strict=True):
-        if gradient is not None:
-            gradient.index_copy_(0, rows, part.mul_(factor.to(part.device)))
+    for table, part in zip(ours.values(), parts, strict=True):
+        table.scale(factor, part)
     return norm
+
+
+# --- a static model ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Texts as bags of tokens, and the same tokens as bags of texts."""
+
+    ids: Tensor  # (tokens,) text by text
+    starts: Tensor  # (texts,) where each begins in `ids`
+    lengths: Tensor  # (texts, 1) tokens of each, at least 1, float
+    unique: Tensor  # (different,) tokens, ascending
+    texts: Tensor  # (tokens,) the text of each token, token by token
+    token_starts: Tensor  # (different,) where each begins in `texts`
+
+
+def bags(texts: Sequence[np.ndarray[Any, Any]], device: Any) -> Bags:
+    """Lay out texts for one reading of a table."""
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    ids = np.concatenate(texts).astype(np.int64)
+    order = np.argsort(ids, kind="stable")
+    unique, token_starts = np.unique(ids[order], return_index=True)
+    arrays = (
+        ids,
+        np.cumsum(lengths) - lengths,
+        np.maximum(lengths, 1).astype(np.float32)[:, None],
+        unique,
+        np.repeat(np.arange(len(texts)), lengths)[order],
+        token_starts,
+    )
+    return Bags(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+class _Means(torch.autograd.Function):
+    """The mean of each text's rows; its gradient, on the different tokens, is a sum over the texts of each of them."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, table: Table, laid: Bags) -> Tensor:
+        ctx.table, ctx.laid = table, laid
+        return nn.functional.embedding_bag(laid.ids, weight.detach(), laid.starts, mode="mean")
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        laid: Bags = ctx.laid
+        shares = gradient / laid.lengths  # (texts, dim)
+        found = nn.functional.embedding_bag(laid.texts, shares, laid.token_starts, mode="sum")  # (different, dim)
+        ctx.table.add(laid.unique, found)
+        return None, None, None
 
 
 class TablePass:
     """One reading of a static model's table for the texts of several columns."""
 
-    def __init__(self, pack: Pack, columns: Sequence[int], offsets: Tensor, table: Table) -> None:
-        """`pack.ids` lie in the order of the caller, `offsets` (texts,) say where each text begins."""
-        self.pack, self.table, self.offsets = pack, table, offsets
+    def __init__(self, laid: Bags, columns: Sequence[int], table: Table) -> None:
+        """`columns`: how many texts each has, in the order in which they are laid."""
+        self.laid, self.table = laid, table
         self.starts = np.cumsum([0, *columns]).tolist()
+        self.tokens = len(laid.ids)
         self._vectors: Tensor | None = None  # (texts, dim)
 
     def outputs(self, module: Any, number: int) -> dict[str, Tensor]:
         if self._vectors is None:
-            assert self.pack.unique is not None
-            assert self.pack.inverse is not None
-            self._vectors = _bags(self.table.rows(self.pack.unique), self.pack.inverse, self.offsets)
-            self.pack.passes += 1
+            self._vectors = _Means.apply(self.table.weight, self.table, self.laid)  # type: ignore[no-untyped-call]
+        assert self._vectors is not None
         return {"sentence_embedding": self._vectors[self.starts[number] : self.starts[number + 1]]}
 
     def features(self, number: int) -> dict[str, Any]:
-        return {"input_ids": self.pack.ids, "offsets": self.offsets, "pass": (self, number)}
-
-
-def _bags(rows: Tensor, inverse: Tensor, offsets: Tensor) -> Tensor:
-    return nn.functional.embedding_bag(inverse, rows, offsets, mode="mean")
+        """What the model is called with for a column."""
+        return {"pass": (self, number)}
