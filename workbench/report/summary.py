@@ -8,174 +8,24 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
-from workbench.evaluate import DEEPEST_CUT, folder_name
-from workbench.evaluators import has_items, input_columns
-from workbench.figures import Curve, QueryChange, metric_name
+from workbench.evaluate import folder_name
+from workbench.figures import Curve, metric_name
 from workbench.look import Role, shorten
+from workbench.report.maps import map_view
+from workbench.report.queries import queries as all_queries
+from workbench.report.values import Fact, FindingLine, FindingRow, Metric, RecipeRow, Summary, Verdict
 from workbench.run import Run
-from workbench.tasks import moved, unit
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.card import Card
     from workbench.recipe import Origin, Recipe
 
 T = TypeVar("T")
 
-TEXT_LIMIT = 420  # characters of a question, an answer or a card line in the report
-MOVERS = 6  # queries shown that gained most, and as many that lost most
 PACKAGES = ("python", "sentence-transformers", "transformers", "torch")  # named first among the versions
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer on top of the page."""
-
-    word: str  # "reproduced", "differs", "not comparable", or why there is none: "no verdict", "failed", ...
-    tone: str  # "good", "bad" or "open": how the word is coloured and which sign stands beside it
-    meaning: str  # one sentence: what the word says about the card
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One row of the comparison; None where there is no such number. Values as they are, not rounded."""
-
-    metric: str  # as the library names it: "cosine_ndcg@10"
-    card: float | None = None
-    card_line: int | None = None
-    before: float | None = None
-    after: float | None = None
-    low: float | None = None  # 95 % interval of `after`
-    high: float | None = None
-    difference: float | None = None  # after - before
-    difference_low: float | None = None  # 95 % interval of `difference`
-    difference_high: float | None = None
-    p_holm: float | None = None  # of the difference, corrected for all metrics
-    verdict: str = ""
-    main: bool = False
-
-
-@dataclass(frozen=True)
-class FindingLine:
-    """One line of the card that a finding rests on."""
-
-    number: int
-    text: str
-
-
-@dataclass(frozen=True)
-class FindingRow:
-    code: str
-    severity: str  # "error", "warning", "note"
-    message: str
-    lines: tuple[FindingLine, ...] = ()
-    fix: str = ""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """The first document of a ranking."""
-
-    text: str
-    relevant: bool
-    score: float
-
-
-@dataclass(frozen=True)
-class Mover:
-    """A query whose metric changed much."""
-
-    query: str
-    relevant: str  # its first relevant document
-    rank_before: int | None  # None: not among the documents kept
-    rank_after: int | None
-    before: float
-    after: float
-    top_before: Hit | None = None
-    top_after: Hit | None = None
-
-    @property
-    def difference(self) -> float:
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
-class ItemMover:
-    """A pair, triplet or text that came nearer to its right place, or went away from it."""
-
-    texts: tuple[tuple[str, str], ...]  # (name of the column, text)
-    gold: float | None  # the score or label that people gave; None where items have none
-    score_before: float
-    score_after: float
-    before: float  # how right that is, 0 to 1; see intervals.agreement
-    after: float
-
-    @property
-    def difference(self) -> float:
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
-class RecipeRow:
-    path: str  # "training.learning_rate"
-    value: str
-    source: str  # one of Origin.source, or "unknown" where no origin is recorded
-    lines: tuple[int, ...] = ()
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Fact:
-    name: str
-    value: str
-    code: bool = False  # a hash, a path, a command
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All that the report shows, as plain values."""
-
-    run: str  # name of the run folder
-    card: str  # name of the card
-    variant: str  # "as written" or "corrected"
-    status: str
-    verdict: Verdict
-    stand_ins: tuple[str, ...] = ()
-    evaluation: str = ""  # name of the evaluation that `changes` and the movers come from
-    unit: str = "queries"  # what was measured one by one: "queries", "pairs", "triplets"
-    measured: int = 0  # how many of them
-    by_item: bool = False  # whether the evaluation is one of items, which has no rankings
-    per_query_metric: str = ""
-    depth: int = 100  # documents kept per ranking
-    metrics: tuple[Metric, ...] = ()
-    metric_notes: tuple[str, ...] = ()  # how they were measured and compared
-    findings: tuple[FindingRow, ...] | None = None  # None: there is no card to audit
-    curves: tuple[Curve, ...] = ()
-    changes: tuple[QueryChange, ...] = ()
-    gained: tuple[Mover, ...] = ()
-    lost: tuple[Mover, ...] = ()
-    items_gained: tuple[ItemMover, ...] = ()  # where the evaluation is of items, not a search
-    items_lost: tuple[ItemMover, ...] = ()
-    recipe: tuple[RecipeRow, ...] = ()
-    recipe_notes: tuple[str, ...] = ()
-    recipe_text: str = ""  # the recipe as YAML
-    checks: tuple[tuple[str, str], ...] = ()  # (severity, sentence) of the data checks
-    machine: tuple[Fact, ...] = ()
-    command: str = ""
-    versions: tuple[Fact, ...] = ()
-    hashes: tuple[Fact, ...] = ()
-    gaps: Mapping[str, str] = field(default_factory=dict)  # part -> why it is missing
-
-    @property
-    def main(self) -> Metric | None:
-        """The metric that the recipe calls its main one, or the first."""
-        return next((row for row in self.metrics if row.main), self.metrics[0] if self.metrics else None)
 
 
 def summarize(run: Run) -> Summary:
@@ -206,7 +56,7 @@ def summarize(run: Run) -> Summary:
     planned = recipe.evaluation.main_metric if recipe else "cosine_ndcg@10"
     main = str(comparison.get("main_metric") or planned)
     wanted = str(comparison.get("evaluation") or (folder_name(recipe.evaluation.name) if recipe else ""))
-    queries = part("queries", lambda: _queries(run, wanted, main))
+    queries = part("queries", lambda: all_queries(run, wanted, main))
     log = part("log", run.log) or []
     rows = part("metrics", lambda: _metrics(run, comparison, main, wanted)) or ()
     stand_ins = part("stand-ins", lambda: run.stand_ins if record else ()) or ()
@@ -234,6 +84,9 @@ def summarize(run: Run) -> Summary:
         lost=queries.lost if queries else (),
         items_gained=queries.items_gained if queries else (),
         items_lost=queries.items_lost if queries else (),
+        found=queries.found if queries else None,
+        groupings=queries.groupings if queries else (),
+        map=part("map", lambda: map_view(run, queries.evaluation, main)) if queries else None,
         recipe=recipe_rows or (),
         recipe_notes=recipe.notes if recipe else (),
         recipe_text=part("recipe text", lambda: _recipe_text(recipe)) or "" if recipe else "",
@@ -356,121 +209,6 @@ def _curves(
         role: Role = "corrected" if record.get("variant") == "corrected" else "after"
         curves.append(Curve.of_log("This run", log, role=role, kept=best))
     return tuple(curves)
-
-
-@dataclass(frozen=True)
-class _Queries:
-    evaluation: str
-    metric: str
-    measured: int
-    unit: str = "queries"
-    depth: int = 100
-    changes: tuple[QueryChange, ...] = ()
-    gained: tuple[Mover, ...] = ()
-    lost: tuple[Mover, ...] = ()
-    by_item: bool = False
-    items_gained: tuple[ItemMover, ...] = ()
-    items_lost: tuple[ItemMover, ...] = ()
-
-
-def _queries(run: Run, wanted: str, main: str) -> _Queries | None:
-    """Every query or item before and after, and those that moved most; None where an evaluation is missing."""
-    whole = [name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments)]
-    if not whole:
-        return None
-    name = wanted if wanted in whole else whole[0]
-    return _items(run, name, main) if has_items(run, name) else _searched(run, name, main)
-
-
-def _items(run: Run, name: str, main: str) -> _Queries:
-    """The items that moved most."""
-    metric, table = moved(run, name, main)
-    best = table[table["difference"] > 0].sort_values("difference", ascending=False, kind="stable").head(MOVERS)
-    worst = table[table["difference"] < 0].sort_values("difference", kind="stable").head(MOVERS)
-    names = input_columns(table)
-
-    def movers(part: pd.DataFrame) -> tuple[ItemMover, ...]:
-        return tuple(
-            ItemMover(
-                texts=tuple((column, shorten(row[column], TEXT_LIMIT)) for column in names),
-                gold=None if row["gold"] != row["gold"] else float(row["gold"]),
-                **{each: float(row[each]) for each in ("score_before", "score_after", "before", "after")},
-            )
-            for row in part.to_dict("records")
-        )
-
-    gained, lost = movers(best), movers(worst)
-    return _Queries(name, metric, len(table), unit(run, name), by_item=True, items_gained=gained, items_lost=lost)
-
-
-def _searched(run: Run, name: str, main: str) -> _Queries:
-    """Every query of a search, and those that moved most with their best documents."""
-    before, after = run.per_query(name, "before"), run.per_query(name, "after")
-    metric = next(
-        (column for column in (main, main.split("_", 1)[-1], "ndcg@10", *before.columns) if column in before.columns),
-        "",
-    )
-    table = before.merge(after, on="query_id", suffixes=("_before", "_after")).sort_values("query_id", kind="stable")
-    table["change"] = table[f"{metric}_after"] - table[f"{metric}_before"]
-    changes = tuple(
-        QueryChange(
-            shorten(row["query_before"]),
-            _rank(row["rank_before"]),
-            _rank(row["rank_after"]),
-            float(row[f"{metric}_before"]),
-            float(row[f"{metric}_after"]),
-        )
-        for row in table.to_dict("records")
-    )
-    hits_before, hits_after = run.hits(name, "before"), run.hits(name, "after")
-    best = table[table["change"] > 0].sort_values("change", ascending=False, kind="stable").head(MOVERS)
-    worst = table[table["change"] < 0].sort_values("change", kind="stable").head(MOVERS)
-    depth = int(max(DEEPEST_CUT, hits_before["position"].max(), hits_after["position"].max()))  # ranks are known so far
-    texts = _answers(run, name, [*best["query_id"], *worst["query_id"]], table)
-    movers = [_movers(part, metric, hits_before, hits_after, texts) for part in (best, worst)]
-    return _Queries(name, metric, len(table), "queries", depth, changes, movers[0], movers[1])
-
-
-def _rank(value: Any) -> int | None:
-    import pandas as pd
-
-    return None if pd.isna(value) else int(value)
-
-
-def _answers(run: Run, name: str, query_ids: Sequence[str], table: pd.DataFrame) -> dict[str, str]:
-    """Query id -> text of its first relevant document."""
-    chosen = table[table["query_id"].isin(query_ids)]
-    first = {row["query_id"]: next(iter(row["relevant_before"]), None) for row in chosen.to_dict("records")}
-    documents = run.documents(name)
-    texts = dict(zip(documents["document_id"], documents["document"], strict=True))
-    return {query: str(texts.get(document, "")) for query, document in first.items()}
-
-
-def _movers(
-    part: pd.DataFrame, metric: str, before: pd.DataFrame, after: pd.DataFrame, texts: Mapping[str, str]
-) -> tuple[Mover, ...]:
-    return tuple(
-        Mover(
-            query=shorten(row["query_before"], TEXT_LIMIT),
-            relevant=shorten(texts[row["query_id"]], TEXT_LIMIT),
-            rank_before=_rank(row["rank_before"]),
-            rank_after=_rank(row["rank_after"]),
-            before=float(row[f"{metric}_before"]),
-            after=float(row[f"{metric}_after"]),
-            top_before=_top(before, row["query_id"]),
-            top_after=_top(after, row["query_id"]),
-        )
-        for row in part.to_dict("records")
-    )
-
-
-def _top(hits: pd.DataFrame, query_id: str) -> Hit | None:
-    mine = hits[(hits["query_id"] == query_id) & (hits["position"] == 1)].to_dict("records")
-    return (
-        Hit(shorten(mine[0]["document"], TEXT_LIMIT), bool(mine[0]["relevant"]), float(mine[0]["score"]))
-        if mine
-        else None
-    )
 
 
 def _recipe_rows(recipe: Recipe) -> tuple[RecipeRow, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 FONT = 13  # px
 EM = 0.55  # width of an average Latin character, in font sizes
 LEGEND_ROW = 22  # px
+MANY = 60  # markers of one trace; above, they are drawn as one path
 DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "8 3 2 3", "solid": ""}
 
 
@@ -49,7 +50,8 @@ def draw(
     as `var(--after)`; `identity` makes ids in the page unique.
     """
     layout, traces = figure["layout"], figure["data"]
-    ticks_y = _ticks(layout["yaxis"], *_extent(traces, layout["yaxis"], "y"))
+    shown_y = layout["yaxis"].get("showticklabels") is not False
+    ticks_y = _ticks(layout["yaxis"], *_extent(traces, layout["yaxis"], "y")) if shown_y else []
     legend, legend_height = _legend(traces, width, colour)
     title_y = _text(layout["yaxis"].get("title"))
     top = legend_height + (24 if title_y else 8)
@@ -133,7 +135,8 @@ def _axes(
     name_ink = colour(str((layout["yaxis"].get("tickfont") or {}).get("color") or _ink(layout, "yaxis")))
     parts = []
     right_end = -math.inf
-    for value, text in _ticks(layout["xaxis"], across.low, across.high):
+    shown_x = layout["xaxis"].get("showticklabels") is not False
+    for value, text in _ticks(layout["xaxis"], across.low, across.high) if shown_x else ():
         x = across(value)
         parts.append(f'<path d="M{x:.1f} {up.stop:.1f}V{up.start:.1f}" stroke="{grid}"/>')
         half = len(text) * FONT * EM / 2
@@ -172,7 +175,10 @@ def _trace(trace: Mapping[str, Any], across: Scale, up: Scale, colour: Callable[
             f' stroke-linejoin="round"{dash}/>'
         )
     parts += _errors(trace, across, up, colour)
-    if "markers" in mode:
+    if "markers" in mode and len(places) > MANY and isinstance(marker.get("size"), int | float):
+        symbol = str(marker.get("symbol") or "circle")
+        parts += _many(places, float(marker["size"]), symbol, colour(marker["color"]), marker.get("opacity"))
+    elif "markers" in mode:
         sizes = marker.get("size") or 6
         for index, place in enumerate(places):
             size = sizes[index] if isinstance(sizes, Sequence) else sizes
@@ -211,12 +217,28 @@ def _errors(trace: Mapping[str, Any], across: Scale, up: Scale, colour: Callable
     return parts
 
 
+def _many(
+    places: Sequence[tuple[float, float] | None], size: float, symbol: str, colour: str, opacity: float | None
+) -> list[str]:
+    """Equal markers as one path, so that a map of a thousand points stays small."""
+    there = [place for place in places if place]
+    faint = f' opacity="{opacity}"' if opacity else ""
+    if symbol.startswith("diamond"):
+        wide = round(size * 0.6, 1)
+        step = f"l{wide} {-wide} {wide} {wide} {-wide} {wide}z"
+        data = "".join(f"M{x - wide:.1f} {y:.1f}{step}" for x, y in there)
+        paint = f'fill="none" stroke="{colour}"' if "open" in symbol else f'fill="{colour}"'
+        return [f'<path d="{data}" {paint}{faint}/>']
+    data = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in there)
+    return [f'<path d="{data}" stroke="{colour}" stroke-width="{size:g}" stroke-linecap="round"{faint}/>']
+
+
 def _marker(place: tuple[float, float], size: float, symbol: str, colour: str) -> str:
     x, y, half = *place, size / 2
     hollow = symbol.endswith("-open")
     paint = f'fill="none" stroke="{colour}" stroke-width="1.75"' if hollow else f'fill="{colour}"'
     shape = symbol.removesuffix("-open")
-    if shape == "diamond":
+    if shape.startswith("diamond"):  # a cross inside it is a hairline of the ground's colour, left out
         wide = half * 1.3
         corners = f"l{wide:.1f} {-wide:.1f} {wide:.1f} {wide:.1f} {-wide:.1f} {wide:.1f}z"
         return f'<path d="M{x - wide:.1f} {y:.1f}{corners}" {paint}/>'

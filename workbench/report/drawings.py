@@ -1,0 +1,234 @@
+"""The figures of reports, each three times: for Plotly, and as static drawings for wide and for narrow pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from workbench import figures, look
+from workbench.figures import Curve, MetricMark
+from workbench.figures_points import MapPoints, embedding_map
+from workbench.report.values import MapPlaces, MapView, Several, Summary
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+WIDE, HALF, NARROW = 880, 520, 380  # units of the static drawings; a page scales them to its column
+METHODS = {"umap": "UMAP", "pca": "PCA"}
+MAP_HEIGHT = 440  # px
+HALF_HEIGHT = 460  # px, figures that stand beside one another
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, three times."""
+
+    identity: str
+    label: str  # what it shows, in a sentence, for readers who do not see it
+    json: Markup
+    wide: Markup
+    narrow: Markup
+
+
+def drawings(summary: Summary) -> dict[str, Drawing]:
+    """The figures that this summary has values for."""
+    main = summary.per_query_metric
+    found: dict[str, Drawing] = {}
+    if any(curve.steps for curve in summary.curves):
+        figure = figures.loss_curves(summary.curves, x=_along(summary.curves), log=_spans_decades(summary.curves))
+        found["loss"] = drawing("loss", figure, "Training and validation loss, the card's and this run's.", WIDE)
+    if summary.metrics:
+        names = _names([row.metric for row in summary.metrics])
+        marks = [
+            MetricMark(name, row.card, row.before, row.after, row.low, row.high)
+            for name, row in zip(names, summary.metrics, strict=True)
+        ]
+        label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
+        along = f"Value over {summary.measured:,} {summary.unit}" if summary.by_item else "Mean over queries (0 to 1)"
+        found["metrics"] = drawing("metrics", figures.metric_bars(marks, title=along), label, WIDE)
+    if summary.changes:
+        ranks = figures.rank_changes(summary.changes, depth=summary.depth)
+        found["ranks"] = drawing("ranks", ranks, "Rank of the first relevant document, before against after.", HALF)
+        change = figures.per_query_difference(summary.changes, metric=main, points=1000, height=HALF_HEIGHT)
+        found["changes"] = drawing("changes", change, f"{main} after minus before of every query, sorted.", HALF)
+    for places in summary.map.moments if summary.map else ():
+        label = f"Map of queries and documents {places.moment} training."
+        figure = _map(summary.map, places) if summary.map else {}
+        found[f"map-{places.moment}"] = drawing(f"map-{places.moment}", figure, label, HALF)
+    return found
+
+
+def drawings_of_several(several: Several) -> dict[str, Drawing]:
+    """The curves of all runs, and their metrics side by side."""
+    found: dict[str, Drawing] = {}
+    curves = _curves_of_several(several)
+    if any(curve.steps for curve in curves):
+        figure = figures.loss_curves(curves, x=_along(curves), log=_spans_decades(curves))
+        found["loss"] = drawing("loss", figure, "Training and validation loss of every run.", WIDE)
+    if any(row.after is not None for run in several.runs for row in run.metrics):
+        label = "Every metric of every run, with its interval. The table has the same values."
+        found["metrics"] = drawing("metrics", _metrics_of_several(several), label, WIDE)
+    return found
+
+
+def drawing(identity: str, figure: Any, label: str, width: int) -> Drawing:
+    """A figure, or its plain values, as a Drawing."""
+    from markupsafe import Markup
+
+    from workbench.report.svg import draw
+
+    parts = figure if isinstance(figure, dict) else figure.to_dict()
+    names: dict[str, str] = {}
+    for name in look.Palette.__dataclass_fields__:
+        value = getattr(look.LIGHT, name)
+        pairs = zip(value, range(len(value)), strict=True) if name == "series" else [(value, "")]
+        names.update({colour: f"var(--{name}{index})" for colour, index in pairs})
+
+    def drawn(size: str, units: int) -> Markup:
+        identity_here = f"{identity}-{size}"
+        return Markup(draw(parts, label=label, width=units, colour=lambda c: names.get(c, c), identity=identity_here))
+
+    return Drawing(identity, label, Markup(figures.script_json(figure)), drawn("wide", width), drawn("narrow", NARROW))
+
+
+def without_webgl(figure: Any) -> dict[str, Any]:
+    """A figure's plain values with its WebGL traces as SVG ones, and lists in place of packed arrays."""
+    traces = []
+    for trace in figure.data:
+        plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in _of(trace).items()}
+        traces.append(plain | ({"type": "scatter"} if plain.get("type") == "scattergl" else {}))
+    return {"data": traces, "layout": figure.to_dict()["layout"]}
+
+
+def _of(trace: Any) -> Mapping[str, Any]:
+    values: Mapping[str, Any] = trace.to_plotly_json()
+    return values
+
+
+def _names(metrics: Sequence[str]) -> list[str]:
+    """Names of metrics as people write them, or as the library does where two would be the same."""
+    names = [figures.metric_name(metric) for metric in metrics]
+    return names if len(set(names)) == len(names) else list(metrics)
+
+
+def _along(curves: Sequence[Curve]) -> Any:
+    """Epochs where logs of different length would not fit one another over steps, else steps."""
+    lengths = [max(curve.steps) for curve in curves if curve.steps]
+    by_epoch = all(any(epoch is not None for epoch in curve.epochs) for curve in curves if curve.steps)
+    return "epoch" if by_epoch and len(lengths) > 1 and max(lengths) > 1.1 * min(lengths) else "step"
+
+
+def _spans_decades(curves: Sequence[Curve]) -> bool:
+    """Whether the greatest loss is more than a hundred times the smallest: too much for a linear axis."""
+    values = [value for curve in curves for value in curve.values if value is not None and 0 < value < float("inf")]
+    return bool(values) and max(values) > 100 * min(values)
+
+
+def _map(view: MapView, places: MapPlaces) -> dict[str, Any]:
+    """One moment of the map, on the axes that all moments share."""
+    labels = [look.wrapped(text, width=48, limit=110) for text in places.texts]
+    points = MapPoints(places.queries, places.x, places.y, places.groups, labels=labels)
+    every = [
+        [value for moment in view.moments for value in values(moment)] for values in (lambda m: m.x, lambda m: m.y)
+    ]
+    ranges = [_with_air(min(values), max(values)) for values in every]
+    name = METHODS.get(view.method, view.method)
+    figure = embedding_map(points, name=name, ranges=(ranges[0], ranges[1]), height=MAP_HEIGHT)
+    figure.update_layout(dragmode="pan")
+    plain = without_webgl(figure)
+    for trace, axis in ((trace, axis) for trace in plain["data"] for axis in ("x", "y")):
+        trace[axis] = [round(value, 6) for value in trace[axis]]  # single precision prints more digits than it has
+    return plain
+
+
+def _with_air(low: float, high: float) -> tuple[float, float]:
+    air = (high - low or 1.0) * 0.04
+    return low - air, high + air
+
+
+def _curves_of_several(several: Several) -> list[Curve]:
+    """Every card's curve once, then that of each run; the first is blue, others in colours of their own."""
+    cards = {curve.name: curve for run in several.runs for curve in run.curves if curve.role == "card"}
+    curves = list(cards.values())
+    taken: set[str] = set()
+    for letter, run in zip(several.letters, several.runs, strict=True):
+        for curve in run.curves:
+            if curve.role != "card":
+                role: look.Role = "other" if curve.role in taken else curve.role
+                taken.add(curve.role)
+                curves.append(replace(curve, name=f"{letter}: {run.variant}", role=role))
+    return curves
+
+
+def colours_of(several: Several) -> list[tuple[look.Role, int]]:
+    """The role and place among `other` of each run: the colour that it has in every figure."""
+    found: list[tuple[look.Role, int]] = []
+    taken: set[str] = set()
+    others = 0
+    for run in several.runs:
+        role: look.Role = "corrected" if run.variant == "corrected" else "after"
+        if role in taken:
+            found.append(("other", others))
+            others += 1
+        else:
+            taken.add(role)
+            found.append((role, 0))
+    return found
+
+
+SYMBOLS = ("circle", "square", "diamond", "circle-open", "square-open", "diamond-open")
+
+
+def _metrics_of_several(several: Several) -> Any:
+    """One row per metric, in it a mark with its interval for each run."""
+    metrics = several.metrics[::-1]  # Plotly draws upwards
+    names = _names(metrics)
+    traces: list[dict[str, Any]] = []
+    runs = len(several.runs)
+    for place, (letter, run) in enumerate(zip(several.letters, several.runs, strict=True)):
+        role, index = colours_of(several)[place]
+        colour = look.LIGHT.role(role, index)
+        rows = {row.metric: row for row in run.metrics if row.after is not None}
+        there = [(at, rows[metric], names[at]) for at, metric in enumerate(metrics) if metric in rows]
+        value = [float(row.after or 0.0) for _, row, _ in there]
+        ends = [
+            (row.low if row.low is not None else after, row.high if row.high is not None else after)
+            for (_, row, _), after in zip(there, value, strict=True)
+        ]
+        offset = 0.0 if runs == 1 else 0.28 - 0.56 * place / (runs - 1)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": f"{letter}: {run.variant}",
+                "x": value,
+                "y": [at + offset for at, _, _ in there],
+                "marker": {"color": colour, "size": 10, "symbol": SYMBOLS[place % len(SYMBOLS)]},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "color": colour,
+                    "thickness": 2,
+                    "width": 4,
+                    "array": [max(high - after, 0.0) for (_, high), after in zip(ends, value, strict=True)],
+                    "arrayminus": [max(after - low, 0.0) for (low, _), after in zip(ends, value, strict=True)],
+                },
+                "text": [
+                    f"{look.plain(name)}<br>{letter}: {after:.4f}<br>95 % interval {low:.4f} to {high:.4f}"
+                    for (_, _, name), after, (low, high) in zip(there, value, ends, strict=True)
+                ],
+                "hovertemplate": "%{text}<extra></extra>",
+            }
+        )
+    axis = {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [look.plain(name, 40) for name in names],
+        "showgrid": False,
+        "range": [-0.6, len(names) - 0.4],
+        "tickfont": {"color": look.LIGHT.ink},
+    }
+    height = max(30, 14 * runs + 8) * len(names) + 120
+    along = f"After training, over {several.runs[0].unit} (0 to 1)"
+    return figures.figure_of(traces, x=along, y="", dark=False, height=height, yaxis=axis)

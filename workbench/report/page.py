@@ -1,0 +1,166 @@
+"""Values -> one HTML document: reports of one run and of several, the overview of a folder of runs, a notebook.
+
+Every page holds all that it shows (plotly.js once, no address of any other file), forbids itself the network by its
+Content-Security-Policy, reads without scripts and on paper by static drawings of the same figures, and is the same
+bytes for the same values but for the line that says when it was written.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from workbench import figures, look
+from workbench.report.drawings import Drawing, drawings, drawings_of_several
+from workbench.report.values import RecipeRow, Several, Summary, chance, number, rank_text, signed
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+COLUMNS = ("card", "before", "after", "low", "difference", "difference_low", "p_holm", "verdict")
+"""Columns of the table of metrics that are left out where no metric has such a value."""
+
+SOURCES = {
+    "card": "the card",
+    "file": "a file beside the card",
+    "library": "the library's default",
+    "inferred": "inferred",
+    "default": "the workbench's default",
+    "user": "yours",
+    "finding": "the fix of a finding",
+    "unknown": "unknown",
+}
+DEFAULTS = ("library", "default")  # origins of fields that nobody chose
+GROUPS = {"base": "Base", "data": "Data", "loss": "Loss", "training": "Training", "evaluation": "Evaluation"}
+
+
+def render(summary: Summary, *, written: str | None = None) -> str:
+    """The report of one run. `written` is what the date line says; None takes the time now, in UTC."""
+    drawn = drawings(summary)
+    return page(
+        "report.html.j2",
+        drawn,
+        written,
+        summary=summary,
+        has={name: any(getattr(row, name) not in (None, "") for row in summary.metrics) for name in COLUMNS},
+        smoothed=any(len(curve.steps) >= figures.SMOOTH_FROM for curve in summary.curves),
+        drawn_maps=[name for name in drawn if name.startswith("map-")],
+        stated=_groups(summary.recipe, defaults=False),
+        defaults=_groups(summary.recipe, defaults=True),
+    )
+
+
+def render_several(several: Several, *, written: str | None = None) -> str:
+    """The report of several runs, side by side. See `render`."""
+    return page(
+        "several.html.j2",
+        drawings_of_several(several),
+        written,
+        several=several,
+        runs=list(zip(several.letters, several.runs, strict=True)),
+        table=[
+            (metric, [next((row for row in run.metrics if row.metric == metric), None) for run in several.runs])
+            for metric in several.metrics
+        ],
+    )
+
+
+def page(
+    template: str, drawn: Mapping[str, Drawing], written: str | None, *, inline_style: bool = False, **values: Any
+) -> str:
+    """A template laid out, with all that it needs to stand alone.
+
+    `inline_style` lets elements carry style of their own, as the tables of pandas do; scripts stay those of the page.
+    """
+    from markupsafe import Markup
+
+    environment = _environment()
+    style = _style(environment)
+    library, script = figures.library(), _source(environment, "report.js")
+    # An unsafe-inline beside a hash is not looked at, so it is one or the other.
+    styles = "'unsafe-inline'" if inline_style else f"{_hash(style)} {_hash('')}"
+    policy = (
+        f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {styles}; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template(template).render(
+        written=written or time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        policy=policy,
+        style=Markup(style),
+        library=Markup(library) if drawn else "",
+        script=Markup(script),
+        drawn=drawn,
+        dark_colours=Markup(_script_json(look.to_dark())),
+        config=Markup(_script_json(look.CONFIG)),
+        **values,
+    )
+
+
+def _environment() -> Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("workbench.report", "templates"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: look.harmless(value) if type(value) is str else value,
+    )
+    environment.filters.update(number=number, signed=signed, rank=rank_text, chance=chance, metric=figures.metric_name)
+    return environment
+
+
+def _groups(rows: Sequence[RecipeRow], *, defaults: bool) -> list[dict[str, Any]]:
+    """The recipe's rows under the name of their part, with their origin in words: the defaults, or all others."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if (row.source in DEFAULTS) == defaults:
+            head, _, name = row.path.partition(".")
+            shown = {"name": name or head, "value": row.value, "source": row.source, "origin": _origin(row)}
+            groups.setdefault(GROUPS.get(head, "Recipe"), []).append(shown)
+    return [{"name": name, "fields": fields} for name, fields in groups.items()]
+
+
+def _origin(row: RecipeRow) -> str:
+    origin = SOURCES.get(row.source, row.source)
+    if row.lines:
+        origin += f", {'line' if len(row.lines) == 1 else 'lines'} {', '.join(map(str, row.lines))}"
+    if row.source == "library" and row.note.startswith("default of "):
+        return row.note
+    return f"{origin}: {row.note}" if row.note else origin
+
+
+def _hash(text: str) -> str:
+    """The source expression of an inline script or style in a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _source(environment: Environment, name: str) -> str:
+    if environment.loader is None:
+        return ""
+    text: str = environment.loader.get_source(environment, name)[0]
+    return text
+
+
+def _style(environment: Environment) -> str:
+    """The style sheet: the palette of `look` as custom properties, then report.css."""
+
+    def properties(palette: look.Palette) -> str:
+        pairs = {name: getattr(palette, name) for name in look.Palette.__dataclass_fields__ if name != "series"}
+        pairs |= {f"series{index}": colour for index, colour in enumerate(palette.series)}
+        return "".join(f"--{name}:{colour};" for name, colour in pairs.items())
+
+    fonts = f"--font:{look.FONT_FAMILY};"
+    light, dark = properties(look.LIGHT), properties(look.DARK)
+    head = f":root{{{fonts}{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+    return head + _source(environment, "report.css")
+
+
+def _script_json(value: Any) -> str:
+    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value))

@@ -1,0 +1,52 @@
+"""A page -> a PDF, printed by a Chromium that this machine has. Nothing is downloaded for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from workbench.errors import RunError
+from workbench.run import replacing
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+SECONDS = 180  # Chromium may take, a slow machine included
+
+
+def browser() -> str | None:
+    """The first Chromium-like browser on the path, or None."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def print_page(text: str, path: Path) -> Path:
+    """Print an HTML page to `path`, whole or not at all; gives the path.
+
+    Raises RunError where there is no browser to print with, or where it fails.
+    """
+    program = browser()
+    if program is None:
+        raise RunError(
+            "expected Chromium to print the PDF with, found none on the path; install it, or write the report as HTML "
+            "and print that in any browser."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        page, printed = Path(folder) / "page.html", Path(folder) / "page.pdf"
+        page.write_text(text, encoding="utf-8", errors="replace")
+        # The sandbox does not work for root, as which containers run; the page is our own and forbids itself the net.
+        sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        words = [
+            program, "--headless", *sandbox, "--disable-gpu", "--disable-background-networking", "--no-first-run",
+            "--no-pdf-header-footer", f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", page.as_uri(),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RunError(f"{program} could not print the report: {error}; write it as HTML.") from error
+        if not printed.is_file():
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise RunError(f"{program} could not print the report: {said}; write it as HTML.")
+        with replacing(path) as temporary:
+            shutil.copyfile(printed, temporary)
+    return path
