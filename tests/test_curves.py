@@ -94,7 +94,7 @@ def test_a_run_under_way_has_the_points_that_it_got_to(tmp_path: Path) -> None:
     assert (found.run.x, found.card.x) == ((4,), (4, 8, 12))
     (run.path / "log.jsonl").unlink()
     nothing = curves(run, card_of(LOG, **PLAIN))
-    assert len(nothing.run.x) == 0
+    assert list(nothing.run.x) == []
     assert nothing.distance is None
 
 
@@ -116,7 +116,7 @@ def test_summed_losses_are_divided_and_rows_of_two_processes_counted(run: Run) -
     assert found.card.values == (11.0, 9.0, 7.0, 5.0, 3.0, 1.0)
     assert found.card.x == (256, 512, 768, 1024, 1280, 1536)  # 16 rows x 4 batches x 2 processes a step
     assert found.every_step.x[:2] == (8, 16)
-    assert len(found.run.x) == 0  # 96 rows in all: the run ends before the card's first point
+    assert list(found.run.x) == []  # 96 rows in all: the run ends before the card's first point
     assert found.sentences[:2] == (
         "The card's losses are divided by 4: transformers 4.51.3 logged their sum over the accumulation steps.",
         "2 processes trained the card's model, as its epochs show: a step saw 128 rows. Its logged loss is the mean "
