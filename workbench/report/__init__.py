@@ -13,21 +13,29 @@ from typing import Literal
 
 from workbench.errors import RunError
 from workbench.report.markdown import markdown, markdown_of_several
+from workbench.report.modelcard import card_text, model_card
+from workbench.report.notebook import export_notebook, render_notebook
 from workbench.report.page import render, render_several
 from workbench.report.pdf import print_page
 from workbench.report.several import summarize_several
+from workbench.report.site import report_index, write
 from workbench.report.summary import summarize
 from workbench.report.values import Several, Summary
-from workbench.run import Run, replacing
+from workbench.run import Run
 
 __all__ = [
     "Several",
     "Summary",
+    "card_text",
+    "export_notebook",
     "markdown",
     "markdown_of_several",
+    "model_card",
     "render",
+    "render_notebook",
     "render_several",
     "report",
+    "report_index",
     "summarize",
     "summarize_several",
 ]
@@ -58,16 +66,3 @@ def report(run: Run | Sequence[Run], out: str | os.PathLike[str] | None = None, 
         several = summarize_several(runs)
         text = markdown_of_several(several) if format == "md" else render_several(several)
     return print_page(text, path) if format == "pdf" else write(path, text)
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a text, whole or not at all."""
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-    except RunError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error
-        raise RunError(
-            f"cannot write the report to {str(path)!r}: {reason}; choose another place with --out."
-        ) from error
-    return path

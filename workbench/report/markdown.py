@@ -11,7 +11,7 @@ from workbench.report.values import FindingRow, Metric, Several, Summary, chance
 
 FINDINGS = 3  # findings that a summary tells
 SIGNS = {"good": "✅", "bad": "❌", "open": "⚪", "told": "🔵"}
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$&#]|:(?=//)|^[-+](?=\s)|(?<=^\d)[.)])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$&#]|:(?=//)|^[-+](?=\s)|(?<=^\d)[.)](?=\s))")
 REFERRING = re.compile(r"(?<!\w)([@#])(?=\w)")  # GitHub and the Hub read these in finished text, escaped or not
 
 

@@ -35,14 +35,14 @@ def summarize_several(runs: Sequence[Run]) -> Several:
             gaps[letter] = str(error)
             found = {"verdict": "not comparable", "reasons": [str(error)], "notes": [], "rows": []}
         main = main or str(found.get("main_metric") or "")
-        pairs.append(_pair(letter, found, main))
+        pairs.append(_pair(letter, found, main, dict(zip([run.name for run in runs], letters, strict=True))))
     listed = dict.fromkeys(row.metric for each in summaries for row in each.metrics)
     metrics = tuple(sorted(listed, key=lambda metric: metric != main))
     verdict = _verdict(pairs, main, letters)
     return Several(summaries, letters, verdict, metrics, main, tuple(pairs), _differences(runs, gaps), gaps)
 
 
-def _pair(letter: str, found: dict[str, Any], main: str) -> Pair:
+def _pair(letter: str, found: dict[str, Any], main: str, letters: dict[str, str]) -> Pair:
     rows = tuple(
         PairRow(
             row["metric"],
@@ -57,7 +57,20 @@ def _pair(letter: str, found: dict[str, Any], main: str) -> Pair:
         )
         for row in found["rows"]
     )
-    return Pair(letter, str(found["verdict"]), tuple(found["reasons"]), tuple(found["notes"]), rows)
+    return Pair(
+        letter,
+        str(found["verdict"]),
+        tuple(_short(why, letters) for why in found["reasons"]),
+        tuple(found["notes"]),
+        rows,
+    )
+
+
+def _short(sentence: str, letters: dict[str, str]) -> str:
+    """A sentence with the letters of runs in place of their names, the longest first: one may begin another."""
+    for name in sorted(letters, key=len, reverse=True):
+        sentence = sentence.replace(name, letters[name])
+    return sentence
 
 
 def _verdict(pairs: Sequence[Pair], main: str, letters: Sequence[str]) -> Verdict:
