@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 from tiny import tiny_base, tiny_recipe, tiny_rows
 
 from workbench import processes
-from workbench.errors import RecipeError, RunError
+from workbench.errors import RecipeError, RunError, TrainingError
 from workbench.recipe import Data, LossSpec, Recipe, Source, Split
 from workbench.run import Run, RunWriter
 from workbench.train import train
@@ -118,38 +122,96 @@ def shape(run: Run) -> set[str]:
 
 # --- starting them -------------------------------------------------------------------------------------------------
 
+CHILD = """
+import os, signal, sys, time
+number, folder = os.environ["RANK"], sys.argv[1]
+told = " ".join(os.environ[name] for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
+open(f"{folder}/{number}", "w").write(told)
+"""
+
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What this process would have become."""
-    calls: list[Any] = []
-    monkeypatch.setattr(os, "execve", lambda path, words, environment: calls.append((words, environment)))
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS"):
+def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes processes run a few lines of Python instead of the command; gives the folder that they write into."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    return calls
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+
+    def does(code: str) -> Path:
+        monkeypatch.setattr(processes, "words", lambda _: [sys.executable, "-c", CHILD + code, str(tmp_path)])
+        return tmp_path
+
+    return does
 
 
-def test_launch_becomes_torchrun(started: list[Any]) -> None:
-    processes.launch(["train", "porsche-mxbai"], 2)
-    ((words, environment),) = started
-    assert words == [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "workbench.cli",
-        "train", "porsche-mxbai",
-    ]  # fmt: skip
-    assert environment["OMP_NUM_THREADS"] == str(max((os.cpu_count() or 1) // 2, 1))
+def test_launch_starts_every_process_with_its_number(child: Callable[[str], Path]) -> None:
+    folder = child("")
+    with pytest.raises(SystemExit) as ended:
+        processes.launch(["train"], 3)
+    assert ended.value.code == 0
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        str(number): f"3 {number} 127.0.0.1" for number in range(3)
+    }
 
 
-def test_one_process_and_one_that_torchrun_started_go_on(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_fail_alike_end_with_the_code_of_the_first(child: Callable[[str], Path]) -> None:
+    child("time.sleep(0.3 * (number == '0')); sys.exit(2)")
+    with pytest.raises(SystemExit) as ended:
+        processes.launch(["train"], 2)
+    assert ended.value.code == 2
+
+
+def test_a_process_that_ends_alone_ends_the_others(
+    child: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.3)
+    child("sys.exit(7) if number == '1' else time.sleep(60)")
+    began = time.monotonic()
+    with pytest.raises(TrainingError) as caught:
+        processes.launch(["train"], 2)
+    assert time.monotonic() - began < 20
+    assert str(caught.value) == (
+        "expected 2 processes that train to the end, found that process 1 ended with exit code 7 and the others waited "
+        "for it; resume the run."
+    )
+
+
+def test_a_signal_reaches_every_process_once(child: Callable[[str], Path]) -> None:
+    folder = child(
+        "count = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: count.append(1))\n"
+        "open(f'{folder}/ready{number}', 'w').close()\n"
+        "while not count: time.sleep(0.01)\n"
+        "time.sleep(0.3); open(f'{folder}/{number}', 'w').write(str(len(count)))"
+    )
+
+    def press() -> None:
+        while len(list(folder.glob("ready*"))) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(SystemExit):
+        processes.launch(["train"], 2)
+    assert [(folder / name).read_text() for name in ("0", "1")] == ["1", "1"]
+
+
+def test_one_process_and_one_that_was_started_so_go_on(
+    child: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = child("")
     processes.launch(["train"], 1)
     assert (processes.world_size(), processes.rank(), processes.is_first()) == (1, 0, True)
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     processes.launch(["train"], 2)
     assert (processes.world_size(), processes.rank(), processes.is_first()) == (2, 1, False)
-    assert started == []
+    assert list(folder.iterdir()) == []
 
 
-def test_processes_that_cannot_be_are_one_sentence(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_be_are_one_sentence(
+    child: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RecipeError, match="expected at least one process, found 0"):
         processes.launch(["train"], 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
@@ -159,7 +221,6 @@ def test_processes_that_cannot_be_are_one_sentence(started: list[Any], monkeypat
         "expected a GPU for each of 2 processes, found 1; use --processes 1, or CUDA_VISIBLE_DEVICES= to train on the "
         "CPU."
     )
-    assert started == []
 
 
 def test_alone_nothing_is_shared_and_nobody_waits() -> None:

@@ -1,23 +1,30 @@
 """Several processes that train one run: who writes, how they agree, and the command that starts them.
 
-`torchrun` gives every process the same command and tells it its number. The first process writes the run folder and
-evaluates; the others wait for it. What they have to agree on goes through a group of its own, over the CPU, so that
-nothing waits for a GPU. In a process that stands alone all of this costs nothing and does nothing.
+`launch`, or torchrun, gives every process the same command and tells it its number. The first process writes the run
+folder and evaluates; the others wait for it. What they have to agree on goes through a group of its own, over the CPU,
+so that nothing waits for a GPU. In a process that stands alone all of this costs nothing and does nothing.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from workbench.errors import RecipeError
+from workbench.errors import RecipeError, TrainingError
 
 Value = TypeVar("Value")
+
+EVERY = 0.1  # seconds between two looks at the processes
+PATIENCE = 15.0  # seconds that the others have to end by themselves when one has failed
 
 LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for another, which may be measuring a large collection. One that dies ends all at once."""
@@ -50,10 +57,13 @@ def is_first() -> bool:
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
-    """Go on as `processes` processes of `workbench ARGUMENTS`: this process becomes torchrun and does not return.
+    """Run `workbench ARGUMENTS` as `processes` processes and end as they end; this process only waits for them.
 
-    Returns at once where there is one process to start, or where torchrun started this one already. Raises RecipeError
-    for a number of processes that this machine cannot run.
+    Returns at once where there is one process to start, or where this one was started so already, by `launch` or by
+    torchrun. Why not torchrun itself: it ends in a page of its own about each process, and hides the sentence that
+    says what was wrong.
+
+    Raises RecipeError for a number of processes that this machine cannot run, TrainingError where one ended alone.
     """
     if processes < 1:
         raise RecipeError(f"expected at least one process, found {processes}.")
@@ -67,19 +77,73 @@ def launch(arguments: Sequence[str], processes: int) -> None:
             f"expected a GPU for each of {processes} processes, found {devices}; use --processes {devices}, or "
             "CUDA_VISIBLE_DEVICES= to train on the CPU."
         )
-    environment = {**os.environ}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    os.execve(sys.executable, words(arguments, processes), environment)
+    # A session of their own: Ctrl-C reaches them once, through this process, and not from the terminal too.
+    children = [
+        subprocess.Popen(
+            words(arguments),
+            env={**environment, "RANK": str(number), "LOCAL_RANK": str(number)},
+            start_new_session=True,
+        )
+        for number in range(processes)
+    ]
+    sys.exit(_end_of(children))
 
 
-def words(arguments: Sequence[str], processes: int) -> list[str]:
-    """The command that `launch` becomes.
+def words(arguments: Sequence[str]) -> list[str]:
+    """The command of each process.
 
-    >>> words(["train", "x"], 2)[1:]
-    ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'workbench.cli', 'train', 'x']
+    >>> words(["train", "porsche-mxbai"])[1:]
+    ['-m', 'workbench.cli', 'train', 'porsche-mxbai']
     """
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return [*start, "-m", "workbench.cli", *arguments]
+    return [sys.executable, "-m", "workbench.cli", *arguments]
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return int(place.getsockname()[1])
+
+
+def _end_of(children: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for all of them, hand signals on, and give the exit code: that of the first, which speaks for all.
+
+    Where one fails the others have a while to end by themselves; then they are ended. Raises TrainingError where the
+    first was ended so.
+    """
+
+    def hand_on(number: int, frame: Any) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    was = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    failed: tuple[int, int] | None = None  # the process that failed first, and its exit code
+    waited = 0.0
+    try:
+        while any(child.poll() is None for child in children):
+            time.sleep(EVERY)
+            codes = [child.poll() for child in children]
+            if failed is None:
+                failed = next(((number, code) for number, code in enumerate(codes) if code), None)
+                continue
+            waited += EVERY
+            if waited > PATIENCE:
+                for child in children:
+                    child.kill() if waited > 2 * PATIENCE else child.terminate()
+    finally:
+        for child in children:
+            child.kill()  # of those that have ended, nothing
+        for number, handler in was.items():
+            signal.signal(number, handler)
+    if failed is not None and failed[0] != 0 and waited > PATIENCE:
+        raise TrainingError(
+            f"expected {len(children)} processes that train to the end, found that process {failed[0]} ended with exit "
+            f"code {failed[1]} and the others waited for it; resume the run."
+        )
+    codes = [child.wait() for child in children]
+    return codes[0] or max(codes, key=abs)
 
 
 # --- while they run ------------------------------------------------------------------------------------------------
