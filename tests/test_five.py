@@ -1,0 +1,151 @@
+"""The five cards run whole, offline, as written and corrected; on their own rows with as many steps as they say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from tiny import tiny_base
+
+import workbench as wb
+from workbench.adapters import adapter_config
+from workbench.energy import read_similarity
+from workbench.pairs import SAMPLES
+from workbench.run import Run
+
+STEPS = 3
+MAIN = {
+    "gooaq-static-matryoshka": "cosine_ndcg@10",
+    "hotpotqa-distilbert-energy": "energy_ndcg@10",
+    "korean-law-lora": "cosine_ndcg@10",
+    "porsche-mxbai": "cosine_ndcg@10",
+    "sinhala-xlmr-cosine": "spearman_cosine",
+}
+STANDS_IN = {
+    "gooaq-static-matryoshka": "bundled:static",
+    "hotpotqa-distilbert-energy": "bundled:minilm",
+    "korean-law-lora": "bundled:minilm",
+    "porsche-mxbai": "bundled:minilm",
+    "sinhala-xlmr-cosine": "scratch:small",
+}
+BAND = (math.log(1 + 3 * math.exp(-0.1)), math.log(1 + 3 * math.exp(0.1)))  # batch 4, scale 0.05
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def trained(name: str, runs: Path, *, corrected: bool, base: str = "auto") -> Run:
+    card = wb.read_card(name)
+    asked = wb.recipe(card, corrected=corrected)
+    return wb.train(asked, card=card, runs=runs, base=base, data=f"sample:{SAMPLES[name]}", max_steps=STEPS)
+
+
+def base_of(run: Run) -> str:
+    return str(run.record["base"]["model"])
+
+
+KOREAN = ("korean-law-lora", "bundled:minilm")
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in run.log() if row.get("loss") is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MAIN))
+def test_a_card_runs_as_written_on_what_stands_in(name: str, runs: Path) -> None:
+    run = trained(name, runs, corrected=False)
+    record = run.record
+    assert run.status == "finished"
+    assert record["base"]["model"] == STANDS_IN[name]
+    assert record["base"]["stand_in"]
+    assert record["data"]["stand_in"]
+    assert len(losses(run)) == STEPS
+    assert all(map(math.isfinite, losses(run)))
+    for evaluation in ("validation", "test"):
+        assert {"before", "after"} <= set(run.evaluations()[evaluation])
+        assert MAIN[name] in run.metrics(evaluation, "after")
+    found = wb.compare(run)
+    assert found.verdict == "not comparable"
+    assert any("stands in" in reason or "stand-in" in reason for reason in found.reasons)
+    assert (run.path / "model" / "modules.json").is_file()
+    assert not [path for path in run.path.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MAIN))
+def test_a_card_runs_corrected_and_is_compared_with_as_written(
+    name: str, tmp_path_factory: pytest.TempPathFactory, runs: Path
+) -> None:
+    """On a tiny base where a transformer is wanted, so that ten trainings fit into a test."""
+    small = "auto"
+    if STANDS_IN[name] == "bundled:minilm":
+        small = str(tiny_base(tmp_path_factory.mktemp("tiny"), dimension=512 if name == "porsche-mxbai" else 32))
+    written, corrected = (trained(name, runs, corrected=which, base=small) for which in (False, True))
+    assert corrected.status == "finished"
+    assert corrected.record["variant"] == "corrected"
+    found = wb.compare(written, corrected)
+    main = found.main
+    assert found.kind == "runs"
+    assert found.main_metric == MAIN[name]
+    assert main is not None
+    assert main.difference_low is not None
+    assert main.difference_high is not None
+    assert main.difference_low <= main.difference_high
+
+
+@pytest.mark.slow
+def test_the_energy_distance_lies_beside_the_model(runs: Path) -> None:
+    run = next(run for run in wb.list_runs(runs) if run.record["card"] == "hotpotqa-distilbert-energy")
+    assert read_similarity(run.path / "model") == {
+        "similarity": "energy",
+        "distance": "manhattan",
+        "special_tokens": True,
+    }
+
+
+@pytest.mark.slow
+def test_the_korean_loss_is_in_its_band_as_written_and_leaves_it_corrected(runs: Path, tmp_path: Path) -> None:
+    """A softmax over 4 cosines times 0.05 lies between ln(1 + 3 e^-0.1) and ln(1 + 3 e^0.1), whatever is learned."""
+    written = next(run for run in wb.list_runs(runs) if (run.record["card"], base_of(run)) == KOREAN)
+    corrected = trained("korean-law-lora", tmp_path, corrected=True)
+    assert all(BAND[0] <= loss <= BAND[1] for loss in losses(written))
+    assert not all(BAND[0] <= loss <= BAND[1] for loss in losses(corrected))
+    kept = adapter_config(written.path / "model", "model")
+    assert kept is not None
+    assert (kept["r"], kept["lora_alpha"], sorted(kept["target_modules"])) == (8, 16, ["query", "value"])
+
+
+@pytest.mark.slow
+def test_own_rows_of_three_cards_have_the_steps_that_the_cards_say(shared: Path, tmp_path: Path) -> None:
+    """3,857, 180 and 65 steps an epoch, by the training logs and sizes on the cards."""
+    base = str(tiny_base(tmp_path, dimension=512))
+    data = shared / "data"
+    cases = (
+        (
+            "korean-law-lora",
+            data / "korean-law",
+            {"query_text": "sentence_0", "positive_passages": "sentence_1"},
+            3_857,
+        ),
+        (
+            "porsche-mxbai",
+            data / "porsche/qa_pairs_pos_only.json",
+            {"user_query": "anchor", "positive_answer": "positive"},
+            180,
+        ),
+        (
+            "sinhala-xlmr-cosine",
+            data / "sinhala/train.csv",
+            {"sentence_1": "sentence_0", "sentence_2": "sentence_1"},
+            65,
+        ),
+    )
+    for name, place, columns, steps in cases:
+        recipe = wb.recipe(wb.read_card(name))
+        run = wb.train(recipe, runs=tmp_path / "runs", base=base, data=str(place), columns=columns, max_steps=1)
+        (row,) = [row for row in run.log() if row.get("loss") is not None]
+        assert row["epoch"] == pytest.approx(1 / steps, rel=1e-6), name
