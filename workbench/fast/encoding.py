@@ -94,7 +94,8 @@ def _by_transformer(model: SentenceTransformer, texts: Sequence[str], prompt: st
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     order = np.argsort(-lengths, kind="stable")  # the longest first: too little memory shows at once
     found: Vectors = np.empty((0, 0), dtype=np.float32)
-    extra = {"prompt_length": model[0]._get_prompt_length(prompt)} if prompt else {}
+    first: Any = model[0]
+    extra = {"prompt_length": first._get_prompt_length(prompt)} if prompt else {}
     with ExitStack() as stack:
         stack.enter_context(packed_forward(model))
         stack.enter_context(faster_linears(model))

@@ -76,7 +76,7 @@ def _names(spec: LossSpec) -> Iterator[str]:
         yield from _names(spec.inner)
 
 
-def _table_of(model: SentenceTransformer) -> nn.EmbeddingBag | None:
+def _table_of(model: SentenceTransformer) -> Any:
     """The table of a static model."""
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -150,6 +150,7 @@ class Fast(Watched):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.tables = _tables(self.model)
+        self.step: list[dict[str, Any]] = []  # batches that share a pass
         self.passes = self.tokens_passed = 0  # of the transformer or table, and tokens in them, while training
         journal, plain = self.journal, self.accelerator.clip_grad_norm_
 
@@ -193,7 +194,7 @@ class Fast(Watched):
     def _part(self, name: str | None, rows: Dataset) -> Part:
         label = next((each for each in self.data_collator.valid_label_columns if each in rows.column_names), None)
         texts = [column for column in rows.column_names if column not in (label, "dataset_name")]
-        resolved = self.data_collator._resolve_prompts({} if name is None else {"dataset_name": name})
+        resolved: Any = self.data_collator._resolve_prompts({} if name is None else {"dataset_name": name})
         prompts = [self.data_collator._get_prompt_for_column(resolved, column) for column in texts]
         length = getattr(self.model[0], "_get_prompt_length", None)
         return Part(
@@ -212,7 +213,7 @@ class Fast(Watched):
         if len(batches) > 1 and sum(batch.tokens for batch in batches) <= most:
             for batch in batches:
                 batch.together = batches
-            samples[0]["of the step"] = samples
+            self.step = samples
         return samples, items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -228,14 +229,14 @@ class Fast(Watched):
         return batch.loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        others = inputs.pop("of the step", None)
-        if others is None:
+        batch: Batch | None = inputs.get("texts")
+        if batch is None or not batch.together:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        losses = []
-        for each in others:
-            batch: Batch = each["texts"]
-            losses.append(super().compute_loss(model, self._prepare_inputs(dict(each)), *args, **kwargs))
-            batch.loss = losses[-1].detach() / self.current_gradient_accumulation_steps
+        losses: list[Tensor] = []
+        for each in self.step:
+            loss: Any = super().compute_loss(model, self._prepare_inputs(dict(each)), *args, **kwargs)
+            losses.append(loss)
+            each["texts"].loss = losses[-1].detach() / self.current_gradient_accumulation_steps
         return torch.stack(losses).sum()
 
     def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
@@ -274,7 +275,8 @@ def _tables(model: SentenceTransformer) -> list[Table]:
     bag = _table_of(model)
     if bag is not None:
         return [Table(bag.weight, bag.padding_idx)] if bag.weight.requires_grad else []
-    words = model[0].model.get_input_embeddings()
+    first: Any = model[0]
+    words = first.model.get_input_embeddings()
     plain = type(words) is nn.Embedding and not words.scale_grad_by_freq and words.max_norm is None
     return [Table(words.weight, words.padding_idx)] if plain and words.weight.requires_grad else []
 

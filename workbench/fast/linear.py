@@ -22,7 +22,8 @@ CPU = Path("/proc/cpuinfo")
 @cache
 def mkl_is_slow() -> bool:
     """Whether this is a processor that MKL does not serve well, and oneDNN's product can be called."""
-    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+    backends: Any = torch.backends
+    if not (backends.mkl.is_available() and backends.mkldnn.is_available()):
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not CPU.is_file():
         return False

@@ -90,6 +90,9 @@ def _texts(rows: Dataset, column: str) -> Iterator[list[str]]:
 def _key(model: SentenceTransformer, rows: Dataset, column: str, prompt: str) -> str:
     tokenizer: Any = model.tokenizer
     whole = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if whole is not tokenizer:  # it writes down how it cut and padded last, and is told anew at every call
+        whole.no_truncation()
+        whole.no_padding()
     digest = hashlib.sha256(f"{MADE} {model.max_seq_length} {prompt!r} ".encode())
     digest.update(whole.to_str().encode("utf-8", "surrogatepass"))
     for texts in _texts(rows, column):
