@@ -164,9 +164,22 @@ def test_memory_is_that_of_a_block() -> None:
         largest = 0
         search.top_k(rng.normal(size=(400, 4, 24)), documents[:512], 10, similarity="energy", block=512)
         assert largest == search.QUERIES_AT_ONCE * 512  # of the 1,600 tokens
-        largest = 0
-        search.top_k(np.ones((100, 24)), np.ones((4000, 24)), 2, block=64)
-        assert largest < 100 * 200  # where every document ties, all that come are candidates
+
+
+@pytest.mark.parametrize(
+    ("queries", "documents", "block", "megabytes"), [(100, 20_000, 64, 2), (1000, 16_000, 16_000, 250)]
+)
+def test_memory_where_every_document_ties(queries: int, documents: int, block: int, megabytes: int) -> None:
+    """All are candidates: half of the corpus would wait, 24 MB in the first case and 500 MB in the second."""
+    import tracemalloc
+
+    known = np.ones((documents, 2), dtype="f")
+    tracemalloc.start()
+    found = search.top_k(np.ones((queries, 2)), known, 2, block=block)
+    peak = tracemalloc.get_traced_memory()[1] / 1e6  # NumPy's memory; candidates are in no tensor
+    tracemalloc.stop()
+    assert found.positions.tolist() == [[0, 1]] * queries
+    assert peak < megabytes
 
 
 # --- energy ----------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ BLOCK = 16_384  # documents scored at once: 64 MiB of scores
 FIRST = 1024  # documents that are sorted, for a first threshold
 TILE = 16  # documents that a matrix product computes in one way
 WAITING = 4  # times k: candidates of one query that wait to be merged
-MOST = 1 << 22  # candidates, or numbers of the table they are merged in: 32 MiB
+MOST = 1 << 21  # candidates at once, or numbers of the table they are merged in, for a small k: 16 MiB
 
 
 class TopK(NamedTuple):
@@ -353,13 +353,15 @@ class _Group:
         if self._mask.numel() < count * size:
             self._mask = torch.empty(count * size, dtype=torch.bool, device=scores.device)
         mask = torch.ge(scores, least, out=self._mask[: count * size].view(count, size))
+        room = max(MOST, 2 * WAITING * count * self.k)
+        if size > 1 and _true(mask) > room:
+            self._in_parts(scores, ranks, seen)
+            return
         rows, columns, values = _chosen(scores, mask)
         counts = np.bincount(rows, minlength=count)
         most = int((self._counts + counts).max())
-        if size > 1 and max(len(rows), count * most) > MOST:  # many tie: in parts, however long it takes
-            half = size // 2
-            self.offer(scores[:, :half], ranks[:half], seen - size + half)
-            self.offer(scores[:, half:], ranks[half:], seen)
+        if size > 1 and count * most > room:
+            self._in_parts(scores, ranks, seen)
             return
         slots = np.arange(len(rows)) + (self._counts - counts.cumsum() + counts)[rows]
         self._waiting.append((rows, slots))
@@ -368,6 +370,13 @@ class _Group:
         if self._least is None or seen >= 2 * self._merged or most > WAITING * self.k:
             self._merge()
             self._merged = seen
+
+    def _in_parts(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int) -> None:
+        """Offer two halves: so many tie, or come better and better, that memory would not be bounded."""
+        size = scores.shape[1]
+        half = size // 2
+        self.offer(scores[:, :half], ranks[:half], seen - size + half)
+        self.offer(scores[:, half:], ranks[half:], seen)
 
     def _merge(self) -> None:
         """Keep the best k of those kept and those that wait."""
@@ -414,6 +423,10 @@ class _Group:
         return np.array([float(own_distance(cloud, distance)) for cloud in clouds], dtype=np.float32)
 
 
+def _true(mask: torch.Tensor) -> int:
+    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())
+
+
 def _chosen(
     scores: torch.Tensor, mask: torch.Tensor
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -436,6 +449,10 @@ def _keys(scores: npt.NDArray[np.float32], ranks: npt.NDArray[np.int64]) -> npt.
     """Ascending as the score descends, then as the rank (below 2^32) ascends.
 
     The bits of a positive float32 ascend with it as those of a whole number do, and of a negative one descend.
+
+    >>> keys = _keys(np.array([0.0, -0.0], dtype=np.float32), np.array([7, 6]))
+    >>> int(keys[0] - keys[1])  # 0 and -0 tie
+    1
     """
     bits = (scores + np.float32(0)).view(np.uint32)  # -0 becomes 0, which ties with it
     descending = np.where(bits & _SIGN, bits, ~(bits | _SIGN)).astype(np.uint64)
