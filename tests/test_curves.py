@@ -114,7 +114,7 @@ def shared_card() -> Card:
 def test_summed_losses_are_divided_and_rows_of_two_processes_counted(run: Run) -> None:
     found = curves(run, shared_card(), axis="rows")
     assert found.card.values == (11.0, 9.0, 7.0, 5.0, 3.0, 1.0)
-    assert found.card.x == (256, 512, 768, 1024, 1280, 1536)  # 16 rows x 4 batches x 2 processes a step
+    assert list(found.card.x) == [256, 512, 768, 1024, 1280, 1536]  # 16 rows x 4 batches x 2 processes a step
     assert found.every_step.x[:2] == (8, 16)
     assert list(found.run.x) == []  # 96 rows in all: the run ends before the card's first point
     assert found.sentences[:2] == (
