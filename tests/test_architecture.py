@@ -28,7 +28,7 @@ ORDER = [
     "recipe.plain_yaml", "recipe.parts", "recipe.draft", "recipe.sources", "recipe.derive", "recipe",
     "rows", "checks", "pairs", "collection", "standins", "adapters", "encoder", "energy", "losses",
     "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
-    "cost", "processes", "journal", "fit", "prepare", "train", "compare", "projection", "slices", "exports",
+    "cost", "processes", "journal", "fit", "prepare", "projection", "train", "compare", "slices", "exports",
     "look", "smoothing", "figures", "figures_points", "report.svg", "report.summary", "report",
     "reproduce", "background", "browse", "explore", "widgets.page", "widgets.table", "widgets.audited", "widgets.live",
     "widgets.queries", "widgets.maps", "widgets", "doctor", "terminal", "cli.words", "cli.cards", "cli.results",

@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Run:
     for moment, spread in (("before", 0.3), ("after", 0.1)):
         found = evaluate(COLLECTION, encode(spread), depth=10)
         save_evaluation(tmp_path, "test", moment, found)
-        save_vectors(tmp_path, "test", moment, found)  # type: ignore[arg-type]
+        save_vectors(tmp_path, "test", moment, found)
     return Run(tmp_path)
 
 
@@ -79,7 +79,7 @@ def test_pca_keeps_as_much_variance_as_a_plane_can(run: Run, *, together: bool) 
     found = project(run, "test", "pca", together=together)
     arrays = []
     for moment in ("before", "after"):
-        vectors = load_vectors(run, "test", moment)  # type: ignore[arg-type]
+        vectors = load_vectors(run, "test", moment)
         array = np.concatenate([vectors.queries, vectors.documents])
         arrays.append(array / np.linalg.norm(array, axis=1, keepdims=True))
     places = found.points[["x", "y"]].to_numpy()

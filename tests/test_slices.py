@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for moment, noise in (("before", 3.0), ("after", 1.0)):
         found = evaluate(COLLECTION, encode(noise))
         save_evaluation(folder, "test", moment, found)
-        save_vectors(folder, "test", moment, found)  # type: ignore[arg-type]
+        save_vectors(folder, "test", moment, found)
     return Run(folder)
 
 
@@ -172,4 +172,4 @@ def test_ids_with_blanks_are_refused_by_trec(tmp_path: Path) -> None:
 
 def test_an_unknown_format_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a format of trec, json, csv, parquet, found 'xml'; choose one"):
-        export(run, "test", to=tmp_path, format="xml")  # type: ignore[arg-type]
+        export(run, "test", to=tmp_path, format="xml")

@@ -77,7 +77,7 @@ def _vectors_file(run_path: Path, name: str, moment: str) -> Path:
 
 
 def save_vectors(
-    run_path: str | Path, name: str, moment: Moment, evaluation: Evaluation, *, most: int = MOST_VECTORS
+    run_path: str | Path, name: str, moment: str, evaluation: Evaluation, *, most: int = MOST_VECTORS
 ) -> Path:
     """Keep the vectors of an evaluation: every query, and the documents up to `most`.
 

@@ -131,29 +131,33 @@ class Run:
         >>> Run(Path("runs/nothing-here"))
         <Run 'nothing-here': broken>
         """
-        moved = "".join(f", {name} nDCG@10 {before} → {after}" for name, before, after in self._main_numbers())
+        moved = "".join(f", {name} {metric} {before} → {after}" for name, metric, before, after in self._main_numbers())
         return f"<Run {self.name!r}: {self.status}{moved}>"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{before}</td><td>{after}</td></tr>"
-            for name, before, after in self._main_numbers()
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(metric)}</td><td>{before}</td><td>{after}</td></tr>"
+            for name, metric, before, after in self._main_numbers()
         )
-        head = "<tr><th>nDCG@10</th><th>before</th><th>after</th></tr>"
+        head = "<tr><th>evaluation</th><th>metric</th><th>before</th><th>after</th></tr>"
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._stand_ins_if_readable())
         return f"<p>{html.escape(self.name)}: {self.status}</p>{notes}<table>{head}{rows}</table>"
 
     def _stand_ins_if_readable(self) -> tuple[str, ...]:
         return () if self.status == "broken" else self.stand_ins
 
-    def _main_numbers(self) -> Iterator[tuple[str, str, str]]:
-        """Evaluation, nDCG@10 before and after, a dash where one is not there (yet)."""
+    def _main_numbers(self) -> Iterator[tuple[str, str, str, str]]:
+        """Evaluation, its main metric, and that before and after, a dash where one is not there (yet)."""
         for name, moments in self.evaluations().items():
-            found = []
-            for moment in ("before", "after"):
-                means = self.metrics(name, moment) if moment in moments else {}
-                found.append(next((f"{value:.4f}" for key, value in means.items() if key.endswith("_ndcg@10")), "-"))
-            yield name, found[0], found[1]
+            means = {moment: self.metrics(name, moment) for moment in ("before", "after") if moment in moments}
+            if not means:
+                continue
+            known = next(iter(means.values()))
+            main = self.settings(name, next(iter(means))).get("main_metric")
+            metric = main or next((key for key in known if key.endswith("_ndcg@10")), next(iter(known), ""))
+            before, after = (means.get(moment, {}).get(metric) for moment in ("before", "after"))
+            said = ["-" if value is None else f"{value:.4f}" for value in (before, after)]
+            yield name, "nDCG@10" if metric.endswith("_ndcg@10") else str(metric), said[0], said[1]
 
     @property
     def name(self) -> str:

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from workbench.card import Card
 from workbench.encoder import describe_device, load_folder
 from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.evaluate import Encode
+from workbench.evaluate import Encode, Evaluation
 from workbench.pairs import Splits, printed_rows
 from workbench.prepare import Prepared, encode_with, energy_settings, prepare, while_training
 from workbench.prepare import held_out as held_out
 from workbench.processes import from_first, is_first, together, wait
+from workbench.projection import MOMENTS, save_vectors
 from workbench.recipe import Origin, Recipe, recipe_sha256, save_recipe
 from workbench.run import Run, RunWriter, alive, create, open_run, this_process, write_json
 from workbench.tasks import Task, save
@@ -399,7 +400,9 @@ def measure(
         truncate_dim=recipe.evaluation.truncate_dim,
         on_progress=told,
     )
-    save(path, name, moment, found)
+    folder = save(path, name, moment, found)
+    if moment in MOMENTS and isinstance(found, Evaluation) and getattr(task, "dimensions", None) is None:
+        save_vectors(path, folder, moment, found)
     return found.metrics
 
 
