@@ -30,8 +30,28 @@ PLOTLY = "application/vnd.plotly.v1+json"
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "image/webp", "image/gif")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 HEIGHT = 450  # px, Plotly's own where a figure names none
-REMOVED = frozenset("script iframe object embed link meta base form frame frameset noscript".split())
-VOID = frozenset("br hr img input col area wbr source track param embed link meta base frame".split())
+REMOVED = frozenset(
+    ("script", "iframe", "object", "embed", "link", "meta", "base", "form", "frame", "frameset", "noscript")
+)
+VOID = frozenset(
+    (
+        "br",
+        "hr",
+        "img",
+        "input",
+        "col",
+        "area",
+        "wbr",
+        "source",
+        "track",
+        "param",
+        "embed",
+        "link",
+        "meta",
+        "base",
+        "frame",
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from workbench.evaluate import DEEPEST_CUT
 from workbench.evaluators import has_items, input_columns
 from workbench.figures import QueryChange
 from workbench.look import shorten
-from workbench.report.values import Found, Group, Grouping, Hit, ItemMover, Mover
+from workbench.movements import failure_groups, failures
+from workbench.report.values import Cause, Found, Group, Grouping, Hit, ItemMover, Mover
 from workbench.run import Run
 from workbench.slices import sliced
 from workbench.tasks import moved, unit
@@ -46,6 +47,7 @@ class Queries:
     items_gained: tuple[ItemMover, ...] = ()
     items_lost: tuple[ItemMover, ...] = ()
     found: Found | None = None
+    causes: tuple[Cause, ...] = ()
     groupings: tuple[Grouping, ...] = ()
 
 
@@ -150,6 +152,7 @@ def _searched(run: Run, name: str, main: str) -> Queries:
         gained=gained,
         lost=lost,
         found=_found(changes),
+        causes=_causes(run, name),
         groupings=_groupings(run, name, metric, after),
     )
 
@@ -211,6 +214,24 @@ def _found(changes: Sequence[QueryChange]) -> Found:
         won=pairs.count((False, True)),
         lost=pairs.count((True, False)),
         neither=pairs.count((False, False)),
+    )
+
+
+def _causes(run: Run, name: str) -> tuple[Cause, ...]:
+    """Why queries failed after training, as far as the stored rankings tell; the model itself is not loaded."""
+    import pandas as pd
+
+    failed = failures(run, name, k=TOP)
+    if failed.empty:
+        return ()
+    return tuple(
+        Cause(
+            row["group"],
+            row["meaning"],
+            None if pd.isna(row["queries"]) else int(row["queries"]),
+            None if pd.isna(row["share"]) else float(row["share"]),
+        )
+        for row in failure_groups(failed).to_dict("records")
     )
 
 

@@ -85,6 +85,7 @@ def summarize(run: Run) -> Summary:
         items_gained=queries.items_gained if queries else (),
         items_lost=queries.items_lost if queries else (),
         found=queries.found if queries else None,
+        causes=queries.causes if queries else (),
         groupings=queries.groupings if queries else (),
         map=part("map", lambda: map_view(run, queries.evaluation, main)) if queries else None,
         recipe=recipe_rows or (),

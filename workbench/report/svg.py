@@ -17,6 +17,7 @@ from typing import Any
 FONT = 13  # px
 EM = 0.55  # width of an average Latin character, in font sizes
 LEGEND_ROW = 22  # px
+INK, GRID = "#5b636b", "#e3e6e9"  # where a figure's template names no colours
 MANY = 60  # markers of one trace; above, they are drawn as one path
 DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "8 3 2 3", "solid": ""}
 
@@ -49,7 +50,8 @@ def draw(
     `label` tells a reader who does not see it what it shows. `colour` may turn a `#rrggbb` into something else, such
     as `var(--after)`; `identity` makes ids in the page unique.
     """
-    layout, traces = figure["layout"], figure["data"]
+    layout = {"xaxis": {}, "yaxis": {}, **figure["layout"]}
+    traces = [_coloured(trace, place, layout) for place, trace in enumerate(figure["data"])]
     shown_y = layout["yaxis"].get("showticklabels") is not False
     ticks_y = _ticks(layout["yaxis"], *_extent(traces, layout["yaxis"], "y")) if shown_y else []
     legend, legend_height = _legend(traces, width, colour)
@@ -73,12 +75,35 @@ def draw(
     )
 
 
+def _coloured(trace: Mapping[str, Any], place: int, layout: Mapping[str, Any]) -> dict[str, Any]:
+    """A trace with the colour that Plotly would give it where it names none.
+
+    Raises ValueError for a trace that this module cannot draw.
+    """
+    if trace.get("type", "scatter") != "scatter":
+        raise ValueError(f"expected scatter traces, found {trace['type']!r}.")
+    way = ((layout.get("template") or {}).get("layout") or {}).get("colorway") or ("#0072b2",)
+    own = {"color": str(way[place % len(way)])}
+    line, marker = ({**own, **(trace.get(part) or {})} for part in ("line", "marker"))
+    colours = marker["color"]
+    if not isinstance(colours, str):
+        raise ValueError("expected one colour for the marks of a trace, found one for each.")
+    return {"mode": "lines", **trace, "line": line, "marker": marker}
+
+
 def _text(title: Mapping[str, Any] | None) -> str:
     return html.unescape((title or {}).get("text") or "")
 
 
 def _ink(layout: Mapping[str, Any], axis: str) -> str:
-    return str(layout["template"]["layout"][axis]["tickfont"]["color"])
+    font = _template(layout, axis).get("tickfont") or (layout.get("template") or {}).get("layout", {}).get("font") or {}
+    return str(font.get("color") or INK)
+
+
+def _template(layout: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
+    """What the template says of an axis."""
+    found: Mapping[str, Any] = ((layout.get("template") or {}).get("layout") or {}).get(axis) or {}
+    return found
 
 
 def _label(x: float, y: float, text: str, fill: str, anchor: str = "middle") -> str:
@@ -130,7 +155,7 @@ def _axes(
     colour: Callable[[str], str],
 ) -> list[str]:
     """Grid, tick labels and the name of the x axis."""
-    grid = colour(str(layout["template"]["layout"]["xaxis"]["gridcolor"]))
+    grid = colour(str(_template(layout, "xaxis").get("gridcolor") or GRID))
     ink = colour(_ink(layout, "xaxis"))
     name_ink = colour(str((layout["yaxis"].get("tickfont") or {}).get("color") or _ink(layout, "yaxis")))
     parts = []

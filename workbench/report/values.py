@@ -117,6 +117,16 @@ class Grouping:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Failed queries that have one thing in common which may be the reason; a query can have several."""
+
+    name: str  # one of movements.GROUPS
+    meaning: str
+    queries: int | None  # None: nobody counted, because it takes the model's tokenizer
+    share: float | None  # of all failed queries
+
+
+@dataclass(frozen=True)
 class Found:
     """How many queries had a relevant document among the ten best, before and after."""
 
@@ -215,6 +225,7 @@ class Summary:
     items_gained: tuple[ItemMover, ...] = ()  # where the evaluation is of items, not a search
     items_lost: tuple[ItemMover, ...] = ()
     found: Found | None = None
+    causes: tuple[Cause, ...] = ()  # of the queries that failed after training
     groupings: tuple[Grouping, ...] = ()
     map: MapView | None = None
     recipe: tuple[RecipeRow, ...] = ()

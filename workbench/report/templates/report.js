@@ -39,9 +39,10 @@
     load();
     const still = box.querySelector(".static");
     const plot = box.querySelector(".plot");
-    const height = box.dataset.height || Math.round(still.getBoundingClientRect().height);
-    box.dataset.height = height;
     const figure = read(`${box.id}-data`);
+    const drawn = still.querySelector("svg") && Math.round(still.getBoundingClientRect().height);
+    const height = box.dataset.height || drawn || figure.layout.height;
+    box.dataset.height = height;
     const { data, layout } = scheme.matches ? recoloured(figure, "") : figure;
     layout.height = Number(height);
     if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale, autorange: true };
