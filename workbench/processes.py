@@ -142,8 +142,8 @@ def _end_of(children: Sequence[subprocess.Popen[bytes]]) -> int:
             f"expected {len(children)} processes that train to the end, found that process {failed[0]} ended with exit "
             f"code {failed[1]} and the others waited for it; resume the run."
         )
-    codes = [child.wait() for child in children]
-    return codes[0] or max(codes, key=abs)
+    ends = [child.wait() for child in children]
+    return ends[0] or max(ends, key=abs)
 
 
 # --- while they run ------------------------------------------------------------------------------------------------
