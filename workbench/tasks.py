@@ -90,6 +90,7 @@ class Search:
             encode,
             similarity=similarity,
             truncate_dim=self.dimensions or truncate_dim,
+            distance=getattr(encode, "distance", "manhattan"),
             on_progress=on_progress,
         )
 

@@ -14,6 +14,7 @@ import sys
 from workbench.cli import cards, places, results, training
 from workbench.cli.words import app
 from workbench.errors import WorkbenchError
+from workbench.processes import is_first
 from workbench.terminal import plain
 
 ORDER = (
@@ -42,5 +43,6 @@ def main() -> None:
 
 def complain(sentence: str, code: int = 2) -> None:
     """Say one sentence on standard error and leave."""
-    print(f"workbench: {plain(sentence)}", file=sys.stderr)
+    if is_first():
+        print(f"workbench: {plain(sentence)}", file=sys.stderr)
     sys.exit(code)

@@ -170,4 +170,6 @@ def stop(name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = Path(
 
     run = open_run(name, runs)
     run.stop()
-    say(plain(f"asked {run.name} to stop; workbench train --resume {run.name} --runs {runs} goes on"))
+    processes = run.record.get("processes") or 1
+    again = f" --processes {processes}" if processes > 1 else ""
+    say(plain(f"asked {run.name} to stop; workbench train --resume {run.name} --runs {runs}{again} goes on"))
