@@ -28,17 +28,21 @@ ORDER = [
     "recipe.plain_yaml", "recipe.parts", "recipe.draft", "recipe.sources", "recipe.derive", "recipe",
     "rows", "checks", "pairs", "collection", "standins", "adapters", "encoder", "energy", "losses",
     "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
-    "cost", "processes", "journal", "fit", "prepare", "projection", "train", "compare", "slices", "exports",
-    "look", "smoothing", "figures", "figures_points", "report.svg", "report.summary", "report",
-    "reproduce", "background", "browse", "explore", "widgets.page", "widgets.table", "widgets.audited", "widgets.live",
-    "widgets.queries", "widgets.maps", "widgets", "doctor", "terminal", "cli.words", "cli.cards", "cli.results",
-    "cli.training", "cli.places", "cli", "cli.__main__",
+    "cost", "processes", "journal", "fast.linear", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding",
+    "fast.engine", "fast", "fit", "prepare", "projection", "train", "compare", "slices", "exports", "curves",
+    "movements", "seeds", "look", "smoothing", "figures", "figures_points",
+    "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
+    "report.drawings", "report.markdown", "report.page", "report.site", "report.pdf", "report.modelcard",
+    "report.notebook", "report", "reproduce", "browse", "scene", "explore", "background", "widgets.page",
+    "widgets.table", "widgets.audited", "widgets.queries", "widgets.maps", "widgets.live", "widgets", "doctor",
+    "terminal", "cli.words", "cli.cards", "cli.results", "cli.training", "cli.places", "cli", "cli.__main__",
 ]  # fmt: skip
 """A module imports only from those before it."""
 
 TORCH = {
-    "standins", "adapters", "encoder", "losses", "energy", "search", "cost", "processes", "journal", "fit",
-    "prepare", "train", "slices",
+    "standins", "adapters", "encoder", "losses", "energy", "search", "processes", "journal", "fit", "fast.linear",
+    "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "prepare", "train", "slices",
+    "report.modelcard",
 }  # fmt: skip
 OWNERS = {
     "torch": TORCH,
@@ -49,7 +53,7 @@ OWNERS = {
     "umap": {"projection"},
     "pynndescent": {"projection"},
     "plotly": {"figures", "figures_points", "widgets.live", "widgets.maps"},
-    "jinja2": {"report"},
+    "jinja2": {"report.page"},
     "ipywidgets": {"widgets", "widgets.live", "widgets.queries", "widgets.maps"},
     "anywidget": {"widgets.table"},
     "IPython": {"widgets", "widgets.page", "widgets.live", "widgets.queries", "widgets.maps"},
@@ -65,7 +69,10 @@ HEAVY = {
     "umap", "jinja2", "scipy", "sklearn", "numba", "streamlit", "ipywidgets", "anywidget", "IPython", "numpy",
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
-LOADED_WITH_CARE = {"energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table"}
+LOADED_WITH_CARE = {
+    "fast.linear", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "energy",
+    "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table",
+}  # fmt: skip
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 """No heavy library at the top of these, so that commands that need none start at once."""
 
