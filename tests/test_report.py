@@ -13,14 +13,30 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from large_run import add_vectors
 from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_item_run, made_run
 
 from workbench import figures
-from workbench.errors import RunError
+from workbench.errors import RunError, WorkbenchError
 from workbench.evaluators import of_table, save_items
-from workbench.report import render, report, summarize
+from workbench.report import (
+    card_text,
+    export_notebook,
+    markdown,
+    markdown_of_several,
+    model_card,
+    render,
+    render_notebook,
+    render_several,
+    report,
+    report_index,
+    summarize,
+    summarize_several,
+)
+from workbench.report.markdown import escaped
+from workbench.report.notebook import without_scripts
 from workbench.report.summary import FindingLine, FindingRow, Metric, RecipeRow, duration
-from workbench.run import Run
+from workbench.run import Run, RunWriter
 
 WRITTEN = "2026-11-20 12:00 UTC"
 LIBRARY = figures.library()
@@ -455,9 +471,14 @@ def test_numbers_line_up_and_have_a_true_minus(tmp_path):
 @pytest.mark.slow
 def test_five_thousand_queries_stay_small_and_quick(tmp_path):
     run = made_run(tmp_path, queries=5000, steps=300)
+    add_vectors(run)
+    summarize(run)  # makes the map, once
     began = time.perf_counter()
-    page = render(summarize(run), written=WRITTEN)
+    summary = summarize(run)
+    page = render(summary, written=WRITTEN)
     seconds = time.perf_counter() - began
+    assert (summary.map.points, summary.map.shown) == (10_000, 1500)
+    assert [len(places.x) for places in summary.map.moments] == [1500, 1500]
     assert len(own(page).encode()) < 3_000_000
     assert seconds < 20
 
@@ -479,4 +500,471 @@ def test_report_says_where_it_cannot_write(run, tmp_path):
 
 def test_the_templates_are_package_data():
     folder = Path(figures.__file__).parent / "report" / "templates"
-    assert {path.name for path in folder.iterdir()} >= {"page.html.j2", "parts.html.j2", "report.html.j2", "several.html.j2"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "page.html.j2",
+        "parts.html.j2",
+        "report.html.j2",
+        "several.html.j2",
+    }
+
+
+# --- rankings, failures, map ---
+
+
+def test_a_ranking_is_told_best_first_with_what_is_relevant_in_it(run):
+    korean = next(mover for mover in summarize(run).gained if mover.query == KOREAN)
+    assert (len(korean.ranking_before), len(korean.ranking_after)) == (5, 5)
+    assert [hit.relevant for hit in korean.ranking_after] == [True, False, False, False, False]
+    assert not any(hit.relevant for hit in korean.ranking_before)  # it stood at rank 9
+    scores = [hit.score for hit in korean.ranking_after]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.fixture
+def ranked(small, tmp_path):
+    """The small run with ranks that are set by hand, five queries of each kind."""
+    run = Run(tmp_path / small.name)
+    shutil.copytree(small.path, run.path)
+    (run.path / "comparison.json").unlink()
+    folder = run.path / "evaluations" / "finetune"
+    kinds = {"before": [1] * 5 + [11] * 5 + [5] * 5 + [None] * 5, "after": [1] * 5 + [2] * 5 + [20] * 5 + [None] * 5}
+    for moment, ranks in kinds.items():
+        table = pd.read_parquet(folder / f"{moment}.parquet")
+        table["rank"] = pd.array(ranks, dtype="Int64")
+        table["accuracy@10"] = [float(rank is not None and rank <= 10) for rank in ranks]
+        table.to_parquet(folder / f"{moment}.parquet", index=False)
+    queries = pd.read_parquet(folder / "queries.parquet")
+    queries["query"] = ["two words"] * 10 + ["now these are five words"] * 10
+    queries.to_parquet(folder / "queries.parquet", index=False)
+    return run
+
+
+def test_queries_won_and_lost_are_counted_and_grouped(ranked):
+    summary = summarize(ranked)
+    assert summary.gaps == {}
+    assert (summary.found.both, summary.found.won, summary.found.lost, summary.found.neither) == (5, 5, 5, 5)
+    (length,) = summary.groupings
+    told = [(group.name, group.queries, group.failed_before, group.failed_after) for group in length.groups]
+    assert (length.by, told) == ("query length", [("2 words", 10, 5, 0), ("5 words", 10, 5, 10)])
+    assert {cause.name: cause.queries for cause in summary.causes} == {
+        "not found": 5,
+        "near duplicate": 0,
+        "truncated": None,
+        "unknown tokens": None,
+        "none of these": 5,
+    }
+    words = Reader(own(render(summary, written=WRITTEN))).words
+    assert "Won by training 5 Lost by training 5" in words
+    assert "What the 10 queries that fail after training have in common" in words
+    assert "not found 5 50% no relevant document among the first 100" in words
+    assert "truncated not counted the query or a relevant document is longer than the model reads" in words
+
+
+def test_items_are_grouped_by_their_gold_score(item_run):
+    (gold,) = summarize(item_run).groupings
+    assert gold.by == "gold score"
+    assert sum(group.queries for group in gold.groups) == 60
+    assert [group.failed_after for group in gold.groups] == [None] * len(gold.groups)
+    assert "How right the pairs of each group are" in Reader(own(render(summarize(item_run), written=WRITTEN))).words
+
+
+def test_without_a_map_pca_makes_one_where_there_are_vectors(small, tmp_path):
+    run = Run(tmp_path / small.name)
+    shutil.copytree(small.path, run.path)
+    assert summarize(run).map is None
+    add_vectors(run)
+    view = summarize(run).map
+    assert (view.method, view.points, view.shown) == ("pca", 40, 40)
+    assert [places.moment for places in view.moments] == ["before", "after"]
+    for places in view.moments:
+        assert sum(places.queries) == 20
+        assert 0 < places.kept <= 1
+        assert {group for group, query in zip(places.groups, places.queries, strict=True) if not query} == {"document"}
+    ranks = {change.query: change.difference for change in summarize(run).changes}
+    of = dict(zip(view.moments[1].texts, view.moments[1].groups, strict=True))
+    assert of[KOREAN] == "better"
+    assert of[SINHALA] == "worse"
+    assert ranks[KOREAN] > 0 > ranks[SINHALA]
+    page = render(summarize(run), written=WRITTEN)
+    data = json.loads(Reader(own(page)).scripts["figure-map-after-data"])
+    assert {trace["type"] for trace in data["data"]} == {"scatter"}  # WebGL is forbidden by the page's policy
+    assert "by PCA. A map is to look at, not to measure on." in Reader(own(page)).words
+
+
+# --- several runs ---
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> list[Run]:
+    """Two runs on the same queries; the other finds the answer first, whatever was asked, and trained faster."""
+    root = tmp_path_factory.mktemp("pair")
+    first, other = made_run(root, queries=40, steps=20), made_run(root, queries=40, steps=20)
+    folder = other.path / "evaluations" / "finetune"
+    table = pd.read_parquet(folder / "after.parquet").assign(rank=1)
+    table["ndcg@10"] = 1.0
+    table.to_parquet(folder / "after.parquet", index=False)
+    after = json.loads((folder / "after.json").read_text())
+    after["metrics"]["cosine_ndcg@10"] = 1.0
+    (folder / "after.json").write_text(json.dumps(after))
+    text = (other.path / "recipe.yaml").read_text().replace("learning_rate: 2.0e-05", "learning_rate: 3.0e-05")
+    (other.path / "recipe.yaml").write_text(text)
+    RunWriter(other.path).update(variant="corrected")
+    return [first, other]
+
+
+def test_other_runs_are_told_beside_the_first(pair):
+    several = summarize_several(pair)
+    assert several.gaps == {}
+    assert (several.letters, several.main) == (("A", "B"), "cosine_ndcg@10")
+    assert several.metrics[0] == "cosine_ndcg@10"
+    (other,) = several.pairs
+    row = next(row for row in other.rows if row.main)
+    values = pair[0].per_query("finetune", "after")["ndcg@10"]
+    assert row.difference == pytest.approx(1 - values.mean())
+    assert row.low < row.difference < row.high
+    assert (row.verdict, several.verdict.word, several.verdict.tone) == ("differs", "differs", "told")
+    assert several.verdict.meaning == "In nDCG@10 at least one of the runs differs from run A."
+    assert several.differences == (("training.learning_rate", ("2e-05", "3e-05")),)
+
+
+def test_the_page_of_several_runs_stands_alone(pair):
+    several = summarize_several(pair)
+    page = render_several(several, written=WRITTEN)
+    reader = Reader(own(page))
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in reader.all("a")} <= set(ids)
+    assert page.count(LIBRARY) == 1
+    assert not re.search(r"https?://", own(page))
+    names = [trace["name"] for trace in json.loads(reader.scripts["figure-loss-data"])["data"] if "name" in trace]
+    assert [name for name in names if "," not in name] == ["Card: porsche-mxbai", "A: as written", "B: corrected"]
+    assert "training.learning_rate 2e-05 3e-05" in reader.words
+    assert "B beside A: differs" in reader.words
+    assert render_several(summarize_several(pair), written=WRITTEN) == page
+
+
+def test_runs_that_asked_other_questions_are_not_compared(pair, run):
+    several = summarize_several([pair[0], run])
+    assert several.verdict.word == "not comparable"
+    assert several.pairs[0].reasons == ("A and B do not share their queries: 40 of 40 and 180 are the same.",)
+
+
+def test_a_broken_run_beside_others_is_said_to_be(pair, lacking):
+    broken = lacking()
+    (broken.path / "run.json").write_text("{")
+    (broken.path / "recipe.yaml").unlink()
+    several = summarize_several([pair[0], broken])
+    assert several.runs[1].verdict.word == "broken"
+    Reader(own(render_several(several, written=WRITTEN)))
+
+
+def test_hostile_texts_of_several_runs_are_text(tmp_path, pair):
+    page = own(render_several(summarize_several([made_run(tmp_path, queries=14, hostile=True), *pair])))
+    assert "<script>window.hostile=1</script>" not in page
+    assert "window.hostile=1" in Reader(page).words
+    assert not Reader(page).all("img")
+
+
+# --- other forms ---
+
+
+def test_a_summary_in_markdown_has_verdict_findings_and_table(run):
+    from dataclasses import replace
+
+    found = tuple(FindingRow(f"code-{n}", severity, f"Finding {n}.", (FindingLine(n, ""),)) for n, severity in
+                  enumerate(("note", "warning", "error", "note", "error"), start=1))  # fmt: skip
+    text = markdown(replace(summarize(run), findings=found))
+    lines = text.splitlines()
+    assert lines[0] == "## porsche-mxbai: not comparable ⚪"
+    start = lines.index("### Findings on the card")
+    assert lines[start + 2 : start + 6] == [
+        "- **error** Finding 3. (`code-3`, line 3)",
+        "- **error** Finding 5. (`code-5`, line 5)",
+        "- **warning** Finding 2. (`code-2`, line 2)",
+        "- and 2 more",
+    ]
+    rows = [line for line in lines if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {8}
+    main = summarize(run).main
+    assert f"| **nDCG@10** | {main.card:.4f} | {main.before:.4f} | {main.after:.4f} (" in text
+
+
+def test_the_markdown_of_several_runs_has_a_column_for_each(pair):
+    text = markdown_of_several(summarize_several(pair))
+    assert text.splitlines()[0] == "## 2 runs: differs 🔵"
+    assert "| Metric | A | B |" in text
+    assert "| **nDCG@10** | " in text
+    assert "| `training.learning_rate` | 2e-05 | 3e-05 |" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HOSTILE,
+        "[link](http://evil.example) ![image](http://evil.example/x.png) <http://evil.example>",
+        "http://evil.example www.evil.example",
+        "`code` **bold** ~~gone~~ | cell | # title",
+        "- item",
+        "1. item",
+        "> quote",
+        "a\n\n# title\n\n- item\n\n```\ncode\n```",
+        "\\[x](y) \\`z`",
+        "&lt;img&gt; &#60;b&#62;",
+    ],
+)
+def test_hostile_text_in_markdown_stays_text(text):
+    from markdown_it import MarkdownIt
+
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # as GitHub does, HTML let through
+    tokens = reader.parse(escaped(text))
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    assert {child.type for child in tokens[1].children} <= {"text", "text_special"}
+    shown = "".join(child.content for child in tokens[1].children).replace("\u200b", "")
+    wanted = re.sub("[\u2028\u202e\u200b]", " ", text)
+    assert " ".join(shown.split()) == " ".join(wanted.split())
+    assert not re.search(r"(?<![\\\w])https?://|(?i:\bwww\.)|(?<!\w)@\w", escaped(text))
+
+
+def test_nobody_is_called_and_nothing_is_linked_by_a_summary():
+    assert escaped("ask @someone about #12") == "ask @\u200bsomeone about \\#\u200b12"
+    assert escaped("nDCG@10") == "nDCG@10"
+
+
+def test_the_summary_of_a_hostile_run_keeps_its_table(tmp_path):
+    text = markdown(summarize(made_run(tmp_path, queries=14, hostile=True)))
+    assert "<script" not in text
+    assert "<img" not in text
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_a_report_goes_into_the_folder_of_its_run(lacking, pair, form):
+    run = lacking()
+    assert report(run, format=form) == run.path / f"report.{form}"
+    assert report([run, pair[0]], format=form) == run.path / f"comparison.{form}"
+    assert report([run], format=form) == run.path / f"report.{form}"
+
+
+def test_a_report_says_what_it_cannot_write(run, tmp_path):
+    with pytest.raises(RunError, match=r"^expected a format of html, md, pdf, found 'docx'\.$"):
+        report(run, tmp_path / "x", format="docx")
+    with pytest.raises(RunError, match=r"^expected a run to report on, found none; name one, or several\.$"):
+        report([], tmp_path / "x")
+
+
+def test_without_chromium_there_is_a_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = (
+        "^expected Chromium to print the PDF with, found none on the path; install it, or write the report as HTML and "
+        r"print that in any browser\.$"
+    )
+    with pytest.raises(RunError, match=told):
+        report(run, tmp_path / "report.pdf", format="pdf")
+    assert not (tmp_path / "report.pdf").exists()
+
+
+# --- a folder of runs ---
+
+
+def test_the_overview_links_to_a_report_of_every_run(tmp_path):
+    runs = tmp_path / "runs"
+    good = made_run(runs, queries=14, steps=5)
+    hostile = made_run(runs, queries=14, steps=5, hostile=True)
+    broken = made_run(runs, queries=14, steps=5)
+    (broken.path / "run.json").write_text("{")
+    said = []
+    index = report_index(runs, tmp_path / "site", written=WRITTEN, on_progress=lambda *each: said.append(each))
+    assert index == tmp_path / "site" / "index.html"
+    page = index.read_text(encoding="utf-8")
+    links = [link["href"] for link in Reader(page).all("a")]
+    assert sorted(links) == sorted(f"runs/{run.name}.html" for run in (good, hostile, broken))
+    for link in links:
+        assert (index.parent / link).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert "plotly" not in page
+    words = Reader(page).words
+    assert "3 runs of 1 card," in words
+    assert "not comparable nDCG@10" in words
+    assert said[-1] == ("report", 3, 3)
+    assert report_index(runs, tmp_path / "again", written=WRITTEN).read_text(encoding="utf-8") == page
+
+
+def test_an_overview_of_nothing_says_so(tmp_path):
+    (tmp_path / "runs").mkdir()
+    page = report_index(tmp_path / "runs", tmp_path / "site").read_text(encoding="utf-8")
+    assert "There is no run in this folder yet." in Reader(page).words
+    with pytest.raises(RunError, match=r"^expected a folder of runs, found none at '.*gone'\.$"):
+        report_index(tmp_path / "gone", tmp_path / "site")
+
+
+# --- the card of the new model ---
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """A run that kept a model of a few thousand weights."""
+    from tiny import tiny_base
+
+    root = tmp_path_factory.mktemp("trained")
+    run = made_run(root, queries=20, steps=54, hostile=True)
+    shutil.copytree(tiny_base(root / "tiny"), run.path / "model")
+    return run
+
+
+def test_the_new_models_card_is_one_that_we_can_read(trained):
+    from workbench.reading import parse_card
+
+    text = card_text(trained)
+    card = parse_card(text)
+    (ours,) = card.evaluations
+    assert (ours.evaluator, ours.datasets) == ("InformationRetrievalEvaluator", ("finetune",))
+    measured = trained.metrics("finetune", "after")
+    assert {name: ours.metrics[name] for name in measured} == pytest.approx(measured, abs=5e-5)
+    assert ours.main_metric == "cosine_ndcg@10"
+    assert card.base_model is None  # a stand-in is not named as the base
+    assert [row.step for row in card.training_log if row.validation_loss is not None] == [180, 360, 540]
+    assert len(card.training_log) == 54
+    assert card.datasets[0].size == 1437
+    assert card.datasets[0].loss.name == "MatryoshkaLoss"
+    assert card.hyperparameters["learning_rate"].value == 2e-5
+    assert card.versions["Sentence Transformers"][0] == "6.0.1" or card.versions["Sentence Transformers"] == "6.0.1"
+
+
+def test_the_new_models_card_tells_our_numbers_and_what_is_different(trained):
+    text = card_text(trained)
+    main = summarize(trained).main
+    assert text.index("## Evaluation by Card Workbench") < text.index("## How this card differs from the original")
+    assert text.index("## How this card differs from the original") < text.index("## Training Details")
+    assert f"| **nDCG@10** | {main.before:.4f} | {main.after:.4f} | {main.low:.4f} to {main.high:.4f} |" in text
+    assert f"| nDCG@10 | {main.card:.4f} | {main.after:.4f} ({main.low:.4f} to {main.high:.4f}) |" in text
+    assert "**Verdict on the original's numbers: not comparable.**" in text
+    assert "> **A stand-in was used, so this model is no reproduction.**" in text
+    assert "| `training.learning_rate` | 5e-05 | 2e-05 |" in text
+    assert "`dataset-unnamed`" in text
+    assert "<script" not in text
+    assert "<img" not in text
+    assert card_text(trained) == text
+
+
+def test_the_new_models_card_is_written_beside_it(trained, tmp_path, small):
+    assert model_card(trained, tmp_path / "README.md").read_text(encoding="utf-8").startswith("---\n")
+    with pytest.raises(
+        RunError, match=r"^expected a trained model in run '.*', found none; its status is 'finished'\.$"
+    ):
+        model_card(small)
+
+
+# --- notebooks ---
+
+
+def notebook(*cells: tuple[str, str, list[dict]]) -> dict:
+    """A notebook as plain values: (kind, source, outputs) of each cell."""
+    return {
+        "cells": [
+            {"cell_type": kind, "id": f"c{n}", "metadata": {}, "source": source}
+            | ({"outputs": outputs, "execution_count": None} if kind == "code" else {})
+            for n, (kind, source, outputs) in enumerate(cells)
+        ],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def shown(**data: object) -> dict:
+    return {"output_type": "display_data", "metadata": {}, "data": {k.replace("__", "/"): v for k, v in data.items()}}
+
+
+def test_a_notebook_is_executed_and_its_figures_are_kept(tmp_path):
+    path = tmp_path / "some.ipynb"
+    code = (
+        "from pathlib import Path\nfrom workbench import figures\nprint(Path.cwd().name, 6 * 7)\n"
+        "figures.loss_curves([figures.Curve('ours', [1, 2, 3], [3.0, 2.0, 1.5])])"
+    )
+    path.write_text(json.dumps(notebook(("markdown", "# Its title\n\nSome *prose*.", []), ("code", code, []))))
+    before = path.read_bytes()
+    out = export_notebook(path, written=WRITTEN)
+    assert out == tmp_path / "some.html"
+    page = out.read_text(encoding="utf-8")
+    reader = Reader(own(page).replace("<br>", "<br/>"))
+    assert "Its title (Card Workbench)" in reader.words
+    assert f"{tmp_path.name} 42" in reader.words
+    assert page.count(LIBRARY) == 1
+    assert json.loads(reader.scripts["figure-cell-1-data"])["data"][0]["name"] == "ours"
+    assert "<svg" in page
+    assert path.read_bytes() == before
+
+
+def test_a_cell_that_fails_is_told(tmp_path):
+    path = tmp_path / "some.ipynb"
+    path.write_text(json.dumps(notebook(("code", "raise KeyError('here')", []))))
+    with pytest.raises(WorkbenchError, match=r"^a cell of '.*some\.ipynb' failed: KeyError: 'here'\.$"):
+        export_notebook(path)
+    assert not path.with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"cells": 3}', None])
+def test_what_is_no_notebook_is_told(tmp_path, content):
+    path = tmp_path / "some.ipynb"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(WorkbenchError, match=r"^expected a notebook at '.*some\.ipynb', found none that can be read: "):
+        export_notebook(path, execute=False)
+
+
+def test_outputs_of_a_notebook_are_shown_without_what_could_act():
+    packed = {"dtype": "f8", "bdata": base64.b64encode(b"\0" * 8 + bytes.fromhex("000000000000f03f")).decode()}
+    figure = {"data": [{"type": "scattergl", "mode": "markers", "x": packed, "y": [1, 2]}], "layout": {}}
+    bars = {"data": [{"type": "bar", "x": [1], "y": [2]}], "layout": {"title": {"text": "<b>Bars</b>"}}}
+    stream = {"output_type": "stream", "name": "stdout", "text": "10 %\r100 %\n\x1b[31mred\x1b[0m <b>"}
+    page = render_notebook(
+        notebook(
+            ("markdown", HOSTILE + "\n\n![p](http://127.0.0.1:9/x.png) [link](javascript:alert(1))", []),
+            ("code", "x = '<script>' # a comment", [
+                stream,
+                shown(text__html="<table><tr><td onclick='x()'>5</td></tr></table>" + HOSTILE, text__plain="no"),
+                shown(image__png="aGk=\n", text__plain="no"),
+                {**shown(), "data": {"application/vnd.plotly.v1+json": figure}},
+                {**shown(), "data": {"application/vnd.plotly.v1+json": bars}},
+                {**shown(), "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "VBox()"}},
+            ]),
+        ),
+        "its-name",
+        written=WRITTEN,
+    )  # fmt: skip
+    reader = Reader(own(page))
+    assert [image["src"] for image in reader.all("img") if image.get("src")] == ["data:image/png;base64,aGk="]
+    assert not [attributes for _, attributes in reader.elements if {"onclick", "onerror"} & attributes.keys()]
+    assert not [link for link in reader.all("a") if "javascript" in (link.get("href") or "")]
+    assert "100 % red <b>" in reader.words
+    assert "10 %" not in reader.words.replace("100 %", "")
+    assert "VBox()" not in reader.words
+    drawn = json.loads(reader.scripts["figure-cell-1-data"])["data"][0]
+    assert (drawn["type"], drawn["x"]) == ("scatter", [0.0, 1.0])
+    assert "This figure is drawn by a script, and scripts are off here." in reader.words  # bars have no static drawing
+    assert 'aria-label="Bars"' in page
+    (policy,) = (meta["content"] for meta in reader.all("meta") if meta.get("http-equiv"))
+    assert "style-src 'unsafe-inline';" in policy  # the tables of pandas; scripts stay those of the page
+    assert re.search("script-src 'sha256-[^ ]+' 'sha256-[^ ]+';", policy)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("<p>a<script>x</script>b</p>", "<p>ab</p>"),
+        ("<p>a", "<p>a</p>"),
+        ("a</p></div>", "a"),
+        ("<b><i>x</b>y", "<b><i>x</i></b>y"),
+        ("<iframe src=http://x>in</iframe>out", "out"),
+        ("<meta http-equiv=refresh content=0>x", "x"),
+        ("<form action=x><input name=y></form>z", "z"),
+        ('<img src="http://x/y.png" onerror="z">', "<img>"),
+        ('<img src="data:image/png;base64,aa">', '<img src="data:image/png;base64,aa">'),
+        ('<a href="#there">x</a><a href="javascript:y">z</a>', '<a href="#there">x</a><a>z</a>'),
+        ("<style>b > i { color: red }</style>", "<style>b > i { color: red }</style>"),
+        ("1 &lt; 2 &#60; 3", "1 &lt; 2 &#60; 3"),
+        ('<p style="color: red" id="verdict" class="x">a</p>', '<p style="color: red" class="x">a</p>'),
+        ("<!-- x --><b>y</b>", "<b>y</b>"),
+        ("<script>alert(1)", ""),
+    ],
+)
+def test_html_is_kept_without_what_could_act(given, kept):
+    assert str(without_scripts(given)) == kept

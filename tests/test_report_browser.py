@@ -1,15 +1,17 @@
 """The report in Chromium: it opens from a file, draws, fits narrow pages and paper, and nothing in it gets out."""
 
+import json
 import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
-from synthetic_run import KOREAN, SINHALA, made_run
+from large_run import add_vectors
+from synthetic_run import HOSTILE, KOREAN, SINHALA, made_run
 
 from workbench import look
-from workbench.report import report
+from workbench.report import export_notebook, report, report_index
 
 pytestmark = pytest.mark.browser
 
@@ -17,7 +19,33 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
-    return report(made_run(folder, hostile=True), folder / "report.html")
+    run = made_run(folder, hostile=True)
+    add_vectors(run)
+    return report(run, folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    runs = [made_run(folder, hostile=True), made_run(folder, hostile=True, steps=30), made_run(folder, queries=14)]
+    return report(runs, folder / "comparison.html")
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory) -> Path:
+    """A notebook whose outputs are hostile, with one figure of ours by WebGL and one of a kind that has no drawing."""
+    path = tmp_path_factory.mktemp("notebook") / "some.ipynb"
+    many = {"data": [{"type": "scattergl", "mode": "markers", "x": [1, 2], "y": [3, 4]}], "layout": {"height": 300}}
+    bars = {"data": [{"type": "bar", "x": [1, 2], "y": [3, 4], "name": HOSTILE}], "layout": {}}
+    table = f"<table><tr><td onclick='window.hostile=1'>{HOSTILE}</td></tr></table>"
+    shown = [{"application/vnd.plotly.v1+json": many}, {"application/vnd.plotly.v1+json": bars}, {"text/html": table}]
+    outputs = [{"output_type": "display_data", "metadata": {}, "data": data} for data in shown]
+    cells = [
+        {"cell_type": "markdown", "id": "a", "metadata": {}, "source": f"# {KOREAN}\n\n{HOSTILE}"},
+        {"cell_type": "code", "id": "b", "metadata": {}, "source": "x = 1", "outputs": outputs, "execution_count": 1},
+    ]
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return export_notebook(path, execute=False)
 
 
 class Opened:
@@ -55,7 +83,8 @@ class Opened:
 def test_it_draws_in_silence_and_fits(browser, file, width, scheme):
     with Opened(browser, file, viewport={"width": width, "height": 900}, color_scheme=scheme) as opened:
         opened.draw_all()
-        assert opened.page.locator("figure.drawn .plot .main-svg").count() >= 4
+        assert opened.page.locator("figure.drawn .plot .main-svg").count() >= 6
+        assert opened.page.locator("figure.drawing:not(.drawn)").count() == 0
         assert opened.page.evaluate("document.documentElement.scrollWidth") == width
         assert opened.said == []
         assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
@@ -72,6 +101,7 @@ def test_hostile_text_does_nothing_and_is_shown(browser, file):
         assert page.evaluate("window.hostile") is None
         assert page.locator("img, .plot a, .plot b").count() == 0
         mark = page.locator("#figure-changes .plot .points path").first
+        mark.scroll_into_view_if_needed()
         box = mark.bounding_box()
         for place in range(12):  # the hostile question is among the first, which all gained the same
             page.mouse.move(box["x"] + box["width"] / 2 + place, box["y"] + box["height"] / 2)
@@ -110,7 +140,7 @@ def test_without_scripts_the_drawings_are_there(browser, file):
     for width, variant in ((1280, "wide"), (400, "narrow")):
         with Opened(browser, file, java_script_enabled=False, viewport={"width": width, "height": 900}) as opened:
             drawings = opened.page.locator(f"figure.drawing .{variant} svg[role=img]")
-            assert drawings.count() == 4
+            assert drawings.count() == 6
             assert all(drawing.is_visible() for drawing in drawings.all())
             assert KOREAN in opened.page.content()
             assert SINHALA in opened.page.content()
@@ -125,7 +155,7 @@ def test_on_paper_the_static_drawings_stand_for_the_plots(browser, file):
         assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert opened.page.locator("table.recipe").last.is_visible()  # the defaults too
         pages = re.findall(rb"/Type\s*/Page\b", opened.page.pdf(format="A4"))
-        assert 3 <= len(pages) <= 16
+        assert 3 <= len(pages) <= 18
 
 
 def test_the_log_button_switches_the_axis(browser, file):
@@ -191,3 +221,68 @@ def test_korean_and_sinhala_have_glyphs(browser, file):
             opened.page.evaluate("document.querySelector('[data-here]').removeAttribute('data-here')")
             if not any(script in font["familyName"] for font in fonts):
                 pytest.skip(f"no Noto font for {script} is installed: {[font['familyName'] for font in fonts]}")
+
+
+# --- the other pages ---
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_several_runs_draw_in_silence_and_fit(browser, several, width, scheme):
+    with Opened(browser, several, viewport={"width": width, "height": 900}, color_scheme=scheme) as opened:
+        opened.draw_all()
+        assert opened.page.locator("figure.drawn .plot .main-svg").count() >= 2
+        assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+        assert opened.page.evaluate("window.hostile") is None
+        assert opened.said == []
+        assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_notebook_shows_its_figures_without_a_kernel(browser, notebook, width):
+    with Opened(browser, notebook, viewport={"width": width, "height": 900}, color_scheme="dark") as opened:
+        opened.draw_all()
+        page = opened.page
+        assert page.locator("figure.drawn .plot .main-svg").count() >= 2
+        assert page.locator("#figure-cell-1 .points path").count() == 2
+        assert page.locator("#figure-cell-2 .bars .point").count() == 2
+        assert page.locator("#figure-cell-2 .plot").bounding_box()["height"] >= 400
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("window.hostile") is None
+        page.locator("td").first.click()
+        assert page.evaluate("window.hostile") is None
+        assert KOREAN in page.locator("h1").inner_text()
+        assert opened.said == []
+        assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_overview_leads_to_the_reports(browser, tmp_path):
+    first, other = made_run(tmp_path / "runs", queries=14), made_run(tmp_path / "runs", queries=14, hostile=True)
+    with Opened(browser, report_index(tmp_path / "runs", tmp_path / "site")) as opened:
+        assert opened.page.get_by_role("link").count() == 2
+        opened.page.get_by_role("link", name=other.name).click()
+        assert opened.page.locator("h1").inner_text() == "porsche-mxbai"
+        assert other.name in opened.page.locator(".under").inner_text()
+        opened.page.go_back()
+        opened.page.get_by_role("link", name=first.name, exact=True).click()
+        assert opened.page.locator("h1").is_visible()
+        assert opened.said == []
+        assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.usefixtures("browser")
+def test_chromium_prints_the_report(tmp_path):
+    out = report(made_run(tmp_path, queries=14, steps=5), tmp_path / "report.pdf", format="pdf")
+    content = out.read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert content.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 3
+
+
+def test_rankings_unfold(browser, file):
+    with Opened(browser, file) as opened:
+        folded = opened.page.locator(".rankings").first
+        assert not folded.locator(".ranked").first.is_visible()
+        folded.locator("summary").click()
+        assert folded.locator(".ranked").first.is_visible()
+        assert folded.locator(".ranked li").count() == 10

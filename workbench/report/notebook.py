@@ -96,7 +96,7 @@ def _read(path: Path) -> Any:
 
     try:
         return nbformat.read(str(path), as_version=4)
-    except (OSError, UnicodeDecodeError, ValueError, nbformat.ValidationError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise WorkbenchError(f"expected a notebook at {str(path)!r}, found none that can be read: {reason}.") from error
 

@@ -224,6 +224,9 @@ def _causes(run: Run, name: str) -> tuple[Cause, ...]:
     failed = failures(run, name, k=TOP)
     if failed.empty:
         return ()
+    groups = failure_groups(failed)
+    if groups["queries"].isna().any():  # then nobody knows what the model sees
+        groups.loc[groups["group"] == "none of these", "meaning"] = "none of the groups that were counted"
     return tuple(
         Cause(
             row["group"],
@@ -231,7 +234,7 @@ def _causes(run: Run, name: str) -> tuple[Cause, ...]:
             None if pd.isna(row["queries"]) else int(row["queries"]),
             None if pd.isna(row["share"]) else float(row["share"]),
         )
-        for row in failure_groups(failed).to_dict("records")
+        for row in groups.to_dict("records")
     )
 
 
