@@ -20,7 +20,7 @@ st.set_page_config(
     menu_items={"About": ABOUT},
 )
 
-st.html(parts.STYLE)
+st.html(parts.STYLE + (parts.STYLE_DARK if parts.dark() else ""))
 st.logo(str(Path(__file__).with_name("icon.svg")))
 page = st.navigation(
     [

@@ -111,9 +111,6 @@ def figures(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene
     names = cached.map_labels(run, evaluation, *choice)
     spans = maps.ranges(scene)
     joined = maps.answer_lines(scene, rows, picked, LINES if lines else 0)
-    standing = rows if rows is not None else None if picked is None else []
-    if picked is not None and standing is not None:
-        standing = [*standing, picked, *(row for pair in joined for row in pair if picked in pair)]
     for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
         key = f"map {moment}"
         kept = scene.kept.get(moment)
@@ -127,8 +124,9 @@ def figures(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene
                     maps.map_points(scene, moment, by, names),
                     name=METHODS[choice[0]],
                     ranges=spans,
-                    picked=marks(moment, standing, changed=changed),
+                    picked=marks(moment, rows, changed=changed),
                     lines=joined,
+                    ring=picked,
                     dark=parts.dark(),
                 ),
                 theme=None,

@@ -36,6 +36,7 @@ STYLE = """<style>
   text-underline-offset: .18em; text-decoration-color: #e69f00; }
 @media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
+STYLE_DARK = """<style>[data-baseweb="tag"], [data-baseweb="tag"] * { color: #14171a !important; }</style>"""
 ABBREVIATIONS = (
     "nDCG@10: normalised discounted cumulative gain of the ten best, 1 where the answers stand first · MRR: mean of 1 "
     "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best"

@@ -262,20 +262,9 @@ def test_the_map_has_both_moments_with_the_same_axes(folder: Path) -> None:
 def test_a_search_marks_points_in_both_maps_and_lists_texts_with_neighbours(folder: Path) -> None:
     app = page("embeddings.py", run=named(folder, "porsche-mxbai").name, find="holds 14")
     table = app.dataframe[0].value
-    assert sorted(table["id"]) == [
-        "d14",
-        "d140",
-        "d141",
-        "d142",
-        "d143",
-        "d144",
-        "d145",
-        "d146",
-        "d147",
-        "d148",
-        "d149",
-    ]
-    assert marked_points(app) == [[11, 0], [11, 0]]  # documents, queries
+    expected = {f"d{n}" for n in range(3, 180) if "14" in f"{n} {300 + n}"}  # "The boot of model 14 holds 314 litres."
+    assert set(table["id"]) == expected
+    assert marked_points(app) == [[len(expected), 0]] * 2  # documents, queries
     nearest = table.set_index("id").loc["d14", "nearest after"]
     assert re.fullmatch(r"0\.\d{3}  The boot of model \d+ holds \d+ litres\.", nearest)
 

@@ -1,7 +1,7 @@
 """Figures of very many points: the map of queries and documents, and the queries of two runs against each other.
 
-Drawn by WebGL, so that 50,000 points stay fluid; a report, whose page forbids WebGL, uses `figures` instead. The look
-and the handling of foreign text are those of `figures` and `look`.
+Drawn by WebGL where there are many, so that 50,000 stay fluid; a report, whose page forbids WebGL, uses `figures`
+instead. The look and the handling of foreign text are those of `figures` and `look`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MAP_HEIGHT = 520  # px
+SVG_POINTS = 1500  # up to so many points SVG is there sooner than WebGL, which has to be set up for each figure
 MOST_LABELS = 25_000  # points; above, a point is named on hover by its group alone
 NEUTRAL = ""
 """The group of points that have no value of what is coloured."""
@@ -46,6 +47,7 @@ def embedding_map(
     ranges: tuple[tuple[float, float], tuple[float, float]] | None = None,
     picked: Sequence[int] | None = None,
     lines: Sequence[tuple[int, int]] = (),
+    ring: int | None = None,
     dark: bool = False,
     height: int = MAP_HEIGHT,
 ) -> Figure:
@@ -53,6 +55,7 @@ def embedding_map(
 
     `name` is the method, for the axes. `ranges` are those of x and y, so that two maps have the same. `picked` are
     places in `points` that stand out, all others step back. `lines` join pairs of places: a query and its answer.
+    `ring` is one place to find again.
     """
     import numpy as np
 
@@ -61,20 +64,23 @@ def embedding_map(
     there = np.isfinite(x) & np.isfinite(y)
     chosen = None if picked is None else np.isin(np.arange(len(x)), np.asarray(picked, dtype=int))
     colours = palette(dark=dark)
+    scale = 1.0 if len(x) <= 2000 else 0.75 if len(x) <= 8000 else 0.55  # many points: smaller ones, so that all show
     names = _names(groups[there])
     traces = []
     for kind, word in ((False, "documents"), (True, "queries")):
         if points.values is not None:
             places = np.flatnonzero(there & (queries == kind))
-            traces += _number_traces(points, places, word=word, chosen=chosen, colours=colours, dark=dark)
+            traces += _number_traces(points, places, word=word, chosen=chosen, colours=colours, scale=scale, dark=dark)
             continue
         for group in names:
             places = np.flatnonzero(there & (queries == kind) & (groups == group))
             if len(places):
-                look = _look(group, names, colours, query=kind)
+                look = _look(group, names, colours, query=kind, scale=scale)
                 traces.append(_trace(points, places, look, name=_legend(group, word, len(places)), chosen=chosen))
+    if traces:
+        traces = [*_lines(x, y, lines, colours), *traces, *_ring(x, y, ring, colours)]
     return figure_of(
-        [*_lines(x, y, lines, colours), *traces] if traces else [],
+        traces,
         x=f"{name} 1 (no unit)",
         y=f"{name} 2 (no unit)",
         dark=dark,
@@ -108,11 +114,16 @@ MEANINGS: dict[str, tuple[str, str]] = {
 """Groups with a colour of their own: a field of the palette, and a mark."""
 
 
-def _look(group: str, names: Sequence[str], colours: Palette, *, query: bool) -> dict[str, Any]:
+def _look(group: str, names: Sequence[str], colours: Palette, *, query: bool, scale: float) -> dict[str, Any]:
     """Colour, mark, size and opacity of a group."""
-    size, opacity = (8, 0.92) if query else (5, 0.6)
+    size, opacity = (8 * scale, 0.92) if query else (5 * scale, 0.6)
     if group == NEUTRAL:
-        return {"color": colours.before, "symbol": "diamond" if query else "circle", "size": size - 1, "opacity": 0.28}
+        return {
+            "color": colours.before,
+            "symbol": "diamond" if query else "circle",
+            "size": size * 0.85,
+            "opacity": 0.28,
+        }
     if group in MEANINGS:
         field, symbol = MEANINGS[group]
         return {"color": getattr(colours, field), "symbol": symbol, "size": size, "opacity": opacity}
@@ -129,19 +140,25 @@ def _legend(group: str, word: str, count: int) -> str:
     return f"{head} ({count:,})"
 
 
+def _kind(points: int) -> Any:
+    """The class of trace for a figure of so many points."""
+    from plotly import graph_objects as go
+
+    return go.Scatter if points <= SVG_POINTS else go.Scattergl
+
+
 def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, chosen: Any, **more: Any) -> Any:
     """The points at `places` as one trace of one look."""
     import numpy as np
-    from plotly import graph_objects as go
 
     named = len(points.labels) == len(points.x) <= MOST_LABELS
-    trace = go.Scattergl(
+    trace = _kind(len(points.x))(
         x=np.asarray(points.x, dtype=np.float32)[places],
         y=np.asarray(points.y, dtype=np.float32)[places],
         mode="markers",
         name=name,
         marker={**look, "line": {"width": 0}, **more},
-        unselected={"marker": {"opacity": 0.08}},
+        unselected={"marker": {"opacity": 0.12}},
         selected={"marker": {"opacity": 1.0}},
         hovertext=[points.labels[place] for place in places.tolist()] if named else None,
         hovertemplate=("%{hovertext}" if named else name) + "<extra></extra>",
@@ -153,7 +170,7 @@ def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, c
 
 
 def _number_traces(
-    points: MapPoints, places: Any, *, word: str, chosen: Any, colours: Palette, dark: bool
+    points: MapPoints, places: Any, *, word: str, chosen: Any, colours: Palette, scale: float, dark: bool
 ) -> list[Any]:
     """Points coloured by a number on a scale; those without one neutral, below."""
     import numpy as np
@@ -163,16 +180,16 @@ def _number_traces(
     known, unknown = places[np.isfinite(values[places])], places[~np.isfinite(values[places])]
     traces = []
     if len(unknown):
-        look = _look(NEUTRAL, [], colours, query=query)
+        look = _look(NEUTRAL, [], colours, query=query, scale=scale)
         traces.append(_trace(points, unknown, look, name=f"{word} ({len(unknown):,})", chosen=chosen))
     if len(known):
         finite = values[np.isfinite(values)]
         low, high = float(finite.min()), float(finite.max())
-        scale = SCALE_DARK if dark else SCALE
+        shades = SCALE_DARK if dark else SCALE
         look = {
             "color": values[known].astype(np.float32),
             "symbol": "diamond" if query else "circle",
-            "size": 8 if query else 5,
+            "size": (8 if query else 5) * scale,
             "opacity": 0.9,
         }
         bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colours.muted}}
@@ -180,19 +197,17 @@ def _number_traces(
             _trace(
                 points, known, look, name=f"{word} ({len(known):,})", chosen=chosen, cmin=low,
                 cmax=high if high > low else low + 1, showscale=True, colorbar=bar,
-                colorscale=[[place / (len(scale) - 1), colour] for place, colour in enumerate(scale)],
+                colorscale=[[place / (len(shades) - 1), colour] for place, colour in enumerate(shades)],
             )
         )  # fmt: skip
     return traces
 
 
 def _lines(x: Any, y: Any, lines: Sequence[tuple[int, int]], colours: Palette) -> list[Any]:
-    from plotly import graph_objects as go
-
     if not lines:
         return []
     return [
-        go.Scattergl(
+        _kind(len(x))(
             x=[value for first, last in lines for value in (float(x[first]), float(x[last]), None)],
             y=[value for first, last in lines for value in (float(y[first]), float(y[last]), None)],
             mode="lines",
@@ -200,6 +215,17 @@ def _lines(x: Any, y: Any, lines: Sequence[tuple[int, int]], colours: Palette) -
             hoverinfo="skip",
             line={"color": colours.ink, "width": 1.25},
             opacity=0.75 if len(lines) < 40 else 0.35,
+        )
+    ]
+
+
+def _ring(x: Any, y: Any, place: int | None, colours: Palette) -> list[Any]:
+    if place is None:
+        return []
+    marker = {"color": colours.ink, "symbol": "circle-open", "size": 20, "line": {"color": colours.ink, "width": 2}}
+    return [
+        _kind(len(x))(
+            x=[float(x[place])], y=[float(y[place])], mode="markers", name="opened", hoverinfo="skip", marker=marker
         )
     ]
 
@@ -218,8 +244,6 @@ def query_scatter(
 
     Queries of equal numbers share one larger mark.
     """
-    from plotly import graph_objects as go
-
     colours = palette(dark=dark)
     counts: Counter[tuple[float, float]] = Counter()
     examples: dict[tuple[float, float], list[str]] = defaultdict(list)
@@ -235,13 +259,13 @@ def query_scatter(
         (f"{labels[0]} better", colours.worse, "diamond-x", -1),
     )
     line = {"color": colours.grid, "width": 1.5}
-    traces = [go.Scattergl(x=[0, 1], y=[0, 1], mode="lines", hoverinfo="skip", showlegend=False, line=line)]
+    traces = [_kind(len(counts))(x=[0, 1], y=[0, 1], mode="lines", hoverinfo="skip", showlegend=False, line=line)]
     for name, colour, symbol, sign in groups:
         places = sorted(place for place in counts if (place[1] > place[0]) - (place[1] < place[0]) == sign)
         if places:
             sizes = [min(7 + 2.5 * (counts[place] - 1) ** 0.5, 34) for place in places]
             traces.append(
-                go.Scattergl(
+                _kind(len(counts))(
                     x=[place[0] for place in places],
                     y=[place[1] for place in places],
                     mode="markers",
