@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -320,29 +321,125 @@ REAL = {
 }
 
 
+def at_512(run: Run) -> Run:
+    """The run as if it had been measured at the card's dimensions; these vectors have 16."""
+    path = run.path / "evaluations/validation/after.json"
+    stored = json.loads(path.read_text())
+    write_json(path, {**stored, "settings": {**stored["settings"], "truncate_dim": 512}})
+    return run
+
+
 def test_the_porsche_card(make: Callable[..., Run], shared: Path) -> None:
     seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
     made = recipe(seed)
-    found = compare(make("a", card=seed, made=made, record=REAL))
+    found = compare(at_512(make("a", card=seed, made=made, record=REAL)))
     assert found.reasons == ()
     assert [row.card for row in found.rows if row.metric == "cosine_ndcg@10"] == [0.7172]
     assert found.notes[0].startswith("The card has 2 evaluations named 'eval_finetune_embed'; its last one (lines 384")
     assert {row.verdict for row in found.rows} <= {"reproduced", "differs"}
     standing = {**REAL, "base": {**REAL["base"], "model": "bundled:minilm", "stand_in": True, "note": "A stand-in."}}
-    assert compare(make("b", card=seed, made=made, record=standing)).reasons == ("A stand-in.",)
+    assert compare(at_512(make("b", card=seed, made=made, record=standing))).reasons == ("A stand-in.",)
 
 
 def test_what_the_user_set_against_the_card(make: Callable[..., Run], shared: Path) -> None:
     """The card says batch 8; the seed and the split are nowhere on it."""
     seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
     stated = recipe(seed, overrides={"per_device_train_batch_size": 64})
-    found = compare(make("a", card=seed, made=stated, record=REAL))
+    found = compare(at_512(make("a", card=seed, made=stated, record=REAL)))
     assert found.reasons == ("The run set training.per_device_train_batch_size to 64; the card says 8.",)
     assert found.verdict == "not comparable"
     hidden = recipe(seed, overrides={"data.split.seed": 7})
-    assert compare(make("b", card=seed, made=hidden, record=REAL)).reasons == ()
+    assert compare(at_512(make("b", card=seed, made=hidden, record=REAL))).reasons == ()
     short = recipe(seed, overrides={"training.max_steps": 5})
-    assert compare(make("c", card=seed, made=short, record=REAL)).reasons == ("The run was told to end after 5 steps.",)
+    assert compare(at_512(make("c", card=seed, made=short, record=REAL))).reasons == (
+        "The run was told to end after 5 steps.",
+    )
+
+
+def test_a_recipe_edited_by_hand_still_departs_from_the_card(make: Callable[..., Run], shared: Path) -> None:
+    """The file goes on naming the card as the origin of its batch size."""
+    seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
+    made = recipe(seed)
+    edited = made.model_copy(update={"training": made.training.model_copy(update={"per_device_train_batch_size": 64})})
+    found = compare(at_512(make(card=seed, made=edited, record=REAL)))
+    assert found.reasons == ("The run set training.per_device_train_batch_size to 64; the card says 8.",)
+
+
+def test_dimensions_that_the_user_chose_are_not_the_card_s(make: Callable[..., Run], shared: Path) -> None:
+    seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
+    made = recipe(seed)
+    whole = made.model_copy(update={"evaluation": made.evaluation.model_copy(update={"truncate_dim": None})})
+    found = compare(make(card=seed, made=whole, record=REAL))
+    assert "The card reports no evaluation at all dimensions." in found.reasons
+    assert verdicts(found) == {"not comparable"}
+
+
+def test_of_evaluations_at_several_dimensions_that_of_ours_is_taken(
+    make: Callable[..., Run], measured: Mapping[str, Any]
+) -> None:
+    """All of one name, as a card prints them that truncates on evaluation; the last is at 4 dimensions."""
+    parts = [
+        Evaluation(EVALUATOR, "", ("dev",), parameters, {"cosine_ndcg@10": number})
+        for parameters, number in (
+            ({"truncate_dim": 8}, 0.1),
+            ({}, rounded(measured["after"])["cosine_ndcg@10"]),
+            ({"truncate_dim": 4}, 0.2),
+        )
+    ]
+    found = compare(make(card=card({}, evaluations=tuple(parts))))
+    assert (found.verdict, found.reasons) == ("reproduced", ())
+
+
+def test_the_base_of_another_owner_is_another_base(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    theirs = card(rounded(measured["after"]))
+    for name, model, reasons in (
+        ("other", "stranger/base", ("The run began with stranger/base, the card with org/base.",)),
+        ("folder", "/models/base", ()),
+        ("case", "Org/Base", ()),
+    ):
+        found = compare(make(name, card=theirs, record={"base": {**RECORD["base"], "model": model}}))
+        assert found.reasons == reasons
+    scratch = {"base": {**RECORD["base"], "model": "scratch:base"}}
+    assert compare(make("scratch", card=theirs, record=scratch)).verdict == "not comparable"
+
+
+# --- damaged runs ----------------------------------------------------------------------------------------------------
+
+
+def test_other_queries_before_than_after_are_not_paired(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    run = make(card=card(rounded(measured["after"])))
+    path = run.path / "evaluations/validation/before.parquet"
+    table = pd.read_parquet(path)
+    table.assign(query_id=[f"z{number}" for number in range(len(table))]).to_parquet(path)
+    found = compare(run)
+    assert found.verdict == "reproduced"  # after is whole
+    assert {(row.difference, row.p, row.queries_needed) for row in found.rows} == {(None, None, None)}
+    assert "Not all 180 queries have a value before training, so no change of theirs is tested." in found.notes
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_values_that_are_no_numbers_give_no_verdict(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    run = make(card=card(rounded(measured["after"])))
+    path = run.path / "evaluations/validation/after.parquet"
+    pd.read_parquet(path).assign(**{"ndcg@10": float("nan")}).to_parquet(path)
+    found = compare(run)
+    assert found.verdict == "not comparable"
+    assert found.main is not None
+    assert found.main.reason == "No values per query were stored, so there is no interval."
+
+
+def test_a_half_written_run_is_named(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    run = make(card=card(rounded(measured["after"])))
+    (run.path / "evaluations/validation/after.json").unlink()  # written last: the evaluation is not there yet
+    assert "The run has no evaluation after training." in compare(run).reasons
+    half = make("half", card=card(rounded(measured["after"])))
+    (half.path / "evaluations/validation/after.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match=r"expected a Parquet table in '.*after.parquet', found something else"):
+        compare(half)
+    nameless = make("nameless", card=card(rounded(measured["after"])))
+    (nameless.path / "run.json").unlink()
+    with pytest.raises(RunError, match=r"expected 'run.json' in the run folder"):
+        compare(nameless)
 
 
 # --- run against run -------------------------------------------------------------------------------------------------
@@ -378,6 +475,27 @@ def test_several_runs_are_each_compared_with_the_first(make: Callable[..., Run])
     assert [row.run for row in found.rows if row.metric == "cosine_ndcg@10"] == ["b", "c"]
     assert found.verdict == "differs"
     assert "differs (c)" in repr(found)
+
+
+def test_the_card_is_one_more_run_beside_runs(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    theirs = card({"cosine_ndcg@10": 0.7172})
+    runs = [make("a", card=theirs), make("b", card=theirs, moments={"after": "again"})]
+    for found in (compare(runs), compare(*runs, card=theirs)):
+        assert found.main is not None
+        assert found.main.card == 0.7172
+        assert verdicts(found) == {"not told apart"}  # between the runs; the card has no say in it
+        lines = repr(found).splitlines()
+        assert lines[1].split()[:4] == ["metric", "card", "first", "other"]
+        assert "0.7172" in found._repr_html_()
+        assert found.notes[-1] == (
+            "The card 'made' is shown beside the runs; compare a run alone for the verdict on it."
+        )
+    mixed = compare(runs[0], make("c"))  # one of them came from no card
+    assert mixed.main is not None
+    assert mixed.main.card is None
+    assert "card" not in repr(mixed).splitlines()[1]
+    absent = compare(*runs, card=card({}, evaluations=()))
+    assert absent.notes[-1] == f"The card 'made' is not shown: The card reports no evaluation by {EVALUATOR}."
 
 
 def test_runs_that_answered_other_questions(make: Callable[..., Run]) -> None:
@@ -579,6 +697,10 @@ def test_the_table_reads_by_itself(make: Callable[..., Run], measured: Mapping[s
     assert lines[1].split()[:4] == ["metric", "card", "before", "after"]
     assert any(line.startswith("cosine_ndcg@10 *") for line in lines)
     assert "seed 0" in lines[-3]
+    assert lines[-3].endswith("a graded judgement above 0 counts as 1.")
+    assert re.fullmatch(
+        r"To tell a change of 0.01 in cosine_ndcg@10, about [\d,]+ queries would be needed \(80 % power\).", lines[-2]
+    )
 
 
 def test_hostile_text_is_escaped(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:

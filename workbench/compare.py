@@ -1,7 +1,7 @@
 """Comparison: a run's numbers beside its card's, or two runs side by side, and a verdict that holds.
 
-A verdict needs the same thing measured. `reproduced` and `differs` are said only where the run was finished, as
-written, on the card's own base and rows, and on as many queries as the card's numbers imply; everything else is
+A verdict needs the same thing measured. `reproduced` and `differs` are said only where nothing stands in the way (see
+`hindrances`) and the card has the same metric, by the same evaluator, at the same dimensions; everything else is
 `not comparable`, with each reason as a sentence. The numbers are shown in any case.
 
 Intervals are over queries, or over the pairs or triplets that were measured (see `intervals`). The card's and ours come
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench.errors import RecipeError, RunError
 from workbench.evaluate import folder_name
 from workbench.evaluators import has_items
+from workbench.hindrances import ROUNDING, hindrances, other_queries
 from workbench.run import Run, write_json
 from workbench.tasks import Kept, kept, unit
 
@@ -34,14 +34,13 @@ Verdict = Literal["reproduced", "differs", "not comparable", "not told apart"]
 
 EFFECT = 0.01  # the difference that `queries_needed` is about
 LEVEL = 0.05  # of tests, after Holm's correction
-ROUNDING = 0.5e-4  # cards print four places
-SHARES = re.compile(r"accuracy(@\d+)?$")  # metrics that are a share of queries, pairs or triplets
-MOST_QUERIES = 5000  # above, four places fit any number of queries
+BINARY = " Relevance is binary, as in the library's evaluator: a graded judgement above 0 counts as 1."
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric. Card against run: before and after training. Run against run: the first and the other run."""
+    """One metric. Card against run: before and after training. Run against run: the first and the other run, and the
+    card's number beside them."""
 
     metric: str  # as the library names it: "cosine_ndcg@10"
     verdict: Verdict
@@ -91,7 +90,7 @@ class Comparison:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     def __repr__(self) -> str:
-        table = [_HEADINGS[self.kind], *(_cells(row, self) for row in self.rows)]
+        table = [_headings(self), *(_cells(row, self) for row in self.rows)]
         widths = [max(len(cells[column]) for cells in table) for column in range(len(table[0]))]
         lines = [f"{' and '.join(self.names)}: {self.verdict}"]
         for cells in table if self.rows else ():
@@ -109,7 +108,7 @@ class Comparison:
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         return (
             f"<p><b>{html.escape(self.verdict)}</b> ({html.escape(' and '.join(self.names))})</p>"
-            f"<table>{cells('th', _HEADINGS[self.kind])}{body}</table><ul>{reasons}</ul>{notes}"
+            f"<table>{cells('th', _headings(self))}{body}</table><ul>{reasons}</ul>{notes}"
         )
 
 
@@ -117,6 +116,16 @@ _HEADINGS = {
     "card": ("metric", "card", "before", "after", "95 % interval", "change", "p", "verdict"),
     "runs": ("metric", "first", "other", "95 % interval", "change", "95 % interval", "p", "verdict"),
 }
+
+
+def _headings(comparison: Comparison) -> tuple[str, ...]:
+    names = _HEADINGS[comparison.kind]
+    return (names[0], "card", *names[1:]) if _shows_card(comparison) else names
+
+
+def _shows_card(comparison: Comparison) -> bool:
+    """Whether runs that are compared with each other have a card's number beside them."""
+    return comparison.kind == "runs" and any(row.card is not None for row in comparison.rows)
 
 
 def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
@@ -127,7 +136,8 @@ def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
     if comparison.kind == "card":
         return (name, _number(row.card), *numbers, change, p, row.verdict)
     several = f"{row.verdict} ({row.run})" if len(comparison.names) > 2 else row.verdict
-    return (name, *numbers, change, _range(row.difference_low, row.difference_high), p, several)
+    theirs = (_number(row.card),) if _shows_card(comparison) else ()
+    return (name, *theirs, *numbers, change, _range(row.difference_low, row.difference_high), p, several)
 
 
 def _number(value: float | None) -> str:
@@ -145,10 +155,11 @@ def _finite(value: Any) -> Any:
 def compare(
     run: Run | Sequence[Run], *others: Run, card: Card | None = None, evaluation: str | None = None
 ) -> Comparison:
-    """A run with its card; or, with several runs, each other run with the first.
+    """A run with its card; or, with several runs, each other run with the first, and the card as one more column.
 
-    `card` takes the place of the one in the run folder. `evaluation` is the run's evaluation to look at; without it,
-    the one that the recipe names, else "test", else "validation", else the first that there is.
+    `card` takes the place of the one in the run folder; without it, several runs show the card that they all came from.
+    `evaluation` is the run's evaluation to look at; without it, the one that the recipe names, else "test", else
+    "validation", else the first that there is.
 
     Raises RunError where a run cannot be read or has no such evaluation.
     """
@@ -157,7 +168,7 @@ def compare(
         raise RunError("expected a run to compare, found none; name one, or several.")
     if len(runs) == 1:
         return _with_card(runs[0], card or runs[0].card(), evaluation)
-    return _with_runs(runs, evaluation)
+    return _with_runs(runs, card or _common_card(runs), evaluation)
 
 
 def save_comparison(run: Run, comparison: Comparison) -> Path:
@@ -172,15 +183,15 @@ def save_comparison(run: Run, comparison: Comparison) -> Path:
 
 def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     recipe: Recipe = run.recipe()
-    name = _evaluation_name(run, recipe, wanted)
-    theirs, reasons, notes = _card_evaluation(card, recipe, run, name)
+    name = evaluation_name(run, recipe, wanted)
+    theirs, reasons, notes = card_evaluation(card, recipe, run, name)
     measured = kept(run, name) if name is not None else {}
     queries, items = _counted(measured), unit(run, name) if name is not None else "queries"
-    reasons = [*_hindrances(run, recipe, card), *reasons]
+    reasons = [*hindrances(run, recipe, card), *reasons]
     if name is None or not measured:
         reasons.append("The run has no evaluation after training.")
     elif theirs is not None and queries is not None:
-        reasons += _other_queries(theirs, queries, items)
+        reasons += other_queries(theirs, queries, items)
     metrics = list(dict.fromkeys([*(theirs.metrics if theirs else ()), *measured]))
     found = _statistics(measured)
     rows = _holm(
@@ -202,7 +213,7 @@ def _counted(measured: Mapping[str, Kept]) -> int | None:
     return next((len(each.values) for each in measured.values() if each.values is not None), None)
 
 
-def _evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None:
+def evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None:
     there = {name: moments for name, moments in run.evaluations().items() if "after" in moments}
     if wanted is not None and folder_name(wanted) not in there:
         raise RunError(
@@ -213,7 +224,7 @@ def _evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None
     return next((folder_name(name) for name in order if name is not None and folder_name(name) in there), None)
 
 
-def _card_evaluation(
+def card_evaluation(
     card: Card | None, recipe: Recipe, run: Run, name: str | None
 ) -> tuple[Evaluation | None, list[str], list[str]]:
     """The card's evaluation that ours corresponds to, why there is none, and how it was chosen."""
@@ -226,8 +237,10 @@ def _card_evaluation(
     if not same:
         return None, [f"The card reports no evaluation by {kind}."], []
     cut = settings.get("truncate_dim")
-    if "truncate_dim" in settings and cut != recipe.evaluation.truncate_dim:
-        same = [each for each in same if each.parameters.get("truncate_dim") == cut]
+    if "truncate_dim" in settings:
+        plain = cut == _dimensions(recipe, card)  # what an evaluation of the card means that does not say
+        said = [(each, each.parameters.get("truncate_dim", cut if plain else "another")) for each in same]
+        same = [each for each, theirs in said if theirs == cut]
         if not same:
             return None, [f"The card reports no evaluation at {cut or 'all'} dimensions."], []
     named = [each for each in same if {recipe.evaluation.name, name} & {each.name, *each.datasets}]
@@ -247,6 +260,16 @@ def _card_evaluation(
     return chosen, [], [note]
 
 
+def _dimensions(recipe: Recipe, card: Card) -> int | None:
+    """The dimensions that the card measured at, as far as it says; the run's recipe may have been set to others."""
+    from workbench.recipe import recipe as read_off
+
+    try:
+        return read_off(card).evaluation.truncate_dim
+    except RecipeError:
+        return recipe.evaluation.truncate_dim
+
+
 def _card_row(
     metric: str,
     theirs: Evaluation | None,
@@ -255,9 +278,7 @@ def _card_row(
     reasons: Sequence[str],
 ) -> Row:
     """One metric with its verdict; `found` is what `_statistics` gave for it."""
-    row = Row(metric, "not comparable")
-    if theirs is not None and metric in theirs.metrics:
-        row = replace(row, card=theirs.metrics[metric], card_line=theirs.metric_lines.get(metric))
+    row = _with_number(Row(metric, "not comparable"), theirs)
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
     row = replace(row, before=ours.before, after=ours.after, **found)
@@ -276,11 +297,23 @@ def _card_row(
 def _statistics(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
     """Metric -> the fields of its Row that come from values per query or item."""
     found: dict[str, dict[str, Any]] = {metric: {} for metric in measured}
-    there = {metric: each for metric, each in measured.items() if each.values is not None and len(each.values)}
+    there = {metric: _paired(each) for metric, each in measured.items() if _complete(each.values)}
     means = {metric: each for metric, each in there.items() if each.statistic == "mean"}
     found |= _of_means(means)
     found |= {metric: _of_statistic(each) for metric, each in there.items() if metric not in means}
     return found
+
+
+def _complete(values: Any) -> bool:
+    """Whether there is a finite value for every query."""
+    import numpy as np
+
+    return values is not None and len(values) > 0 and bool(np.isfinite(values).all())
+
+
+def _paired(each: Kept) -> Kept:
+    """Without the earlier values where they are of other queries."""
+    return each if each.earlier is None or _complete(each.earlier) else replace(each, earlier=None)
 
 
 def _of_means(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
@@ -379,10 +412,13 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
     notes = [
         f"* decides. Intervals: 95 %, percentile bootstrap over {queries:,} {items}, {resamples:,} resamples, seed "
         f"{SEED}. p: paired randomisation test of the change, corrected for all metrics by Holm."
+        f"{BINARY if items == 'queries' else ''}"
     ]
     needed = next((row.queries_needed for row in rows if row.metric == main), None)
     if needed is not None:
         notes.append(f"To tell a change of {EFFECT} in {main}, about {needed:,} {items} would be needed (80 % power).")
+    if any(each.earlier is not None and not _complete(each.earlier) for each in measured.values()):
+        notes.append(f"Not all {queries:,} {items} have a value before training, so no change of theirs is tested.")
     decided = [row for row in rows if row.verdict in ("reproduced", "differs")]
     if decided:
         inside = sum(row.verdict == "reproduced" for row in decided)
@@ -390,139 +426,67 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
     return notes
 
 
-# --- what stands in the way of a verdict ---------------------------------------------------------------------------
-
-
-def _hindrances(run: Run, recipe: Recipe, card: Card | None) -> list[str]:
-    """Why this run cannot confirm or deny the card, whatever it measured."""
-    record = run.record
-    found = []
-    if run.status != "finished":
-        found.append(f"The run is not finished; its status is {run.status!r}.")
-    found += _base_hindrances(record.get("base") or {}, card)
-    found += _data_hindrances(record.get("data") or {}, card)
-    if recipe.variant != "as written":
-        found.append(f"The run followed the {recipe.variant} recipe; the card's numbers come from the one as written.")
-    if card is not None:
-        found += _departures(recipe, card)
-    return list(dict.fromkeys(found))
-
-
-def _base_hindrances(base: Mapping[str, Any], card: Card | None) -> list[str]:
-    """Only a base that is known to be the card's own passes; a record that does not say so does not."""
-    name = str(base.get("model") or "an unknown model")
-    if base.get("stand_in") is not False or name.startswith("bundled:"):
-        return [str(base.get("note") or f"The base {name} is not known to be the card's own.")]
-    if card is None:
-        return []
-    if card.base_model is None:
-        return ["The card does not name its base, so nobody can know that this run began with it."]
-    theirs = card.base_model.value
-    if name.rstrip("/").rpartition("/")[2].lower() != theirs.rstrip("/").rpartition("/")[2].lower():
-        return [f"The run began with {name}, the card with {theirs}."]
-    return []
-
-
-def _data_hindrances(data: Mapping[str, Any], card: Card | None) -> list[str]:
-    """Only rows that are known to be the card's own, and as many, pass."""
-    source = str(data.get("source") or "unknown")
-    if data.get("stand_in") is not False or source.startswith("sample:") or source == "unknown":
-        return [str(data.get("note") or f"The rows of {source} are not known to be the card's own.")]
-    printed = data.get("printed") or {}
-    if printed and printed["found"] < printed["rows"]:
-        return [f"Of the {printed['rows']} rows that the card prints, {printed['found']} are among those of {source}."]
-    rows = {str(part): int(count) for part, count in (data.get("rows") or {}).items()}
-    sizes = [dataset.size for dataset in card.training_datasets()] if card is not None else []
-    size = sum(each for each in sizes if each is not None)
-    if rows and sizes and None not in sizes and size not in (rows.get("train"), sum(rows.values())):
-        return [
-            f"The card counts {size:,} training rows; this run had {sum(rows.values()):,} rows from {source}, "
-            f"{rows.get('train', 0):,} of them for training."
-        ]
-    return []
-
-
-def _departures(recipe: Recipe, card: Card) -> list[str]:
-    """Fields that the card states and the user set to something else, steps cut short included."""
-    from workbench.recipe import difference
-    from workbench.recipe import recipe as read_off
-
-    try:
-        written = read_off(card)
-    except RecipeError:
-        return []
-    found = []
-    for path, theirs, ours in difference(written, recipe):
-        origin = recipe.provenance.get(path)
-        if path.startswith(("base.model", "data.")) or origin is None or origin.source != "user":
-            continue
-        stated = written.provenance.get(path)
-        if path == "training.max_steps":
-            found.append(f"The run was told to end after {ours} steps.")
-        elif stated is not None and stated.source in ("card", "file"):
-            found.append(f"The run set {path} to {ours!r}; the card says {theirs!r}.")
-    return found
-
-
-def _other_queries(theirs: Evaluation, queries: int, items: str) -> list[str]:
-    """A share of n queries is a multiple of 1/n: accuracies that are none belong to another number of queries.
-
-    Means over collections, which NanoBEIR gives, are no such shares.
-    """
-    if (theirs.evaluator or "").endswith("NanoBEIREvaluator"):
-        return []
-    printed = theirs.metrics.items()
-    shares = [value for metric, value in printed if SHARES.search(metric) and 0 <= value <= 1]
-    if not shares or _fits(shares, queries):
-        return []
-    fitting = next((number for number in range(1, MOST_QUERIES) if _fits(shares, number)), None)
-    guess = f"; the smallest number that fits is {fitting:,}" if fitting is not None else ""
-    measured = "asked" if items == "queries" else "measured"
-    return [f"The card's accuracies cannot come from {queries:,} {items}, as many as this run {measured}{guess}."]
-
-
-def _fits(shares: Sequence[float], queries: int) -> bool:
-    """
-    >>> _fits([0.8944], 180), _fits([0.8944], 179)
-    (True, False)
-    """
-    return all(abs(share * queries - round(share * queries)) <= queries * ROUNDING + 1e-9 for share in shares)
-
-
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def _with_runs(runs: Sequence[Run], wanted: str | None) -> Comparison:
-    """Each other run with the first, on the queries that they share."""
+def _common_card(runs: Sequence[Run]) -> Card | None:
+    """The card that all runs came from; None where they came from several, or one from none."""
+    cards: list[Card | None] = [run.card() for run in runs]
+    return cards[0] if len({each.sha256 if each is not None else None for each in cards}) == 1 else None
+
+
+def _with_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) -> Comparison:
+    """Each other run with the first, on the queries that they share; the card's numbers stand beside them."""
     first = runs[0]
-    name = _evaluation_name(first, first.recipe(), wanted)
+    name = evaluation_name(first, first.recipe(), wanted)
     main = first.recipe().evaluation.main_metric
     rows: list[Row] = []
     reasons: list[str] = []
     shared: dict[str, Kept] = {}
     for other in runs[1:]:
-        why = _not_the_same(first, other, name)
+        why = not_the_same(first, other, name)
         reasons += why
         mine = kept(first, name) if name is not None else {}
         theirs = kept(other, name) if name is not None and name in _finished_evaluations(other) else {}
         if not why and name is not None:
             mine = shared = _aligned(first, other, name, mine)
         rows += [replace(row, run=other.name) for row in _run_rows(mine, theirs, why)]
-    decided = tuple(_decided(row) for row in _holm(tuple(rows)))
+    beside, absent = _beside(card, first, name)
+    decided = tuple(_with_number(_decided(row), beside) for row in _holm(tuple(rows)))
     verdicts = {row.verdict for row in decided if row.metric == main} or {row.verdict for row in decided}
     order: tuple[Verdict, ...] = ("differs", "not told apart", "not comparable")
     verdict: Verdict = next((each for each in order if each in verdicts), "not comparable")
     names = tuple(run.name for run in runs)
     items = unit(first, name) if name is not None else "queries"
-    notes, queries = tuple(_reading(decided, main, shared, items)), _counted(shared)
+    notes, queries = (*_reading(decided, main, shared, items), *absent), _counted(shared)
     return Comparison("runs", names, verdict, tuple(reasons), notes, decided, main, name, queries, items)
+
+
+def _beside(card: Card | None, first: Run, name: str | None) -> tuple[Evaluation | None, list[str]]:
+    """The card's evaluation to show beside runs, and what is said of it."""
+    if card is None:
+        return None, []
+    theirs, why, notes = card_evaluation(card, first.recipe(), first, name)
+    if theirs is None:
+        return None, [f"The card {card.name!r} is not shown: {why[0]}"]
+    return theirs, [
+        *notes,
+        f"The card {card.name!r} is shown beside the runs; compare a run alone for the verdict on it.",
+    ]
+
+
+def _with_number(row: Row, theirs: Evaluation | None) -> Row:
+    """The row with the card's number, where it has one."""
+    if theirs is None or row.metric not in theirs.metrics:
+        return row
+    return replace(row, card=theirs.metrics[row.metric], card_line=theirs.metric_lines.get(row.metric))
 
 
 def _finished_evaluations(run: Run) -> set[str]:
     return {name for name, moments in run.evaluations().items() if "after" in moments}
 
 
-def _not_the_same(first: Run, other: Run, name: str | None) -> list[str]:
+def not_the_same(first: Run, other: Run, name: str | None) -> list[str]:
     """Why two runs do not answer the same questions on the same documents."""
     if name is None:
         return [f"{first.name} has no evaluation after training."]
