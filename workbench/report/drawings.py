@@ -129,9 +129,7 @@ def _map(view: MapView, places: MapPlaces) -> dict[str, Any]:
     """One moment of the map, on the axes that all moments share."""
     labels = [look.wrapped(text, width=48, limit=110) for text in places.texts]
     points = MapPoints(places.queries, places.x, places.y, places.groups, labels=labels)
-    every = [
-        [value for moment in view.moments for value in values(moment)] for values in (lambda m: m.x, lambda m: m.y)
-    ]
+    every = [[value for moment in view.moments for value in getattr(moment, axis)] for axis in ("x", "y")]
     ranges = [_with_air(min(values), max(values)) for values in every]
     name = METHODS.get(view.method, view.method)
     figure = embedding_map(points, name=name, ranges=(ranges[0], ranges[1]), height=MAP_HEIGHT)

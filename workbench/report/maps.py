@@ -7,7 +7,7 @@ are drawn, because the page draws them without WebGL, which a strict Content-Sec
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.evaluators import has_items
@@ -61,7 +61,7 @@ def _outcomes(run: Run, name: str, main: str) -> dict[str, str]:
     metric = metric_of(before, main)
     table = before.merge(after, on="query_id", suffixes=("_before", "_after"))
 
-    def outcome(row: dict[str, Any]) -> str:
+    def outcome(row: Mapping[Any, Any]) -> str:
         change = row[f"{metric}_after"] - row[f"{metric}_before"]
         if change:
             return "better" if change > 0 else "worse"

@@ -95,7 +95,7 @@ def _read(path: Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(str(path), as_version=4)
+        return nbformat.read(str(path), as_version=4)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise WorkbenchError(f"expected a notebook at {str(path)!r}, found none that can be read: {reason}.") from error
@@ -239,14 +239,13 @@ def _drawing(identity: str, values: Mapping[str, Any]) -> Drawing:
     """A figure of a notebook; its static drawings say what stands there where it is none that `svg` draws."""
     from markupsafe import Markup
 
-    plain = {"data": [_svg_trace(trace) for trace in values.get("data") or ()], "layout": dict(values["layout"])}
-    plain["layout"].pop("width", None)  # it takes the width of the page
-    plain["layout"].setdefault("height", HEIGHT)
-    title = (
-        ((plain["layout"].get("title") or {}).get("text") or "")
-        if isinstance(plain["layout"].get("title"), dict)
-        else ""
-    )
+    layout = {
+        "height": HEIGHT,
+        **{name: value for name, value in (values.get("layout") or {}).items() if name != "width"},
+    }
+    plain = {"data": [_svg_trace(trace) for trace in values.get("data") or ()], "layout": layout}
+    title = layout.get("title")
+    title = str((title.get("text") if isinstance(title, Mapping) else title) or "")
     label = look.shorten(html.unescape(re.sub("<[^>]*>", " ", title)) or "A figure of this notebook.", 200)
     try:
         return drawing(identity, plain, label, 880)

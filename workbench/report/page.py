@@ -57,12 +57,17 @@ def render(summary: Summary, *, written: str | None = None) -> str:
 
 def render_several(several: Several, *, written: str | None = None) -> str:
     """The report of several runs, side by side. See `render`."""
+    stand_ins: dict[str, list[str]] = {}
+    for letter, run in zip(several.letters, several.runs, strict=True):
+        for sentence in run.stand_ins:
+            stand_ins.setdefault(sentence, []).append(letter)
     return page(
         "several.html.j2",
         drawings_of_several(several),
         written,
         several=several,
         runs=list(zip(several.letters, several.runs, strict=True)),
+        stand_ins=list(stand_ins.items()),
         table=[
             (metric, [next((row for row in run.metrics if row.metric == metric), None) for run in several.runs])
             for metric in several.metrics

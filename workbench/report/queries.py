@@ -108,8 +108,9 @@ def _by_gold(table: pd.DataFrame) -> Grouping | None:
         ends_of_change = bootstrap_interval(part["difference"].to_numpy(dtype=float)[:, None])
         ends = f"{part['gold'].min():g}", f"{part['gold'].max():g}"
         label = ends[0] if ends[0] == ends[1] else " to ".join(ends)
-        values = [float(part[moment].mean()) for moment in ("before", "after")]
-        groups.append(Group(label, len(part), *values, *_ends([float(end[0]) for end in ends_of_change], len(part))))
+        before, after = (float(part[moment].mean()) for moment in ("before", "after"))
+        low, high = _ends([float(end[0]) for end in ends_of_change], len(part))
+        groups.append(Group(label, len(part), before, after, low, high))
     return Grouping("gold score", tuple(groups)) if len(groups) > 1 else None
 
 
@@ -250,20 +251,17 @@ def _groupings(run: Run, name: str, metric: str, table: pd.DataFrame) -> tuple[G
         reached = None
         if f"accuracy@{TOP}" in table.columns:
             reached = sliced(run, name, by, metric=f"accuracy@{TOP}").to_dict("records")
-        groups = tuple(
-            Group(
-                row["group"],
-                int(row["queries"]),
-                *(float(row[each]) for each in ("before", "after")),
-                *_ends([float(row[each]) for each in ("low", "high")], int(row["queries"])),
-                **(_failures(reached[place]) if reached is not None else {}),
-            )
-            for place, row in enumerate(rows)
-        )
-        found.append(Grouping(by, groups))
+        groups = []
+        for place, row in enumerate(rows):
+            before, after, *ends = (float(row[each]) for each in ("before", "after", "low", "high"))
+            low, high = _ends(ends, int(row["queries"]))
+            failed = (None, None) if reached is None else _failures(reached[place])
+            groups.append(Group(str(row["group"]), int(row["queries"]), before, after, low, high, *failed))
+        found.append(Grouping(by, tuple(groups)))
     return tuple(found)
 
 
-def _failures(row: Mapping[str, Any]) -> dict[str, int]:
-    """Shares of queries that found something, as counts of those that did not."""
-    return {f"failed_{moment}": round((1 - row[moment]) * row["queries"]) for moment in ("before", "after")}
+def _failures(row: Mapping[Any, Any]) -> tuple[int, int]:
+    """Shares of queries that found something, before and after, as counts of those that did not."""
+    before, after = (round((1 - row[moment]) * row["queries"]) for moment in ("before", "after"))
+    return before, after
