@@ -518,7 +518,7 @@ def test_runs_that_searched_other_documents(make: Callable[..., Run]) -> None:
 def test_runs_in_another_order_of_queries_are_paired_all_the_same(make: Callable[..., Run]) -> None:
     left, right = make("left"), make("right", moments={})
     ours = collection()
-    turned = replace(ours, queries=dict(reversed(ours.queries.items())))
+    turned = replace(ours, queries=dict(reversed(list(ours.queries.items()))))
     save_evaluation(right.path, "validation", "after", evaluate(turned, noisy(1.1, 2)))
     row = compare(left, right).main
     assert row is not None

@@ -11,16 +11,33 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.test_compare import EVALUATOR, RECIPE, RECORD, card
-from workbench.card import Card
+from workbench.card import Card, Dataset, Evaluation, Stated
 from workbench.errors import RecipeError, RunError
 from workbench.intervals import spread_over_seeds
 from workbench.reading import card_to_dict
-from workbench.recipe import Recipe, load_recipe, save_recipe
+from workbench.recipe import Base, LossSpec, Recipe, load_recipe, save_recipe
 from workbench.run import Run, write_json, write_parquet
 from workbench.seeds import compare_seeds, repeat
 
 QUERIES = 60
+EVALUATOR = "InformationRetrievalEvaluator"
+RECIPE = Recipe(name="made", base=Base(model="org/base"), loss=LossSpec(name="MultipleNegativesRankingLoss"))
+RECORD: dict[str, Any] = {
+    "schema_version": 1,
+    "status": "finished",
+    "base": {"model": "org/base", "sha256": "0", "stand_in": False, "note": ""},
+    "data": {"source": "rows.json", "sha256": "0", "stand_in": False, "note": "", "rows": {"train": 1800}},
+}
+
+
+def card(metrics: dict[str, float]) -> Card:
+    return Card(
+        name="made",
+        kind="sentence-transformer",
+        base_model=Stated("org/base", 3),
+        datasets=(Dataset("train", None, size=1800),),
+        evaluations=(Evaluation(EVALUATOR, "", ("dev",), {}, metrics, "cosine_ndcg@10"),),
+    )
 
 
 def made_run(root: Path, made: Recipe, values: Any, *, theirs: Card | None = None, **record: Any) -> Run:
@@ -28,8 +45,7 @@ def made_run(root: Path, made: Recipe, values: Any, *, theirs: Card | None = Non
     path = root / f"seed-{made.training.seed}-{len(list(root.iterdir()))}"
     path.mkdir()
     save_recipe(made, path / "recipe.yaml")
-    hashes = {part: {**RECORD[part], "sha256": "0"} for part in ("base", "data")}
-    write_json(path / "run.json", {**RECORD, **hashes, **record})
+    write_json(path / "run.json", {**RECORD, **record})
     if theirs is not None:
         write_json(path / "card.json", card_to_dict(theirs))
     folder = path / "evaluations/validation"

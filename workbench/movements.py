@@ -267,9 +267,8 @@ def failures(
     found["tokens"], found["unknown_share"] = longest, unknown
     found["not found"] = (found["rank"].isna() | (found["rank"] > DEEP)).astype("boolean")
     found["near duplicate"] = found["duplicate"].notna().astype("boolean")
-    found["truncated"] = (longest > limit if limit is not None else longest.isna().replace(True, pd.NA)).astype(
-        "boolean"
-    )
+    cut = longest > limit if limit is not None else longest < 0  # a model without a limit reads everything
+    found["truncated"] = cut.astype("boolean")
     found["unknown tokens"] = (unknown > UNKNOWN).astype("boolean")
     known = list(GROUPS)[:-1]
     found["none of these"] = (~found[known].fillna(False).any(axis=1)).astype("boolean")
