@@ -105,18 +105,35 @@ def compare(
 
 @app.command()
 def report(
-    runs_named: Annotated[list[str], typer.Argument(metavar="RUN")],
-    to: Annotated[Path | None, typer.Option("--out", help="The HTML file; RUN/report.html without it.")] = None,
+    runs_named: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN…", help="One run, or several compared.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; in the (first) run's folder without it.")] = None,
+    format: Annotated[str, typer.Option("--format", help="html, md (for a pull request) or pdf.")] = "html",
+    pdf: Annotated[bool, typer.Option("--pdf", help="The same as --format pdf.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Write the README.md of the new model instead.")] = False,
+    index: Annotated[
+        Path | None, typer.Option("--index", metavar="RUNS_FOLDER", help="A small site of all runs in a folder.")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write one self-contained HTML file about a run."""
+    """Write what came out: one self-contained HTML file, a summary, a PDF, a model card, or a site of all runs."""
+    from workbench.report import model_card, report_index
     from workbench.report import report as write
     from workbench.run import open_run
 
-    if len(runs_named) != 1:
-        raise RunError(f"expected one run, found {len(runs_named)}; write one report for each.")
-    run = open_run(runs_named[0], runs)
-    say(plain(write(run, to)))
+    if index is not None:
+        say(plain(report_index(index, to or index.with_name(f"{index.name}-site"))))
+        return
+    named = [open_run(name, runs) for name in runs_named or ()]
+    if not named:
+        raise RunError("expected a run to report on, found none; name one or several, or --index RUNS_FOLDER.")
+    if card:
+        if len(named) != 1:
+            raise RunError(f"expected one run for a model card, found {len(named)}; write one for each.")
+        say(plain(model_card(named[0], to)))
+        return
+    say(plain(write(named[0] if len(named) == 1 else named, to, format="pdf" if pdf else format)))  # type: ignore[arg-type]
 
 
 def print_metrics(run: Run) -> None:
@@ -196,19 +213,25 @@ def slices(
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
-    to: Annotated[Path, typer.Option("--out", help="The folder to write into.")],
+    name: Annotated[str, typer.Argument(metavar="RUN|NOTEBOOK", help="A run, or a notebook (.ipynb) to execute.")],
+    to: Annotated[Path | None, typer.Option("--out", help="Folder to write into; for a notebook the file.")] = None,
     format: Annotated[str, typer.Option("--format", help="trec, json, csv, parquet; or model.")] = "trec",
     evaluation: EvaluationName = "test",
     moment: Moment = "after",
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write rankings for other tools, or (model) the trained model with its adapter merged."""
+    """Write rankings for other tools, (model) the trained model with its adapter merged, or a notebook as one page."""
     from workbench.encoder import export_merged
     from workbench.exports import export as write
+    from workbench.report import export_notebook
     from workbench.run import open_run
 
+    if Path(name).suffix == ".ipynb":
+        say(plain(export_notebook(name, to)))
+        return
     run = open_run(name, runs)
+    if to is None:
+        raise RunError("expected a folder to write into, found none; name one with --out.")
     if format == "model":
         export_merged(run.path / "model", to)
         say(plain(to))

@@ -120,6 +120,7 @@ def reproduce(
     columns: ColumnsWord = None,
     settings: Settings = None,
     max_steps: MaxSteps = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Train so often, each time with another seed.")] = 1,
     processes: Processes = 1,
     runs: Runs = Path("runs"),
     to: Annotated[Path | None, typer.Option("--out", help="The HTML report; RUN/report.html without it.")] = None,
@@ -138,6 +139,9 @@ def reproduce(
         counts = ", ".join(f"{severities.count(s)} {s}s" for s in SEVERITY_STYLES)
         say(Text(plain(f"{read.name}: {counts} (`workbench audit {card}` shows them)")))
     made = find_recipe(card, read, corrected=corrected, settings=settings)
+    if seeds > 1:
+        repeated(made, seeds, read, base, data, columns, max_steps, runs, as_json)
+        return
     run = trained(made, read, base, data, columns, max_steps, runs, as_json)
     if not is_first():
         return
@@ -173,3 +177,42 @@ def stop(name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = Path(
     processes = run.record.get("processes") or 1
     again = f" --processes {processes}" if processes > 1 else ""
     say(plain(f"asked {run.name} to stop; workbench train --resume {run.name} --runs {runs}{again} goes on"))
+
+
+def repeated(
+    made: Recipe,
+    seeds: int,
+    card: Card | None,
+    base: str | None,
+    data: str | None,
+    columns: str | None,
+    max_steps: int | None,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Train a recipe with several seeds and say how far they are apart."""
+    from workbench.reproduce import finish
+    from workbench.seeds import compare_seeds, repeat
+
+    with progress_bars(quiet=as_json or not is_first()) as on_progress:
+        done = repeat(
+            made,
+            seeds,
+            card=card,
+            runs=runs,
+            base=base,
+            data=data,
+            columns=parse_columns(columns),
+            max_steps=max_steps,
+            command=["workbench", *sys.argv[1:]],
+            on_progress=on_progress,
+        )
+    if not is_first():
+        return
+    pages = [finish(run, None)[1] for run in done]
+    found = compare_seeds(done, card=card)
+    if as_json:
+        print_json({"runs": [str(run.path) for run in done], **found.to_dict()})
+        return
+    say(plain(repr(found)))
+    say(plain("\nreports:\n" + "\n".join(map(str, pages))))
