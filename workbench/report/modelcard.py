@@ -256,8 +256,8 @@ def _changed(run: Run, card: Card) -> list[str]:
 
     try:
         written, trained = read_off(card), run.recipe()
-    except RecipeError:
-        return []
+    except RecipeError as error:
+        return ["### Recipe", "", f"What the original describes cannot be trained as it stands: {escaped(error)}"]
     rows = difference(written, trained)
     if not rows:
         return ["### Recipe", "", "Trained as the original card describes it."]
