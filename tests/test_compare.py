@@ -20,7 +20,7 @@ from workbench.errors import RunError
 from workbench.evaluate import evaluate, save_evaluation
 from workbench.evaluators import ItemEvaluation, of_table, save_items
 from workbench.reading import card_to_dict, read_card
-from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin, Recipe, Training, recipe, save_recipe
+from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin, Recipe, Source, Training, recipe, save_recipe
 from workbench.run import Run, write_json
 from workbench.tasks import Mean, Search, save
 
@@ -401,6 +401,17 @@ def test_the_base_of_another_owner_is_another_base(make: Callable[..., Run], mea
         assert found.reasons == reasons
     scratch = {"base": {**RECORD["base"], "model": "scratch:base"}}
     assert compare(make("scratch", card=theirs, record=scratch)).verdict == "not comparable"
+
+
+def test_a_collection_that_the_user_named_is_said(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    made = RECIPE.model_copy(
+        update={
+            "data": RECIPE.data.model_copy(update={"evaluation": Source(location="mine/")}),
+            "provenance": {"data.evaluation.location": Origin(source="user")},
+        }
+    )
+    found = compare(make(made=made, card=card(rounded(measured["after"]))))
+    assert found.notes[0] == "Measured on mine/, which the user named as the card's evaluation data."
 
 
 # --- damaged runs ----------------------------------------------------------------------------------------------------

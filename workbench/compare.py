@@ -202,10 +202,18 @@ def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     )
     main = recipe.evaluation.main_metric
     verdict = _overall(rows, main)
-    notes += [*_reading(rows, main, measured, items), *_elsewhere(run, name, main)]
+    notes = [*notes, *_named_by_user(recipe), *_reading(rows, main, measured, items), *_elsewhere(run, name, main)]
     title = f"card {card.name!r}" if card is not None else "no card"
     names = (title, run.name)
     return Comparison("card", names, verdict, tuple(reasons), tuple(notes), rows, main, name, queries, items)
+
+
+def _named_by_user(recipe: Recipe) -> list[str]:
+    """What only the user's word vouches for: a collection of their own may be the card's or another."""
+    named = any(path.startswith("data.evaluation") and o.source == "user" for path, o in recipe.provenance.items())
+    if recipe.data.evaluation is None or not named:
+        return []
+    return [f"Measured on {recipe.data.evaluation.location}, which the user named as the card's evaluation data."]
 
 
 def _counted(measured: Mapping[str, Kept]) -> int | None:
