@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 
 import pytest
+from hub_cache import cached_dataset
 from tiny import tiny_base
 
 import workbench as wb
 from workbench.adapters import adapter_config
 from workbench.energy import read_similarity
 from workbench.pairs import SAMPLES
+from workbench.prepare import rows_of
 from workbench.run import Run
 
 STEPS = 3
@@ -95,6 +97,26 @@ def test_a_card_runs_corrected_and_is_compared_with_as_written(
     assert main.difference_low is not None
     assert main.difference_high is not None
     assert main.difference_low <= main.difference_high
+
+
+def test_public_rows_that_match_are_taken_where_they_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cache of `datasets`, with the network off; without it the sample stands in."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    recipe = wb.recipe(wb.read_card("gooaq-static-matryoshka"))
+    assert "'gooaq' stands in" in rows_of(recipe)[1]
+    rows = [{"question": f"question {number}", "answer": f"answer {number}"} for number in range(5)]
+    cached_dataset(tmp_path, "sentence-transformers/gooaq", {"default": {"train": rows}})
+    splits, note = rows_of(recipe)
+    assert note == ""
+    assert splits.train.texts("sentence_1") == [row["answer"] for row in rows]
+    assert splits.train.checks[-1].message == (
+        "the rows are those of sentence-transformers/gooaq, which match what the card says; the card does not name its "
+        "own."
+    )
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ processes train, each of them prepares, from the same rows and in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.checks import SCORES, Check, Tokens, check_pairs, evenly
@@ -19,6 +19,7 @@ from workbench.losses import build_loss
 from workbench.pairs import SAMPLES, Splits, load_splits
 from workbench.processes import world_size
 from workbench.recipe import Data, LossSpec, Origin, Recipe
+from workbench.recipe.sources import public_source
 from workbench.tasks import Search, Task, tasks_of
 
 if TYPE_CHECKING:
@@ -123,17 +124,33 @@ def rows_of(recipe: Recipe) -> tuple[Splits, str]:
     if location.startswith("sample:"):
         note = f"The shipped sample {location.removeprefix('sample:')!r} stands in for the card's rows."
         return load_splits(recipe.data, prompts=prompts, online=hub_reachable), note
+    given = recipe.provenance.get("data.train.location", Origin(source="default")).source == "user"
+    known = public_source(recipe.name) if location == "unknown" else None
     try:
+        if known is not None:
+            return _public(recipe, known), ""
         return load_splits(recipe.data, prompts=prompts, online=hub_reachable), ""
     except DataError:
-        given = recipe.provenance.get("data.train.location", Origin(source="default")).source == "user"
         if sample is None or given:
             raise
-    data = recipe.data.model_copy(
-        update={"train": recipe.data.train.model_copy(update={"location": f"sample:{sample}", "columns": {}})}
-    )
     why = "the card does not say where they are" if location == "unknown" else f"{location} cannot be had here"
+    why = why if known is None else f"{why}, and {known['location']}, which matches, cannot be had here"
+    data = _taken_from(recipe, {"location": f"sample:{sample}", "columns": {}})
     return load_splits(data, prompts=prompts), f"The shipped sample {sample!r} stands in for the card's rows ({why})."
+
+
+def _public(recipe: Recipe, known: Mapping[str, Any]) -> Splits:
+    """The public rows that match what the card says, with a note that the card itself does not name them."""
+    splits = load_splits(_taken_from(recipe, known), prompts=recipe.training.prompts, online=hub_reachable)
+    note = Check(
+        "note",
+        f"the rows are those of {known['location']}, which match what the card says; the card does not name its own.",
+    )
+    return replace(splits, train=replace(splits.train, checks=(*splits.train.checks, note)))
+
+
+def _taken_from(recipe: Recipe, place: Mapping[str, Any]) -> Data:
+    return recipe.data.model_copy(update={"train": recipe.data.train.model_copy(update=dict(place))})
 
 
 def _texts(splits: Splits) -> list[str]:

@@ -29,6 +29,13 @@ def known_of(card: Card) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def public_source(name: str) -> Mapping[str, Any] | None:
+    """Location and columns of the public rows that match those of a shipped card; None where there are none."""
+    known = read_yaml(shipped(SOURCES).read_text(encoding="utf-8")).get(name)
+    train = known.get("train") if isinstance(known, Mapping) else None
+    return {"location": train["location"], "columns": train["columns"]} if isinstance(train, Mapping) else None
+
+
 def put_data(draft: Draft, card: Card) -> None:
     datasets = card.training_datasets()
     train = next(iter(datasets), None)
