@@ -17,6 +17,7 @@ from workbench.card import Card
 from workbench.compare import Verdict, card_evaluation, evaluation_name, not_the_same
 from workbench.errors import RecipeError, RunError
 from workbench.hindrances import ROUNDING, hindrances, other_queries
+from workbench.processes import is_first, wait
 from workbench.recipe import Origin, Recipe, difference, recipe
 from workbench.run import Run, RunWriter
 from workbench.tasks import Kept, kept, unit
@@ -162,7 +163,8 @@ def repeat(
     for number in range(seeds):
         run = fit(_with_seed(source, number, seeds), **options)
         told = {"number": number + 1, "of": seeds, "seed": source.training.seed + number}
-        RunWriter(run.path).update(repeat=told)
+        wait()  # until the first process has written how the run ended
+        RunWriter(run.path, writes=is_first()).update(repeat=told)
         runs.append(run)
         if run.status != "finished":
             break
