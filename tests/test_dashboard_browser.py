@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from large_run import mapped_run
 from synthetic_run import KOREAN, SINHALA, made_run
 
 from workbench.run import Run, RunWriter
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 APP = Path(__file__).resolve().parents[1] / "dashboard" / "app.py"
-PAGES = ["", "card", "loss", "retrieval", "compare"]
+PAGES = ["", "card", "loss", "embeddings", "retrieval", "compare"]
 WAIT = 30_000  # ms; a loaded machine is slow, a broken page is slower
 
 
@@ -34,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Run:
-    """A run that ended well, with hostile texts in every place that data reaches."""
-    return made_run(folder, hostile=True)
+    """A run that ended well, with a map, and hostile texts in every place that data reaches."""
+    return mapped_run(folder, topics=False, hostile=True)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,9 @@ def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: s
     page.set_viewport_size({"width": width, "height": 900})
     asked = leaving(page)
     words = (
-        {"run": whole.name, "runs": whole.name, "query": "q2"}
+        {"run": whole.name, "runs": whole.name, "query": "q2", "find": "bold", "pick": "query:q2"}
+        if name not in ("card", "")
+        else {"run": whole.name}
         if name != "card"
         else {"card": f"run {whole.name}", "view": "what it says"}
     )
@@ -207,6 +210,66 @@ def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Ru
     settle(page)
     page.get_by_text("The address names something that is not here.").wait_for()
     assert page.get_by_text("root:").count() == 0
+
+
+def draw_around(page: Page, chart: int) -> None:
+    """Draw a box over most of a map, by the mouse."""
+    page.locator(".js-plotly-plot").nth(chart).locator('[data-attr="dragmode"][data-val="select"]').click()
+    box = page.locator(".js-plotly-plot").nth(chart).locator(".nsewdrag").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=5)
+    page.mouse.up()
+
+
+def test_a_selection_in_one_map_marks_the_other_and_survives_sharing(page: Page, address: str, whole: Run) -> None:
+    asked = leaving(page)
+    page.goto(f"{address}embeddings?{urlencode({'run': whole.name})}")
+    settle(page)
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    draw_around(page, 0)
+    page.get_by_role("heading", name="Selected:").wait_for()
+    area = query(page)["area"][0]
+    assert area.startswith("before:")
+    marked = (
+        "[...document.querySelectorAll('.js-plotly-plot')].map(g => g.data.some(t => t.selectedpoints?.length > 0))"
+    )
+    page.wait_for_function(f"{marked}.every(Boolean)")
+    heading = page.get_by_role("heading", name="Selected:").inner_text()
+    shared = page.context.new_page()
+    shared.goto(page.url)
+    settle(shared)
+    assert shared.get_by_role("heading", name="Selected:").inner_text() == heading
+    shared.close()
+    select_row(page, 0)
+    page.wait_for_function("location.search.includes('pick=')")
+    page.get_by_text("nearest documents, by the cosine").wait_for()
+    assert asked == []
+    assert page.evaluate("window.hostile") is None
+
+
+def test_two_runs_are_compared_and_taken_away(page: Page, address: str, folder: Path, whole: Run) -> None:
+    other = made_run(folder, hostile=True)
+    RunWriter(other.path).update(variant="corrected")
+    page.goto(f"{address}compare?{urlencode({'run': whole.name, 'with': other.name})}")
+    settle(page)
+    page.get_by_role("heading", name="Query by query").wait_for()
+    page.get_by_text("not told apart").first.wait_for()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Answers (TREC qrels)").click()
+    lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
+    assert (len(lines), lines[0]) == (180, "q0 0 d0 1")
+
+
+def test_the_playground_says_which_model_is_missing(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'view': 'playground'})}")
+    settle(page)
+    field = page.get_by_label("Your query")
+    field.fill("<img src=x onerror=window.hostile=1>")
+    field.press("Enter")
+    page.get_by_text("This model cannot answer.").first.wait_for()
+    assert page.evaluate("window.hostile") is None
 
 
 def test_korean_is_shown(page: Page, address: str, whole: Run) -> None:

@@ -164,7 +164,7 @@ def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, c
         hovertemplate=("%{hovertext}" if named else name) + "<extra></extra>",
     )
     if chosen is not None:
-        trace.selectedpoints = np.flatnonzero(chosen[places])
+        trace.selectedpoints = np.flatnonzero(chosen[places]).tolist()
         trace.selected = {"marker": {"opacity": 1.0, "size": look["size"] + 2}}
     return trace
 
