@@ -29,7 +29,7 @@ ORDER = [
     "rows", "checks", "pairs", "collection", "standins", "adapters", "encoder", "energy", "losses",
     "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
     "cost", "processes", "journal", "fast.linear", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding",
-    "fast.engine", "fast", "fit", "prepare", "projection", "train", "compare", "slices", "exports", "curves",
+    "fast.engine", "fast", "fit", "prepare", "projection", "train", "hindrances", "compare", "slices", "exports", "curves",
     "movements", "seeds", "look", "smoothing", "figures", "figures_points",
     "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
     "report.drawings", "report.markdown", "report.page", "report.site", "report.pdf", "report.modelcard",

@@ -138,6 +138,18 @@ def test_vectors_of_another_collection_are_refused(run: Run) -> None:
         load_vectors(run, "test", "after")
 
 
+def test_vectors_of_another_model_are_refused(run: Run) -> None:
+    """The same texts, so the collection's hash is the same; the scores are not."""
+    (run.path / "vectors" / "test-before.safetensors").replace(run.path / "vectors" / "test-after.safetensors")
+    with pytest.raises(RunError) as caught:
+        load_vectors(run, "test", "after")
+    path = run.path / "vectors" / "test-after.safetensors"
+    assert str(caught.value) == (
+        f"expected in {str(path)!r} the vectors of the collection that run {run.name!r} measured, found those of "
+        "another; they were made for another model or other texts, so train again."
+    )
+
+
 def test_no_vectors_broken_vectors_and_too_few_points_are_sentences(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         project(run, "validation")

@@ -16,7 +16,7 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,7 @@ MOST_POINTS = 10_000  # of each moment on a map
 NEIGHBOURS = 15  # of UMAP's graph, and of the measure of the map
 MIN_DIST = 0.1
 JUDGED = 1000  # points on which a map is measured
+PROBED = 20  # queries whose scores prove that vectors belong to a run
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,44 @@ def load_vectors(run: Run, name: str, moment: Moment) -> Vectors:
             )
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"expected vectors in {str(path)!r}, found something else ({error}); train again.") from error
-    theirs = run.settings(name, moment).get("collection_sha256")
-    if said.get("collection_sha256") != theirs or found.queries.shape[0] != len(found.query_ids):
+    settings = run.settings(name, moment)
+    others = said.get("collection_sha256") != settings.get("collection_sha256")
+    if others or len(found.queries) != len(found.query_ids) or not _scored_so(run, name, moment, found, settings):
         raise RunError(
             f"expected in {str(path)!r} the vectors of the collection that run {run.name!r} measured, found those of "
             "another; they were made for another model or other texts, so train again."
         )
     return found
+
+
+def _scored_so(run: Run, name: str, moment: Moment, vectors: Vectors, settings: Mapping[str, Any]) -> bool:
+    """Whether the vectors give the scores that the run stored, on the hits of `PROBED` queries.
+
+    The energy distance needs more than the vectors, so it is not held against them.
+    """
+    import numpy as np
+
+    similarity = settings.get("similarity", "cosine")
+    if similarity == "energy":
+        return True
+    hits = run.hits(name, moment)
+    first = hits[hits["query_id"].isin(vectors.query_ids[:PROBED])]
+    queries = {key: place for place, key in enumerate(vectors.query_ids)}
+    documents = {key: place for place, key in enumerate(vectors.document_ids)}
+    known = first[first["query_id"].isin(queries) & first["document_id"].isin(documents)]
+    one = vectors.queries[[queries[key] for key in known["query_id"]]]
+    other = vectors.documents[[documents[key] for key in known["document_id"]]]
+    if similarity == "euclidean":
+        scores = -np.linalg.norm(one - other, axis=1)
+    elif similarity == "manhattan":
+        scores = -np.abs(one - other).sum(axis=1)
+    else:
+        scores = (one * other).sum(axis=1)
+        if similarity == "cosine":
+            lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+            scores = scores / np.maximum(lengths, 1e-24)
+    stored = known["score"].to_numpy(dtype=float)
+    return bool(np.all(np.abs(scores - stored) <= 1e-2 * (1 + np.abs(stored))))
 
 
 # --- maps ----------------------------------------------------------------------------------------------------------
