@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -11,11 +12,25 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
+LONGEST_CELL = 15  # lines
+
+
+def prepared(path: Path, runs: Path, steps: int = 6) -> nbformat.NotebookNode:
+    """The notebook with few steps, a base that trains in seconds, and its runs in another folder."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = re.sub(r"^steps = .*$", f"steps = {steps}", cell.source, flags=re.MULTILINE)
+        cell.source = cell.source.replace('runs = "../runs"', f"runs = {str(runs)!r}")
+        cell.source = cell.source.replace('"bundled:minilm"', '"scratch:small"')
+    return notebook
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 def test_lays_out_and_keeps_no_output(path: Path) -> None:
-    for cell in nbformat.read(path, as_version=4).cells:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
@@ -23,18 +38,32 @@ def test_lays_out_and_keeps_no_output(path: Path) -> None:
                 node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)
             ]
             assert defined == []
-            assert len(cell.source.splitlines()) <= 15
+            assert len(cell.source.splitlines()) <= LONGEST_CELL
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_has_one_switch_at_the_top(path: Path) -> None:
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert re.search(r"^full = False\b.*\nsteps = None if full else \d+$", code[0], re.MULTILINE)
+    assert 'runs = "../runs"' in code[0]
+    assert not any(re.search(r"^(full|steps|runs|base|data) = ", source, re.MULTILINE) for source in code[1:])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        cell.source = cell.source.replace('runs = "../runs"', f"runs = {str(tmp_path / 'runs')!r}")
-        cell.source = cell.source.replace("steps = 60", "steps = 4")
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
-    shown = [set(output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("application/vnd.plotly.v1+json" in kinds for kinds in shown)
-    assert sum("text/html" in kinds for kinds in shown) >= 4  # card, audit, recipe, comparison
+    notebook = prepared(path, tmp_path / "runs")
+    NotebookClient(
+        notebook, timeout=300, store_widget_state=False, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [set(output.get("data", {})) for output in outputs]
+    assert [output for output in outputs if output.output_type == "error"] == []
+    widgets = sum("application/vnd.jupyter.widget-view+json" in kinds for kinds in shown)
+    assert widgets >= 2  # a living training, the queries
+    still = [
+        output.data["text/html"] for output in outputs if "wb-still-" in output.get("data", {}).get("text/html", "")
+    ]
+    assert len(still) == widgets  # what a saved notebook shows in their place
+    assert sum("<img alt" in page for page in still) >= 1

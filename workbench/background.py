@@ -4,7 +4,7 @@
 run folder says everything there is to know, so that whoever opens it sees the training as it stands. What the process
 prints is in `output.txt` of the run folder.
 
-As a program it is that process: `python -m workbench.background FOLDER`, where FOLDER holds what `start` wrote.
+The process runs `main` on the folder that `start` wrote.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def _folder(runs: Path) -> Path:
 
 def _detach(folder: Path) -> dict[str, Any]:
     """Start the process that does what `folder` asks; what identifies it, as in run.json."""
-    words = [sys.executable, "-m", "workbench.background", str(folder)]
+    words = [sys.executable, "-c", "from workbench.background import main; raise SystemExit(main())", str(folder)]
     detach = [sys.executable, "-I", "-S", "-c", DETACH, str(folder / OUTPUT), *words]
     done = subprocess.run(detach, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -216,9 +216,9 @@ def _words(
     return [*words, "--runs", runs]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Do what the folder asks; 2 where it could not be done, with the sentence in failed.json."""
-    folder = Path(arguments[0])
+def main() -> int:
+    """Do what the folder on the command line asks; 2 where that cannot be done, with the sentence in failed.json."""
+    folder = Path(sys.argv[1])
     try:
         _train(folder)
     except WorkbenchError as error:
@@ -245,7 +245,3 @@ def _train(folder: Path) -> None:
         command=asked["command"],
         **{name: asked[name] for name in ("base", "data", "columns", "max_steps")},
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -166,8 +166,9 @@ class Places:
         found: list[dict[str, int | None]] = []
         for moment in ("before", "after"):
             table = self.run.per_query(self.evaluation, moment)
-            ranks = zip(table["query_id"].astype(str), table["rank"], strict=True)
-            found.append({key: None if rank is None or rank != rank else int(rank) for key, rank in ranks})
+            ranks = table["rank"].astype(float)  # NaN beyond the depth kept
+            both = zip(table["query_id"].astype(str), ranks, strict=True)
+            found.append({key: None if rank != rank else int(rank) for key, rank in both})
         return {("query", key): (found[0].get(key), rank) for key, rank in found[1].items()}
 
     # --- words ---

@@ -90,10 +90,9 @@ class Queries:
         """Another evaluation: its metrics and its queries."""
         names = query_metrics(self.run, self.evaluation.value)
         self.items = has_items(self.run, self.evaluation.value)
-        if tuple(value for _, value in self.metric.options or ()) == names:
-            self._read_metric()
-        else:
-            self.metric.options = [(metric_name(name), name) for name in names]  # its first value is read by itself
+        self.metric.options = [(metric_name(name), name) for name in names]
+        self.metric.value = names[0]
+        self._read_metric()
 
     def _read_metric(self) -> None:
         if self.metric.value is None:
