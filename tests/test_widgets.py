@@ -122,7 +122,7 @@ def test_what_is_drawn_around_is_listed_on_both_maps(tmp_path: Path) -> None:
     assert view.table.rows[0][0] == query["text"]
     assert view.table.rows[0][3] == ranks[query["id"]]
     for figure in view.figures.values():
-        assert sum(len(trace.selectedpoints or ()) for trace in figure.data) == 2
+        assert sum(0 if trace.selectedpoints is None else len(trace.selectedpoints) for trace in figure.data) == 2
     view.by.value = "type"
     assert {trace.name.split(" (")[0] for trace in view.figures["after"].data} == {"queries", "documents"}
     view.clear.click()
