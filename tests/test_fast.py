@@ -323,6 +323,15 @@ def test_vectors_and_gradients_of_each_architecture_are_the_librarys(kind: str, 
     assert model[0].config._attn_implementation == "sdpa"
 
 
+def test_roberta_does_not_count_a_token_with_the_number_of_padding(made: Made) -> None:
+    """The tiny tokenizer's unknown word is 1, which such a model was told to take for padding."""
+    model = of_kind("roberta", made.base)
+    embeddings = model[0].model.embeddings
+    embeddings.padding_idx = 1
+    texts = ["price strange car", "strange", "how many litre"]
+    assert np.abs(encoding.encode(model, texts) - model.encode(texts)).max() < 1e-5
+
+
 @pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken", "weightedmean"])
 def test_every_pooling_follows(pooling: str, made: Made) -> None:
     model = of_kind("bert", made.base, pooling)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -37,6 +39,7 @@ from datasets import Dataset
 from gpu import SHAPES, Shape, base, rows
 from sentence_transformers import SentenceTransformerTrainer, __version__
 from transformers import BertConfig, DistilBertConfig, RobertaConfig, TrainerCallback, XLMRobertaConfig
+from transformers.trainer_callback import PrinterCallback
 
 import workbench as wb
 from workbench import energy, fit
@@ -60,12 +63,12 @@ WIDE: dict[str, Any] = {
 }
 SMALL: dict[str, tuple[Any, int]] = {
     "hotpotqa-distilbert-energy": (DistilBertConfig(dim=384, n_heads=12, hidden_dim=1536, n_layers=3), 3),
-    "gooaq-static-matryoshka": (None, 16),
-    "korean-law-lora": (RobertaConfig(vocab_size=32_000, max_position_embeddings=514, type_vocab_size=1, **WIDE), 20),
-    "porsche-mxbai": (BertConfig(**WIDE), 16),
+    "gooaq-static-matryoshka": (None, 12),
+    "korean-law-lora": (RobertaConfig(vocab_size=32_000, max_position_embeddings=514, type_vocab_size=1, **WIDE), 12),
+    "porsche-mxbai": (BertConfig(**WIDE), 8),
     "sinhala-xlmr-cosine": (
         XLMRobertaConfig(vocab_size=100_000, max_position_embeddings=514, type_vocab_size=1, **WIDE),
-        20,
+        12,
     ),
 }
 """Card -> the small base's architecture (None: a table of 1,024 columns) and the steps of one turn."""
@@ -180,12 +183,13 @@ def train(prepared: Any, folder: Path, fast: bool) -> tuple[float, list[float]]:
     arguments = fit._arguments(job)
     arguments.save_strategy = "no"
     given = {"model": job.model, "args": arguments, "train_dataset": job.rows, "loss": job.loss}
-    with fit.quiet():
+    with fit.quiet(), redirect_stderr(io.StringIO()):
         if fast:
             journal = Journal(log=job.log, told=job.told, stop_asked=lambda: False, rows_per_step=1)
             trainer: SentenceTransformerTrainer = engine.Fast(journal=journal, **given)
         else:
             trainer = SentenceTransformerTrainer(**given)
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         trainer.train()
     logged = [row["loss"] for row in trainer.state.log_history if "loss" in row]

@@ -44,11 +44,16 @@ class Pack:
         values, counts = np.unique(np.asarray(self.lengths), return_counts=True)
         return [(int(count), int(value)) for value, count in zip(values, counts, strict=True)]
 
-    @cached_property
-    def positions(self) -> Tensor:
-        """(tokens,) from 0 in each text."""
-        counted = [np.arange(length) for length in self.lengths]
-        return torch.from_numpy(np.concatenate(counted)).to(self.ids.device)
+    def positions(self, padding: int | None = None) -> Tensor:
+        """(tokens,) from 0 in each text; with `padding`, as RoBERTa counts: from padding + 1, and a token that has the
+        number of padding is not counted and stands at `padding`."""
+        lengths = torch.tensor(self.lengths, device=self.ids.device)
+        starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)  # (tokens,) where its text begins
+        if padding is None:
+            return torch.arange(len(self.ids), device=self.ids.device) - starts
+        counted = (self.ids != padding).long()
+        before = torch.cat([counted.new_zeros(1), counted.cumsum(0)])  # (tokens + 1,)
+        return (before[1:] - before[starts]) * counted + padding
 
 
 def pack(texts: Sequence[np.ndarray[Any, Any]], *, distinct: bool = False) -> Pack:
@@ -101,7 +106,8 @@ def hidden_states(transformer: Transformer, pack: Pack, rows: Callable[[Tensor],
     """
     _register()
     inside: Any = transformer.model
-    offset = transformer._infer_flatten_position_offset()
+    offset = transformer._infer_flatten_position_offset()  # the number of padding + 1, where positions depend on it
+    positions = pack.positions(offset - 1 if offset else None)
     given: dict[str, Any] = {"input_ids": pack.ids[None]}
     if rows is not None:
         assert pack.unique is not None
@@ -110,7 +116,7 @@ def hidden_states(transformer: Transformer, pack: Pack, rows: Callable[[Tensor],
     was = inside.config._attn_implementation
     inside.config._attn_implementation = ATTENTION
     try:
-        out = inside(**given, position_ids=pack.positions[None] + offset, pack=pack)
+        out = inside(**given, position_ids=positions[None], pack=pack)
     finally:
         inside.config._attn_implementation = was
     found: Tensor = out.last_hidden_state[0]
