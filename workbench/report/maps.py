@@ -53,7 +53,7 @@ def _stored(run: Run, name: str) -> Map | None:
 
 
 def _outcomes(run: Run, name: str, main: str) -> dict[str, str]:
-    """Query id -> how it fared: "better", "worse", "same rank", "never found"; without both moments all are "query"."""
+    """Query id -> how it fared: "better", "worse", "same rank", "not in the top 10"; without both moments all are "query"."""
     moments = run.evaluations()[name]
     if not {"before", "after"} <= set(moments):
         return {}
@@ -65,7 +65,7 @@ def _outcomes(run: Run, name: str, main: str) -> dict[str, str]:
         change = row[f"{metric}_after"] - row[f"{metric}_before"]
         if change:
             return "better" if change > 0 else "worse"
-        return "never found" if row[f"{metric}_after"] == 0 else "same rank"
+        return "not in the top 10" if row[f"{metric}_after"] == 0 else "same rank"
 
     return {str(row["query_id"]): outcome(row) for row in table.to_dict("records")}
 

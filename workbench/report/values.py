@@ -152,7 +152,7 @@ class MapPlaces:
     queries: tuple[bool, ...]  # a query, else a document
     x: tuple[float, ...]
     y: tuple[float, ...]
-    groups: tuple[str, ...]  # "better", "worse", "same rank", "never found"; "document" for documents
+    groups: tuple[str, ...]  # "better", "worse", "same rank", "not in the top 10"; "document" for documents
     texts: tuple[str, ...]
     kept: float | None = None  # share of true nearest neighbours that are neighbours on the map too
 
