@@ -53,7 +53,7 @@ def _stored(run: Run, name: str) -> Map | None:
 
 
 def _outcomes(run: Run, name: str, main: str) -> dict[str, str]:
-    """Query id -> how it fared: "better", "worse", "same rank", "not in the top 10"; without both moments all are "query"."""
+    """Query id -> how it fared: "better", "worse", "same rank", "not in the top 10"; nothing without both moments."""
     moments = run.evaluations()[name]
     if not {"before", "after"} <= set(moments):
         return {}
