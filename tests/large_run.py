@@ -14,7 +14,7 @@ import pandas as pd
 from synthetic_run import made_run
 
 from workbench.projection import MOMENTS, project, save_vectors
-from workbench.run import Run, RunWriter, write_json
+from workbench.run import Run, RunWriter, write_json, write_parquet
 
 TOPICS = ("boot", "engine", "tyres", "seats", "lights", "brakes", "roof", "battery", "doors", "wipers", "radio", "keys")
 
@@ -43,9 +43,20 @@ def add_vectors(run: Run, evaluation: str = "finetune", *, dim: int = 64, seed: 
             document_vectors=vectors.astype(np.float32),
         )
         save_vectors(run.path, evaluation, moment, cast(Any, made))
+        hits = pd.read_parquet(run.path / "evaluations" / evaluation / f"{moment}-hits.parquet")
+        hits["score"] = cosines(made, asked, vectors, number, hits)
+        write_parquet(run.path / "evaluations" / evaluation / f"{moment}-hits.parquet", hits)
         means = {"metrics": run.metrics(evaluation, moment)}
         settings = {"collection_sha256": "ab" * 32, "similarity": "cosine", "documents": len(documents)}
         write_json(run.path / "evaluations" / evaluation / f"{moment}.json", {**means, "settings": settings})
+
+
+def cosines(made: Any, queries: Any, documents: Any, number: dict[str, int], hits: pd.DataFrame) -> Any:
+    """What the vectors say of each stored hit; a run whose vectors say otherwise is refused. Places stay as made."""
+    places = {key: place for place, key in enumerate(made.collection.evaluated)}
+    one = queries[[places[str(key)] for key in hits["query_id"]]]
+    other = documents[[number[str(key)] for key in hits["document_id"]]]
+    return (one * other).sum(axis=1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
 
 
 def mapped_run(root: Path, *, queries: int = 180, topics: bool = True, **options: Any) -> Run:

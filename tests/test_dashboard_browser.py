@@ -109,7 +109,9 @@ def query(page: Page) -> dict[str, list[str]]:
 
 def select_row(page: Page, row: int) -> None:
     """Click the box at the left of a row of the first table; the table is drawn on a canvas."""
-    box = page.locator('[data-testid="stDataFrame"] canvas').first.bounding_box()
+    table = page.locator('[data-testid="stDataFrame"] canvas').first
+    table.evaluate("element => element.scrollIntoView({block: 'center'})")
+    box = table.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + 17, box["y"] + 33 * (row + 1.5))
 
@@ -128,7 +130,7 @@ def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: s
     )
     page.goto(f"{address}{name}?{urlencode(words)}")
     settle(page)
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(300)
     assert page.locator('[data-testid="stException"]').count() == 0
     assert page.evaluate("window.hostile") is None
     assert asked == []
@@ -265,7 +267,7 @@ def test_two_runs_are_compared_and_taken_away(page: Page, address: str, folder: 
 def test_the_playground_says_which_model_is_missing(page: Page, address: str, whole: Run) -> None:
     page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'view': 'playground'})}")
     settle(page)
-    field = page.get_by_label("Your query")
+    field = page.get_by_role("textbox", name="Your query")
     field.fill("<img src=x onerror=window.hostile=1>")
     field.press("Enter")
     page.get_by_text("This model cannot answer.").first.wait_for()
