@@ -243,7 +243,7 @@ def _trainer(job: Job, journal: Journal) -> Watched:
     arguments = _arguments(job)
     evaluated = job.plan.eval_strategy != "no"
     with redirect_stderr(io.StringIO()):  # a bar for the model card that no argument turns off
-        trainer = Watched(
+        trainer = _engine(job)(
             journal=journal,
             model=job.model,
             args=arguments,
@@ -254,6 +254,16 @@ def _trainer(job: Job, journal: Journal) -> Watched:
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _engine(job: Job) -> type[Watched]:
+    """The trainer that the recipe asks for; one that does not take the recipe gives way to the library's."""
+    if job.recipe.training.engine == "fast":
+        from workbench.fast.engine import Fast, accepts
+
+        if accepts(job.recipe, job.model) is None:
+            return Fast
+    return Watched
 
 
 def _fitted(job: Job, state: TrainerState, journal: Journal | None = None, energy: Energy | None = None) -> Fitted:

@@ -93,8 +93,18 @@ def prepare(recipe: Recipe, base: str | None = None) -> Prepared:
         checks=checks,
         data_note=data_note,
         plan=planned,
-        notes=(*notes, *planned.notes),
+        notes=(*notes, *planned.notes, *_engine_note(recipe, loaded)),
     )
+
+
+def _engine_note(recipe: Recipe, loaded: LoadedBase) -> list[str]:
+    """Why the fast engine that was asked for does not take the recipe, where it does not."""
+    if recipe.training.engine == "trainer":
+        return []
+    from workbench.fast.engine import accepts
+
+    why = accepts(recipe, loaded.model)
+    return [] if why is None else [why]
 
 
 def _can_be_trained(recipe: Recipe) -> None:

@@ -150,6 +150,7 @@ class Training(Part):
     prompts: dict[str, str] = Field(default_factory=dict)  # column -> what stands before its texts while training
     report_to: tuple[str, ...] = ()  # trackers that follow the run: "tensorboard", "wandb", "trackio"
     processes: int = 1  # data-parallel processes that the card's numbers imply
+    engine: Literal["trainer", "fast"] = "trainer"  # the library's trainer, or the same numbers sooner (see `fast`)
 
 
 class EvaluationPlan(Part):
