@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo reproduce test check lab dashboard bench-gpu browser constraints clean
+.PHONY: help demo reproduce test check lab dashboard bench bench-gpu browser constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 dashboard: $(READY) ## open the dashboard
 	$(BIN)/workbench dashboard
+
+bench: $(READY) ## everything that is timed, beside the plain way to the same numbers, into tests/benchmarks/RESULTS.md
+	$(BIN)/python tests/benchmarks/bench.py
 
 bench-gpu: $(READY) ## the five recipes at their real shapes on this machine's GPU, into tests/benchmarks/RESULTS.md
 	$(BIN)/python tests/benchmarks/gpu.py

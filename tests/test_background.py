@@ -68,8 +68,8 @@ def test_a_card_keeps_the_command_that_does_the_same(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert run.recipe().training.seed == 3
     assert run.card().name == "porsche-mxbai"
+    os.kill(run.record["process"]["pid"], signal.SIGKILL)
     with pytest.raises(RunError) as caught:
-        os.kill(run.record["process"]["pid"], signal.SIGKILL)
         wait(run, seconds=60)
     assert str(caught.value) == f"expected run {run.name!r} to finish, found it interrupted: its process is gone"
 

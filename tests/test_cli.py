@@ -324,8 +324,8 @@ def test_doctor_looks_at_everything(workbench: Workbench) -> None:
 def test_every_command_has_help(workbench: Workbench) -> None:
     listed = workbench("--help").stdout
     for command in (
-        "show", "audit", "recipe", "reproduce", "train", "stop", "runs", "evaluate", "compare", "slices", "map", "report",
-        "export", "dashboard", "lab", "doctor",
+        "show", "audit", "recipe", "reproduce", "train", "stop", "runs", "evaluate", "compare", "slices", "map",
+        "report", "export", "dashboard", "lab", "doctor",
     ):  # fmt: skip
         assert command in listed
         assert workbench(command, "--help").returncode == 0
