@@ -202,7 +202,8 @@ def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     )
     main = recipe.evaluation.main_metric
     verdict = _overall(rows, main)
-    notes = [*notes, *_named_by_user(recipe), *_reading(rows, main, measured, items), *_elsewhere(run, name, main)]
+    notes = [*notes, *_named_by_user(recipe), *_reading(rows, main, measured, items), *_inside(rows)]
+    notes += _elsewhere(run, name, main)
     title = f"card {card.name!r}" if card is not None else "no card"
     names = (title, run.name)
     return Comparison("card", names, verdict, tuple(reasons), tuple(notes), rows, main, name, queries, items)
@@ -427,11 +428,14 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
         notes.append(f"To tell a change of {EFFECT} in {main}, about {needed:,} {items} would be needed (80 % power).")
     if any(each.earlier is not None and not _complete(each.earlier) for each in measured.values()):
         notes.append(f"Not all {queries:,} {items} have a value before training, so no change of theirs is tested.")
-    decided = [row for row in rows if row.verdict in ("reproduced", "differs")]
-    if decided:
-        inside = sum(row.verdict == "reproduced" for row in decided)
-        notes.append(f"The card's value lies inside our interval for {inside} of {len(decided)} metrics.")
     return notes
+
+
+def _inside(rows: Sequence[Row]) -> list[str]:
+    """How many of the card's values lie inside our intervals."""
+    decided = [row for row in rows if row.verdict in ("reproduced", "differs")]
+    inside = sum(row.verdict == "reproduced" for row in decided)
+    return [f"The card's value lies inside our interval for {inside} of {len(decided)} metrics."] if decided else []
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
