@@ -70,6 +70,7 @@ def train(
     keep_checkpoints: bool = False,
     command: Sequence[str] | None = None,
     on_progress: Progress | None = None,
+    on_run: Callable[[Run], None] | None = None,
 ) -> Run:
     """Train `recipe` into a new folder under `runs`, or go on with the run `resume`.
 
@@ -77,7 +78,8 @@ def train(
     "sample:NAME" in place of the recipe's rows; `columns` renames its columns (theirs -> ours). `max_steps` ends
     earlier. With `resume`, the run's own recipe, base and data are taken and the other arguments are not read.
     Checkpoints are there for going on; once the run has finished they go, unless `keep_checkpoints`, and the model
-    that was kept stays.
+    that was kept stays. `on_run` is given the new run before anything is measured or trained: what was found out about
+    the rows is in its record by then.
 
     Ctrl-C, SIGTERM and `Run.stop` end at the next step with a checkpoint; the run is then "stopped" and can be resumed.
 
@@ -101,6 +103,8 @@ def train(
         else:
             prepared = prepare(_with_arguments(recipe, data, columns, max_steps), base)
             writer = _create(Path(runs), prepared, card, command)
+            if on_run is not None and is_first():
+                on_run(writer.run)
             with _ending(writer):
                 _run(writer, prepared, on_progress)
         if is_first() and not keep_checkpoints and writer.run.status == "finished":

@@ -67,7 +67,6 @@ def train(
     if as_json:
         print_json({"run": str(run.path), "status": run.status})
     else:
-        print_checks(run)
         print_metrics(run)
         say(Text(plain(f"\n{run.status}: {run.path}")))
 
@@ -108,6 +107,7 @@ def trained(
             max_steps=max_steps,
             command=command,
             on_progress=on_progress,
+            on_run=None if as_json else print_checks,
         )
 
 
@@ -149,7 +149,6 @@ def reproduce(
     if as_json:
         print_json({"run": str(run.path), "status": run.status, "report": str(page), **comparison.to_dict()})
     else:
-        print_checks(run)
         print_comparison(comparison)
         say(Text(plain(f"\nrun     {run.path}\nreport  {page}\nlook at it:  workbench dashboard {runs}")))
     if strict and comparison.verdict == "differs":
@@ -206,6 +205,7 @@ def repeated(
             max_steps=max_steps,
             command=["workbench", *sys.argv[1:]],
             on_progress=on_progress,
+            on_run=None if as_json else print_checks,
         )
     if not is_first():
         return
