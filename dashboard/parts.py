@@ -225,5 +225,7 @@ def duration(seconds: float) -> str:
 
 def stand_ins(notes: Sequence[str]) -> None:
     """Say which stand-ins a run used; nothing for a run on the card's own base and data."""
-    for note in notes:
-        st.text(f"Stand-in: {note}")
+    if notes:
+        with st.container(gap="xxsmall"):
+            for note in notes:
+                st.text(f"Stand-in: {note}")

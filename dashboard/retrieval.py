@@ -116,7 +116,7 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
         selection_default={"selection": {"rows": [ids.index(asked)] if asked in ids else []}},
         key=f"queries {place}",
     )
-    st.caption(f"{len(kept):,} rows, the greatest loss first. Select one to open it.")
+    st.caption(f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}, the greatest loss first. Select one to open it.")
     rows = [row for row in state["selection"]["rows"] if row < len(ids)]
     if rows:
         st.query_params["query"] = ids[rows[0]]
