@@ -20,7 +20,9 @@ from tiny import tiny_base, tiny_recipe, tiny_rows
 
 from workbench import fit, journal
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
+from workbench.prepare import measured
 from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin
+from workbench.reproduce import evaluate
 from workbench.run import Run, RunWriter, list_runs
 from workbench.train import train
 
@@ -212,6 +214,9 @@ def test_the_energy_distance_is_trained_measured_and_kept(base: Path, rows: Path
     }
     assert run.record["best"]["metric"] == "validation_energy_ndcg@10"
     assert run.settings("test", "after")["energy_special_tokens"] is False
+    copy = shutil.copytree(run.path / "model", tmp_path / "copy")  # a model folder that no run knows
+    alone = evaluate(copy, measured(run.recipe())["test"].collection)  # type: ignore[attr-defined]
+    assert dict(alone.metrics) == pytest.approx(run.metrics("test", "after"))
     assert len(losses(run)) == STEPS
 
 

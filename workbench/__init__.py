@@ -59,6 +59,7 @@ __all__ = [
     "parse_card",
     "read_card",
     "recipe",
+    "register_loss",
     "report",
     "reproduce",
     "resume",
@@ -88,3 +89,10 @@ def map(run: Run, evaluation: str | None = None, method: Any = "umap") -> Any:
     from workbench.widgets import map as show
 
     return show(run, evaluation, method)
+
+
+def register_loss(name: str, build: Any) -> None:
+    """Let recipes name a loss of your own; see `losses.register_loss`."""
+    from workbench.losses import register_loss as register
+
+    register(name, build)

@@ -92,17 +92,24 @@ def evaluate(
     loaded = load_base(str(run.path / "model") if run else str(model))
     if truncate_dim is None and of_run is not None:
         truncate_dim = of_run.evaluation.truncate_dim
-    like = of_run or Recipe(
-        name="evaluate",
-        base=Base(model=str(model), similarity=str(loaded.model.similarity_fn_name)),
-        loss=LossSpec(name="none"),
-    )
+    like = of_run or _like(str(model), str(loaded.model.similarity_fn_name))
     return task.measure(
         encode_with(loaded.model, like),
         similarity=like.base.similarity,
         truncate_dim=truncate_dim,
         on_progress=on_progress,
     )
+
+
+def _like(model: str, similarity: str) -> Recipe:
+    """A recipe that says no more than how a model is compared: as the file beside it says, or the model itself."""
+    from workbench.energy import read_similarity
+
+    said = read_similarity(model) if os.path.isdir(model) else None
+    energy = {} if said is None else {"similarity_fct": "energy", **said}
+    energy.pop("similarity", None)
+    base = Base(model=model, similarity=similarity if said is None else "energy")
+    return Recipe(name="evaluate", base=base, loss=LossSpec(name="none", parameters=energy))
 
 
 def _task(on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None) -> Task:
