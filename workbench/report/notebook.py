@@ -24,6 +24,7 @@ from workbench.errors import WorkbenchError
 from workbench.report.drawings import Drawing, drawing
 from workbench.report.page import page
 from workbench.report.site import write
+from workbench.report.svg import unpacked
 
 SECONDS = 3600  # one cell may take
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -256,24 +257,10 @@ def _drawing(identity: str, values: Mapping[str, Any]) -> Drawing:
 
 def _svg_trace(trace: Mapping[str, Any]) -> dict[str, Any]:
     """A trace without WebGL, which the page forbids, and its packed numbers as lists."""
-    plain = {name: _unpacked(value) for name, value in trace.items()}
+    plain = {name: unpacked(value) for name, value in trace.items()}
     return plain | (
         {"type": str(plain["type"]).removesuffix("gl")} if str(plain.get("type", "")).endswith("gl") else {}
     )
-
-
-def _unpacked(value: Any) -> Any:
-    """Plotly's packed arrays ({"dtype", "bdata", "shape"}) as lists of numbers."""
-    if isinstance(value, Mapping) and {"dtype", "bdata"} <= value.keys():
-        import numpy as np
-
-        found = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
-        if value.get("shape"):
-            found = found.reshape([int(size) for size in str(value["shape"]).split(",")])
-        return found.tolist()
-    if isinstance(value, Mapping):
-        return {name: _unpacked(inner) for name, inner in value.items()}
-    return value
 
 
 # --- HTML that cells print ------------------------------------------------------------------------------------------

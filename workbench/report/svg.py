@@ -8,6 +8,7 @@ out: everything else of Plotly, hover labels, opacity of fills other than `#rrgg
 
 from __future__ import annotations
 
+import base64
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ def draw(
     as `var(--after)`; `identity` makes ids in the page unique.
     """
     layout = {"xaxis": {}, "yaxis": {}, **figure["layout"]}
-    traces = [_coloured(trace, place, layout) for place, trace in enumerate(figure["data"])]
+    traces = [_coloured(unpacked(trace), place, layout) for place, trace in enumerate(figure["data"])]
     shown_y = layout["yaxis"].get("showticklabels") is not False
     ticks_y = _ticks(layout["yaxis"], *_extent(traces, layout["yaxis"], "y")) if shown_y else []
     legend, legend_height = _legend(traces, width, colour)
@@ -73,6 +74,20 @@ def draw(
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{identity}-title" font-size="{FONT}">'
         f'<title id="{identity}-title">{html.escape(label)}</title>{"".join(body)}</svg>'
     )
+
+
+def unpacked(value: Any) -> Any:
+    """Plotly's packed arrays ({"dtype", "bdata", "shape"}) as lists of numbers."""
+    if isinstance(value, Mapping) and {"dtype", "bdata"} <= value.keys():
+        import numpy as np
+
+        found = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
+        if value.get("shape"):
+            found = found.reshape([int(size) for size in str(value["shape"]).split(",")])
+        return found.tolist()
+    if isinstance(value, Mapping):
+        return {name: unpacked(inner) for name, inner in value.items()}
+    return value
 
 
 def _coloured(trace: Mapping[str, Any], place: int, layout: Mapping[str, Any]) -> dict[str, Any]:
