@@ -99,6 +99,22 @@ def test_a_card_runs_corrected_and_is_compared_with_as_written(
     assert main.difference_low <= main.difference_high
 
 
+@pytest.mark.slow
+def test_a_stand_in_does_without_an_adapter_and_prompts_that_are_not_its_own(runs: Path) -> None:
+    """Porsche's adapter and prompt lie beside its card; the Korean card shows its adapter and trains with prompts."""
+    porsche, korean = (
+        next(run for run in wb.list_runs(runs) if (run.record["card"], base_of(run)) == (name, "bundled:minilm"))
+        for name in ("porsche-mxbai", "korean-law-lora")
+    )
+    assert adapter_config(porsche.path / "model", "model") is None
+    assert porsche.record["base"]["note"].endswith(
+        "It is trained in full: the card shows nothing of the adapter that lies beside it. It gets no prompts, because "
+        "it neither knows the base's nor is trained with them."
+    )
+    assert adapter_config(korean.path / "model", "model") is not None
+    assert "trained in full" not in korean.record["base"]["note"]
+
+
 def test_public_rows_that_match_are_taken_where_they_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

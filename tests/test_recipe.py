@@ -288,7 +288,9 @@ def test_an_adapter_beside_the_card_gives_its_shape() -> None:
     }  # fmt: skip
     assert made.base.prompts == {"query": "find: "}
     assert made.base.similarity == "dot"
-    assert made.provenance["base.lora.r"] == Origin(source="file", note="adapter_config.json")
+    assert made.provenance["base.lora.r"] == Origin(
+        source="file", note="adapter_config.json, of which the card shows nothing"
+    )
     assert made.provenance["base.prompts.query"].note == "config_sentence_transformers.json"
 
 

@@ -19,6 +19,7 @@ from workbench.losses import build_loss
 from workbench.pairs import SAMPLES, Splits, load_splits
 from workbench.processes import world_size
 from workbench.recipe import Data, LossSpec, Origin, Recipe
+from workbench.recipe.derive import HIDDEN_ADAPTER
 from workbench.recipe.sources import public_source
 from workbench.tasks import Search, Task, tasks_of
 
@@ -75,7 +76,7 @@ def prepare(recipe: Recipe, base: str | None = None) -> Prepared:
 
     _can_be_trained(recipe)
     splits, data_note = rows_of(recipe)
-    loaded = load_base(recipe.base, base, seed=recipe.training.seed, texts=_texts(splits))
+    loaded = _base(recipe, base, _texts(splits))
     checks = _checks(recipe, splits, loaded)
     tasks, notes = tasks_of(recipe, splits, online=hub_reachable)
     planned = plan(
@@ -95,6 +96,30 @@ def prepare(recipe: Recipe, base: str | None = None) -> Prepared:
         plan=planned,
         notes=(*notes, *planned.notes, *_engine_note(recipe, loaded)),
     )
+
+
+def _base(recipe: Recipe, asked: str | None, texts: list[str]) -> LoadedBase:
+    """The base, or what stands in for it: that does without a prompt which it neither knows nor is trained with, and
+    without an adapter of which the card shows nothing, because the learning rate on the card was not meant for one."""
+    loaded = load_base(recipe.base, asked, seed=recipe.training.seed, texts=texts)
+    if not loaded.stand_in:
+        return loaded
+    left: dict[str, Any] = {}
+    notes = []
+    if recipe.base.lora is not None and _origin(recipe, "base.lora.r").note == HIDDEN_ADAPTER:
+        left["lora"] = None
+        notes.append("It is trained in full: the card shows nothing of the adapter that lies beside it.")
+    if recipe.base.prompts and not recipe.training.prompts:
+        left["prompts"] = {}
+        notes.append("It gets no prompts, because it neither knows the base's nor is trained with them.")
+    if not left:
+        return loaded
+    again = load_base(recipe.base.model_copy(update=left), asked, seed=recipe.training.seed, texts=texts)
+    return replace(again, note=" ".join((again.note, *notes)))
+
+
+def _origin(recipe: Recipe, path: str) -> Origin:
+    return recipe.provenance.get(path, Origin(source="default"))
 
 
 def _engine_note(recipe: Recipe, loaded: LoadedBase) -> list[str]:
@@ -134,7 +159,7 @@ def rows_of(recipe: Recipe) -> tuple[Splits, str]:
     if location.startswith("sample:"):
         note = f"The shipped sample {location.removeprefix('sample:')!r} stands in for the card's rows."
         return load_splits(recipe.data, prompts=prompts, online=hub_reachable), note
-    given = recipe.provenance.get("data.train.location", Origin(source="default")).source == "user"
+    given = _origin(recipe, "data.train.location").source == "user"
     known = public_source(recipe.name) if location == "unknown" else None
     try:
         if known is not None:

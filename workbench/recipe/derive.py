@@ -189,6 +189,10 @@ def put_similarity(draft: Draft, card: Card) -> None:
         draft.put("base.similarity", name, "file", note="config_sentence_transformers.json")
 
 
+HIDDEN_ADAPTER = "adapter_config.json, of which the card shows nothing"
+"""Origin of an adapter that only a file beside the card knows of."""
+
+
 def put_lora(draft: Draft, card: Card, adapter: Mapping[str, Any]) -> None:
     shown = [module for module in card.modules if "peft" in (module.architecture or "").lower()]
     if not adapter:
@@ -199,14 +203,15 @@ def put_lora(draft: Draft, card: Card, adapter: Mapping[str, Any]) -> None:
     if str(adapter.get("peft_type", "LORA")).upper() != "LORA":
         draft.notes.append(f"adapter_config.json describes {adapter.get('peft_type')!r}, not LORA: it is not used.")
         return
+    note = "adapter_config.json" if shown else HIDDEN_ADAPTER
     names = {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "use_dora": "use_dora"}
     for theirs, ours in names.items():
         if isinstance(adapter.get(theirs), int | float):
-            draft.put(f"base.lora.{ours}", adapter[theirs], "file", note="adapter_config.json")
+            draft.put(f"base.lora.{ours}", adapter[theirs], "file", note=note)
     modules = adapter.get("target_modules")
     targets = [modules] if isinstance(modules, str) else modules
     if isinstance(targets, list | tuple) and targets:
-        draft.put("base.lora.target_modules", sorted(map(str, targets)), "file", note="adapter_config.json")
+        draft.put("base.lora.target_modules", sorted(map(str, targets)), "file", note=note)
     draft.notes += [f"`{name}` of adapter_config.json is not used." for name in ("use_rslora",) if adapter.get(name)]
 
 
