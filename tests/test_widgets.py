@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import socket
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from large_run import add_vectors
 from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 
 import workbench as wb
@@ -26,22 +24,9 @@ from workbench.widgets.page import picture
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def with_vectors(run: Run, name: str = "finetune") -> Run:
-    """Random vectors for every text of an evaluation, so that a map can be made."""
-    queries = run.per_query(name, "after")["query_id"].astype(str).tolist()
-    documents = run.documents(name)["document_id"].astype(str).tolist()
-    chance = np.random.default_rng(3)
-    folder = run.path / "vectors"
-    folder.mkdir()
-    for moment in ("before", "after"):
-        means = run.path / "evaluations" / name / f"{moment}.json"
-        means.write_text(json.dumps({**json.loads(means.read_text()), "settings": {"collection_sha256": "c0ffee"}}))
-        metadata = {"query_ids": json.dumps(queries), "document_ids": json.dumps(documents)}
-        arrays = {
-            "queries": chance.normal(size=(len(queries), 8)).astype(np.float32),
-            "documents": chance.normal(size=(len(documents), 8)).astype(np.float32),
-        }
-        save_file(arrays, folder / f"{name}-{moment}.safetensors", metadata={**metadata, "collection_sha256": "c0ffee"})
+def with_vectors(run: Run) -> Run:
+    """A run with vectors of its texts, so that a map can be made."""
+    add_vectors(run)
     return run
 
 
