@@ -12,21 +12,21 @@ the same tables.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from sampling import digest, main, sentence, share_out, table_of
 
 HERE = Path(__file__).parent
 ARTICLES = ("places", "people", "works", "institutions", "neighbours")
-SPLITS = ("train", "validation", "test")
 TEST_SHARE, VALIDATION_SHARE = 0.30, 0.10
 
 
@@ -146,20 +146,6 @@ def comparison_questions(topic: str, kind: dict[str, Any], known: dict[str, Arti
     return found
 
 
-def sentence(text: str) -> str:
-    """The text with a capital first letter.
-
-    >>> sentence("which came first?")
-    'Which came first?'
-    """
-    return text[0].upper() + text[1:]
-
-
-def digest(text: str) -> bytes:
-    """SHA-256 of the text: an order without meaning, the same everywhere."""
-    return hashlib.sha256(text.encode()).digest()
-
-
 def questions(known: dict[str, Article]) -> list[Question]:
     """All questions; no two are equal."""
     found = single_questions(known)
@@ -173,25 +159,12 @@ def questions(known: dict[str, Article]) -> list[Question]:
 
 
 def split(found: list[Question]) -> dict[str, list[Question]]:
-    """Share out each topic's questions, so that each split holds most topics; a hash decides who goes where."""
+    """Share out each topic's questions of each type; a hash decides who goes where."""
     topics: dict[str, list[Question]] = {}
     for question in found:
         topics.setdefault(f"{question.topic} {question.type}", []).append(question)
-    parts: dict[str, list[Question]] = {name: [] for name in SPLITS}
-    test = validation = 0.0  # questions owed to each split, carried from topic to topic
-    for members in topics.values():
-        order = sorted(members, key=lambda question: digest(question.text))
-        test += len(order) * TEST_SHARE
-        validation += len(order) * VALIDATION_SHARE
-        for question in order:
-            if test >= 1:
-                parts["test"].append(question)
-                test -= 1
-            elif validation >= 1:
-                parts["validation"].append(question)
-                validation -= 1
-            else:
-                parts["train"].append(question)
+    ordered = [sorted(members, key=lambda question: digest(question.text)) for members in topics.values()]
+    parts = share_out(ordered, test=TEST_SHARE, validation=VALIDATION_SHARE)
     return {name: sorted(members, key=lambda q: digest(f"row {q.text}")) for name, members in parts.items()}
 
 
@@ -203,20 +176,11 @@ def build() -> dict[str, pa.Table]:
     for name, members in parts.items():
         rows = [Row(q.text, known[title].text, title, q.answer, q.type, q.topic) for q in members for title in q.titles]
         asked |= {row.title for row in rows}
-        tables[name] = pa.table({key: [getattr(row, key) for row in rows] for key in Row._fields})
+        tables[name] = table_of(rows, Row)
     rest = [article for article in known.values() if article.title not in asked]
     tables["corpus"] = pa.table({"positive": [a.text for a in rest], "title": [a.title for a in rest]})
     return tables
 
 
-def write(folder: Path) -> None:
-    """Write one Parquet file per table into `folder`."""
-    for name, table in build().items():
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        print(f"{name}: {table.num_rows} rows")
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the files (default: beside this script)")
-    write(parser.parse_args().out)
+    main(__doc__, HERE, build, unit="rows")

@@ -15,19 +15,18 @@ article from kinds.yaml, `# title` with `A:` and one or more `Q:` a singly writt
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import re
-from collections import Counter
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from sampling import digest, main, refuse_repeats, share_out, table_of
+
 HERE = Path(__file__).parent
-SPLITS = ("train", "validation", "test")
 TEST_SHARE, VALIDATION_SHARE = 0.18, 0.09
 WORDS = ("name", "short", "org", "op", "biz", "fac", "want", "me", "about", "com", "body", "entry")  # keys of an act
 # entry -> what cannot be done without it, what is taken away, how that is said before "정지를 명할 수 있다"
@@ -153,57 +152,26 @@ def act_pairs(act: Act, place: int, kinds: dict[str, Any]) -> list[Pair]:
     return [Pair(*map(str, pair)) for pair in pairs]
 
 
-def digest(text: str) -> bytes:
-    """SHA-256 of the text: an order without meaning, the same everywhere."""
-    return hashlib.sha256(text.encode()).digest()
-
-
 def split(pairs: list[Pair]) -> dict[str, list[Pair]]:
     """Share out each act's articles with all their questions; a hash decides which article goes where."""
     acts: dict[str, dict[str, list[Pair]]] = {}
     for pair in pairs:
         acts.setdefault(pair.topic, {}).setdefault(pair.article, []).append(pair)
-    parts: dict[str, list[Pair]] = {name: [] for name in SPLITS}
-    test = validation = 0.0  # articles owed to each split, carried from act to act
-    for articles in acts.values():
-        test += len(articles) * TEST_SHARE
-        validation += len(articles) * VALIDATION_SHARE
-        for rows in sorted(articles.values(), key=lambda rows: digest(rows[0].anchor)):
-            if test >= 1:
-                parts["test"] += rows
-                test -= 1
-            elif validation >= 1:
-                parts["validation"] += rows
-                validation -= 1
-            else:
-                parts["train"] += rows
-    return {name: sorted(rows, key=lambda pair: digest(pair.anchor)) for name, rows in parts.items()}
+    ordered = [sorted(articles.values(), key=lambda rows: digest(rows[0].anchor)) for articles in acts.values()]
+    parts = share_out(ordered, test=TEST_SHARE, validation=VALIDATION_SHARE)
+    rows = {name: [pair for article in articles for pair in article] for name, articles in parts.items()}
+    return {name: sorted(each, key=lambda pair: digest(pair.anchor)) for name, each in rows.items()}
 
 
-def build() -> dict[str, list[Pair]]:
-    """All pairs, checked for repeated questions and articles, by split."""
+def build() -> dict[str, pa.Table]:
+    """All pairs by split, checked for repeated questions and articles."""
     kinds = yaml.safe_load((HERE / "kinds.yaml").read_text(encoding="utf-8"))
     acts = [read_act(path.read_text(encoding="utf-8")) for path in sorted((HERE / "acts").glob("*.txt"))]
     pairs = [pair for place, act in enumerate(acts) for pair in act_pairs(act, place, kinds)]
-    articles = {(pair.topic, pair.article): pair.positive for pair in pairs}
-    for texts in ([pair.anchor for pair in pairs], list(articles.values())):
-        repeated = [text for text, count in Counter(texts).items() if count > 1]
-        if repeated:
-            raise SystemExit(f"texts must be unique; found more than once: {repeated}. Reword them.")
-    return split(pairs)
-
-
-def write(folder: Path) -> None:
-    """Write one Parquet file per split into `folder`."""
-    for name, rows in build().items():
-        table = pa.table({field: [getattr(row, field) for row in rows] for field in Pair._fields})
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        print(f"{name}: {len(rows)} pairs")
+    refuse_repeats(pair.anchor for pair in pairs)
+    refuse_repeats({(pair.topic, pair.article): pair.positive for pair in pairs}.values())
+    return {name: table_of(rows, Pair) for name, rows in split(pairs).items()}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for the three files (default: beside this script)"
-    )
-    write(parser.parse_args().out)
+    main(__doc__, HERE, build)

@@ -10,19 +10,18 @@ wordings rotate by position and the split follows a SHA-256 of the question, so 
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import re
-from collections import Counter
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from sampling import digest, main, refuse_repeats, sentence, share_out, table_of
+
 HERE = Path(__file__).parent
-SPLITS = ("train", "validation", "test")
 TEST_SHARE, VALIDATION_SHARE = 0.16, 0.10
 
 
@@ -74,65 +73,24 @@ def single_pairs(text: str, cars: list[dict[str, Any]]) -> list[Pair]:
     return pairs
 
 
-def sentence(text: str) -> str:
-    """The text with a capital first letter.
-
-    >>> sentence("the Tillo is small.")
-    'The Tillo is small.'
-    """
-    return text[0].upper() + text[1:]
-
-
-def digest(text: str) -> bytes:
-    """SHA-256 of the text: an order without meaning, the same everywhere."""
-    return hashlib.sha256(text.encode()).digest()
-
-
 def split(pairs: list[Pair]) -> dict[str, list[Pair]]:
-    """Share out each topic's pairs, so that each split holds most topics; a hash decides who goes where."""
+    """Share out each topic's pairs; a hash decides who goes where."""
     topics: dict[str, list[Pair]] = {}
     for pair in pairs:
         topics.setdefault(pair.topic, []).append(pair)
-    parts: dict[str, list[Pair]] = {name: [] for name in SPLITS}
-    test = validation = 0.0  # rows owed to each split, carried from topic to topic
-    for members in topics.values():
-        order = sorted(members, key=lambda pair: digest(pair.anchor))
-        test += len(order) * TEST_SHARE
-        validation += len(order) * VALIDATION_SHARE
-        for pair in order:
-            if test >= 1:
-                parts["test"].append(pair)
-                test -= 1
-            elif validation >= 1:
-                parts["validation"].append(pair)
-                validation -= 1
-            else:
-                parts["train"].append(pair)
+    ordered = [sorted(members, key=lambda pair: digest(pair.anchor)) for members in topics.values()]
+    parts = share_out(ordered, test=TEST_SHARE, validation=VALIDATION_SHARE)
     return {name: sorted(rows, key=lambda pair: digest(pair.positive)) for name, rows in parts.items()}
 
 
-def build() -> dict[str, list[Pair]]:
-    """All pairs, checked for repeated questions and answers, by split."""
+def build() -> dict[str, pa.Table]:
+    """All pairs by split, checked for repeated questions and answers."""
     facts = yaml.safe_load((HERE / "facts.yaml").read_text(encoding="utf-8"))
     pairs = table_pairs(facts) + single_pairs((HERE / "pairs.txt").read_text(encoding="utf-8"), facts["cars"])
-    for texts in ([p.anchor for p in pairs], [p.positive for p in pairs]):
-        repeated = [text for text, count in Counter(texts).items() if count > 1]
-        if repeated:
-            raise SystemExit(f"texts must be unique; found more than once: {repeated}. Reword them.")
-    return split(pairs)
-
-
-def write(folder: Path) -> None:
-    """Write one Parquet file per split into `folder`."""
-    for name, rows in build().items():
-        table = pa.table({field: [getattr(row, field) for row in rows] for field in Pair._fields})
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        print(f"{name}: {len(rows)} pairs")
+    refuse_repeats(pair.anchor for pair in pairs)
+    refuse_repeats(pair.positive for pair in pairs)
+    return {name: table_of(rows, Pair) for name, rows in split(pairs).items()}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for the three files (default: beside this script)"
-    )
-    write(parser.parse_args().out)
+    main(__doc__, HERE, build)

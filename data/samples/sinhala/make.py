@@ -12,18 +12,18 @@ follow a SHA-256 of each scene's first sentence.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
+import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from sampling import digest, main, refuse_repeats, share_out, table_of
 
 HERE = Path(__file__).parent
-PARTS = ("train", "validation", "test")
 TEST_SHARE, VALIDATION_SHARE = 0.16, 0.09
 SAME_TOPIC = 0.3  # two scenes of one topic
 UNRELATED = (0.0, 0.05)  # two scenes of two areas: the sentences share no word, or some
@@ -71,11 +71,6 @@ def read_scenes(source: str) -> list[Scene]:
     return scenes
 
 
-def digest(scene: Scene) -> bytes:
-    """SHA-256 of the scene's first sentence: an order without meaning, the same everywhere."""
-    return hashlib.sha256(scene.text["A"].encode()).digest()
-
-
 def words(scene: Scene) -> list[str]:
     """Every word of the scene's five sentences, as often as it is there."""
     return " ".join(scene.text.values()).split()
@@ -85,27 +80,18 @@ def split(scenes: list[Scene]) -> dict[str, list[Scene]]:
     """Share out each topic's scenes, so that each part holds most topics; the most familiar scenes are held out."""
     holders = Counter(word for scene in scenes for word in set(words(scene)))  # word -> number of scenes with it
     order = {
-        scene.text["A"]: (-sum(holders[w] >= FAMILIAR for w in words(scene)) / len(words(scene)), digest(scene))
+        scene.text["A"]: (
+            -sum(holders[w] >= FAMILIAR for w in words(scene)) / len(words(scene)),
+            digest(scene.text["A"]),
+        )
         for scene in scenes
     }
     topics: dict[str, list[Scene]] = {}
     for scene in scenes:
         topics.setdefault(scene.topic, []).append(scene)
-    parts: dict[str, list[Scene]] = {name: [] for name in PARTS}
-    test = validation = 0.0  # scenes owed to each part, carried from topic to topic
-    for members in topics.values():
-        test += len(members) * TEST_SHARE
-        validation += len(members) * VALIDATION_SHARE
-        for scene in sorted(members, key=lambda scene: order[scene.text["A"]]):
-            if test >= 1:
-                parts["test"].append(scene)
-                test -= 1
-            elif validation >= 1:
-                parts["validation"].append(scene)
-                validation -= 1
-            else:
-                parts["train"].append(scene)
-    return {name: sorted(members, key=digest) for name, members in parts.items()}
+    ordered = [sorted(members, key=lambda scene: order[scene.text["A"]]) for members in topics.values()]
+    parts = share_out(ordered, test=TEST_SHARE, validation=VALIDATION_SHARE)
+    return {name: sorted(members, key=lambda scene: digest(scene.text["A"])) for name, members in parts.items()}
 
 
 def rows_of(scenes: list[Scene]) -> list[Row]:
@@ -148,30 +134,16 @@ def shared(first: list[str], second: list[str]) -> int:
     return len({word[:HEAD] for word in first} & {word[:HEAD] for word in second})
 
 
-def build() -> dict[str, list[Row]]:
+def build() -> dict[str, pa.Table]:
     """All rows by part, checked for repeated sentences and for text that is not in normal form C."""
     scenes = read_scenes((HERE / "scenes.txt").read_text(encoding="utf-8"))
     texts = [text for scene in scenes for text in scene.text.values()]
-    repeated = [text for text, count in Counter(texts).items() if count > 1]
-    if repeated:
-        raise SystemExit(f"sentences must be unique; found more than once: {repeated}. Reword them.")
+    refuse_repeats(texts, "sentences")
     loose = [text for text in texts if unicodedata.normalize("NFC", text) != text or " ".join(text.split()) != text]
     if loose:
         raise SystemExit(f"sentences must be in NFC with single spaces; found {loose}. Write them again.")
-    return {name: rows_of(members) for name, members in split(scenes).items()}
-
-
-def write(folder: Path) -> None:
-    """Write one Parquet file per part into `folder`."""
-    for name, rows in build().items():
-        table = pa.table({field: [getattr(row, field) for row in rows] for field in Row._fields})
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        print(f"{name}: {len(rows)} pairs")
+    return {name: table_of(rows_of(members), Row) for name, members in split(scenes).items()}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for the three files (default: beside this script)"
-    )
-    write(parser.parse_args().out)
+    main(__doc__, HERE, build)
