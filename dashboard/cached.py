@@ -16,10 +16,10 @@ import streamlit as st
 from workbench import browse
 from workbench import scene as maps
 from workbench.browse import Identity, RunRow
+from workbench.closeup import LogTail, encoder_of, model_files, sizes
+from workbench.closeup import paired as paired_of
+from workbench.closeup import ranking as ranking_of
 from workbench.errors import CardError, RunError
-from workbench.explore import LogTail, encoder_of, model_files, sizes
-from workbench.explore import paired as paired_of
-from workbench.explore import ranking as ranking_of
 from workbench.projection import Method, Moment, Vectors, load_vectors
 from workbench.run import Run, list_runs
 from workbench.scene import Scene

@@ -11,8 +11,8 @@ import parts
 import streamlit as st
 
 from workbench import browse
+from workbench.closeup import DOWNLOADS, download, groupings, report_page
 from workbench.errors import DataError, WorkbenchError
-from workbench.explore import DOWNLOADS, download, groupings, report_page
 from workbench.figures import MetricMark, metric_bars, metric_name
 from workbench.figures_points import query_scatter
 from workbench.report.summary import MEANINGS

@@ -7,8 +7,8 @@ import parts
 import streamlit as st
 
 from workbench import browse
+from workbench.closeup import checkpoints, logged, logging_interval, train_rows
 from workbench.errors import WorkbenchError
-from workbench.explore import checkpoints, logged, logging_interval, train_rows
 from workbench.figures import Along, Curve, loss_curves, metric_name
 from workbench.look import Role
 from workbench.run import Run

@@ -105,7 +105,7 @@ def marked(parts: Iterable[tuple[str, bool]]) -> None:
 
 def ranking(title: str, hits: pd.DataFrame, query: str, *, known: bool = True) -> None:
     """Ten documents of a query, gold ones marked, words of the query underlined. `known`: whether gold is known."""
-    from workbench.explore import shared_words
+    from workbench.closeup import shared_words
 
     st.markdown(f"**{title}**")
     if hits.empty:

@@ -7,8 +7,8 @@ import parts
 import streamlit as st
 
 from workbench import scene as maps
+from workbench.closeup import answer as answered
 from workbench.errors import WorkbenchError
-from workbench.explore import answer as answered
 from workbench.run import Run
 
 MOMENTS: tuple[tuple[Literal["before", "after"], str], ...] = (

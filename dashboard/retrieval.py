@@ -9,7 +9,7 @@ import playground
 import streamlit as st
 
 from workbench import browse
-from workbench.explore import groupings
+from workbench.closeup import groupings
 from workbench.figures import metric_name, per_query_difference, rank_changes
 from workbench.run import Run
 

@@ -33,7 +33,7 @@ ORDER = [
     "curves", "movements", "seeds", "look", "smoothing", "figures", "figures_points",
     "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
     "report.drawings", "report.markdown", "report.page", "report.site", "report.pdf", "report.modelcard",
-    "report.notebook", "report", "reproduce", "browse", "scene", "explore", "background", "widgets.page",
+    "report.notebook", "report", "reproduce", "browse", "scene", "closeup", "background", "widgets.page",
     "widgets.table", "widgets.audited", "widgets.queries", "widgets.maps", "widgets.live", "widgets", "doctor",
     "terminal", "cli.words", "cli.cards", "cli.results", "cli.training", "cli.places", "cli", "cli.__main__",
 ]  # fmt: skip
@@ -79,7 +79,7 @@ LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 PUBLIC = {
     "Audit", "Card", "Collection", "Comparison", "Evaluation", "Finding", "Recipe", "Run",
     "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
-    "audit", "compare", "evaluate", "findings", "list_runs", "live", "load_collection", "load_recipe", "map",
+    "audit", "compare", "evaluate", "explore", "findings", "list_runs", "live", "load_collection", "load_recipe", "map",
     "open_run", "parse_card", "read_card", "recipe", "register_loss", "report", "reproduce", "resume",
     "shipped_cards", "start", "train", "wait",
 }  # fmt: skip

@@ -17,7 +17,6 @@ import workbench as wb
 from workbench.card import Card
 from workbench.errors import RunError
 from workbench.run import Run, RunWriter
-from workbench.widgets import explore
 from workbench.widgets.live import live
 from workbench.widgets.page import picture
 
@@ -51,7 +50,7 @@ def test_a_hostile_card_stays_text() -> None:
 
 def test_queries_are_listed_filtered_searched_and_opened(tmp_path: Path) -> None:
     run = made_run(tmp_path, hostile=True)
-    view = explore(run)
+    view = wb.explore(run)
     whole = len(view.table.rows)
     assert whole == len(run.per_query(view.evaluation.value, "after"))
     assert view.table.rows[0][0] == SINHALA  # falls from rank 1 to 8
@@ -75,7 +74,7 @@ def test_queries_are_listed_filtered_searched_and_opened(tmp_path: Path) -> None
 
 
 def test_pairs_are_shown_with_their_scores(tmp_path: Path) -> None:
-    view = explore(made_item_run(tmp_path))
+    view = wb.explore(made_item_run(tmp_path))
     assert [name for name, _ in view.table.columns] == [
         "Pair", "gold", "score before", "score after", "nearer to gold by",
     ]  # fmt: skip
@@ -90,7 +89,7 @@ def test_a_run_that_was_not_measured_twice_has_no_queries(tmp_path: Path) -> Non
     run.path.mkdir()
     (run.path / "run.json").write_text('{"status": "stopped"}')
     with pytest.raises(RunError) as caught:
-        explore(run)
+        wb.explore(run)
     assert str(caught.value) == (
         "expected an evaluation before and after training in run 'it', found none; train it to its end first."
     )

@@ -8,7 +8,8 @@
     wb.compare(run)                             # its numbers beside the card's: intervals and a verdict
     wb.report(run)                              # one HTML file
 
-In a notebook `wb.start` trains in a process of its own, and `wb.live`, `wb.findings` and `wb.map` show things.
+In a notebook `wb.start` trains in a process of its own, and `wb.live`, `wb.findings`, `wb.explore` and `wb.map` show
+things.
 
 The modules of the same names are imported here first, so that `wb.audit` stays the function after
 `import workbench.audit`. None of them imports a heavy library before it is called.
@@ -49,6 +50,7 @@ __all__ = [
     "audit",
     "compare",
     "evaluate",
+    "explore",
     "findings",
     "list_runs",
     "live",
@@ -68,6 +70,13 @@ __all__ = [
     "train",
     "wait",
 ]
+
+
+def explore(run: Run, evaluation: str | None = None) -> Any:
+    """The queries of a run in a notebook, with their rankings; see `widgets.explore`."""
+    from workbench.widgets import explore as show
+
+    return show(run, evaluation)
 
 
 def findings(card: Card) -> Any:

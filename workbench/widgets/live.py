@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.background import resume
 from workbench.browse import run_row, status_reason
+from workbench.closeup import LogTail
 from workbench.errors import RunError, WorkbenchError
-from workbench.explore import LogTail
 from workbench.figures import SMOOTH_FROM, Curve, figure_of, smooth, thin
 from workbench.look import CONFIG, Role, palette, plain
 from workbench.report.summary import duration

@@ -13,9 +13,9 @@ from workbench.browse import (
     unit,
     whole_evaluations,
 )
+from workbench.closeup import ranking, shared_words
 from workbench.errors import RunError
 from workbench.evaluators import has_items
-from workbench.explore import ranking, shared_words
 from workbench.figures import metric_name
 from workbench.look import shorten
 from workbench.widgets.page import STYLE, Still, rows, text

@@ -14,8 +14,7 @@ from large_run import long_log, mapped_run
 from synthetic_run import made_run
 
 from workbench import look, scene
-from workbench.errors import RunError
-from workbench.explore import (
+from workbench.closeup import (
     LogTail,
     answer,
     checkpoints,
@@ -32,6 +31,7 @@ from workbench.explore import (
     sizes,
     train_rows,
 )  # fmt: skip
+from workbench.errors import RunError
 from workbench.figures import Curve
 from workbench.figures_points import MapPoints, embedding_map, query_scatter
 from workbench.projection import Vectors
