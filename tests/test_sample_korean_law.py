@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 import unicodedata
 from collections import Counter
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sample_rows import SAMPLES, SPLITS, Rows, everything, read
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data" / "samples" / "korean-law"
-SPLITS = ("train", "validation", "test")
+SAMPLE = SAMPLES / "korean-law"
 COLUMNS = ["anchor", "positive", "topic", "article"]
-Rows = dict[str, list[dict[str, str]]]
 
 
 @pytest.fixture(scope="module")
 def rows() -> Rows:
     """The committed rows by split."""
-    import pyarrow.parquet as pq
-
-    return {name: pq.read_table(SAMPLE / f"{name}.parquet").to_pylist() for name in SPLITS}
+    return read("korean-law")
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +32,6 @@ def make() -> ModuleType:
     return module
 
 
-def everything(rows: Rows) -> list[dict[str, str]]:
-    return [row for name in SPLITS for row in rows[name]]
-
-
 def articles(rows: Rows) -> dict[tuple[str, str], str]:
     """(act, number) -> text of each article, once: the corpus."""
     return {(row["topic"], row["article"]): row["positive"] for row in everything(rows)}
@@ -53,21 +42,6 @@ def title(text: str) -> str:
     found = re.match(r"제\d+조\(([^)]+)\) ", text)
     assert found is not None, text
     return found[1]
-
-
-def test_script_makes_the_committed_files(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    script = [sys.executable, str(SAMPLE / "make.py"), "--out", str(tmp_path)]
-    subprocess.run(script, check=True, capture_output=True, text=True)
-    for name in SPLITS:
-        made, kept = tmp_path / f"{name}.parquet", SAMPLE / f"{name}.parquet"
-        assert pq.read_table(made).equals(pq.read_table(kept)), name
-        if pq.read_metadata(kept).created_by.endswith(
-            pa.__version__
-        ):  # another pyarrow may pack the same rows otherwise
-            assert made.read_bytes() == kept.read_bytes(), name
 
 
 def test_counts_and_columns_are_those_of_the_data_card(rows: Rows) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sample_rows import SAMPLES, SPLITS, Rows, everything, read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data" / "samples" / "porsche"
-SPLITS = ("train", "validation", "test")
+SAMPLE = SAMPLES / "porsche"
 COLUMNS = ["anchor", "positive", "topic", "model"]
 REAL_MAKERS = """Alfa Romeo|Alpine|Aston Martin|Audi|Bentley|BMW|Bugatti|BYD|Cadillac|Chevrolet|Chrysler|Citro[eë]n
 |Cupra|Dacia|Daihatsu|Dodge|Ferrari|Fiat|Ford|Genesis|Honda|Hyundai|Infiniti|Isuzu|Jaguar|Jeep|Kia|Koenigsegg|Lada|Lamborghini
@@ -26,18 +23,12 @@ REAL_MAKERS = """Alfa Romeo|Alpine|Aston Martin|Audi|Bentley|BMW|Bugatti|BYD|Cad
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, list[dict[str, str]]]:
+def rows() -> Rows:
     """The committed rows by split."""
-    import pyarrow.parquet as pq
-
-    return {name: pq.read_table(SAMPLE / f"{name}.parquet").to_pylist() for name in SPLITS}
+    return read("porsche")
 
 
-def everything(rows: dict[str, list[dict[str, str]]]) -> list[dict[str, str]]:
-    return [row for name in SPLITS for row in rows[name]]
-
-
-def evaluator(rows: dict[str, list[dict[str, str]]], split: str) -> InformationRetrievalEvaluator:
+def evaluator(rows: Rows, split: str) -> InformationRetrievalEvaluator:
     """The library's evaluator: the split's questions against the answers of all splits."""
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
@@ -58,22 +49,7 @@ def bundled() -> SentenceTransformer:
     return SentenceTransformer(str(Path(package.__file__).parent / "model"), device="cpu")
 
 
-def test_script_makes_the_committed_files(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    script = [sys.executable, str(SAMPLE / "make.py"), "--out", str(tmp_path)]
-    subprocess.run(script, check=True, capture_output=True, text=True)
-    for name in SPLITS:
-        made, kept = tmp_path / f"{name}.parquet", SAMPLE / f"{name}.parquet"
-        assert pq.read_table(made).equals(pq.read_table(kept)), name
-        if pq.read_metadata(kept).created_by.endswith(
-            pa.__version__
-        ):  # another pyarrow may pack the same rows otherwise
-            assert made.read_bytes() == kept.read_bytes(), name
-
-
-def test_counts_and_columns(rows: dict[str, list[dict[str, str]]]) -> None:
+def test_counts_and_columns(rows: Rows) -> None:
     import pyarrow.parquet as pq
 
     assert {name: len(rows[name]) for name in SPLITS} == {"train": 690, "validation": 93, "test": 149}
@@ -84,13 +60,13 @@ def test_counts_and_columns(rows: dict[str, list[dict[str, str]]]) -> None:
     assert all(row[key].strip() == row[key] != "" for row in everything(rows) for key in COLUMNS[:3])
 
 
-def test_no_text_twice_so_nothing_leaks(rows: dict[str, list[dict[str, str]]]) -> None:
+def test_no_text_twice_so_nothing_leaks(rows: Rows) -> None:
     for key in ("anchor", "positive"):
         texts = [" ".join(re.findall(r"\w+", row[key].lower())) for row in everything(rows)]
         assert len(set(texts)) == len(texts), key
 
 
-def test_every_test_question_has_near_misses(rows: dict[str, list[dict[str, str]]]) -> None:
+def test_every_test_question_has_near_misses(rows: Rows) -> None:
     corpus = everything(rows)
     both = 0
     for row in rows["test"]:
@@ -102,7 +78,7 @@ def test_every_test_question_has_near_misses(rows: dict[str, list[dict[str, str]
     assert both >= 80  # other fact of the same car, and the same fact of at least six other cars
 
 
-def test_no_real_maker_is_named(rows: dict[str, list[dict[str, str]]]) -> None:
+def test_no_real_maker_is_named(rows: Rows) -> None:
     texts = [row[key] for row in everything(rows) for key in ("anchor", "positive")]
     assert [text for text in texts if re.search(rf"\b({REAL_MAKERS})\b", text)] == []
     assert re.search(rf"\b({REAL_MAKERS})\b", "as in a Taycan")  # the pattern itself works
@@ -119,13 +95,13 @@ def test_wordings_are_many_and_neighbours_differ() -> None:
     assert (SAMPLE / "pairs.txt").read_text(encoding="utf-8").count("\nQ: ") >= 250
 
 
-def test_bundled_base_finds_it_neither_easy_nor_hopeless(rows: dict[str, list[dict[str, str]]]) -> None:
+def test_bundled_base_finds_it_neither_easy_nor_hopeless(rows: Rows) -> None:
     assert 0.40 <= evaluator(rows, "test")(bundled())["test_cosine_ndcg@10"] <= 0.85
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_training_raises_ndcg(rows: dict[str, list[dict[str, str]]], tmp_path: Path) -> None:
+def test_training_raises_ndcg(rows: Rows, tmp_path: Path) -> None:
     """The recipe of the Porsche card with the library's own trainer: at least 0.03 better on unseen questions."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments

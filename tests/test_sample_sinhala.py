@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_rows import SAMPLES, SPLITS, Rows, read
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data" / "samples" / "sinhala"
-PARTS = ("train", "validation", "test")
+SAMPLE = SAMPLES / "sinhala"
 COLUMNS = ["sentence1", "sentence2", "score", "kind", "topic"]
 SCALE = {  # the README's scale
     "identical": {1.0},
@@ -26,39 +23,22 @@ SCALE = {  # the README's scale
 # Sinhala letters and signs, single spaces, and the joiner U+200D only between al-lakuna and ය or ර.
 LETTERS = re.compile("(?:[\u0d80-\u0dff]|(?<=\u0dca)\u200d(?=[\u0dba\u0dbb])|(?<=\\S) (?=\\S))+")
 
-Rows = dict[str, list[dict[str, Any]]]
-
 
 @pytest.fixture(scope="module")
 def rows() -> Rows:
     """The committed rows by part."""
-    import pyarrow.parquet as pq
-
-    return {name: pq.read_table(SAMPLE / f"{name}.parquet").to_pylist() for name in PARTS}
+    return read("sinhala")
 
 
 def sentences(part: list[dict[str, Any]]) -> set[str]:
     return {row[key] for row in part for key in ("sentence1", "sentence2")}
 
 
-def test_script_makes_the_committed_files(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    script = [sys.executable, str(SAMPLE / "make.py"), "--out", str(tmp_path)]
-    subprocess.run(script, check=True, capture_output=True, text=True)
-    for name in PARTS:
-        made, kept = tmp_path / f"{name}.parquet", SAMPLE / f"{name}.parquet"
-        assert pq.read_table(made).equals(pq.read_table(kept)), name
-        if pq.read_metadata(kept).created_by.endswith(pa.__version__):  # another pyarrow may pack them otherwise
-            assert made.read_bytes() == kept.read_bytes(), name
-
-
 def test_counts_and_columns(rows: Rows) -> None:
     import pyarrow.parquet as pq
 
-    assert {name: len(rows[name]) for name in PARTS} == {"train": 1187, "validation": 122, "test": 243}
-    for name in PARTS:
+    assert {name: len(rows[name]) for name in SPLITS} == {"train": 1187, "validation": 122, "test": 243}
+    for name in SPLITS:
         schema = pq.read_schema(SAMPLE / f"{name}.parquet")
         assert schema.names == COLUMNS
         assert [str(kind) for kind in schema.types] == ["string", "string", "double", "string", "string"]
@@ -70,19 +50,19 @@ def test_counts_and_columns(rows: Rows) -> None:
 def test_readme_counts_each_kind_and_shows_true_rows(rows: Rows) -> None:
     readme = (SAMPLE / "README.md").read_text(encoding="utf-8")
     order = ["paraphrase", "identical", "one fact changed", "same topic", "unrelated"]
-    for name in PARTS:
+    for name in SPLITS:
         kinds = Counter(row["kind"] for row in rows[name])
         line = next(line for line in readme.splitlines() if line.startswith(f"| `{name}.parquet`"))
         cells = [int(cell.replace(",", "")) for cell in line.split("|")[2:-1]]
         assert [cells[0], *cells[2:]] == [len(rows[name]), len(sentences(rows[name])), *(kinds[kind] for kind in order)]
-    kept = {(frozenset((row["sentence1"], row["sentence2"])), row["score"]) for name in PARTS for row in rows[name]}
+    kept = {(frozenset((row["sentence1"], row["sentence2"])), row["score"]) for name in SPLITS for row in rows[name]}
     shown = re.findall(r"^\| ([\u0d80-\u0dff][^|]+) \| ([^|]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
     assert len(shown) == 5
     assert {(frozenset((first, second)), float(score)) for first, second, score in shown} <= kept
 
 
 def test_scores_follow_the_scale(rows: Rows) -> None:
-    for name in PARTS:
+    for name in SPLITS:
         for row in rows[name]:
             assert row["score"] in SCALE[row["kind"]], row
             assert (row["sentence1"] == row["sentence2"]) == (row["kind"] == "identical"), row
@@ -91,16 +71,16 @@ def test_scores_follow_the_scale(rows: Rows) -> None:
 
 
 def test_no_pair_twice_and_no_sentence_in_two_parts(rows: Rows) -> None:
-    pairs = [frozenset((row["sentence1"], row["sentence2"])) for name in PARTS for row in rows[name]]
+    pairs = [frozenset((row["sentence1"], row["sentence2"])) for name in SPLITS for row in rows[name]]
     assert len(set(pairs)) == len(pairs)
-    train, validation, test = (sentences(rows[name]) for name in PARTS)
+    train, validation, test = (sentences(rows[name]) for name in SPLITS)
     assert not train & validation
     assert not train & test
     assert not validation & test
 
 
 def test_text_is_sinhala_in_normal_form(rows: Rows) -> None:
-    for text in set().union(*(sentences(rows[name]) for name in PARTS)):
+    for text in set().union(*(sentences(rows[name]) for name in SPLITS)):
         assert LETTERS.fullmatch(text), text
         assert unicodedata.normalize("NFC", text) == text
         assert 2 <= len(text.split()) <= 9, text
@@ -113,7 +93,7 @@ def test_words_that_join_are_joined(rows: Rows) -> None:
     """Within a word, al-lakuna before ය or ර without the joiner is a wrong spelling, but for a few that are right."""
     right = re.compile("ම්ය$|ම්රිය|ම්රියේ|ර්යාල|න්ය$|ල්ය$|ස්ය$|ොයයි")
     loose = re.compile("\u0dca[\u0dba\u0dbb]")
-    texts = set().union(*(sentences(rows[name]) for name in PARTS))
+    texts = set().union(*(sentences(rows[name]) for name in SPLITS))
     words = {word for text in texts for word in text.split() if loose.search(word)}
     assert [word for word in words if not right.search(word)] == []
     assert words  # the pattern finds something
@@ -126,7 +106,7 @@ def test_words_of_the_held_out_parts_come_back_in_train(rows: Rows) -> None:
         words = [word for text in sentences(rows[name]) for word in text.split()]
         share[name] = sum(word in known for word in words) / len(words)
     assert share == {"validation": pytest.approx(0.88, abs=0.005), "test": pytest.approx(0.91, abs=0.005)}
-    everywhere = {word for name in PARTS for text in sentences(rows[name]) for word in text.split()}
+    everywhere = {word for name in SPLITS for text in sentences(rows[name]) for word in text.split()}
     assert len(everywhere) == 1135
 
 
@@ -145,7 +125,7 @@ def test_real_data_is_not_in_it(rows: Rows, shared: Path) -> None:
     """None of the card's sentences, whatever their spaces and marks."""
     import csv
 
-    mine = {re.sub(r"\W", "", text) for name in PARTS for text in sentences(rows[name])}
+    mine = {re.sub(r"\W", "", text) for name in SPLITS for text in sentences(rows[name])}
     files = sorted((shared / "data" / "sinhala").glob("*.csv"))
     assert files
     for path in files:
