@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+ABREAST := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,13 +28,13 @@ test: $(READY) browser ## everything that must hold: lint, types, all tests (thi
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ABREAST)
 
 check: $(READY) ## lint, types and the fast tests, for use while working
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not browser"
+	$(BIN)/python -m pytest $(ABREAST) -q -m "not slow and not browser"
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/workbench lab
