@@ -81,6 +81,17 @@ def assert_same(found: Run, expected: Run) -> None:
 # --- what a run is -------------------------------------------------------------------------------------------------
 
 
+def test_numbers_that_slow_the_processor_count_as_zero_while_training(base: Path, rows: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def look(_: Run) -> None:
+        seen.append(float(torch.tensor(1e-40) * 0.5))
+
+    train(tiny_recipe(base, rows), runs=tmp_path, max_steps=1, on_run=look)
+    assert seen == [0.0]
+    assert float(torch.tensor(1e-40) * 0.5) > 0
+
+
 def test_the_record_says_what_was_run(finished: Run, base: Path, rows: Path) -> None:
     record = finished.record
     assert record["status"] == "finished"

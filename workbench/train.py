@@ -88,7 +88,9 @@ def train(
     Raises DataError, BaseError or RecipeError before a run folder exists; TrainingError or RunError after that, and
     the run then says why in `record["error"]`.
     """
-    with together():
+    from workbench.fit import tiny_as_zero
+
+    with together(), tiny_as_zero():
         if resume is not None:
             run = open_run(resume, runs)
             if run.status == "finished":
