@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -61,7 +62,7 @@ def train(
     else:
         card = find_card(source)
         made = find_recipe(source, card, corrected=corrected, settings=settings)
-        run = trained(made, card, base, data, columns, max_steps, runs, as_json)
+        run = trained(made, options(card, base, data, columns, max_steps, runs, as_json), quiet=as_json)
     if not is_first():
         return
     if as_json:
@@ -81,34 +82,29 @@ def resumed(name: str, runs: Path, as_json: bool) -> Run:
         return fit(run.recipe(), resume=run.path, on_progress=on_progress)
 
 
-def trained(
-    made: Recipe,
-    card: Card | None,
-    base: str | None,
-    data: str | None,
-    columns: str | None,
-    max_steps: int | None,
-    runs: Path,
+def options(
+    card: Card | None, base: str | None, data: str | None, columns: str | None, max_steps: int | None, runs: Path,
     as_json: bool,
-) -> Run:
-    """Train a recipe as the words of `train` and `reproduce` say."""
+) -> dict[str, Any]:  # fmt: skip
+    """The arguments of `train` beside the recipe, as the words of a command say them."""
+    return {
+        "card": card,
+        "runs": runs,
+        "base": base,
+        "data": data,
+        "columns": parse_columns(columns),
+        "max_steps": max_steps,
+        "command": ["workbench", *sys.argv[1:]],
+        "on_run": None if as_json else print_checks,
+    }
+
+
+def trained(made: Recipe, arguments: Mapping[str, Any], *, quiet: bool) -> Run:
+    """Train a recipe, with bars that show how far it is unless `quiet`."""
     from workbench.train import train as fit
 
-    renamed = parse_columns(columns)
-    command = ["workbench", *sys.argv[1:]]
-    with progress_bars(quiet=as_json or not is_first()) as on_progress:
-        return fit(
-            made,
-            card=card,
-            runs=runs,
-            base=base,
-            data=data,
-            columns=renamed,
-            max_steps=max_steps,
-            command=command,
-            on_progress=on_progress,
-            on_run=None if as_json else print_checks,
-        )
+    with progress_bars(quiet=quiet or not is_first()) as on_progress:
+        return fit(made, on_progress=on_progress, **arguments)
 
 
 @app.command()
@@ -139,10 +135,11 @@ def reproduce(
         counts = ", ".join(f"{severities.count(s)} {s}s" for s in SEVERITY_STYLES)
         say(Text(plain(f"{read.name}: {counts} (`workbench audit {card}` shows them)")))
     made = find_recipe(card, read, corrected=corrected, settings=settings)
+    arguments = options(read, base, data, columns, max_steps, runs, as_json)
     if seeds > 1:
-        repeated(made, seeds, read, base, data, columns, max_steps, runs, as_json)
+        repeated(made, seeds, arguments, as_json)
         return
-    run = trained(made, read, base, data, columns, max_steps, runs, as_json)
+    run = trained(made, arguments, quiet=as_json)
     if not is_first():
         return
     comparison, page = finish(run, to)
@@ -178,39 +175,17 @@ def stop(name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = Path(
     say(plain(f"asked {run.name} to stop; workbench train --resume {run.name} --runs {runs}{again} goes on"))
 
 
-def repeated(
-    made: Recipe,
-    seeds: int,
-    card: Card | None,
-    base: str | None,
-    data: str | None,
-    columns: str | None,
-    max_steps: int | None,
-    runs: Path,
-    as_json: bool,
-) -> None:
+def repeated(made: Recipe, seeds: int, arguments: Mapping[str, Any], as_json: bool) -> None:
     """Train a recipe with several seeds and say how far they are apart."""
     from workbench.reproduce import finish
     from workbench.seeds import compare_seeds, repeat
 
     with progress_bars(quiet=as_json or not is_first()) as on_progress:
-        done = repeat(
-            made,
-            seeds,
-            card=card,
-            runs=runs,
-            base=base,
-            data=data,
-            columns=parse_columns(columns),
-            max_steps=max_steps,
-            command=["workbench", *sys.argv[1:]],
-            on_progress=on_progress,
-            on_run=None if as_json else print_checks,
-        )
+        done = repeat(made, seeds, on_progress=on_progress, **arguments)
     if not is_first():
         return
     pages = [finish(run, None)[1] for run in done]
-    found = compare_seeds(done, card=card)
+    found = compare_seeds(done, card=arguments["card"])
     if as_json:
         print_json({"runs": [str(run.path) for run in done], **found.to_dict()})
         return
