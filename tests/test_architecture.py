@@ -26,23 +26,24 @@ ORDER = [
     "audit.rules_training", "audit.rules_data", "audit.rules_evaluation", "audit.rules_model",
     "audit.reproducibility", "audit",
     "recipe.plain_yaml", "recipe.parts", "recipe.draft", "recipe.sources", "recipe.derive", "recipe",
-    "rows", "checks", "pairs", "collection", "standins", "adapters", "encoder", "energy", "losses",
+    "rows", "checks", "pairs", "scored", "collection", "standins", "adapters", "encoder", "energy", "losses",
     "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
-    "cost", "processes", "journal", "fast.linear", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding",
-    "fast.engine", "fast", "fit", "prepare", "projection", "train", "hindrances", "compare", "slices", "exports",
-    "curves", "movements", "seeds", "look", "smoothing", "figures", "figures_points", "figures_slices",
+    "cost", "processes", "journal", "fast.linear", "fast.dropout", "fast.packing", "fast.tables", "fast.tokens",
+    "fast.encoding", "fast.engine", "fast", "fit", "prepare", "projection", "train", "hindrances", "compare", "slices",
+    "exports", "curves", "movements", "seeds", "look", "smoothing", "figures", "figures_points", "figures_slices",
     "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
     "report.drawings", "report.markdown", "report.page", "report.site", "report.pdf", "report.modelcard",
     "report.notebook", "report", "reproduce", "browse", "scene", "closeup", "background", "widgets.page",
-    "widgets.table", "widgets.audited", "widgets.queries", "widgets.maps", "widgets.live", "widgets", "doctor",
+    "widgets.table", "widgets.audited", "widgets.queries", "widgets.maps", "widgets.live",
+    "widgets.waiting", "widgets", "doctor",
     "terminal", "cli.words", "cli.cards", "cli.results", "cli.training", "cli.places", "cli", "cli.__main__",
 ]  # fmt: skip
 """A module imports only from those before it."""
 
 TORCH = {
     "standins", "adapters", "encoder", "losses", "energy", "search", "processes", "journal", "fit", "fast.linear",
-    "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "prepare", "train", "slices",
-    "report.modelcard",
+    "fast.dropout", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "prepare",
+    "train", "slices", "report.modelcard",
 }  # fmt: skip
 OWNERS = {
     "torch": TORCH,
@@ -56,7 +57,7 @@ OWNERS = {
     "jinja2": {"report.page"},
     "ipywidgets": {"widgets", "widgets.live", "widgets.queries", "widgets.maps"},
     "anywidget": {"widgets.table"},
-    "IPython": {"widgets", "widgets.page", "widgets.live", "widgets.queries", "widgets.maps"},
+    "IPython": {"widgets", "widgets.page", "widgets.live", "widgets.queries", "widgets.maps", "widgets.waiting"},
     "typer": {"cli", "cli.words", "cli.cards", "cli.training", "cli.results", "cli.places"},
     "click": {"cli"},
     "rich": {"cli.cards", "cli.training", "cli.results", "cli.places", "terminal"},
@@ -70,8 +71,8 @@ HEAVY = {
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
 LOADED_WITH_CARE = {
-    "fast.linear", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "energy",
-    "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table",
+    "fast.linear", "fast.dropout", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast",
+    "energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table",
 }  # fmt: skip
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 """No heavy library at the top of these, so that commands that need none start at once."""
@@ -79,8 +80,8 @@ LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 PUBLIC = {
     "Audit", "Card", "Collection", "Comparison", "Evaluation", "Finding", "Recipe", "Run",
     "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
-    "audit", "compare", "evaluate", "explore", "findings", "list_runs", "live", "load_collection", "load_recipe", "map",
-    "open_run", "parse_card", "read_card", "recipe", "register_loss", "report", "reproduce", "resume",
+    "audit", "compare", "evaluate", "explore", "findings", "finished", "list_runs", "live", "load_collection",
+    "load_recipe", "map", "open_run", "parse_card", "read_card", "recipe", "register_loss", "report", "reproduce", "resume",
     "shipped_cards", "start", "train", "wait",
 }  # fmt: skip
 """What `import workbench as wb` offers. A new name is added here on purpose."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +339,7 @@ def test_a_model_without_tokens_is_refused(model: Any) -> None:
 def test_the_encoder_gives_what_the_library_gives(model: Any) -> None:
     model.train()
     texts = [*QUERIES, "a", *DOCUMENTS]
-    encode = energy.energy_encoder(model, {"query": "what is "}, batch_size=2)
+    encode = energy.energy_encoder(model, {"query": "what is "}, batches=partial(energy.padded, batch_size=2))
     clouds, vectors = encode(texts, "query"), encode(texts, "document")
     assert model.training
     theirs = model.encode(texts, prompt="what is ", output_value="token_embeddings")

@@ -19,8 +19,10 @@ from tiny import WORDS, tiny_base, tiny_recipe, tiny_rows
 from torch import nn
 
 from workbench import fit, journal
-from workbench.fast import encoding, engine, linear, packing, tables, tokens
+from workbench.energy import energy_encoder
+from workbench.fast import dropout, encoding, engine, linear, packing, tables, tokens
 from workbench.journal import Watched
+from workbench.prepare import encode_with
 from workbench.recipe import Base, LossSpec, Recipe
 from workbench.run import Run, list_runs
 from workbench.train import train
@@ -161,7 +163,7 @@ def test_dropout_has_the_librarys_distribution(tmp_path: Path) -> None:
     """Means and spreads of token embeddings over many draws, ours and the library's."""
     model = load(tiny_base(tmp_path, dropout=0.3)).train()
     with torch.no_grad():
-        with packing.packed_forward(model):
+        with packing.packed_forward(model), dropout.faster_dropouts(model):
             ours = torch.stack(
                 [model[0](packed(model, TEXTS[:3]).features(0))["token_embeddings"][0, :3] for _ in range(600)]
             )
@@ -169,6 +171,85 @@ def test_dropout_has_the_librarys_distribution(tmp_path: Path) -> None:
     error = (ours.var(0) / 600 + theirs.var(0) / 600).sqrt()
     assert float(((ours.mean(0) - theirs.mean(0)) / error).abs().max()) < 5
     assert float((ours.std(0) / theirs.std(0) - 1).abs().max()) < 0.2
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.97])
+def test_numbers_are_dropped_one_by_one_with_their_probability(p: float) -> None:
+    """Shares of single places and of neighbours, over many draws: five standard errors of a coin."""
+    torch.manual_seed(2)
+    draws = 4000
+    dropped = torch.zeros(draws, 30)
+    for row in dropped:
+        row[dropout.places(30, p)] = 1
+    error = (p * (1 - p) / draws) ** 0.5
+    assert float((dropped.mean(0) - p).abs().max()) < 5 * error
+    both = (dropped[:, :-1] * dropped[:, 1:]).mean(0)  # neighbours do not know of each other
+    assert float((both - p**2).abs().max()) < 5 * (p**2 * (1 - p**2) / draws) ** 0.5
+    many = dropout.places(1_000_000, p)
+    assert abs(len(many) / 1_000_000 - p) < 5 * (p * (1 - p) / 1_000_000) ** 0.5
+    assert bool((many.diff() > 0).all())
+    assert 0 <= int(many[0]) <= int(many[-1]) < 1_000_000
+
+
+def test_dropout_scales_what_stays_and_its_gradient() -> None:
+    x = torch.randn(50, 40).T.requires_grad_()  # not contiguous
+    y = dropout.drop(x, 0.25)
+    assert torch.allclose(y[y != 0], x[y != 0] / 0.75)
+    assert 0.15 < float((y == 0).float().mean()) < 0.35
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, (y != 0) / 0.75)
+    assert torch.equal(dropout.drop(x, 0.0), x)
+    assert not dropout.drop(x, 1.0).any()
+    layer = nn.Sequential(nn.Dropout(0.5)).eval()
+    with dropout.faster_dropouts(layer):
+        assert layer(x) is x
+    assert "forward" not in layer[0].__dict__
+
+
+def laid(lengths: list[int], kind: torch.dtype = torch.float32) -> tuple[packing.Pack, list[Any]]:
+    """A pack of texts, and queries, keys and values of 3 heads for their tokens."""
+    torch.manual_seed(4)
+    made = packing.pack([np.arange(length) for length in lengths])
+    return made, [torch.randn(sum(lengths), 3, 4, dtype=kind).requires_grad_() for _ in range(3)]
+
+
+def gradients(found: torch.Tensor, rows: list[Any]) -> list[torch.Tensor]:
+    weights = torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)
+    return [found, *torch.autograd.grad((found * weights).sum(), rows)]
+
+
+def test_attention_with_few_calls_is_attention_by_length() -> None:
+    """As a GPU gets it; most lengths differ, and the groups of them are not half padding."""
+    made, rows = laid([5, 1, 5, 2, 9, 30, 3])
+    padded = sum(group.texts * group.longest for group in made.groups)
+    assert (len(made.groups), sum(group.texts for group in made.groups)) == (2, 7)
+    assert padded <= packing.PADDING * 55
+    ours = gradients(packing.padded_attention(*rows, made, 0.0, 0.5), rows)
+    for one, other in zip(ours, gradients(packing.attention_by_length(*rows, made, 0.5), rows), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    dropped = packing.padded_attention(*rows, made, 0.5, 0.5)
+    assert dropped.shape == ours[0].shape
+    assert not torch.allclose(dropped, ours[0], atol=1e-2)
+
+
+def test_attention_with_dropout_is_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, with the same weights dropped, against autograd."""
+    made, rows = laid([5, 1, 5, 2], torch.float64)
+    dropped = torch.arange(0, 3 * (1 + 4 + 25 + 25), 4)
+    monkeypatch.setattr(packing, "places", lambda count, p: dropped)
+    query, key, value = (each.transpose(0, 1)[None] for each in rows)  # as transformers hands them over
+    ours, _ = packing.packed_attention(nn.Identity(), query, key, value, None, 0.2, 0.5, pack=made)
+    found, token, weight = [], 0, 0
+    for length in (1, 2, 5, 5):
+        q, k, v = (each[token : token + length].transpose(0, 1) for each in rows)  # (heads, tokens, dim)
+        weights = torch.softmax(0.5 * q @ k.transpose(1, 2), dim=-1) / 0.8
+        mine = (dropped >= weight) & (dropped < weight + weights.numel())
+        weights = weights.flatten().index_fill(0, dropped[mine] - weight, 0.0).view_as(weights)
+        found.append((weights @ v).transpose(0, 1))
+        token, weight = token + length, weight + weights.numel()
+    for one, other in zip(gradients(ours[0], rows), gradients(torch.cat(found), rows), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
 
 
 # --- work, counted -------------------------------------------------------------------------------------------------
@@ -196,6 +277,27 @@ def test_encoding_computes_every_different_text_once(made: Made, monkeypatch: py
     monkeypatch.setattr(packing, "hidden_states", counted)
     encoding.encode(model, TEXTS * 3)
     assert seen == [sum(len(model.tokenizer(text)["input_ids"]) for text in set(TEXTS))]
+
+
+def test_what_a_run_is_measured_with_computes_no_padding(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors, and clouds with the documents of an energy distance; each equal to the library's."""
+    model, seen, plain = load(made.base), [], packing.hidden_states
+
+    def counted(transformer: Any, pack: packing.Pack, rows: Any = None) -> torch.Tensor:
+        seen.append(len(pack.ids))
+        return plain(transformer, pack, rows)
+
+    monkeypatch.setattr(packing, "hidden_states", counted)
+    real = {text: len(model.tokenizer(text)["input_ids"]) for text in TEXTS}  # of the different ones
+    vectors = encode_with(model, ranking(made))(TEXTS, "query")
+    assert np.abs(vectors - model.encode(TEXTS)).max() < 1e-5
+    assert seen == [sum(real.values())]
+    ours, theirs = encode_with(model, energy(made)), energy_encoder(model, special_tokens=False)
+    for one, other in zip(ours(TEXTS, "query"), theirs(TEXTS, "query"), strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() < 1e-5
+    assert np.abs(ours(TEXTS, "document") - theirs(TEXTS, "document")).max() < 1e-5
+    assert seen == [sum(real.values()), *2 * [sum(real[text] for text in TEXTS)]]
 
 
 def test_tokens_take_four_bytes_each_on_the_disk(made: Made, tmp_path: Path) -> None:

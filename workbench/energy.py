@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     Vectors = np.ndarray[Any, np.dtype[np.float32]]
     Encode = Callable[[list[str], Literal["query", "document"]], Any]
+    Parts = Generator[tuple[list[int], dict[str, Any]], None, None]
 
 DISTANCES = ("manhattan", "euclidean")
 SIMILARITY_FILE = "energy_similarity.json"
@@ -291,38 +293,46 @@ def _around(model: nn.Module) -> list[int]:
     return sorted({number for number in numbers if number is not None})
 
 
+def padded(model: SentenceTransformer, texts: Sequence[str], prompt: str, batch_size: int = 32) -> Parts:
+    """(which texts, what to call the model with) for each batch, the longest texts first."""
+    from sentence_transformers.util import batch_to_device
+
+    order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        given = model.preprocess([texts[at] for at in places], prompt=prompt or None)
+        yield places, batch_to_device(given, model.device)
+
+
 def energy_encoder(
     model: SentenceTransformer,
     prompts: Mapping[str, str] | None = None,
     *,
-    batch_size: int = 32,
     special_tokens: bool = True,
+    batches: Callable[[SentenceTransformer, Sequence[str], str], Parts] = padded,
 ) -> Encode:
     """The function that `evaluate(similarity="energy")` encodes with, in float32.
 
     Kind "query" gives a list of arrays (tokens of the text, dim), "document" one array (texts, dim). `prompts` and the
-    model's mode are as in `encoder.encoder`; the model's own `truncate_dim` cuts both.
+    model's mode are as in `encoder.encoder`; the model's own `truncate_dim` cuts both. `batches`: see `padded`.
     """
     chosen = dict(model.prompts if prompts is None else prompts)
 
     @torch.inference_mode()
     def encode(texts: list[str], kind: Literal["query", "document"]) -> list[Vectors] | Vectors:
         import numpy as np
-        from sentence_transformers.util import batch_to_device
 
-        prompt = chosen.get(kind) or chosen.get("passage" if kind == "document" else kind) or None
+        prompt = chosen.get(kind) or chosen.get("passage" if kind == "document" else kind) or ""
         found: list[Vectors] = [np.empty(0, dtype=np.float32)] * len(texts)
-        order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
         was_training = model.training
         model.eval()
         try:
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                features = batch_to_device(model.preprocess([texts[at] for at in rows], prompt=prompt), model.device)
-                batch = read(model, features, special_tokens=special_tokens)
-                parts = batch.pooled if kind == "document" else [a[b] for a, b in zip(*batch[:2], strict=True)]
-                for at, part in zip(rows, parts, strict=True):
-                    found[at] = part[..., : model.truncate_dim].float().cpu().numpy()
+            with closing(batches(model, texts, prompt)) as parts:
+                for places, features in parts:
+                    batch = read(model, features, special_tokens=special_tokens)
+                    rows = batch.pooled if kind == "document" else [a[b] for a, b in zip(*batch[:2], strict=True)]
+                    for at, row in zip(places, rows, strict=True):
+                        found[at] = row[..., : model.truncate_dim].float().cpu().numpy()
         finally:
             model.train(was_training)
         if kind == "query":

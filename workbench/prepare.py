@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.checks import SCORES, Check, Tokens, check_pairs, evenly
 from workbench.collection import Collection
-from workbench.encoder import LoadedBase, encoder, hub_reachable, load_base, remembering, token_counts
+from workbench.encoder import LoadedBase, hub_reachable, load_base, remembering, token_counts
 from workbench.errors import DataError, RecipeError
 from workbench.evaluate import Encode
 from workbench.losses import build_loss
@@ -249,14 +249,16 @@ def while_training(tasks: Mapping[str, Task]) -> dict[str, Task]:
 def encode_with(model: SentenceTransformer, recipe: Recipe, *, remember: bool = False) -> Encode:
     """The function that a model of `recipe` is measured with: vectors, or for the energy distance clouds of them.
 
-    `remember` keeps the vectors of texts that come again; the clouds of queries are not kept.
+    Without padding where the model can do without, else as the library encodes. `remember` keeps the vectors of texts
+    that come again; the clouds of queries are not kept.
     """
-    if recipe.base.similarity != "energy":
-        return remembering(encoder(model)) if remember else encoder(model)
-    from workbench.energy import energy_encoder
+    from workbench.fast import encoding
 
+    if recipe.base.similarity != "energy":
+        vectors = encoding.encoder(model)
+        return remembering(vectors) if remember else vectors
     settings = energy_settings(recipe)
-    clouds = energy_encoder(model, special_tokens=settings["special_tokens"])
+    clouds = encoding.clouds(model, special_tokens=settings["special_tokens"])
     return _Clouds(clouds, remembering(clouds) if remember else clouds, **settings)
 
 

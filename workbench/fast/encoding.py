@@ -7,12 +7,13 @@ or nearly so, and a text that comes twice is encoded once. A table of embeddings
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from workbench.energy import energy_encoder, padded
 from workbench.fast.linear import faster_linears
 from workbench.fast.packing import Pass, pack, packed_forward, packs
 from workbench.fast.tokens import tokenize
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from workbench.encoder import Encode
+    from workbench.energy import Parts
 
     Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -70,6 +72,30 @@ def encoder(model: SentenceTransformer, prompts: Mapping[str, str] | None = None
     return encode_kind
 
 
+def clouds(model: SentenceTransformer, *, special_tokens: bool = True) -> Encode:
+    """As `encoder`, for the energy distance: `energy.energy_encoder`, without padding where `model` can do without."""
+    found = passes if packs(model) is None else padded
+    return energy_encoder(model, special_tokens=special_tokens, batches=found)
+
+
+def passes(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Parts:
+    """(which texts, what to call the model with) for each pass; while it is gone through, `model` takes packed ones."""
+    if not texts:
+        return
+    rows = [np.asarray(numbers) for numbers in tokenize(model, texts, prompt)]
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    order = np.argsort(-lengths, kind="stable")  # the longest first: too little memory shows at once
+    first: Any = model[0]
+    extra = {"prompt_length": first._get_prompt_length(prompt)} if prompt else {}
+    with ExitStack() as stack:
+        stack.enter_context(packed_forward(model))
+        stack.enter_context(faster_linears(model))
+        for start, end in _parts(lengths[order].tolist(), TOKENS.get(model.device.type, TOKENS["cuda"])):
+            places = order[start:end].tolist()
+            packed = pack([rows[place] for place in places]).to(model.device)
+            yield places, {**Pass(packed, [len(places)]).features(0), **extra}
+
+
 def _is_table(model: SentenceTransformer) -> bool:
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -90,23 +116,12 @@ def _by_table(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> 
 
 
 def _by_transformer(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Vectors:
-    rows = [np.asarray(numbers) for numbers in tokenize(model, texts, prompt)]
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    order = np.argsort(-lengths, kind="stable")  # the longest first: too little memory shows at once
     found: Vectors = np.empty((0, 0), dtype=np.float32)
-    first: Any = model[0]
-    extra = {"prompt_length": first._get_prompt_length(prompt)} if prompt else {}
-    with ExitStack() as stack:
-        stack.enter_context(packed_forward(model))
-        stack.enter_context(faster_linears(model))
-        for start, end in _parts(lengths[order].tolist(), TOKENS.get(model.device.type, TOKENS["cuda"])):
-            places = order[start:end]
-            packed = pack([rows[place] for place in places])
-            packed.ids = packed.ids.to(model.device)
-            features = {**Pass(packed, [len(places)]).features(0), **extra}
+    with closing(passes(model, texts, prompt)) as parts:
+        for places, features in parts:
             vectors = model(features)["sentence_embedding"].float().cpu().numpy()
             if not found.size:
-                found = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+                found = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
             found[places] = vectors
     return found
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from workbench.fast.dropout import faster_dropouts
 from workbench.fast.linear import faster_linears
-from workbench.fast.packing import Pack, Pass, pack, packed_forward, packs
+from workbench.fast.packing import Pass, pack, packed_forward, packs
 from workbench.fast.tables import Table, TablePass, bags, clip
 from workbench.fast.tokens import Tokens, stored
 from workbench.journal import Watched
@@ -167,6 +168,7 @@ class Fast(Watched):
         with ExitStack() as stack:
             stack.enter_context(packed_forward(self.model))
             stack.enter_context(faster_linears(self.model))
+            stack.enter_context(faster_dropouts(self.model))
             return super().train(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -258,7 +260,7 @@ class Fast(Watched):
         if _table_of(self.model) is not None and table is not None:
             laid = TablePass(bags(texts, device), sizes, table)
         else:
-            laid = Pass(_on(pack(texts, distinct=table is not None), device), sizes, table.rows if table else None)
+            laid = Pass(pack(texts, distinct=table is not None).to(device), sizes, table.rows if table else None)
         self.passes += 1
         self.tokens_passed += laid.tokens
         number = 0
@@ -279,10 +281,3 @@ def _tables(model: SentenceTransformer) -> list[Table]:
     words = first.model.get_input_embeddings()
     plain = type(words) is nn.Embedding and not words.scale_grad_by_freq and words.max_norm is None
     return [Table(words.weight, words.padding_idx)] if plain and words.weight.requires_grad else []
-
-
-def _on(packed: Pack, device: Any) -> Pack:
-    packed.ids = packed.ids.to(device)
-    packed.unique = None if packed.unique is None else packed.unique.to(device)
-    packed.inverse = None if packed.inverse is None else packed.inverse.to(device)
-    return packed
