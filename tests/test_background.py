@@ -74,7 +74,7 @@ def test_a_card_keeps_the_command_that_does_the_same(tmp_path: Path) -> None:
     assert str(caught.value) == f"expected run {run.name!r} to finish, found it interrupted: its process is gone"
 
 
-def test_waiting_ends_where_nothing_will_come(tmp_path: Path) -> None:
+def test_waiting_ends_where_nothing_will_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "it").mkdir()
     (tmp_path / "it" / "run.json").write_text('{"status": "failed", "error": "The disk is full."}')
     run = Run(tmp_path / "it")
@@ -84,3 +84,4 @@ def test_waiting_ends_where_nothing_will_come(tmp_path: Path) -> None:
     RunWriter(run.path).update(status="stopped")
     with pytest.raises(RunError, match=r"within 0\.3 seconds, found it stopped"):
         wait(run, seconds=0.3)
+    assert capsys.readouterr().err == "it is stopped; `workbench train --resume it` goes on with it.\n"

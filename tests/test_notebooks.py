@@ -9,6 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from synthetic_run import made_run
+
+from workbench.run import RunWriter
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
@@ -67,3 +70,33 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     ]
     assert len(still) == widgets  # what a saved notebook shows in their place
     assert sum("<img alt" in page for page in still) >= 1
+
+
+STOPPED = """
+import asyncio, contextlib, threading
+import workbench as wb
+from workbench.run import RunWriter
+run = wb.open_run({path!r})
+with contextlib.suppress(TimeoutError):
+    await asyncio.wait_for(wb.finished(run), 1)
+"""
+GOES_ON = """
+threading.Timer(1.5, lambda: RunWriter(run.path).update(status="finished")).start()
+(await wb.finished(run)).status
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_cell_that_waits_for_a_stopped_run_says_what_to_do(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    RunWriter(run.path).update(status="stopped", progress={"step": 40, "steps": 150})
+    cells = [nbformat.v4.new_code_cell(source) for source in (STOPPED.format(path=str(run.path)), GOES_ON)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    first, second = (cell.outputs for cell in notebook.cells)
+    assert [output.data["text/plain"] for output in first] == [
+        f"{run.name} is stopped at step 40 of 150. Press Resume above, and the notebook goes on when the training has "
+        "ended; or interrupt this cell (the square in the toolbar) to leave it there."
+    ]
+    assert [output.data["text/plain"] for output in second] == ["", "'finished'"]  # the sentence is taken back

@@ -146,11 +146,14 @@ def test_a_living_run_moves_in_place_and_ends_by_itself(tmp_path: Path) -> None:
     while not run.stop_asked() and time.monotonic() < until:
         time.sleep(0.05)
     assert run.stop_asked()
+    while "It ends at the next step" not in view.head.value and time.monotonic() < until:
+        time.sleep(0.05)
     writer.update(status="stopped")
     while view.resume.disabled and time.monotonic() < until:
         time.sleep(0.05)
     assert view.stop.disabled
-    assert "workbench train --resume" in view.head.value
+    assert "<code>workbench train --resume" in view.head.value
+    assert "It ends at the next step" not in view.head.value
     again = live(run)  # in another kernel: the run as it stands
     again.update()
     assert "100 of 540" in again.head.value

@@ -8,8 +8,8 @@
     wb.compare(run)                             # its numbers beside the card's: intervals and a verdict
     wb.report(run)                              # one HTML file
 
-In a notebook `wb.start` trains in a process of its own, and `wb.live`, `wb.findings`, `wb.explore` and `wb.map` show
-things.
+In a notebook `wb.start` trains in a process of its own, `await wb.finished(run)` waits for its end, and `wb.live`,
+`wb.findings`, `wb.explore` and `wb.map` show things.
 
 The modules of the same names are imported here first, so that `wb.audit` stays the function after
 `import workbench.audit`. None of them imports a heavy library before it is called.
@@ -52,6 +52,7 @@ __all__ = [
     "evaluate",
     "explore",
     "findings",
+    "finished",
     "list_runs",
     "live",
     "load_collection",
@@ -84,6 +85,13 @@ def findings(card: Card) -> Any:
     from workbench.widgets import findings as show
 
     return show(card)
+
+
+async def finished(run: Run) -> Run:
+    """The run, once its training has ended, awaited in a notebook; see `widgets.finished`."""
+    from workbench.widgets import finished as end
+
+    return await end(run)
 
 
 def live(run: Run) -> Any:

@@ -97,17 +97,34 @@ def resume(run: Run) -> Run:
 
 
 def wait(run: Run, *, seconds: float | None = None) -> Run:
-    """The run, once it has finished. A stopped run is waited for too: somebody may resume it.
+    """The run, once it has finished. A stopped run is waited for too, which is said on stderr: somebody may resume it.
+
+    In a notebook `await widgets.finished(run)` does the same and leaves its buttons usable.
 
     Raises RunError where the training failed or its process is gone, and after so many `seconds`.
     """
     until = None if seconds is None else time.monotonic() + seconds
-    while (status := run.status) in ("running", "stopped"):
+    said = False
+    while not ended(run):
         if until is not None and time.monotonic() > until:
-            raise RunError(f"expected run {run.name!r} to finish within {seconds:g} seconds, found it {status}.")
+            raise RunError(f"expected run {run.name!r} to finish within {seconds:g} seconds, found it {run.status}.")
+        if run.status == "stopped" and not said:
+            print(f"{run.name} is stopped; `workbench train --resume {run.name}` goes on with it.", file=sys.stderr)
+            said = True
         time.sleep(LOOK_EVERY)
+    return run
+
+
+def ended(run: Run) -> bool:
+    """Whether the run has finished; a stopped one has not, for somebody may resume it.
+
+    Raises RunError where the training failed or its process is gone.
+    """
+    status = run.status
+    if status in ("running", "stopped"):
+        return False
     if status == "finished":
-        return run
+        return True
     why = str(run.record.get("error") or "its process is gone") if status != "broken" else "run.json cannot be read"
     raise RunError(f"expected run {run.name!r} to finish, found it {status}: {why}")
 

@@ -526,15 +526,17 @@ def _loss_in_words(loss: LossSpec) -> str:
     return f"{loss.name}({words})" + (f" over {_loss_in_words(loss.inner)}" if loss.inner else "")
 
 
+LEFT = "style='text-align:left'"  # JupyterLab puts the text of tables to the right
+
+
 def _as_table(recipe: Recipe) -> str:
     rows = []
     for path, value in leaves(recipe).items():
         origin = str(recipe.provenance.get(path, "")) or "not stated"
         cells = (path, "unknown" if value is None else str(value), origin)
-        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append("<tr>" + "".join(f"<td {LEFT}>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in recipe.notes)
     caption = html.escape(f"Recipe of {recipe.name}, {recipe.variant}")
-    return (
-        f"<table><caption>{caption}</caption><thead><tr><th>field</th><th>value</th><th>where it came from</th></tr>"
-        f"</thead><tbody>{''.join(rows)}</tbody></table>" + (f"<ul>{notes}</ul>" if notes else "")
-    )
+    head = "".join(f"<th {LEFT}>{name}</th>" for name in ("field", "value", "where it came from"))
+    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return table + (f"<ul>{notes}</ul>" if notes else "")

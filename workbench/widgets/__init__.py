@@ -14,8 +14,9 @@ from workbench.widgets.audited import findings
 from workbench.widgets.live import live
 from workbench.widgets.maps import map
 from workbench.widgets.queries import explore
+from workbench.widgets.waiting import finished
 
-__all__ = ["explore", "findings", "live", "map", "progress"]
+__all__ = ["explore", "findings", "finished", "live", "map", "progress"]
 
 LEAST = 0.2  # seconds between two updates of one bar; a browser needs no more
 

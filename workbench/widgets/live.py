@@ -20,7 +20,7 @@ from workbench.errors import RunError, WorkbenchError
 from workbench.figures import SMOOTH_FROM, Curve, figure_of, smooth, thin
 from workbench.look import CONFIG, Role, palette, plain
 from workbench.report.summary import duration
-from workbench.widgets.page import STYLE, Still, picture, text, word
+from workbench.widgets.page import STYLE, Still, code, picture, text, word
 
 if TYPE_CHECKING:
     from workbench.run import Run
@@ -29,7 +29,8 @@ EVERY = 0.6  # seconds between two looks at the run folder
 STILL_EVERY = 20  # looks between two still pictures, while the training goes on
 HEIGHT = 320  # px
 POINTS = 1000  # of one line; a browser redraws them twice a second
-PHASES = {"train": "training", "trained": "trained", "stopped": "stopped"}
+PHASES = {"train": "training", "trained": "trained", "stopped": "starting again"}
+ENDING = "It ends at the next step, with a checkpoint."
 
 
 def live(run: Run) -> Live:
@@ -82,6 +83,8 @@ class Live:
         """Show the run as it stands; whether it still goes on."""
         with self._lock:
             status = self.run.status
+            if self._note == ENDING and status != "running":
+                self._note = ""
             self.head.value = STYLE + f'<div class="wb">{_head(self.run, status)}{self._noted()}</div>'
             self.stop.disabled = status != "running" or self.run.stop_asked()
             self.resume.disabled = status not in ("stopped", "failed", "interrupted")
@@ -143,7 +146,7 @@ class Live:
     def _stop(self) -> None:
         self.stop.disabled = True
         self.run.stop()
-        self._note = "It ends at the next step, with a checkpoint."
+        self._note = ENDING
 
     def _resume(self) -> None:
         self.resume.disabled = True
@@ -196,6 +199,7 @@ def _figure(card: Curve | None, role: Role) -> Any:
     )  # fmt: skip
     widget = go.FigureWidget(figure)
     widget._config = {**widget._config, **CONFIG}
+    widget.layout.autosize = True
     return widget
 
 
@@ -231,14 +235,14 @@ def _head(run: Run, status: str) -> str:
         f"<p>{word(status)} {name} {where}</p>"
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{steps}" aria-valuenow="{step}">'
         f'<i style="width: {share:.1f}%"></i></div><div class="facts">{facts}</div>'
-        + (f'<p class="muted">{text(why)}</p>' if why else "")
+        + (f'<p class="muted">{code(why)}</p>' if why else "")
     )
 
 
 def _facts(run: Run, record: Mapping[str, Any], status: str) -> list[tuple[str, str]]:
     progress = record.get("progress") or {}
     phase = str(progress.get("phase") or "preparing")
-    facts = [("", PHASES.get(phase, phase.replace("measure", "measuring")))] if status == "running" else []
+    facts = [("", _doing(phase))] if status == "running" else []
     if progress.get("steps"):
         facts.append(("step", f"{progress.get('step') or 0:,} of {progress['steps']:,}"))
     if progress.get("epoch") is not None:
@@ -256,6 +260,14 @@ def _facts(run: Run, record: Mapping[str, Any], status: str) -> list[tuple[str, 
         if record.get("peak_memory"):
             facts.append(("most memory", f"{record['peak_memory'] / 2**30:.2f} GiB"))
     return facts
+
+
+def _doing(phase: str) -> str:
+    """A phase of `run.json` in words: "measure step-40" is "measuring at step 40"."""
+    what, _, moment = phase.partition(" ")
+    if what == "measure":
+        return f"measuring {moment.replace('step-', 'at step ')}"
+    return PHASES.get(phase, phase)
 
 
 def _memory(process: Mapping[str, Any]) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ STYLE = f"""<style>
 .wb summary {{ cursor: pointer; display: flex; gap: 10px; align-items: baseline; }}
 .wb summary .word {{ flex: 0 0 66px; text-align: center; }}
 .wb details > div {{ margin: 6px 0 4px 88px; }}
+.wb code {{ background: {GROUND}; border-radius: 3px; font-size: 12.5px; padding: 1px 4px; }}
 .wb pre {{ background: {GROUND}; border-radius: 4px; font-size: 12.5px; margin: 4px 0; overflow-x: auto;
   padding: 6px 10px; white-space: pre-wrap; }}
 .wb .bar {{ background: {GROUND}; border-radius: 4px; height: 8px; margin: 8px 0 6px; overflow: hidden; }}
@@ -63,6 +65,15 @@ def text(value: object) -> str:
     '&lt;b&gt;5 &amp; 6&lt;/b&gt;'
     """
     return html.escape(harmless(str(value)))
+
+
+def code(value: object) -> str:
+    """`value` as text inside HTML; what stands between backticks is a command.
+
+    >>> code("`a < b` is so")
+    '<code>a &lt; b</code> is so'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(value))
 
 
 def word(value: str) -> str:
