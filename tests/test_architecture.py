@@ -81,8 +81,8 @@ PUBLIC = {
     "Audit", "Card", "Collection", "Comparison", "Evaluation", "Finding", "Recipe", "Run",
     "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
     "audit", "compare", "evaluate", "explore", "findings", "finished", "list_runs", "live", "load_collection",
-    "load_recipe", "map", "open_run", "parse_card", "read_card", "recipe", "register_loss", "report", "reproduce", "resume",
-    "shipped_cards", "start", "train", "wait",
+    "load_recipe", "map", "open_run", "parse_card", "read_card", "recipe", "register_loss", "report", "reproduce",
+    "resume", "shipped_cards", "start", "train", "wait",
 }  # fmt: skip
 """What `import workbench as wb` offers. A new name is added here on purpose."""
 

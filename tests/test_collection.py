@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hub_cache import cached_dataset
 
@@ -240,9 +242,7 @@ def test_numbers_as_ids_and_repeated_lines(tmp_path: Path) -> None:
     corpus = '{"_id": 1, "text": "one"}\n{"id": "d2", "text": "two"}\n{"_id": "1", "text": "one"}\n'
     collection = from_folder(folder(tmp_path, corpus=corpus, qrels="q1\t1\t1\n"))
     assert collection.corpus == {"1": "one", "d2": "two"}
-    assert [check.message for check in collection.check()] == [
-        "1 lines of corpus.jsonl repeat another line: kept once."
-    ]
+    assert [check.message for check in collection.check()] == ["1 rows of corpus.jsonl repeat another row: kept once."]
 
 
 def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
@@ -257,24 +257,24 @@ def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
         (
             "corpus",
             '{"_id": "d1", "text": "one"}\n{"_id": "d1", "text": "other"}\n',
-            "expected every id once in {path}, found 'd1' again in line 2 with another text; give one of them an id "
+            "expected every id once in {path}, found 'd1' again in row 2 with another text; give one of them an id "
             "of its own.",
         ),
         (
             "corpus",
             '{"_id": "d1", "text": "one"}\n{"_id": "d2", "te\n',
-            'expected one JSON object a line in {path}, found \'{{"_id": "d2", "te\' in line 2; mend or remove that '
-            "line.",
+            'expected one JSON object a line in {name}, found \'{{"_id": "d2", "te\' in line 2 (Invalid control character '
+            "at); mend or remove that line.",
         ),
         (
             "queries",
             '{"_id": "q1", "query": "one?"}\n',
-            "expected an object with an '_id' and a 'text' in {path}, line 1, found '_id', 'query'; mend that line.",
+            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'query'; mend that row.",
         ),
         (
             "queries",
             "7\n",
-            "expected an object with an '_id' and a 'text' in {path}, line 1, found int; mend that line.",
+            "expected an object with one key a column in {name}, row 1, found 7; mend that row.",
         ),
         ("corpus", "", "expected documents in the corpus of {folder}, found none; give a corpus."),
         (
@@ -301,7 +301,100 @@ def test_a_broken_folder_is_refused(tmp_path: Path, name: str, text: str, messag
     path = root / "qrels" / "test.tsv" if name == "qrels" else root / f"{name}.jsonl"
     with pytest.raises(DataError) as caught:
         from_folder(root)
-    assert str(caught.value) == message.format(path=repr(str(path)), folder=repr(root.name))
+    assert str(caught.value) == message.format(path=repr(str(path)), name=repr(path.name), folder=repr(root.name))
+
+
+def rows_of(name: str) -> list[dict[str, object]]:
+    return {
+        "corpus": [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": None, "text": "second"}],
+        "queries": [{"_id": "q1", "text": "one?"}, {"_id": "q2", "text": "two?"}],
+        "qrels": [
+            {"query-id": "q1", "corpus-id": "d1", "score": 2},
+            {"query-id": "q2", "corpus-id": "d2", "score": 1},
+        ],
+    }[name]
+
+
+def written(path: Path, name: str) -> None:
+    """The rows of a part as the ending of `path` says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows_of(name)
+    if path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+        return
+    if ".jsonl" in path.name:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    elif ".json" in path.name:
+        text = json.dumps(rows)
+    else:
+        apart = "," if ".csv" in path.name else "\t"
+        lines = [list(rows[0]), *([str(value or "") for value in row.values()] for row in rows)]
+        text = "".join(apart.join(line) + "\n" for line in lines)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
+@pytest.mark.parametrize(
+    ("corpus", "queries", "qrels"),
+    [
+        ("corpus.jsonl.gz", "queries.jsonl.gz", "qrels/test.tsv.gz"),
+        ("corpus.json", "queries.csv", "qrels/test.csv"),
+        ("corpus.parquet", "queries.tsv", "qrels/test.jsonl"),
+        ("corpus/corpus-0-of-1.parquet", "queries/queries-0-of-1.parquet", "data/test-0-of-1.parquet"),
+        ("corpus/test.jsonl", "queries/test.jsonl", "qrels.jsonl"),
+        ("corpus.jsonl", "queries.jsonl", "default/test.parquet"),
+        ("corpus.jsonl", "queries.jsonl", "qrels.txt"),
+    ],
+)  # fmt: skip
+def test_the_same_folder_in_other_clothes(tmp_path: Path, corpus: str, queries: str, qrels: str) -> None:
+    for place, name in ((corpus, "corpus"), (queries, "queries"), (qrels, "qrels")):
+        written(tmp_path / place, name)
+    found = from_folder(tmp_path)
+    assert found.queries == {"q1": "one?", "q2": "two?"}
+    assert found.corpus == {"d1": "One first", "d2": "second"}
+    assert found.relevant == {"q1": {"d1": 2.0}, "q2": {"d2": 1.0}}
+
+
+def test_each_split_has_its_own_queries_and_documents(tmp_path: Path) -> None:
+    """As in a clone of a NanoBEIR with several sets: a file of each set in each folder."""
+    for name in ("corpus", "queries", "qrels"):
+        written(tmp_path / name / "NanoNQ-00000-of-00001.parquet", name)
+        other = pd.DataFrame(rows_of(name)).map(lambda value: f"x{value}" if isinstance(value, str) else value)
+        other.to_parquet(tmp_path / name / "NanoMSMARCO-00000-of-00001.parquet")
+    assert from_folder(tmp_path, "NanoNQ").corpus == {"d1": "One first", "d2": "second"}
+    assert from_folder(tmp_path, "NanoMSMARCO").relevant == {"xq1": {"xd1": 2.0}, "xq2": {"xd2": 1.0}}
+
+
+def test_a_part_that_is_packed_badly_is_one_sentence(tmp_path: Path) -> None:
+    (folder(tmp_path) / "corpus.jsonl").unlink()
+    whole = gzip.compress(b'{"_id": "d1", "text": "one"}\n' * 100)
+    for broken in (b"no gzip", whole[:-9]):
+        (tmp_path / "corpus.jsonl.gz").write_bytes(broken)
+        with pytest.raises(DataError, match=r"expected to read .*corpus\.jsonl\.gz', found "):
+            from_folder(tmp_path)
+
+
+def test_a_judgement_that_is_none_names_its_row(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    (root / "qrels/test.tsv").unlink()
+    (root / "qrels/test.jsonl").write_text('{"query_id": "q1", "corpus_id": "d1", "score": "x"}\n', encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        from_folder(root)
+    assert str(caught.value) == (
+        f"expected query-id, corpus-id and a number called score in {str(root / 'qrels' / 'test.jsonl')!r}, row 1, "
+        "found query_id 'q1', corpus_id 'd1', score 'x'; mend or remove that row."
+    )
+
+
+def test_without_test_the_dev_split_is_measured_and_said(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    (root / "qrels/test.tsv").rename(root / "qrels/dev.tsv")
+    (root / "qrels/train.tsv").write_text("q1\td2\t1\n", encoding="utf-8")
+    found = from_folder(root)
+    assert found.relevant == {"q1": {"d1": 2.0}, "q2": {"d2": 1.0}}
+    assert [check.message for check in found.check()] == [
+        "Measured on the judgements of 'dev': there are none of 'test'."
+    ]
+    assert from_folder(root, "train").relevant == {"q1": {"d2": 1.0}}
 
 
 def test_a_split_is_chosen_or_asked_for(tmp_path: Path) -> None:

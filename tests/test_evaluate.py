@@ -362,16 +362,3 @@ def test_the_bundled_model_on_the_sample_is_as_the_library_measures_it(bundled: 
     collection = load_collection("sample:porsche")
     ours = evaluate(collection, encoder(bundled), truncate_dim=256)
     assert ours.metrics == pytest.approx(library(collection, bundled, truncate_dim=256), abs=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("location", "expected"),
-    [("scifact", 0.6451), ("xquad-en", 0.94357), ("porsche/qa_pairs_pos_only.json", 0.6147)],
-)
-def test_published_figures_of_all_minilm(bundled: Any, shared: Path, location: str, expected: float) -> None:
-    """shared/data/README.md; SciFact and XQuAD are published, the Porsche rows were measured by others."""
-    columns = {"user_query": "anchor", "positive_answer": "positive"}
-    collection = load_collection(shared / "data" / location, columns=columns)
-    ours = evaluate(collection, encoder(bundled))
-    assert ours.metrics["cosine_ndcg@10"] == pytest.approx(expected, abs=5e-5)

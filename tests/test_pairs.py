@@ -127,7 +127,11 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
         ("a.csv", 'anchor,positive\na,"b\n', "expected fields apart by ',' in 'a.csv'"),
         ("a.csv", "anchor,positive\n", "expected rows in .*, found none"),
         ("a.parquet", "PAR1", "expected a Parquet table in 'a.parquet', found something else"),
-        ("a.doc", "hello", "expected a file ending in .json, .jsonl, .csv, .tsv, .txt, .parquet, found 'a.doc'"),
+        (
+            "a.doc",
+            "hello",
+            "expected a file ending in .json, .jsonl, .ndjson, .csv, .tsv, .txt, .parquet, found 'a.doc'",
+        ),
         ("a.json", '[{"anchor": "a", "positive": "  "}]', "a text that is not empty .*, row 1, column 'positive'"),
         ("a.json", '[{"anchor": "a", "positive": null}]', "expected a text in .*, column 'positive', found None"),
         ("a.json", '[{"anchor": "a", "positive": ["b"]}]', "expected a text in .*, column 'positive', found \\['b'\\]"),

@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from workbench.checks import Check
 from workbench.errors import DataError
 from workbench.pairs import SAMPLE_PARTS, load_pairs
 from workbench.recipe import Source
-from workbench.rows import datasets_online, sample_distractors
+from workbench.rows import READERS, datasets_online, ending, file_rows, sample_distractors, text_lines
 
 Duplicates = Literal["separate", "merge"]
 
@@ -197,81 +198,103 @@ def _merged(asked: Sequence[tuple[str, str]], known: Sequence[tuple[str, str]], 
 
 
 def from_folder(folder: str | Path, split: str | None = None, *, name: str | None = None) -> Collection:
-    """Read corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/<split>.tsv.
+    """Read a folder in BEIR's layout: corpus (_id, title, text), queries (_id, text), and judgements in qrels/.
 
-    A document is its title, a blank and its text, as BEIR and MTEB give it to a model. Without `split` it is "test",
-    or the only one there is. Judgements have the columns query-id, corpus-id, score, or TREC's four; a heading is
-    known by its last field, which is no number. An id that comes twice is kept once where the text is the same and is
-    an error where it is not.
+    Each is a file (corpus.jsonl; or .json, .csv, .tsv, .parquet, packed by gzip or not) or a folder of such files, as
+    a clone of a Hub dataset has them. A document is its title, a blank and its text, as BEIR and MTEB give it to a
+    model. Judgements have the columns query-id, corpus-id, score, or TREC's four; a heading is known by its last
+    field, which is no number. Without `split` the judgements are those of "test", else of "dev" or "validation", else
+    the only ones there are. An id that comes twice is kept once where the text is the same and is an error where it
+    is not.
 
-    Raises DataError where a file is missing, cannot be read, or names the line that is broken.
+    Raises DataError where a file is missing, cannot be read, or names the row that is broken.
     """
     root = Path(folder).expanduser()
-    qrels = _qrels_file(root, split)
+    chosen, judged = _judgements(root, split)
     notes: list[Check] = []
-    corpus = _texts(root / "corpus.jsonl", notes)
-    queries = _texts(root / "queries.jsonl", notes)
-    relevant = _read_qrels(qrels, notes)
-    judged = {query: text for query, text in queries.items() if query in relevant}
-    return Collection(name or root.resolve().name, judged, corpus, relevant, tuple(notes)).usable()
+    if split is None and chosen != SPLITS[0]:
+        notes.append(Check("note", f"Measured on the judgements of {chosen!r}: there are none of {SPLITS[0]!r}."))
+    corpus = _texts(_files(root, "corpus", chosen), notes)
+    queries = _texts(_files(root, "queries", chosen), notes)
+    relevant = _gains([each for path in judged for each in _read_qrels(path)], notes)
+    asked = {query: text for query, text in queries.items() if query in relevant}
+    return Collection(name or root.resolve().name, asked, corpus, relevant, tuple(notes)).usable()
 
 
-def _qrels_file(root: Path, split: str | None) -> Path:
+JUDGED = ("qrels", "default", "data")
+"""Where judgements lie: BEIR's folder, or those of a clone from the Hub."""
+
+SPLITS = ("test", "dev", "validation")
+"""What is measured on where no split is named, the first that is there."""
+
+QRELS = (".tsv", ".txt", ".trec", ".qrels", ".csv")
+"""Endings of judgements that are lines of fields; others are read as rows are."""
+
+
+def _judgements(root: Path, split: str | None) -> tuple[str, list[Path]]:
+    """The split whose judgements are taken, and the files that hold them."""
     if not root.is_dir():
         raise DataError(f"expected a folder with corpus.jsonl, queries.jsonl and qrels, found none at {str(root)!r}.")
-    splits = {path.stem: path for path in sorted((root / "qrels").glob("*.tsv"))}
-    chosen = split or ("test" if "test" in splits or len(splits) != 1 else next(iter(splits)))
+    splits: dict[str, list[Path]] = {}
+    for place in (root, *(root / name for name in JUDGED)):
+        for path in sorted(place.glob("*" if place != root else "qrels.*")):
+            if path.is_file() and ending(path) in (*READERS, *QRELS):
+                splits.setdefault(_split(path), []).append(path)
+        if splits:
+            break
+    there = "test" if not splits else next((name for name in SPLITS if name in splits), None)
+    chosen = split or there or (next(iter(splits)) if len(splits) == 1 else "test")
     if chosen not in splits:
+        found = ", ".join(path.name for files in splits.values() for path in files) or "none"
         raise DataError(
-            f"expected judgements in {str(root / 'qrels' / f'{chosen}.tsv')!r}, found "
-            f"{', '.join(f'{name}.tsv' for name in splits) or 'none'}; choose a split that is there."
+            f"expected judgements in {str(root / 'qrels' / f'{chosen}.tsv')!r}, found {found}; choose a split that is "
+            "there."
         )
-    return splits[chosen]
+    return chosen, splits[chosen]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
-    except UnicodeDecodeError as error:
-        raise DataError(f"expected UTF-8 text in {str(path)!r}, found something else ({error.reason}).") from error
-    except OSError as error:
-        raise DataError(f"expected to read {str(path)!r}, found {error.strerror or error}.") from error
+def _split(path: Path) -> str:
+    """The split that a file is of: test.tsv, test.tsv.gz, and a part of test-00000-of-00002.parquet."""
+    return re.sub(r"-\d+-of-\d+$", "", path.name.partition(".")[0])
 
 
-def _texts(path: Path, notes: list[Check]) -> dict[str, str]:
-    """Id -> text of one JSON Lines file."""
+def _files(root: Path, part: str, split: str) -> list[Path]:
+    """The files that hold the corpus or the queries; those of `split` where each split has its own."""
+    files = [path for path in sorted(root.glob(f"{part}.*")) if path.is_file() and ending(path) in READERS]
+    inside = [path for path in sorted((root / part).glob("*")) if path.is_file() and ending(path) in READERS]
+    own = [path for path in inside if _split(path) == split]
+    return files[:1] or own or inside or [root / f"{part}.jsonl"]
+
+
+def _texts(paths: Sequence[Path], notes: list[Check]) -> dict[str, str]:
+    """Id -> text of the rows of files."""
     found: dict[str, str] = {}
     rows = 0
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(
-                f"expected one JSON object a line in {str(path)!r}, found {line[:40]!r} in line {number}; mend or "
-                "remove that line."
-            ) from error
-        key, text = _document(row, path, number)
-        if found.setdefault(key, text) != text:
-            raise DataError(
-                f"expected every id once in {str(path)!r}, found {key!r} again in line {number} with another text; "
-                "give one of them an id of its own."
-            )
-        rows += 1
+    for path in paths:
+        for number, row in enumerate(file_rows(path), 1):
+            key, text = _document(row, path, number)
+            if found.setdefault(key, text) != text:
+                raise DataError(
+                    f"expected every id once in {str(path)!r}, found {key!r} again in row {number} with another text; "
+                    "give one of them an id of its own."
+                )
+            rows += 1
     if rows > len(found):
-        notes.append(Check("note", f"{rows - len(found):,} lines of {path.name} repeat another line: kept once."))
+        again = f"{rows - len(found):,} rows of {paths[0].name} repeat another row: kept once."
+        notes.append(Check("note", again))
     return found
 
 
-def _document(row: Any, path: Path, number: int) -> tuple[str, str]:
-    """Id and text of one line; a title that is there comes before the text."""
-    key = row.get("_id", row.get("id")) if isinstance(row, dict) else None
+IDS = ("_id", "id", "doc_id", "query_id")
+
+
+def _document(row: Mapping[str, Any], path: Path, number: int) -> tuple[str, str]:
+    """Id and text of one row; a title that is there comes before the text."""
+    key = next((row[name] for name in IDS if name in row), None)
     if isinstance(key, bool) or not isinstance(key, str | int) or not isinstance(row.get("text"), str):
-        shown = ", ".join(map(repr, row)) if isinstance(row, dict) else type(row).__name__
         raise DataError(
-            f"expected an object with an '_id' and a 'text' in {str(path)!r}, line {number}, found "
-            f"{shown or 'nothing'}; mend that line."
+            f"expected an object with an '_id' and a 'text' in {str(path)!r}, row {number}, found "
+            f"{', '.join(map(repr, row)) or 'nothing'}; mend that row."
         )
     title = row.get("title")
     return str(key), whole(f"{title} {row['text']}".strip() if isinstance(title, str) else row["text"])
@@ -286,19 +309,78 @@ def whole(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _read_qrels(path: Path, notes: list[Check]) -> dict[str, dict[str, float]]:
+Judgement = tuple[str, str, float]
+"""Query id, document id, gain."""
+
+QUERY_NAMES = ("query_id", "qid", "query")
+DOCUMENT_NAMES = ("corpus_id", "doc_id", "docid", "document_id", "did", "document")
+GAIN_NAMES = ("score", "relevance", "rel", "label", "gain")
+
+
+def _gains(judgements: Sequence[Judgement], notes: list[Check]) -> dict[str, dict[str, float]]:
     """Query id -> {document id: gain} for gains above 0; queries without any stay, empty."""
     relevant: dict[str, dict[str, float]] = {}
-    judged = below = 0
-    for number, line in _lines(path):
+    for query, document, gain in judgements:
+        gains = relevant.setdefault(query, {})
+        if gain > 0:
+            gains[document] = gain
+    below = sum(gain <= 0 for _, _, gain in judgements)
+    if below:
+        notes.append(Check("note", f"{below:,} of {len(judgements):,} judgements say not relevant: taken as such."))
+    return relevant
+
+
+def _read_qrels(path: Path) -> Iterator[Judgement]:
+    """The judgements of a file, however it is laid out."""
+    if ending(path) in QRELS:
+        yield from _lines_of_qrels(path)
+        return
+    for number, row in enumerate(file_rows(path), 1):
+        yield judgement(row, f"{str(path)!r}, row {number}")
+
+
+def judgement(row: Mapping[str, Any], where: str) -> Judgement:
+    """One row of judgements; a document without a score is relevant.
+
+    >>> judgement({"query-id": 7, "corpus-id": "d", "score": 2}, "the set")
+    ('7', 'd', 2.0)
+    """
+    plain = {str(name).lower().replace("-", "_"): value for name, value in row.items()}
+    query, document, gain = (
+        next((plain[name] for name in names if plain.get(name) is not None), None)
+        for names in (QUERY_NAMES, DOCUMENT_NAMES, GAIN_NAMES)
+    )
+    try:
+        said = 1.0 if gain is None else float(gain)
+    except (TypeError, ValueError):
+        said = math.nan
+    if query is None or document is None or not math.isfinite(said):
+        raise DataError(
+            f"expected query-id, corpus-id and a number called score in {where}, found "
+            f"{', '.join(f'{name} {value!r}' for name, value in row.items())[:100]}; mend or remove that row."
+        )
+    return str(query), str(document), said
+
+
+def _lines_of_qrels(path: Path) -> Iterator[Judgement]:
+    """Lines of three fields (or TREC's four), apart by tabs or blanks; in a .csv by commas."""
+    try:
+        lines = [line.strip() for line in text_lines(path)]
+    except OSError as error:
+        raise DataError(f"expected to read {str(path)!r}, found {error.strerror or error}.") from error
+    first = True
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) == 1:
-            fields = line.split()
+            fields = line.split("," if ending(path) == ".csv" else None)
+        heading, first = first and len(fields) in (3, 4), False
         try:
             query, document, gain = fields[0], fields[-2], float(fields[-1])
         except (ValueError, IndexError):
-            if judged == 0 and number == 1 and len(fields) in (3, 4):
-                continue  # the heading
+            if heading:
+                continue
             gain = math.nan
         if not math.isfinite(gain):
             raise DataError(
@@ -310,14 +392,7 @@ def _read_qrels(path: Path, notes: list[Check]) -> dict[str, dict[str, float]]:
                 f"expected three fields (or TREC's four) in {str(path)!r}, line {number}, found {len(fields)}; "
                 "mend or remove that line."
             )
-        judged += 1
-        below += gain <= 0
-        gains = relevant.setdefault(query, {})
-        if gain > 0:
-            gains[document] = gain
-    if below:
-        notes.append(Check("note", f"{below:,} of {judged:,} judgements say not relevant: taken as such."))
-    return relevant
+        yield query, document, gain
 
 
 # --- from anywhere --------------------------------------------------------------------------------------------------
@@ -366,17 +441,14 @@ def _from_hub(identity: str, split: str | None, online: Callable[[], bool]) -> C
     corpus = _hub_rows(identity, ("corpus",), split, online, judged=False)
     queries = _hub_rows(identity, ("queries",), split, online, judged=False)
     judgements = _hub_rows(identity, ("qrels", "default"), split, online)
-    relevant: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in judgements:
-        gain = float(row.get("score", 1))
-        if gain > 0:
-            relevant[str(row["query-id"])][str(row["corpus-id"])] = gain
     place = Path(identity)
+    where = f"the judgements of {identity!r}"
+    relevant = _gains([judgement(row, where) for row in judgements], [])
     return Collection(
         name=place.name,
         queries=dict(_document(row, place, number) for number, row in enumerate(queries, 1)),
         corpus=dict(_document(row, place, number) for number, row in enumerate(corpus, 1)),
-        relevant=dict(relevant),
+        relevant=relevant,
     ).usable()
 
 

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.card import Card
-from workbench.checks import SCORES
 from workbench.compare import Comparison, compare, save_comparison
 from workbench.errors import DataError, RunError
-from workbench.pairs import load_pairs
 from workbench.reading import read_card
-from workbench.recipe import Base, LossSpec, Recipe, Source, recipe
+from workbench.recipe import Base, LossSpec, Recipe, recipe
 from workbench.report import report
-from workbench.rows import open_rows
 from workbench.run import Run, open_run
 from workbench.train import train
 
@@ -63,6 +60,7 @@ def evaluate(
     on: Collection | str | os.PathLike[str] | None = None,
     *,
     columns: Mapping[str, str] | None = None,
+    split: str | None = None,
     truncate_dim: int | None = None,
     runs: str | os.PathLike[str] = "runs",
     on_progress: Progress | None = None,
@@ -70,8 +68,9 @@ def evaluate(
     """Evaluate a run's model, or any base, on a collection or on scored pairs.
 
     `model` is a Run, its folder or name, or what `--base` takes: `bundled:minilm`, a folder, a Hub id. `on` is a
-    Collection, what `load_collection` takes, or a file of scored pairs: two columns of text and one called score or
-    label, by themselves or by `columns` (theirs -> ours). Without it, a run is measured on its own held-out rows.
+    Collection, what `load_collection` takes, or scored pairs, as `scored.scored_pairs` finds them; `columns` (theirs ->
+    ours) names their columns, `split` the part where there are several. Without it, a run is measured on its own
+    held-out rows.
 
     Raises DataError where a model that is no run comes without anything to be measured on.
     """
@@ -81,7 +80,7 @@ def evaluate(
     run = model if isinstance(model, Run) else _run_or_none(model, runs)
     of_run = run.recipe() if run else None
     if on is not None:
-        task = _task(on, columns)
+        task = _task(on, columns, split)
     elif run is not None and of_run is not None:
         tasks = measured(of_run)
         if not tasks:
@@ -112,34 +111,20 @@ def _like(model: str, similarity: str) -> Recipe:
     return Recipe(name="evaluate", base=base, loss=LossSpec(name="none", parameters=energy))
 
 
-def _task(on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None) -> Task:
-    """What `on` asks to be measured: scored pairs where there is a column of scores, else a search."""
+def _task(on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None, split: str | None) -> Task:
+    """What `on` asks to be measured: scored pairs where there are scores, else a search."""
     from workbench.collection import Collection, load_collection
     from workbench.encoder import hub_reachable
+    from workbench.scored import scored_pairs
     from workbench.tasks import Items, Search
 
     if isinstance(on, Collection):
         return Search(on.name, on)
     place = str(on)
-    if os.path.isfile(place) and (scored := _scored_columns(place, columns or {})):
-        pairs = load_pairs(Source(location=place, columns=dict(columns or {})), scored)
-        first, second, gold = (list(pairs.rows[column]) for column in scored)
-        name = Path(place).stem
-        return Items(name, "EmbeddingSimilarityEvaluator", tuple(zip(first, second, strict=True)), tuple(gold))
-    return Search("search", load_collection(place, columns=columns, online=hub_reachable))
-
-
-TEXTS = (("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_0", "sentence_1"), ("anchor", "positive"))
-"""How two columns of text are called where a score says how near they are, the usual names first."""
-
-
-def _scored_columns(place: str, columns: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """Names of two texts and their score in a file, after renaming; None where it has no score."""
-    first = next(iter(open_rows(Source(location=place), lambda: False)), {})
-    names = [columns.get(str(name), str(name)) for name in first]
-    gold = next((name for name in SCORES if name in columns.values()), next((n for n in SCORES if n in names), None))
-    texts = next((pair for pair in TEXTS if all(name in names for name in pair)), None)
-    return (*texts, gold) if gold is not None and texts is not None else None
+    scored = scored_pairs(place, columns, split=split or "test")
+    if scored is not None:
+        return Items(scored.name, "EmbeddingSimilarityEvaluator", scored.pairs, scored.gold)
+    return Search("search", load_collection(place, split=split, columns=columns, online=hub_reachable))
 
 
 def _run_or_none(model: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Run | None:

@@ -8,10 +8,12 @@ because its rows end nowhere else; everything else is read as it is asked for, s
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -69,7 +71,7 @@ def open_rows(source: Source, online: Callable[[], bool]) -> Rows:
         return Rows(lambda: file_rows(path), file_sha256(path), documents)
     if os.path.isdir(path):
         return _folder_rows(path, source)
-    local = path.suffix.lower() in READERS or path.is_absolute() or location.startswith((".", "~"))
+    local = ending(path) in READERS or path.is_absolute() or location.startswith((".", "~"))
     if local or not HUB_ID.fullmatch(location):
         raise DataError(f"expected a file of rows at {location!r}, found none; check the path given with --data.")
     return _hub_rows(source, online)
@@ -115,17 +117,28 @@ def file_rows(path: Path) -> Iterator[Row]:
     """Rows of a file, read as its ending says."""
     try:
         yield from _reader(path)(path)
-    except OSError as error:
-        raise DataError(f"expected to read {str(path)!r}, found {error.strerror or error}.") from error
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a packed file that is damaged
+        raise DataError(
+            f"expected to read {str(path)!r}, found {getattr(error, 'strerror', None) or error}."
+        ) from error
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    reader = READERS.get(ending(path))
+    if reader is None or (ending(path) == ".parquet" and path.suffix.lower() == ".gz"):
         raise DataError(
             f"expected a file ending in {', '.join(READERS)}, found {path.name!r}; convert it to one of these."
         )
     return reader
+
+
+def ending(path: Path) -> str:
+    """What a file is, by its name; packed by gzip it is what it was.
+
+    >>> ending(Path("corpus.JSONL")), ending(Path("corpus.jsonl.gz"))
+    ('.jsonl', '.jsonl')
+    """
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def file_sha256(path: Path) -> str:
@@ -137,9 +150,9 @@ def file_sha256(path: Path) -> str:
         raise DataError(f"expected to read {str(path)!r}, found {error.strerror or error}.") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines with their ends, as UTF-8; a byte order mark is no part of the first."""
-    with path.open("rb") as file:
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines with their ends, as UTF-8, unpacked; a byte order mark is no part of the first."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -153,7 +166,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _read_json(path: Path) -> Iterator[Row]:
     name = path.name
     try:
-        rows = json.loads("".join(_lines(path)))
+        rows = json.loads("".join(text_lines(path)))
     except json.JSONDecodeError as error:
         raise DataError(
             f"expected a JSON list of objects in {name!r}, found a break in line {error.lineno}, column "
@@ -171,7 +184,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
     rows = 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -202,16 +215,20 @@ def short(value: Any) -> str:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    """Commas; or tabs, where the first line has more of them: some well-known sets are called .csv and are not."""
-    first = next(_lines(path), "")
-    if first.count("\t") > first.count(","):
+    """Commas; or tabs or semicolons, where the first line has more of them: some sets are called .csv and are not."""
+    first = next(text_lines(path), "")
+    delimiter = max(",\t;", key=first.count)
+    if delimiter == "\t":
         return _read_tsv(path)
-    return _read_table(path, delimiter=",", quoting=csv.QUOTE_MINIMAL)
+    return _read_table(path, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL)
 
 
 def _read_tsv(path: Path) -> Iterator[Row]:
-    """Tabs, and quotation marks are text: so are STS benchmark and its relatives written."""
-    return _read_table(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    """Tabs, and quotation marks are text: so are STS benchmark and its relatives written. Where every field of the
+    first line stands in quotation marks, they are no text."""
+    first = next(text_lines(path), "").rstrip("\r\n").split("\t")
+    quoted = all(len(field) > 1 and field.startswith('"') and field.endswith('"') for field in first)
+    return _read_table(path, delimiter="\t", quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
 
 
 STS_BENCHMARK = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
@@ -222,7 +239,7 @@ def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterat
     """Rows under a heading. A first row with a number in it is no heading: its columns are called 1, 2, 3, ..., and
     also as those of the STS benchmark where they are its."""
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(text_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
     name = path.name
     try:
         header = next(reader, [])
@@ -271,6 +288,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".txt": _read_tsv,

@@ -56,6 +56,7 @@ def evaluate(
         str | None, typer.Option("--on", help="A BEIR folder, sample:NAME, a file of pairs (with scores or without).")
     ] = None,
     columns: ColumnsWord = None,
+    split: Annotated[str | None, typer.Option("--split", help="test, dev, …; test without it.")] = None,
     truncate_dim: Annotated[int | None, typer.Option("--truncate-dim", min=1)] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -66,11 +67,18 @@ def evaluate(
 
     with progress_bars(quiet=as_json) as on_progress:
         found = measure(
-            target, on, columns=parse_columns(columns), truncate_dim=truncate_dim, runs=runs, on_progress=on_progress
+            target,
+            on,
+            columns=parse_columns(columns),
+            split=split,
+            truncate_dim=truncate_dim,
+            runs=runs,
+            on_progress=on_progress,
         )
     name = found.collection.name if isinstance(found, Evaluation) else found.name
     if as_json:
-        print_json({"model": target, "on": name, "metrics": found.metrics})
+        checks = found.settings.get("checks") or ()
+        print_json({"model": target, "on": name, "metrics": found.metrics, "checks": checks})
         return
     size = (
         f"{found.settings['items']:,} {found.settings['unit']}"
@@ -78,6 +86,8 @@ def evaluate(
         else (f"{len(found.collection.evaluated):,} queries, {len(found.collection.corpus):,} documents")
     )
     table(("metric", "value"), found.metrics.items(), title=plain(f"{target} on {name} ({size})"))
+    for check in found.settings.get("checks") or ():
+        say(plain(f"{check['severity']}: {check['message']}"))
 
 
 @app.command()

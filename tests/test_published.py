@@ -1,0 +1,40 @@
+"""Published figures of all-MiniLM-L6-v2, by what a person would type: `workbench evaluate bundled:minilm --on PLACE`.
+
+shared/data/README.md lists them; those of Cranfield, MED and the Porsche rows were measured there, not published.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.cli import app
+
+PORSCHE = ("--columns", "user_query=anchor,positive_answer=positive")
+FIGURES = [
+    ("scifact", "cosine_ndcg@10", 0.645082, ()),
+    ("xquad-en", "cosine_ndcg@10", 0.94357, ()),
+    ("stsb", "spearman_cosine", 0.820325, ()),
+    ("stsb/sts-test.csv", "spearman_cosine", 0.820325, ()),
+    ("sick/SICK_*.txt", "spearman_cosine", 0.775825, ()),
+    ("biosses", "spearman_cosine", 0.816404, ()),
+    ("korsts/sts-test.tsv", "spearman_cosine", 0.4218, ()),
+    ("classic-ir/cran/beir", "cosine_ndcg@10", 0.5090, ()),
+    ("classic-ir/med/beir", "cosine_ndcg@10", 0.7875, ()),
+    ("porsche/qa_pairs_pos_only.json", "cosine_ndcg@10", 0.6147, PORSCHE),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "metric", "figure", "more"), FIGURES, ids=lambda value: str(value)[:40])
+def test_published_figures(shared: Path, place: str, metric: str, figure: float, more: tuple[str, ...]) -> None:
+    on = str(shared / "data" / place)
+    if not glob.glob(on):
+        pytest.skip(f"{on} is not there")
+    done = CliRunner().invoke(app, ["evaluate", "bundled:minilm", "--on", on, *more, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["metrics"][metric] == pytest.approx(figure, abs=5e-5)
