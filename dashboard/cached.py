@@ -84,15 +84,15 @@ def _scene(path: str, evaluation: str, method: Method, together: bool, files: Id
         return maps.scene(Run(Path(path)), evaluation, method, together=together)
 
 
-def map_labels(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
+def map_names(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
     files = browse.identity(*maps.map_files(run, evaluation, method, together=together))
-    return _map_labels(str(run.path), evaluation, method, together, files)
+    return _map_names(str(run.path), evaluation, method, together, files)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _map_labels(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> list[str]:
+def _map_names(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> list[str]:
     found = _scene(path, evaluation, method, together, files)
-    return maps.labels(found) if found is not None else []
+    return maps.names(found) if found is not None else []
 
 
 def vectors(run: Run, evaluation: str, moment: Moment) -> Vectors:

@@ -4,6 +4,7 @@ Maps are made by `workbench map` and only shown here. What is selected in one ma
 and their true neighbours, from the full vectors, are listed below.
 """
 
+import json
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,6 @@ import parts
 import streamlit as st
 
 from workbench import scene as maps
-from workbench.figures_points import embedding_map
 from workbench.projection import Method, Moment
 from workbench.run import Run
 from workbench.scene import Scene
@@ -65,22 +65,18 @@ def forget(*names: str) -> None:
             del st.query_params[name]
 
 
-def on_select(scene: Scene, moment: Moment, key: str) -> None:
-    """What was drawn in one map goes into the address; the map that it was drawn in keeps its own marks."""
-    selection: Any = st.session_state[key]["selection"]
-    areas = maps.corners(selection)
-    if areas:
-        st.query_params["area"] = maps.area_text(moment, areas)
-        st.session_state["map own"] = (moment, st.query_params["area"])
-        forget("find")
+def on_did(scene: Scene) -> None:
+    """What was done on the canvas goes into the address."""
+    did: Any = st.session_state["canvas"]["did"]
+    if did["what"] == "area":
+        st.query_params["area"] = maps.area_text(did["moment"], [did["corners"]])
+        forget("find", "pick")
         st.session_state.pop("find", None)
-    elif selection["points"]:
-        point = selection["points"][0]
-        row = maps.nearest_point(scene, moment, point["x"], point["y"])
-        st.query_params["pick"] = maps.point_name(scene, row)
+    elif did["what"] == "pick":
+        st.query_params["pick"] = maps.point_name(scene, int(did["row"]))
     else:
-        forget("area", "pick")
-        st.session_state["map own"] = None
+        forget("area", "pick", "find")
+        st.session_state.pop("find", None)
 
 
 def chosen_rows(scene: Scene, words: str) -> list[int] | None:
@@ -91,50 +87,24 @@ def chosen_rows(scene: Scene, words: str) -> list[int] | None:
     return None if area is None else maps.inside(scene, *area)
 
 
-def marks(moment: Moment, rows: list[int] | None, *, changed: bool) -> list[int] | None:
-    """The rows that stand out in one map. The map that the reader drew in shows the selection itself."""
-    own = st.session_state.get("map own")
-    key = f"map marks {moment}"
-    if changed or own != (moment, st.query_params.get("area")):
-        st.session_state[key] = rows
-    found: list[int] | None = st.session_state.get(key)
-    return found
-
-
-def figures(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene, by: str, lines: bool) -> None:
-    """The maps of both moments."""
+def draw(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene, by: str, lines: bool) -> None:
+    """The maps of both moments, on one canvas each."""
     rows = chosen_rows(scene, st.session_state.get("find") or "")
     picked = maps.row_of(scene, st.query_params.get("pick", ""))
-    now = (run.name, evaluation, choice, by, lines, picked, st.session_state.get("find"), parts.dark())
-    changed = st.session_state.get("map state") != now
-    st.session_state["map state"] = now
-    names = cached.map_labels(run, evaluation, *choice)
-    spans = maps.ranges(scene)
-    joined = maps.answer_lines(scene, rows, picked, LINES if lines else 0)
-    for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
-        key = f"map {moment}"
-        kept = scene.kept.get(moment)
-        with column:
-            st.markdown(
-                f"**{TITLES[moment]}**" + ("" if kept is None else f" &ensp;:gray[{kept:.0%} of true neighbours kept]"),
-                help=KEPT_HELP,
-            )
-            st.plotly_chart(
-                embedding_map(
-                    maps.map_points(scene, moment, by, names),
-                    name=METHODS[choice[0]],
-                    ranges=spans,
-                    picked=marks(moment, rows, changed=changed),
-                    lines=joined,
-                    ring=picked,
-                    dark=parts.dark(),
-                ),
-                theme=None,
-                config=parts.MAP_CONFIG,
-                key=key,
-                on_select=partial(on_select, scene, moment, key),
-                selection_mode=("points", "box", "lasso"),
-            )
+    drawn = maps.canvas(
+        scene,
+        by,
+        titles=TITLES,
+        rows=rows,
+        area=maps.area_of(st.query_params.get("area", "")),
+        lines=maps.answer_lines(scene, rows, picked, LINES if lines else 0),
+        opened=picked,
+        dark=parts.dark(),
+    )
+    names = cached.map_names(run, evaluation, *choice)
+    drawn |= {"id": f"{run.name} {evaluation} {choice}", "labels": names, "help": KEPT_HELP}
+    data = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).encode()
+    parts.canvas(key="canvas", data=data, on_did_change=partial(on_did, scene))
 
 
 def selected(run: Run, evaluation: str, scene: Scene, by: str) -> None:
@@ -143,8 +113,8 @@ def selected(run: Run, evaluation: str, scene: Scene, by: str) -> None:
     picked = maps.row_of(scene, st.query_params.get("pick", ""))
     if rows is None and picked is None:
         st.caption(
-            "Draw around points (lasso or box, in the corner of a map) to list their texts, or click one to open it. "
-            "Wheel: zoom. Double click: back."
+            "Draw around points to list their texts, or click one to open it; the other map marks the same ones. "
+            "Wheel: zoom. Double click: the whole map. Escape: no selection."
         )
         return
     if rows is not None:
@@ -246,7 +216,7 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
             bind="query-params",
             help=f"From each chosen query to the documents that answer it; of all queries, the first {LINES}",
         )
-    figures(run, evaluation, choice, scene, by, lines)
+    draw(run, evaluation, choice, scene, by, lines)
     selected(run, evaluation, scene, by)
     about(scene)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -22,8 +23,8 @@ from workbench.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-MAP_CONFIG = {**CONFIG, "scrollZoom": True, "modeBarButtonsToRemove": ["autoScale2d"]}
-"""Plotly's settings for a figure in which points are selected."""
+canvas = st.components.v2.component("map", js=Path(__file__).with_name("map.js").read_text(encoding="utf-8"))
+"""The maps before and after, drawn in the browser; what is done on them comes back as `did`."""
 
 SHARED = ("run", "runs", "card")  # parameters that several pages have in their address
 STYLE = """<style>

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from workbench.closeup import (
 )  # fmt: skip
 from workbench.errors import RunError
 from workbench.figures import Curve
-from workbench.figures_points import MapPoints, embedding_map, query_scatter
+from workbench.figures_points import MapPoints, embedding_map, layers, query_scatter
 from workbench.projection import Vectors
 from workbench.run import Run, RunWriter
 from workbench.scene import Scene
@@ -126,16 +128,44 @@ def test_points_inside_by_hand(seen: Scene) -> None:
     square = ((1.4, 0.4), (1.6, 0.4), (1.6, 0.6), (1.4, 0.6))
     assert scene.inside(small, "after", [triangle]) == [0]
     assert scene.inside(small, "after", [triangle, square]) == [0, 1]
-    assert scene.nearest_point(small, "after", 0.6, 1.6) == 3
 
 
-def test_a_selection_becomes_corners_and_a_word_and_back() -> None:
-    angles = np.linspace(0, 6, 500)
-    selection = {"box": [{"x": [0, 2], "y": [1, 3]}], "lasso": [{"x": np.cos(angles), "y": np.sin(angles)}]}
-    areas = scene.corners(selection)
-    assert areas[0] == ((0, 1), (2, 1), (2, 3), (0, 3))
-    assert 50 < len(areas[1]) <= 60
+def test_an_area_becomes_a_word_and_back() -> None:
+    areas = (((0.0, 1.0), (2.0, 1.0), (2.0, 3.0)), ((0.5, 0.5), (1.0, -1.0), (1e-3, 4.0)))
     assert scene.area_of(scene.area_text("before", areas)) == ("before", areas)
+
+
+def unpacked(text: str, kind: Any) -> Any:
+    return np.frombuffer(base64.b64decode(text), dtype=kind)
+
+
+def test_the_canvas_gets_the_places_of_the_map_and_every_point_in_one_layer(seen: Scene) -> None:
+    drawn = scene.canvas(seen, "rank change", titles={"before": "B", "after": "A"}, rows=[3, 300], lines=[(200, 20)])
+    for moment in drawn["moments"]:
+        assert unpacked(moment["y"], "f4") == pytest.approx(seen.table[f"y_{moment['name']}"].to_numpy(), abs=1e-5)
+        assert moment["ranges"] == scene.ranges(seen)
+    names = [layer["name"] for layer in drawn["layers"]]
+    counted = [int(re.findall(r"[(]([\d,]+)[)]$", name)[0].replace(",", "")) for name in names]
+    group = unpacked(drawn["group"], "u1")
+    assert [int((group == number).sum()) for number in range(len(names))] == counted
+    assert np.flatnonzero(np.unpackbits(unpacked(drawn["marked"], "u1"))).tolist() == [3, 300]
+    assert (drawn["lines"], drawn["together"], drawn["scale"]) == ([200, 20], True, None)
+
+
+def test_numbers_on_the_canvas_are_shades_between_their_ends(seen: Scene) -> None:
+    drawn = scene.canvas(seen, "length (words)", titles={"before": "B", "after": "A"}, dark=True)
+    lengths = seen.table["length (words)"]
+    assert (drawn["scale"]["low"], drawn["scale"]["high"]) == (f"{lengths.min():.4g}", f"{lengths.max():.4g}")
+    group = unpacked(drawn["group"], "u1")
+    ends = [drawn["layers"][group[row]]["colour"] for row in (int(lengths.idxmin()), int(lengths.idxmax()))]
+    assert [len(set(ends)), *(colour[0] for colour in ends)] == [2, "#", "#"]
+
+
+def test_the_smaller_ones_of_very_many_groups_share_a_look() -> None:
+    names = [f"g{number}" for number in range(100) for _ in range(2 if number < 24 else 1)]
+    found = layers(points(len(names), groups=names), np.arange(len(names)))
+    assert len({layer.name.split(" ")[0] for layer in found}) == 24 + 2  # documents, queries
+    assert sorted(place for layer in found for place in layer.places) == list(range(len(names)))
 
 
 @pytest.mark.parametrize(

@@ -214,10 +214,24 @@ def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Ru
     assert page.get_by_text("root:").count() == 0
 
 
+def maps(page: Page) -> Locator:
+    return page.locator(".wb-panel canvas")
+
+
+def colours(page: Page, chart: int) -> set[str]:
+    """The colours that a map shows."""
+    script = """canvas => {
+      const at = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data, seen = new Set();
+      for (let i = 0; i < at.length; i += 4) seen.add([at[i], at[i + 1], at[i + 2]].join());
+      return [...seen];
+    }"""
+    return set(maps(page).nth(chart).evaluate(script))
+
+
 def draw_around(page: Page, chart: int) -> None:
     """Draw a box over most of a map, by the mouse."""
-    page.locator(".js-plotly-plot").nth(chart).locator('[data-attr="dragmode"][data-val="select"]').click()
-    box = page.locator(".js-plotly-plot").nth(chart).locator(".nsewdrag").first.bounding_box()
+    page.get_by_role("button", name="Box", exact=True).click()
+    box = maps(page).nth(chart).bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 5, box["y"] + 5)
     page.mouse.down()
@@ -229,25 +243,49 @@ def test_a_selection_in_one_map_marks_the_other_and_survives_sharing(page: Page,
     asked = leaving(page)
     page.goto(f"{address}embeddings?{urlencode({'run': whole.name})}")
     settle(page)
-    page.locator(".js-plotly-plot").nth(1).wait_for()
+    maps(page).nth(1).wait_for()
+    other = colours(page, 1)
     draw_around(page, 0)
     page.get_by_role("heading", name="Selected:").wait_for()
-    area = query(page)["area"][0]
-    assert area.startswith("before:")
-    marked = (
-        "[...document.querySelectorAll('.js-plotly-plot')].map(g => g.data.some(t => t.selectedpoints?.length > 0))"
-    )
-    page.wait_for_function(f"{marked}.every(Boolean)")
+    assert query(page)["area"][0].startswith("before:")
+    assert colours(page, 1) != other  # what is not chosen steps back in the other map too
     heading = page.get_by_role("heading", name="Selected:").inner_text()
     shared = page.context.new_page()
     shared.goto(page.url)
     settle(shared)
-    assert shared.get_by_role("heading", name="Selected:").inner_text() == heading
+    shared.get_by_role("heading", name=heading, exact=True).wait_for()
     shared.close()
     select_row(page, 0)
     page.wait_for_function("location.search.includes('pick=')")
     page.get_by_text("nearest documents, by the cosine").wait_for()
+    page.keyboard.press("Escape")
     assert asked == []
+    assert page.evaluate("window.hostile") is None
+
+
+def test_a_point_under_the_mouse_is_named_and_opened_by_a_click(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}embeddings?{urlencode({'run': whole.name, 'find': 'q2'})}")
+    settle(page)
+    canvas = maps(page).first
+    canvas.wait_for()
+    place = canvas.evaluate(
+        """canvas => {
+          const pen = canvas.getContext('2d'), {width, height} = canvas;
+          const at = pen.getImageData(0, 0, width, height).data;
+          for (let y = 3; y < height - 3; y++) for (let x = 3; x < width - 3; x++) {
+            const i = 4 * (y * width + x);
+            if (at[i + 2] > at[i] + 120) return [x * canvas.clientWidth / width, y * canvas.clientHeight / height];
+          }
+        }"""
+    )
+    canvas.hover(position={"x": place[0], "y": place[1] + 2})
+    tip = page.locator(".wb-tip")
+    tip.wait_for()
+    named = tip.inner_text().split("\n")[0]
+    assert named == "query q2"
+    canvas.click(position={"x": place[0], "y": place[1] + 2})
+    page.wait_for_function("location.search.includes('pick=')")
+    assert query(page)["pick"] == [named.replace(" ", ":")]
     assert page.evaluate("window.hostile") is None
 
 

@@ -1,7 +1,8 @@
 """Figures of very many points: the map of queries and documents, and the queries of two runs against each other.
 
-Drawn by WebGL where there are many, so that 50,000 stay fluid; a report, whose page forbids WebGL, uses `figures`
-instead. The look and the handling of foreign text are those of `figures` and `look`.
+Plotly's are drawn by WebGL where there are many; a report, whose page forbids WebGL, uses `figures` instead, and the
+dashboard draws `layers` on a canvas of its own, for WebGL without a GPU takes seconds. The look and the handling of
+foreign text are those of `figures` and `look`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.figures import figure_of
-from workbench.look import Palette, palette, plain, wrapped
+from workbench.look import Palette, palette, plain, shorten, wrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MAP_HEIGHT = 520  # px
 SVG_POINTS = 1500  # up to so many points SVG is there sooner than WebGL, which has to be set up for each figure
 MOST_LABELS = 25_000  # points; above, a point is named on hover by its group alone
+MOST_GROUPS = 24  # groups with a look of their own
+SHADES = 32  # steps of the scale on a canvas
 NEUTRAL = ""
 """The group of points that have no value of what is coloured."""
 
@@ -59,24 +62,13 @@ def embedding_map(
     """
     import numpy as np
 
-    queries, groups = np.asarray(points.queries, dtype=bool), np.asarray(points.groups, dtype=object)
     x, y = np.asarray(points.x, dtype=np.float32), np.asarray(points.y, dtype=np.float32)
-    there = np.isfinite(x) & np.isfinite(y)
     chosen = None if picked is None else np.isin(np.arange(len(x)), np.asarray(picked, dtype=int))
     colours = palette(dark=dark)
-    scale = 1.0 if len(x) <= 2000 else 0.75 if len(x) <= 8000 else 0.55  # many points: smaller ones, so that all show
-    names = _names(groups[there])
-    traces = []
-    for kind, word in ((False, "documents"), (True, "queries")):
-        if points.values is not None:
-            places = np.flatnonzero(there & (queries == kind))
-            traces += _number_traces(points, places, word=word, chosen=chosen, colours=colours, scale=scale, dark=dark)
-            continue
-        for group in names:
-            places = np.flatnonzero(there & (queries == kind) & (groups == group))
-            if len(places):
-                look = _look(group, names, colours, query=kind, scale=scale)
-                traces.append(_trace(points, places, look, name=_legend(group, word, len(places)), chosen=chosen))
+    there = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    traces = [] if points.values is None else _number_traces(points, there, chosen=chosen, dark=dark)
+    for layer in layers(points, there, dark=dark) if points.values is None else ():
+        traces.append(_trace(points, layer.places, layer.look, name=layer.name, chosen=chosen))
     if traces:
         traces = [*_lines(x, y, lines, colours), *traces, *_ring(x, y, ring, colours)]
     return figure_of(
@@ -93,11 +85,95 @@ def embedding_map(
     )
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Points of one look, drawn together."""
+
+    name: str  # for the legend, still foreign text
+    look: dict[str, Any]  # color, symbol, size (px), opacity
+    places: Any  # (points,) places in the sequences of `MapPoints`
+
+
+def layers(points: MapPoints, there: Any, *, dark: bool = False) -> list[Layer]:
+    """The points at the places `there` in layers from the bottom up: documents, then queries, a layer for each group.
+
+    Of more than `MOST_GROUPS` groups the smaller ones share the neutral look.
+    """
+    import numpy as np
+
+    queries, groups = np.asarray(points.queries, dtype=bool), np.asarray(points.groups, dtype=object)
+    names = _names(groups[there])
+    size = _scale(len(points.x))
+    found = []
+    for query, word in ((False, "documents"), (True, "queries")):
+        kind = there[queries[there] == query]
+        for name in names:
+            places = kind[groups[kind] == name] if name != NEUTRAL else kind[~np.isin(groups[kind], names[1:])]
+            if len(places):
+                look = _look(name, names, palette(dark=dark), query=query, scale=size)
+                found.append(Layer(_legend(name, word, len(places)), look, places))
+    return found
+
+
+def shades(points: MapPoints, there: Any, *, dark: bool = False) -> tuple[list[Layer], tuple[float, float]]:
+    """`layers` of points coloured by a number, `SHADES` steps of the scale, and the numbers at its ends.
+
+    Only those without a number have a name for the legend; they are at the bottom.
+    """
+    import numpy as np
+
+    values = np.asarray(points.values, dtype=float)[there]
+    queries = np.asarray(points.queries, dtype=bool)[there]
+    low, high = _ends(values)
+    step = np.full(len(there), -1)
+    known = np.isfinite(values)
+    step[known] = np.clip((values[known] - low) / (high - low) * SHADES, 0, SHADES - 1).astype(int)
+    size, scale = _scale(len(points.x)), SCALE_DARK if dark else SCALE
+    found = []
+    for shade in range(-1, SHADES):
+        for query, word in ((False, "documents"), (True, "queries")):
+            places = there[(step == shade) & (queries == query)]
+            if len(places) and shade < 0:
+                look = _look(NEUTRAL, [], palette(dark=dark), query=query, scale=size)
+                found.append(Layer(_legend(NEUTRAL, word, len(places)), look, places))
+            elif len(places):
+                look = {"color": _between(scale, (shade + 0.5) / SHADES), "symbol": "diamond" if query else "circle"}
+                found.append(Layer("", {**look, "size": (8 if query else 5) * size, "opacity": 0.9}, places))
+    return found, (low, high)
+
+
+def _between(scale: Sequence[str], share: float) -> str:
+    """The colour at a share of the way along a scale of #rrggbb.
+
+    >>> _between(("#000000", "#204060"), 0.5)
+    '#102030'
+    """
+    place = share * (len(scale) - 1)
+    first = min(int(place), len(scale) - 2)
+    left, right = ([int(scale[at][digit : digit + 2], 16) for digit in (1, 3, 5)] for at in (first, first + 1))
+    mixed = (round(a + (b - a) * (place - first)) for a, b in zip(left, right, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def _scale(points: int) -> float:
+    """Of many points smaller marks, so that all show."""
+    return 1.0 if points <= 2000 else 0.75 if points <= 8000 else 0.55
+
+
+def _ends(values: Any) -> tuple[float, float]:
+    """The least and the greatest finite number, never the same."""
+    finite = values[values == values]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    return low, high if high > low else low + 1
+
+
 def _names(groups: Any) -> list[str]:
     """Group names, the neutral one first so that it is drawn at the bottom, then those with a meaning, then by name."""
     counts = Counter(groups.tolist())
+    counts[NEUTRAL] += 0
     order = {name: place for place, name in enumerate(MEANINGS)}
-    return sorted(counts, key=lambda group: (group != NEUTRAL, order.get(group, -1), group))
+    kept = [NEUTRAL, *(name for name, _ in counts.most_common(MOST_GROUPS + 1) if name != NEUTRAL)][: MOST_GROUPS + 1]
+    return sorted(kept, key=lambda group: (group != NEUTRAL, order.get(group, -1), group))
 
 
 MEANINGS: dict[str, tuple[str, str]] = {
@@ -136,7 +212,7 @@ def _look(group: str, names: Sequence[str], colours: Palette, *, query: bool, sc
 
 
 def _legend(group: str, word: str, count: int) -> str:
-    head = word if group in (NEUTRAL, "query", "document") else plain(group, 40)
+    head = word if group in (NEUTRAL, "query", "document") else shorten(group, 40)
     return f"{head} ({count:,})"
 
 
@@ -152,6 +228,7 @@ def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, c
     import numpy as np
 
     named = len(points.labels) == len(points.x) <= MOST_LABELS
+    name = plain(name, 60)
     trace = _kind(len(points.x))(
         x=np.asarray(points.x, dtype=np.float32)[places],
         y=np.asarray(points.y, dtype=np.float32)[places],
@@ -169,37 +246,35 @@ def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, c
     return trace
 
 
-def _number_traces(
-    points: MapPoints, places: Any, *, word: str, chosen: Any, colours: Palette, scale: float, dark: bool
-) -> list[Any]:
+def _number_traces(points: MapPoints, there: Any, *, chosen: Any, dark: bool) -> list[Any]:
     """Points coloured by a number on a scale; those without one neutral, below."""
     import numpy as np
 
-    values = np.asarray(points.values, dtype=float)
-    query = word == "queries"
-    known, unknown = places[np.isfinite(values[places])], places[~np.isfinite(values[places])]
+    values, queries = np.asarray(points.values, dtype=float), np.asarray(points.queries, dtype=bool)
+    colours, scale = palette(dark=dark), SCALE_DARK if dark else SCALE
+    size, (low, high) = _scale(len(points.x)), _ends(values[there])
     traces = []
-    if len(unknown):
-        look = _look(NEUTRAL, [], colours, query=query, scale=scale)
-        traces.append(_trace(points, unknown, look, name=f"{word} ({len(unknown):,})", chosen=chosen))
-    if len(known):
-        finite = values[np.isfinite(values)]
-        low, high = float(finite.min()), float(finite.max())
-        shades = SCALE_DARK if dark else SCALE
-        look = {
-            "color": values[known].astype(np.float32),
-            "symbol": "diamond" if query else "circle",
-            "size": (8 if query else 5) * scale,
-            "opacity": 0.9,
-        }
-        bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colours.muted}}
-        traces.append(
-            _trace(
-                points, known, look, name=f"{word} ({len(known):,})", chosen=chosen, cmin=low,
-                cmax=high if high > low else low + 1, showscale=True, colorbar=bar,
-                colorscale=[[place / (len(shades) - 1), colour] for place, colour in enumerate(shades)],
-            )
-        )  # fmt: skip
+    for query, word in ((False, "documents"), (True, "queries")):
+        kind = there[queries[there] == query]
+        known, unknown = kind[np.isfinite(values[kind])], kind[~np.isfinite(values[kind])]
+        if len(unknown):
+            look = _look(NEUTRAL, [], colours, query=query, scale=size)
+            traces.append(_trace(points, unknown, look, name=_legend(NEUTRAL, word, len(unknown)), chosen=chosen))
+        if len(known):
+            look = {
+                "color": values[known].astype(np.float32),
+                "symbol": "diamond" if query else "circle",
+                "size": (8 if query else 5) * size,
+                "opacity": 0.9,
+            }
+            bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colours.muted}}
+            traces.append(
+                _trace(
+                    points, known, look, name=_legend(NEUTRAL, word, len(known)), chosen=chosen, cmin=low, cmax=high,
+                    showscale=True, colorbar=bar,
+                    colorscale=[[place / (len(scale) - 1), colour] for place, colour in enumerate(scale)],
+                )
+            )  # fmt: skip
     return traces
 
 

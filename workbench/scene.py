@@ -6,6 +6,7 @@ map. Text is cut as in `browse` and still has to be shown as text.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from workbench.browse import TEXT_LIMIT, TOP, whole_evaluations
 from workbench.figures import metric_name
-from workbench.figures_points import NEUTRAL, MapPoints
-from workbench.look import plain, shorten
+from workbench.figures_points import NEUTRAL, SCALE, SCALE_DARK, MapPoints, layers, shades
+from workbench.look import palette, plain, shorten
 from workbench.projection import MOMENTS, Method, Moment, Vectors, stored_map
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.run import Run
 
 LABEL = 70  # characters of a text that hovering shows
+MANY = 15_000  # points from which it shows half as many
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,18 @@ def _relevant(rows: Mapping[tuple[str, str], int], queries: pd.DataFrame) -> dic
     return found
 
 
-def labels(scene: Scene) -> list[str]:
-    """What hovering over each point says."""
+def names(scene: Scene) -> list[str]:
+    """What each point is, in two lines: kind and id, then the beginning of its text. Still foreign text."""
+    limit = LABEL if len(scene.table) <= MANY else LABEL // 2
     return [
-        f"{kind} {plain(key, 40)}" + (f"<br>{plain(text, LABEL)}" if text else "")
+        f"{kind} {shorten(key, 40)}" + (f"\n{shorten(text, limit)}" if text else "")
         for kind, key, text in scene.table[["kind", "id", "text"]].itertuples(index=False)
     ]
+
+
+def labels(scene: Scene) -> list[str]:
+    """`names` for a Plotly label, where nothing in them takes effect."""
+    return ["<br>".join(plain(line, LABEL) for line in name.split("\n")) for name in names(scene)]
 
 
 def map_points(scene: Scene, moment: Moment, by: str, names: Sequence[str] = ()) -> MapPoints:
@@ -211,13 +219,19 @@ def map_points(scene: Scene, moment: Moment, by: str, names: Sequence[str] = ())
     )
 
 
-def ranges(scene: Scene) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """Ranges of x and y that hold the points of both moments; None for maps that have nothing to do with each other."""
-    if not scene.parameters.get("together", True):
-        return None
+Span = tuple[float, float]
 
-    def span(axis: str) -> tuple[float, float]:
-        values = scene.table[[f"{axis}_{moment}" for moment in scene.moments]].to_numpy()
+
+def ranges(scene: Scene) -> tuple[Span, Span] | None:
+    """Ranges of x and y that hold the points of both moments; None for maps that have nothing to do with each other."""
+    return _spans(scene, scene.moments) if scene.parameters.get("together", True) else None
+
+
+def _spans(scene: Scene, moments: Sequence[Moment]) -> tuple[Span, Span]:
+    """Ranges of x and y that hold the points of these moments, with some air around them."""
+
+    def span(axis: str) -> Span:
+        values = scene.table[[f"{axis}_{moment}" for moment in moments]].to_numpy()
         finite = values[values == values]
         low, high = float(finite.min()), float(finite.max())
         air = (high - low or 1.0) * 0.04
@@ -226,20 +240,71 @@ def ranges(scene: Scene) -> tuple[tuple[float, float], tuple[float, float]] | No
     return span("x"), span("y")
 
 
+def canvas(
+    scene: Scene,
+    by: str,
+    *,
+    titles: Mapping[Moment, str],
+    rows: Sequence[int] | None = None,
+    area: tuple[Moment, tuple[Polygon, ...]] | None = None,
+    lines: Sequence[tuple[int, int]] = (),
+    opened: int | None = None,
+    dark: bool = False,
+) -> dict[str, Any]:
+    """All that the canvas of the dashboard draws, as plain values; the names of the points come on top.
+
+    `rows` stand out; `area` is the one that was drawn; `lines` join queries and answers; `opened` has a ring. Places,
+    groups and marks are base64 of float32, of bytes (255: not drawn) and of bits.
+    """
+    import numpy as np
+
+    size = len(scene.table)
+    both = ranges(scene)
+    points = map_points(scene, scene.moments[-1], by)
+    drawn = np.zeros(size, dtype=bool)
+    moments = []
+    for moment in scene.moments:
+        x, y = (scene.table[f"{axis}_{moment}"].to_numpy(dtype=np.float32) for axis in "xy")
+        drawn |= np.isfinite(x) & np.isfinite(y)
+        kept = scene.kept.get(moment)
+        note = "" if kept is None else f"{kept:.0%} of true neighbours kept"
+        places = {"x": _base64(x), "y": _base64(y), "ranges": both or _spans(scene, (moment,))}
+        moments.append({"name": moment, "title": titles[moment], "note": note, **places})
+    there = np.flatnonzero(drawn)
+    found, ends = (
+        (layers(points, there, dark=dark), None) if points.values is None else shades(points, there, dark=dark)
+    )
+    group = np.full(size, 255, dtype=np.uint8)
+    for number, layer in enumerate(found):
+        group[layer.places] = number
+    colours = palette(dark=dark)
+    method = str(scene.parameters.get("method", "")).upper()
+    scale = None if ends is None else {
+        "name": by, "low": f"{ends[0]:.4g}", "high": f"{ends[1]:.4g}", "colours": SCALE_DARK if dark else SCALE,
+    }  # fmt: skip
+    return {
+        "moments": moments,
+        "together": both is not None,
+        "layers": [{"name": layer.name, **layer.look, "colour": layer.look["color"]} for layer in found],
+        "group": _base64(group),
+        "scale": scale,
+        "marked": None if rows is None else _base64(np.packbits(np.isin(np.arange(size), np.asarray(rows, dtype=int)))),
+        "area": None if area is None else {"moment": area[0], "areas": area[1]},
+        "lines": [place for pair in lines for place in pair],
+        "opened": opened,
+        "axes": f"across: {method} 1, upwards: {method} 2 (no unit)",
+        "look": {
+            "ink": colours.ink, "muted": colours.muted, "line": colours.grid, "accent": colours.after,
+            "ground": "#14171a" if dark else "#ffffff",
+        },
+    }  # fmt: skip
+
+
+def _base64(array: Any) -> str:
+    return b64encode(array.tobytes()).decode("ascii")
+
+
 Polygon = tuple[tuple[float, float], ...]
-
-
-def corners(selection: Any, most: int = 60) -> tuple[Polygon, ...]:
-    """The areas of a Plotly selection (its `box` and `lasso`), each as at most `most` corners."""
-    found: list[tuple[tuple[Any, Any], ...]] = []
-    for box in selection.get("box") or ():
-        (left, right), (low, high) = box["x"], box["y"]
-        found.append(((left, low), (right, low), (right, high), (left, high)))
-    for lasso in selection.get("lasso") or ():
-        places = list(zip(lasso["x"], lasso["y"], strict=False))
-        step = max(len(places) / most, 1)
-        found.append(tuple(places[int(at * step)] for at in range(int(len(places) / step))))
-    return tuple(tuple((round(float(x), 4), round(float(y), 4)) for x, y in area) for area in found if len(area) > 2)
 
 
 def inside(scene: Scene, moment: Moment, areas: Iterable[Polygon]) -> list[int]:
@@ -337,15 +402,6 @@ def neighbour_table(scene: Scene, row: int, found: Sequence[tuple[str, float]]) 
 def _text_of(scene: Scene, document: str) -> str:
     row = scene.rows.get(("document", document))
     return "" if row is None else str(scene.table.at[row, "text"])
-
-
-def nearest_point(scene: Scene, moment: Moment, x: float, y: float) -> int:
-    """Row of the point at a place of the map, for a click on it."""
-    import numpy as np
-
-    table = scene.table
-    away = (table[f"x_{moment}"].to_numpy() - x) ** 2 + (table[f"y_{moment}"].to_numpy() - y) ** 2
-    return int(np.nanargmin(away))
 
 
 def holding(scene: Scene, words: str) -> list[int]:
