@@ -58,8 +58,8 @@ def open_rows(source: Source, online: Callable[[], bool]) -> Rows:
     Raises DataError where there is nothing, now or while the rows are read.
     """
     location = source.location
-    if location == "unknown":
-        raise DataError("expected a place to take training rows from, found 'unknown'; name one with --data.")
+    if location == "unknown" or not location.strip():
+        raise DataError(f"expected a place to take training rows from, found {location!r}; name one with --data.")
     if location.startswith("sample:"):
         path = sample_file(location.removeprefix("sample:"), source.split or "train")
         return Rows(lambda: file_rows(path), file_sha256(path), sample=True)
@@ -313,9 +313,10 @@ def _folder_rows(folder: Path, source: Source) -> Rows:
     wanted = [path for path in parts if source.split is None or path.stem.endswith(source.split)]
     if (folder / "corpus.jsonl").is_file() and len(wanted) == 1:
         return Rows(lambda: file_rows(wanted[0]), file_sha256(wanted[0]), lambda: _documents(folder / "corpus.jsonl"))
-    files = (next(folder.glob(f"{deep}*{ending}"), None) for deep in ("", "data/") for ending in READERS)
+    tables = [ending for ending in READERS if ending != ".txt"]  # a folder's text files are seldom tables
+    files = (next(folder.glob(f"{deep}*{ending}"), None) for deep in ("", "data/") for ending in tables)
     if not folder.resolve().name or not any(files):
-        endings = ", ".join(READERS)
+        endings = ", ".join(tables)
         raise DataError(
             f"expected rows in the folder {str(folder)!r} (BEIR's files, or some ending in {endings}), found none; "
             "check the path given with --data."
