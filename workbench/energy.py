@@ -96,7 +96,8 @@ def scores(
     if bool((counts == 0).any()):
         raise DataError(f"expected a token for every query, found none in row {int((counts == 0).nonzero()[0])}.")
     with torch.autocast(tokens.device.type, enabled=False):
-        flat = tokens[mask]  # (all tokens, dim)
+        # by numbers and not by the mask, whose gradient adds one number after the other
+        flat = tokens.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])  # (all tokens, dim)
         result = -2 * _means(distances(flat, documents, distance), counts)
         if own_term:
             result = (

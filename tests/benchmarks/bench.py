@@ -2,19 +2,18 @@
 
     make bench                                   # all of it, into the section "Fast" of RESULTS.md
     python tests/benchmarks/bench.py --only training encoding --rounds 5
+    python tests/benchmarks/bench.py --only points           # a map of 100,000 points: minutes, so not in make bench
 
 Training: the library's own SentenceTransformerTrainer and the fast engine take turns on each card's recipe, from the
 same weights and rows; bases are small ones of the real architectures, texts are made-up words with real-shaped lengths
-(see gpu.py). A round is one turn of each candidate, a ratio is that of a round, and the tables show median, least and
-most. Threads are torch's (OMP_NUM_THREADS sets them).
+(see engines.py). A round is one turn of each candidate, a ratio is that of a round, and the tables show median, least
+and most. Threads are torch's (OMP_NUM_THREADS sets them).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import io
-import json
+import gc
 import os
 import platform
 import re
@@ -23,56 +22,33 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
-from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import engines
 import numpy as np
 import search
 import torch
 from datasets import Dataset
-from gpu import SHAPES, Shape, base, rows
-from sentence_transformers import SentenceTransformerTrainer, __version__
-from transformers import BertConfig, DistilBertConfig, RobertaConfig, TrainerCallback, XLMRobertaConfig
-from transformers.trainer_callback import PrinterCallback
+from sentence_transformers import __version__
 
 import workbench as wb
-from workbench import energy, fit
+from workbench import energy, projection
 from workbench.collection import Collection
 from workbench.encoder import load_base
 from workbench.evaluate import ranking_table
-from workbench.fast import encoding, engine, tokens
-from workbench.journal import Journal
-from workbench.prepare import prepare
-from workbench.recipe import Recipe, with_overrides
+from workbench.fast import encoding, tokens
 from workbench.run import Run, RunWriter
 from workbench.search import top_k
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "## Fast"
-WIDE: dict[str, Any] = {
-    "hidden_size": 384,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 3,
-}
-SMALL: dict[str, tuple[Any, int]] = {
-    "hotpotqa-distilbert-energy": (DistilBertConfig(dim=384, n_heads=12, hidden_dim=1536, n_layers=3), 3),
-    "gooaq-static-matryoshka": (None, 12),
-    "korean-law-lora": (RobertaConfig(vocab_size=32_000, max_position_embeddings=514, type_vocab_size=1, **WIDE), 12),
-    "porsche-mxbai": (BertConfig(**WIDE), 8),
-    "sinhala-xlmr-cosine": (
-        XLMRobertaConfig(vocab_size=100_000, max_position_embeddings=514, type_vocab_size=1, **WIDE),
-        12,
-    ),
-}
-"""Card -> the small base's architecture (None: a table of 1,024 columns) and the steps of one turn."""
-
 Row = tuple[str, ...]
 Table = tuple[Row, list[Row]]
 
@@ -110,90 +86,24 @@ COMPARED: Row = ("what", "plain", "ours", "times as fast", "least", "most")
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-class Clock(TrainerCallback):
-    """When each step ended, and its loss."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.ends.append(time.perf_counter())
-
-
 def training(rounds: int) -> Iterator[tuple[str, Table]]:
     lines, equal = [], []
-    for shape in SHAPES:
-        config, steps = SMALL[shape.card]
-        with tempfile.TemporaryDirectory() as folder:
-            line, apart = card(replace(shape, config=config), steps, rounds, Path(folder))
-        lines.append(line)
-        equal.append((shape.card, str(steps), f"{apart:.1e}"))
-        print(*line, f"losses apart {apart:.1e}", sep=" | ", flush=True)
+    for shape in engines.SHAPES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            ready = engines.prepared(shape, shape.small, shape.steps, folder)
+
+            def seconds(fast: bool, ready: Any = ready, folder: Path = folder) -> float:
+                return engines.turn(ready, folder, fast=fast).seconds
+
+            plain, ours = turns(partial(seconds, False), partial(seconds, True), rounds)
+            apart, losses = engines.without_dropout(ready, folder)
+        size = engines.rows_per_step(ready.recipe)
+        lines.append(compared(shape.card, plain, ours, per=size * (shape.steps - 1), unit="rows/s"))
+        equal.append((shape.card, str(shape.steps), f"{losses[0]:.4f} → {losses[-1]:.4f}", f"{apart:.1e}"))
+        print(*lines[-1], f"losses apart {apart:.1e}", sep=" | ", flush=True)
     yield "Training, rows/s", (COMPARED, lines)
-    yield "Losses without dropout: greatest relative difference", (("card", "steps", "difference"), equal)
-
-
-def card(shape: Shape, steps: int, rounds: int, folder: Path) -> tuple[Row, float]:
-    """The line of a card's recipe, and how far its losses are apart where there is no dropout."""
-    recipe = asked(shape, steps, folder)
-    path = str(base(shape, folder, recipe.base.max_seq_length or 512))
-    prepared = prepare(recipe, path)
-    reason = engine.accepts(recipe, prepared.base.model)
-    if reason is not None:
-        raise SystemExit(f"{shape.card}: {reason}")
-    size = recipe.training.per_device_train_batch_size * recipe.training.gradient_accumulation_steps
-
-    def turn(fast: bool, dropout: bool = True) -> tuple[float, list[float]]:
-        model, loss = copy.deepcopy((prepared.base.model, prepared.loss))
-        if not dropout:
-            for module in model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = 0.0
-        return train(replace(prepared, base=replace(prepared.base, model=model), loss=loss), folder, fast)
-
-    plain, ours = turns(lambda: turn(False)[0], lambda: turn(True)[0], rounds)
-    pairs = zip(turn(False, dropout=False)[1], turn(True, dropout=False)[1], strict=True)
-    apart = max(abs(a - b) / abs(a) for a, b in pairs)
-    return compared(shape.card, plain, ours, per=size * (steps - 1), unit="rows/s"), apart
-
-
-def asked(shape: Shape, steps: int, folder: Path) -> Recipe:
-    """The card's recipe, for `steps` steps on made-up rows."""
-    recipe = wb.recipe(wb.read_card(shape.card))
-    size = recipe.training.per_device_train_batch_size * recipe.training.gradient_accumulation_steps
-    file = folder / "rows.jsonl"
-    made = rows(shape, (steps + 1) * size, recipe.data.columns)
-    file.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
-    settings: dict[str, Any] = {
-        "data.train.location": str(file), "training.eval_strategy": "no", "training.max_steps": steps,
-        "training.logging_steps": 1,
-    }  # fmt: skip
-    recipe = with_overrides(recipe, settings)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": None, "evaluation": None})})
-
-
-def train(prepared: Any, folder: Path, fast: bool) -> tuple[float, list[float]]:
-    """Seconds from the end of the first step to that of the last, and the losses."""
-    clock, losses = Clock(), []
-    job = fit.Job(
-        model=prepared.base.model, loss=prepared.loss, rows=prepared.rows, held_out=None, recipe=prepared.recipe,
-        plan=prepared.plan, folder=folder / "checkpoints", evaluate=lambda step: {}, main_metric="",
-        log=lambda *rows: losses.extend(row["loss"] for row in rows), told=lambda where: None,
-    )  # fmt: skip
-    arguments = fit._arguments(job)
-    arguments.save_strategy = "no"
-    given = {"model": job.model, "args": arguments, "train_dataset": job.rows, "loss": job.loss}
-    with fit.quiet(), redirect_stderr(io.StringIO()):
-        if fast:
-            journal = Journal(log=job.log, told=job.told, stop_asked=lambda: False, rows_per_step=1)
-            trainer: SentenceTransformerTrainer = engine.Fast(journal=journal, **given)
-        else:
-            trainer = SentenceTransformerTrainer(**given)
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(clock)
-        trainer.train()
-    logged = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return clock.ends[-1] - clock.ends[0], losses if fast else logged
+    yield "Losses without dropout: greatest relative difference", (("card", "steps", "loss", "difference"), equal)
 
 
 # --- encoding, energy, search --------------------------------------------------------------------------------------
@@ -292,39 +202,83 @@ def starts(rounds: int) -> Iterator[tuple[str, Table]]:
     yield "Starting and reading", (("what", "median", "least", "most"), lines)
 
 
+def spent(action: Callable[[], Any]) -> tuple[str, str]:
+    """Seconds of one call, and the most memory that it took beyond what was held before (Linux counts it)."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    gc.collect()
+    if reset.is_file():
+        reset.write_text("5", encoding="ascii")  # the peak begins anew
+    before, seconds = held(status), seconds_of(action)()
+    after = held(status)
+    return (
+        f"{seconds:.3g} s",
+        "unknown" if before is None or after is None else f"{max(after - before, 0) / 1024:,.0f} MiB",
+    )
+
+
+def held(status: Path) -> int | None:
+    """KiB of memory at the peak since it was reset."""
+    found = re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8")) if status.is_file() else None
+    return int(found[1]) if found else None
+
+
 def growth(rounds: int) -> Iterator[tuple[str, Table]]:
     """One measurement of each size."""
-    model, lines = load_base("bundled:static", device="cpu").model, []
-    for size in (10**3, 10**4, 10**5, 10**6):
-        texts = Dataset.from_dict({"a": [f"how many questions does row {number} have" for number in range(size)]})
-        with tempfile.TemporaryDirectory() as cache:
-            made, again = (
-                seconds_of(lambda texts=texts, cache=cache: tokens.stored(model, texts, "a", cache=Path(cache)))()
-                for _ in range(2)
-            )
-        lines.append(("rows: tokens made, and found again", f"{size:,}", f"{made:.3g} s", f"{again:.3g} s"))
+    mapped(100)  # UMAP is compiled at its first use
+    sizes = [10**power for power in range(2, 7)]
+    heads: Row = ("how many", "seconds", "memory at most", "again", "memory at most")
+    yield "Growth: rows, tokens made (and found on the disk again)", (heads, [made(size) for size in sizes[1:]])
+    yield "Growth: documents, 100 queries × 64 numbers, k = 100", (heads[:3], [searched(size) for size in sizes[1:]])
+    yield "Growth: rows of the log written (and read again)", (heads, [logged(size) for size in sizes[:4]])
+    yield "Growth: points of a map, UMAP (and PCA)", (heads, [mapped(size) for size in sizes[1:3]])
+
+
+def points(rounds: int) -> Iterator[tuple[str, Table]]:
+    """The largest map, which alone takes minutes."""
+    mapped(100)
+    heads: Row = ("how many", "seconds", "memory at most", "again", "memory at most")
+    yield "Growth: points of a map, UMAP (and PCA)", (heads, [mapped(10**power) for power in (3, 4, 5)])
+
+
+def made(size: int) -> Row:
+    model = load_base("bundled:static", device="cpu").model
+    texts = Dataset.from_dict({"a": [f"how many questions does row {number} have" for number in range(size)]})
+    with tempfile.TemporaryDirectory() as cache:
+        both = [spent(lambda: tokens.stored(model, texts, "a", cache=Path(cache))) for _ in range(2)]
+    return (f"{size:,}", *both[0], *both[1])
+
+
+def searched(size: int) -> Row:
     drawn = np.random.default_rng(1)
-    few = drawn.standard_normal((100, 64), dtype=np.float32)
-    for size in (10**3, 10**4, 10**5, 10**6):
-        many = drawn.standard_normal((size, 64), dtype=np.float32)
-        ids = [str(number) for number in range(size)]
-        spent = seconds_of(lambda many=many, ids=ids: top_k(few, many, 100, ids=ids))()
-        lines.append(("documents: 100 queries × 64 numbers", f"{size:,}", f"{spent:.3g} s", ""))
-    for size in (10**2, 10**3, 10**4, 10**5):
-        with tempfile.TemporaryDirectory() as folder:
-            logged = [{"step": step, "loss": 1.0, "learning_rate": 1e-5, "grad_norm": 1.0} for step in range(size)]
-            wrote = seconds_of(lambda folder=folder, logged=logged: RunWriter(Path(folder)).log(*logged))()
-            read = seconds_of(lambda folder=folder: Run(Path(folder)).log())()
-        lines.append(("log rows: written, read", f"{size:,}", f"{wrote:.3g} s", f"{read:.3g} s"))
-    yield "Growth", (("what", "how many", "first", "second"), lines)
+    few, many = (drawn.standard_normal((count, 64), dtype=np.float32) for count in (100, size))
+    ids = [str(number) for number in range(size)]
+    return (f"{size:,}", *spent(lambda: top_k(few, many, 100, ids=ids)))
+
+
+def logged(size: int) -> Row:
+    steps = [{"step": step, "loss": 1.0, "learning_rate": 1e-5, "grad_norm": 1.0} for step in range(size)]
+    with tempfile.TemporaryDirectory() as folder:
+        wrote = spent(lambda: RunWriter(Path(folder)).log(*steps))
+        return (f"{size:,}", *wrote, *spent(lambda: Run(Path(folder)).log()))
+
+
+def mapped(size: int) -> Row:
+    vectors = np.random.default_rng(1).standard_normal((size, 64), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numba and UMAP about threads
+        found = spent(lambda: projection._umap(vectors, projection.NEIGHBOURS, 0.1, 42))
+    return (f"{size:,}", *found, *spent(lambda: projection._pca(vectors)))
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[int], Iterator[tuple[str, Table]]]] = {
     "training": training, "encoding": encodings, "energy": energies, "search": searches, "starts": starts,
-    "growth": growth,
+    "growth": growth, "points": points,
 }  # fmt: skip
+
+
+WHOLE = [name for name in PARTS if name != "points"]
 
 
 def machine() -> str:
@@ -361,13 +315,13 @@ def main() -> int:
     """Measure, print, and write where everything was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", choices=list(PARTS), help="these parts; writes nothing")
+    parser.add_argument("--only", nargs="*", choices=list(PARTS), help="these parts; they are printed, not written")
     parser.add_argument("--command", default="make bench", help="what the section calls itself")
     chosen = parser.parse_args()
     started, busy = time.monotonic(), machine()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        tables = [table for name in chosen.only or PARTS for table in PARTS[name](chosen.rounds)]
+        tables = [table for name in chosen.only or WHOLE for table in PARTS[name](chosen.rounds)]
     text = section(tables, chosen.command, busy, (time.monotonic() - started) / 60)
     print(text)
     if not chosen.only:
