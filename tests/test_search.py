@@ -292,7 +292,7 @@ def test_arguments_that_mean_nothing_are_refused() -> None:
         DataError, match="expected a similarity of cosine, dot, euclidean, manhattan, energy, found 'near'"
     ):
         search.top_k(np.eye(2), np.eye(2), 1, similarity="near")
-    with pytest.raises(DataError, match="found 0 and 16384"):
+    with pytest.raises(DataError, match="found 0 and 2048"):
         search.top_k(np.eye(2), np.eye(2), 0, device="cpu")
     with pytest.raises(DataError, match="found 1 and 0"):
         search.top_k(np.eye(2), np.eye(2), 1, block=0)
