@@ -34,7 +34,7 @@ ORDER = [
     "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
     "report.drawings", "report.markdown", "report.page", "report.site", "report.pdf", "report.modelcard",
     "report.notebook", "report", "reproduce", "browse", "scene", "closeup", "background", "widgets.page",
-    "widgets.table", "widgets.audited", "widgets.queries", "widgets.maps", "widgets.live",
+    "widgets.table", "widgets.fit", "widgets.audited", "widgets.queries", "widgets.maps", "widgets.live",
     "widgets.waiting", "widgets", "doctor",
     "terminal", "cli.words", "cli.cards", "cli.results", "cli.training", "cli.places", "cli", "cli.__main__",
 ]  # fmt: skip
@@ -56,7 +56,7 @@ OWNERS = {
     "plotly": {"figures", "figures_points", "figures_slices", "widgets.live", "widgets.maps"},
     "jinja2": {"report.page"},
     "ipywidgets": {"widgets", "widgets.live", "widgets.queries", "widgets.maps"},
-    "anywidget": {"widgets.table"},
+    "anywidget": {"widgets.table", "widgets.fit"},
     "IPython": {"widgets", "widgets.page", "widgets.live", "widgets.queries", "widgets.maps", "widgets.waiting"},
     "typer": {"cli", "cli.words", "cli.cards", "cli.training", "cli.results", "cli.places"},
     "click": {"cli"},
@@ -72,7 +72,7 @@ HEAVY = {
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
 LOADED_WITH_CARE = {
     "fast.linear", "fast.dropout", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast",
-    "energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table",
+    "energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table", "widgets.fit",
 }  # fmt: skip
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 """No heavy library at the top of these, so that commands that need none start at once."""

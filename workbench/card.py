@@ -260,7 +260,8 @@ class Card:
             for what, value, place in self.summary()
         )
         title = escape(self.title or self.name)
-        return f"<table><caption>{title}</caption><tr><th></th><th>says the card</th><th>line</th></tr>{rows}</table>"
+        heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in ("", "the card says", "line"))
+        return f"<table><caption>{title}</caption><tr>{heads}</tr>{rows}</table>"
 
 
 _MOST_UNREAD = 8  # rows of the summary; all of them are in `unread`

@@ -44,6 +44,8 @@ class Live:
     def __init__(self, run: Run) -> None:
         import ipywidgets
 
+        from workbench.widgets.fit import Fit
+
         self.run = run
         self._tail = LogTail(run.path / "log.jsonl")
         self._rows = -1
@@ -63,7 +65,7 @@ class Live:
         buttons = ipywidgets.HBox([self.stop, self.resume])
         buttons.add_class("wb-buttons")
         hiding = ipywidgets.HTML(self._still.hiding)
-        self.box = ipywidgets.VBox([self.head, buttons, self.figure, hiding])
+        self.box = ipywidgets.VBox([self.head, buttons, self.figure, Fit(), hiding])
 
     def __repr__(self) -> str:
         return f"<Live view of {self.run!r}>"
@@ -182,7 +184,7 @@ def _figure(card: Curve | None, role: Role) -> Any:
         go.Scatter(name="Every step", mode="lines", opacity=0.4, line={**line, "width": 1}, hoverinfo="skip"),
         go.Scatter(name="Training loss", mode="lines", line={**line, "width": 2.25}, hovertemplate=HOVER),
         go.Scatter(
-            name="Validation loss", mode="markers", hovertemplate=HOVER, visible=True,
+            name="Validation loss", mode="markers", hovertemplate=HOVER, visible=True, cliponaxis=False,
             marker={"symbol": "square", "size": 9, "color": colour},
         ),
     ]  # fmt: skip
@@ -200,6 +202,7 @@ def _figure(card: Curve | None, role: Role) -> Any:
     widget = go.FigureWidget(figure)
     widget._config = {**widget._config, **CONFIG}
     widget.layout.autosize = True
+    widget.layout.margin.r = 44  # room for the buttons that Plotly lays over a figure
     return widget
 
 

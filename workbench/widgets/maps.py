@@ -60,11 +60,15 @@ class Places:
     def _make(self) -> None:
         import ipywidgets
 
+        from workbench.widgets.fit import Fit
         from workbench.widgets.table import Table
 
         options = self.scene.colourings
         first = "rank change" if "rank change" in options else options[0]
-        self.by = ipywidgets.Dropdown(options=options, value=first, description="Colour by", layout={"width": "auto"})
+        style = {"description_width": "initial"}
+        self.by = ipywidgets.Dropdown(
+            options=options, value=first, description="Colour by", layout={"width": "auto"}, style=style
+        )
         self.clear = ipywidgets.Button(description="Clear selection", icon="times", disabled=True)
         self.said = ipywidgets.HTML()
         self.figures = {moment: self._figure(moment) for moment in self.scene.moments}
@@ -75,9 +79,14 @@ class Places:
         self.table.layout.display = "none"
         self.by.observe(lambda _: self._redraw(), "value")
         self.clear.on_click(lambda _: self.select([]))
-        side = ipywidgets.HBox(list(self.figures.values()))
+        sides = [
+            ipywidgets.VBox([ipywidgets.HTML(f'{STYLE}<div class="wb"><b>{TITLES[moment]}</b></div>'), figure])
+            for moment, figure in self.figures.items()
+        ]
+        side = ipywidgets.HBox(sides)
+        side.add_class("wb-side")
         head = ipywidgets.HBox([self.by, self.clear])
-        self.box = ipywidgets.VBox([head, self.said, side, self.table, ipywidgets.HTML(self._still.hiding)])
+        self.box = ipywidgets.VBox([head, self.said, side, Fit(), self.table, ipywidgets.HTML(self._still.hiding)])
         self._say()
 
     def __repr__(self) -> str:
@@ -88,10 +97,10 @@ class Places:
         from IPython.display import display
 
         display(self.box)  # type: ignore[no-untyped-call]
-        images = "".join(
-            f"<div>{picture(self._drawn(moment).to_dict(), self._label(moment), width=520)}</div>"
-            for moment in self.figures
-        )
+        drawn = {
+            moment: picture(self._drawn(moment).to_dict(), self._label(moment), width=520) for moment in self.figures
+        }
+        images = "".join(f"<div><h4>{TITLES[moment]}</h4>{image}</div>" for moment, image in drawn.items())
         self._still.show(f'<p class="muted">{self._how()}</p><div class="sides">{images}</div>', repr(self))
 
     # --- drawing ---
@@ -108,8 +117,7 @@ class Places:
         if len(self.scene.table) <= MOST_SVG:
             plain = [{**trace.to_plotly_json(), "type": "scatter"} for trace in figure.data]
             figure = go.Figure(plain, figure.layout)
-        title = {"text": TITLES[moment], "x": 0, "font": {"size": 15}}
-        figure.update_layout(title=title, margin={"t": 56}, selections=[])
+        figure.update_layout(selections=[])
         return figure
 
     def _figure(self, moment: Any) -> Any:

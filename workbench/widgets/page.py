@@ -54,6 +54,7 @@ STYLE = f"""<style>
   vertical-align: top; }}
 .wb table.rows th {{ border-top: 0; color: {MUTED}; font-weight: 600; }}
 .wb table.rows .number {{ font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }}
+.wb-side > * {{ flex: 1 1 0; min-width: 0; overflow: hidden; }}
 .wb-buttons button {{ border-radius: 4px; }}
 </style>"""
 

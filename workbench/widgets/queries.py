@@ -59,11 +59,14 @@ class Queries:
 
         from workbench.widgets.table import Table
 
-        narrow = {"width": "auto"}
-        self.evaluation = ipywidgets.Dropdown(options=names, value=evaluation, description="Measured on", layout=narrow)
-        self.metric = ipywidgets.Dropdown(description="Metric", layout=narrow)
-        self.only = ipywidgets.Dropdown(options=FILTERS, description="Show", layout=narrow)
-        self.words = ipywidgets.Text(placeholder="words in the text", description="Find", layout=narrow)
+        narrow: Any = {
+            "layout": {"width": "auto", "margin": "2px 14px 2px 2px"},
+            "style": {"description_width": "initial"},
+        }
+        self.evaluation = ipywidgets.Dropdown(options=names, value=evaluation, description="Measured on", **narrow)
+        self.metric = ipywidgets.Dropdown(description="Metric", **narrow)
+        self.only = ipywidgets.Dropdown(options=FILTERS, description="Show", **narrow)
+        self.words = ipywidgets.Text(placeholder="words in the text", description="Find", **narrow)
         self.count = ipywidgets.HTML()
         self.table = Table(label="Queries, the greatest loss first")
         self.detail = ipywidgets.HTML()
