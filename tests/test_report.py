@@ -429,7 +429,7 @@ def test_hostile_text_is_text_everywhere(tmp_path):
     page = render(summarize(run), written=WRITTEN)
     reader = Reader(own(page))
     assert {tag for tag, _ in reader.elements} & {"img", "b", "iframe", "object"} == set()
-    assert len(reader.all("script")) == 8  # four figures, the colours, the settings, plotly.js, ours
+    assert len(reader.all("script")) == 9  # five figures, the colours, the settings, plotly.js, ours
     assert reader.words.count("</script><script>window.hostile=1</script>") > 10
     for name in ("loss", "metrics", "ranks", "changes"):
         json.loads(reader.scripts[f"figure-{name}-data"])

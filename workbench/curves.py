@@ -74,6 +74,7 @@ class Curves:
     card_validation: Line
     run_validation: Line
     distance: Distance | None  # None without common points, and on the axis of seconds
+    divided: int  # by how much the card's losses are; 1: they are as it prints them
     sentences: tuple[str, ...]  # corrections and what the points are, to be shown on the plot
 
 
@@ -111,6 +112,7 @@ def curves(run: Run, card: Card | None = None, *, axis: Axis = "steps", correcte
         card_validation=_card_line(card, facts, axis, "validation_loss"),
         run_validation=validation,
         distance=distance,
+        divided=facts.summed,
         sentences=tuple(_sentences(run, card, facts, axis, per_step, theirs, distance)),
     )
 

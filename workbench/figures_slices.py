@@ -22,12 +22,14 @@ MOMENTS = {"before": ("Before", "circle-open"), "after": ("After", "circle")}
 """Moment -> its name and mark."""
 
 
-def slice_figure(rows: Rows, *, metric: str = "ndcg@10", dark: bool = False) -> Figure:
+def slice_figure(rows: Rows, *, metric: str = "ndcg@10", title: str | None = None, dark: bool = False) -> Figure:
     """The figure of one table of `slices`; `rows` are its records: `table.to_dict("records")`.
 
     Groups of `sliced`: one row each, before and after on a common scale, whiskers for the 95 % interval of the change,
     drawn from before: where they do not reach the open ring, the change is told from none. `at_dimensions`: a line for
     each moment, dimensions on a log axis. `at_precisions`: one row for each precision.
+
+    `title` is that of the axis of values, the metric's name without one.
 
     Raises DataError for rows that are none of these, or without `metric`.
 
@@ -41,9 +43,10 @@ def slice_figure(rows: Rows, *, metric: str = "ndcg@10", dark: bool = False) -> 
         raise DataError(f"expected rows of a slicing, found the columns {', '.join(map(repr, there))}.")
     if kind != "group" and metric not in there:
         raise DataError(f"expected the metric {metric!r} in the rows, found {', '.join(map(repr, there))}; choose one.")
+    title = title or f"{plain(metric_name(metric), 40)}, mean (0 to 1)"
     if kind == "dimensions":
-        return _lines(rows, metric, dark)
-    return _dots(rows if kind == "group" else _by_precision(rows, metric), metric, dark)
+        return _lines(rows, metric, title, dark)
+    return _dots(rows if kind == "group" else _by_precision(rows, metric), title, dark)
 
 
 def _by_precision(rows: Rows, metric: str) -> list[dict[str, Any]]:
@@ -59,7 +62,7 @@ def _known(value: Any) -> bool:
     return value is not None and value == value
 
 
-def _dots(rows: Rows, metric: str, dark: bool) -> Figure:
+def _dots(rows: Rows, title: str, dark: bool) -> Figure:
     """One row for each group, the first on top."""
     from plotly import graph_objects as go
 
@@ -103,7 +106,7 @@ def _dots(rows: Rows, metric: str, dark: bool) -> Figure:
         "tickfont": {"color": colours.ink},
     }
     height = ROW_HEIGHT * len(rows) + 120 if rows else HEIGHT // 2
-    return figure_of(traces, x=f"{_name(metric)}, mean (0 to 1)", y="", dark=dark, height=height, yaxis=axis)
+    return figure_of(traces, x=title, y="", dark=dark, height=height, yaxis=axis)
 
 
 def _whiskers(rows: Rows, colour: str) -> dict[str, Any] | None:
@@ -143,7 +146,7 @@ def _said(row: Mapping[str, Any], moment: str) -> str:
     return said
 
 
-def _lines(rows: Rows, metric: str, dark: bool) -> Figure:
+def _lines(rows: Rows, metric: str, title: str, dark: bool) -> Figure:
     """The metric over the number of dimensions, a line for each moment."""
     from plotly import graph_objects as go
 
@@ -173,9 +176,4 @@ def _lines(rows: Rows, metric: str, dark: bool) -> Figure:
         )
     sizes = sorted({row["dimensions"] for row in rows})
     axis = {"type": "log", "tickmode": "array", "tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]}
-    name = f"{_name(metric)}, mean (0 to 1)"
-    return figure_of(traces, x="Dimensions (log scale)", y=name, dark=dark, height=HEIGHT - 80, xaxis=axis)
-
-
-def _name(metric: str) -> str:
-    return plain(metric_name(metric), 40)
+    return figure_of(traces, x="Dimensions (log scale)", y=title, dark=dark, height=HEIGHT - 80, xaxis=axis)

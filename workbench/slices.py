@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import DataError
 from workbench.run import Run
+from workbench.tasks import matryoshka
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,7 +129,8 @@ def at_dimensions(
 ) -> pd.DataFrame:
     """Every metric at each number of dimensions: moment, dimensions, bytes (of one vector), and a column per metric.
 
-    Without `dimensions` they are halved from the model's own down to 32. Vectors are cut before they are normalised.
+    Without `dimensions` they are those that the recipe's Matryoshka loss trains, else they are halved from the model's
+    own down to 32. Vectors are cut before they are normalised.
     Raises RunError where the run keeps no vectors of all documents, DataError for more dimensions than there are.
     """
 
@@ -138,7 +140,7 @@ def at_dimensions(
             raise DataError(f"expected dimensions from 1 to {whole}, found {size}; choose fewer.")
         return vectors.queries[:, :size], vectors.documents[:, :size], _similarity(run, name)
 
-    return _measured(run, name, moments, "dimensions", lambda vectors: tuple(dimensions) or _halves(vectors), cut)
+    return _measured(run, name, moments, "dimensions", lambda vectors: tuple(dimensions) or _sizes(run, vectors), cut)
 
 
 def at_precisions(
@@ -155,9 +157,13 @@ def at_precisions(
     return _measured(run, name, moments, "precision", lambda vectors: tuple(precisions), _quantised)
 
 
-def _halves(vectors: Vectors) -> tuple[int, ...]:
-    """The whole, then half of it and half again, down to 32."""
+def _sizes(run: Run, vectors: Vectors) -> tuple[int, ...]:
+    """The whole and the dimensions that a Matryoshka loss trains; without one half of it and half again, down to 32."""
     sizes = [int(vectors.queries.shape[1])]
+    recipe = run.recipe() if (run.path / "recipe.yaml").is_file() else None
+    trained = {size for size in matryoshka(recipe.loss) if 0 < size < sizes[0]} if recipe else set()
+    if trained:
+        return (*sizes, *sorted(trained, reverse=True))
     while sizes[-1] // 2 >= 32:
         sizes.append(sizes[-1] // 2)
     return tuple(sizes)

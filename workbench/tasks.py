@@ -431,7 +431,7 @@ def _add_dimensions(found: _Found, recipe: Recipe) -> None:
 
     Without a `truncate_dim` that is the largest, as a rule the model's own; a static base says how many it has.
     """
-    dimensions = set(_matryoshka(recipe.loss))
+    dimensions = set(matryoshka(recipe.loss))
     whole = recipe.evaluation.truncate_dim or recipe.base.static_dimensions or max(dimensions, default=0)
     last = next((found.tasks[name] for name in found.tasks if name.startswith(NANO_MEAN)), None)
     last = last or found.tasks.get("test") or found.tasks.get("validation")
@@ -440,11 +440,12 @@ def _add_dimensions(found: _Found, recipe: Recipe) -> None:
             found.tasks[f"{last.name}_{size}"] = replace(last, name=f"{last.name}_{size}", dimensions=size)
 
 
-def _matryoshka(loss: LossSpec) -> Iterator[int]:
+def matryoshka(loss: LossSpec) -> Iterator[int]:
+    """The dimensions that a loss, or one inside it, trains."""
     dimensions = loss.parameters.get("matryoshka_dims")
     yield from (size for size in (dimensions if isinstance(dimensions, list | tuple) else ()) if isinstance(size, int))
     if loss.inner is not None:
-        yield from _matryoshka(loss.inner)
+        yield from matryoshka(loss.inner)
 
 
 def _as_pairs(part: Pairs, texts: Sequence[str]) -> list[Mapping[str, str]]:

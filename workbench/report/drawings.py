@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from workbench import figures, look
 from workbench.figures import Curve, MetricMark
 from workbench.figures_points import MapPoints, embedding_map
-from workbench.report.values import MapPlaces, MapView, Several, Summary
+from workbench.figures_slices import slice_figure
+from workbench.report.values import Grouping, MapPlaces, MapView, Several, Summary, axis_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -36,7 +37,12 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
     main = summary.per_query_metric
     found: dict[str, Drawing] = {}
     if any(curve.steps for curve in summary.curves):
-        figure = figures.loss_curves(summary.curves, x=_along(summary.curves), log=_spans_decades(summary.curves))
+        figure = figures.loss_curves(
+            summary.curves,
+            x=axis_of(summary.curves),
+            log=_spans_decades(summary.curves),
+            quantity="Loss",
+        )
         found["loss"] = drawing("loss", figure, "Training and validation loss, the card's and this run's.", WIDE)
     if summary.metrics:
         names = _names([row.metric for row in summary.metrics])
@@ -52,6 +58,14 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
         found["ranks"] = drawing("ranks", ranks, "Rank of the first relevant document, before against after.", HALF)
         change = figures.per_query_difference(summary.changes, metric=main, points=1000, height=HALF_HEIGHT)
         found["changes"] = drawing("changes", change, f"{main} after minus before of every query, sorted.", HALF)
+    for place, grouping in enumerate(summary.groupings):
+        label = f"Before and after by {grouping.by}. The table has the same values."
+        title = f"{main}, mean (0 to 1)" if summary.found else "How right, mean (0 to 1)"
+        found[f"group-{place}"] = drawing(f"group-{place}", _grouped(grouping, title), label, WIDE)
+    for cutting in summary.cuttings:
+        figure = slice_figure(cutting.rows, title=f"{main}, mean (0 to 1)")
+        label = f"{main} before and after by {cutting.by}. The table has the same values."
+        found[f"cut-{cutting.by}"] = drawing(f"cut-{cutting.by}", figure, label, WIDE)
     for places in summary.map.moments if summary.map else ():
         label = f"Map of queries and documents {places.moment} training."
         figure = _map(summary.map, places) if summary.map else {}
@@ -59,12 +73,17 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
     return found
 
 
+def _grouped(grouping: Grouping, title: str) -> Any:
+    rows = [{"group": group.name, **vars(group), "difference": group.difference} for group in grouping.groups]
+    return slice_figure(rows, title=title)
+
+
 def drawings_of_several(several: Several) -> dict[str, Drawing]:
     """The curves of all runs, and their metrics side by side."""
     found: dict[str, Drawing] = {}
     curves = _curves_of_several(several)
     if any(curve.steps for curve in curves):
-        figure = figures.loss_curves(curves, x=_along(curves), log=_spans_decades(curves))
+        figure = figures.loss_curves(curves, x=axis_of(curves), log=_spans_decades(curves))
         found["loss"] = drawing("loss", figure, "Training and validation loss of every run.", WIDE)
     if any(row.after is not None for run in several.runs for row in run.metrics):
         label = "Every metric of every run, with its interval. The table has the same values."
@@ -112,13 +131,6 @@ def _names(metrics: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else list(metrics)
 
 
-def _along(curves: Sequence[Curve]) -> Any:
-    """Epochs where logs of different length would not fit one another over steps, else steps."""
-    lengths = [max(curve.steps) for curve in curves if curve.steps]
-    by_epoch = all(any(epoch is not None for epoch in curve.epochs) for curve in curves if curve.steps)
-    return "epoch" if by_epoch and len(lengths) > 1 and max(lengths) > 1.1 * min(lengths) else "step"
-
-
 def _spans_decades(curves: Sequence[Curve]) -> bool:
     """Whether the greatest loss is more than a hundred times the smallest: too much for a linear axis."""
     values = [value for curve in curves for value in curve.values if value is not None and 0 < value < float("inf")]
@@ -155,7 +167,7 @@ def _curves_of_several(several: Several) -> list[Curve]:
             if curve.role != "card":
                 role: look.Role = "other" if curve.role in taken else curve.role
                 taken.add(curve.role)
-                curves.append(replace(curve, name=f"{letter}: {run.variant}", role=role))
+                curves.append(replace(curve, name=f"{letter}: {run.variant}", role=role, means=()))
     return curves
 
 

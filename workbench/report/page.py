@@ -57,22 +57,29 @@ def render(summary: Summary, *, written: str | None = None) -> str:
 
 def render_several(several: Several, *, written: str | None = None) -> str:
     """The report of several runs, side by side. See `render`."""
-    stand_ins: dict[str, list[str]] = {}
-    for letter, run in zip(several.letters, several.runs, strict=True):
-        for sentence in run.stand_ins:
-            stand_ins.setdefault(sentence, []).append(letter)
+    stand_ins, curve_notes = (_by_sentence(several, name) for name in ("stand_ins", "curve_notes"))
     return page(
         "several.html.j2",
         drawings_of_several(several),
         written,
         several=several,
         runs=list(zip(several.letters, several.runs, strict=True)),
-        stand_ins=list(stand_ins.items()),
+        stand_ins=stand_ins,
+        curve_notes=curve_notes,
         table=[
             (metric, [next((row for row in run.metrics if row.metric == metric), None) for run in several.runs])
             for metric in several.metrics
         ],
     )
+
+
+def _by_sentence(several: Several, field: str) -> list[tuple[str, list[str]]]:
+    """Each sentence once, with the letters of the runs that say it."""
+    said: dict[str, list[str]] = {}
+    for letter, run in zip(several.letters, several.runs, strict=True):
+        for sentence in getattr(run, field):
+            said.setdefault(sentence, []).append(letter)
+    return list(said.items())
 
 
 def page(

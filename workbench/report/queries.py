@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.errors import WorkbenchError
 from workbench.evaluate import DEEPEST_CUT
 from workbench.evaluators import has_items, input_columns
 from workbench.figures import QueryChange
 from workbench.look import shorten
 from workbench.movements import failure_groups, failures
-from workbench.report.values import Cause, Found, Group, Grouping, Hit, ItemMover, Mover
+from workbench.report.values import Cause, Cut, Cutting, Found, Group, Grouping, Hit, ItemMover, Mover
 from workbench.run import Run
-from workbench.slices import sliced
+from workbench.slices import at_dimensions, at_precisions, sliced
 from workbench.tasks import moved, unit
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ TOP = 10  # a query whose relevant documents all stand below has failed
 SHOWN = 5  # documents of a ranking that are shown
 LEAST = 8  # queries or items; fewer get no interval, and are not divided into groups
 BANDS = 4  # groups of gold scores
+MOST_SCORES = (
+    50_000_000  # queries x documents that a report ranks again at fewer dimensions; `workbench slices` does any
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Queries:
     found: Found | None = None
     causes: tuple[Cause, ...] = ()
     groupings: tuple[Grouping, ...] = ()
+    cuttings: tuple[Cutting, ...] = ()
 
 
 def queries(run: Run, wanted: str, main: str) -> Queries | None:
@@ -155,6 +160,7 @@ def _searched(run: Run, name: str, main: str) -> Queries:
         found=_found(changes),
         causes=_causes(run, name),
         groupings=_groupings(run, name, metric, after),
+        cuttings=_cuttings(run, name, metric),
     )
 
 
@@ -265,3 +271,39 @@ def _failures(row: Mapping[Any, Any]) -> tuple[int, int]:
     """Shares of queries that found something, before and after, as counts of those that did not."""
     before, after = (round((1 - row[moment]) * row["queries"]) for moment in ("before", "after"))
     return before, after
+
+
+def _cuttings(run: Run, name: str, metric: str) -> tuple[Cutting, ...]:
+    """The evaluation at fewer dimensions and with coarser numbers, where the run keeps the vectors that it takes."""
+    settings = run.settings(name, "after")
+    size = int(settings.get("queries") or 0) * int(settings.get("documents") or 0)
+    if "@" not in metric or not 0 < size <= MOST_SCORES:
+        return ()
+    found = []
+    for by, measure in (("dimensions", at_dimensions), ("precision", at_precisions)):
+        try:
+            table = measure(run, name)
+        except WorkbenchError:  # no vectors, not of all documents, or a similarity of tokens
+            continue
+        part = table[["moment", by, "bytes", metric]].rename(columns={metric: "ndcg@10"})
+        rows: list[Mapping[Any, Any]] = list(part.to_dict("records"))
+        found.append(Cutting(by, _cuts(rows, by), tuple(rows)))
+    return tuple(found)
+
+
+def _cuts(rows: Sequence[Mapping[Any, Any]], by: str) -> tuple[Cut, ...]:
+    """One for each size, with both moments."""
+    values: dict[Any, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row[by], {"bytes": row["bytes"]})[row["moment"]] = row["ndcg@10"]
+    whole = next(iter(values.values())).get("after")
+    return tuple(
+        Cut(
+            f"{size:,} dimensions" if by == "dimensions" else str(size),
+            each["bytes"],
+            each.get("before"),
+            each.get("after"),
+            each["after"] / whole if whole and "after" in each else None,
+        )
+        for size, each in values.items()
+    )

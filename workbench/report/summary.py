@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workbench.curves import Curves
+from workbench.curves import curves as side_by_side
 from workbench.errors import WorkbenchError
 from workbench.evaluate import folder_name
 from workbench.figures import Curve, metric_name
 from workbench.look import Role, shorten
 from workbench.report.maps import map_view
 from workbench.report.queries import queries as all_queries
-from workbench.report.values import Fact, FindingLine, FindingRow, Metric, RecipeRow, Summary, Verdict
+from workbench.report.values import Fact, FindingLine, FindingRow, Metric, RecipeRow, Summary, Verdict, axis_of
 from workbench.run import Run
 
 if TYPE_CHECKING:
@@ -78,7 +81,7 @@ def summarize(run: Run) -> Summary:
         metrics=tuple(rows),
         metric_notes=part("notes", lambda: tuple(map(str, comparison.get("notes") or ()))) or (),
         findings=findings,
-        curves=part("curves", lambda: _curves(run, record, card, log)) or (),
+        **(part("curves", lambda: _curves(run, record, card, log)) or {}),
         changes=queries.changes if queries else (),
         gained=queries.gained if queries else (),
         lost=queries.lost if queries else (),
@@ -87,6 +90,7 @@ def summarize(run: Run) -> Summary:
         found=queries.found if queries else None,
         causes=queries.causes if queries else (),
         groupings=queries.groupings if queries else (),
+        cuttings=queries.cuttings if queries else (),
         map=part("map", lambda: map_view(run, queries.evaluation, main)) if queries else None,
         recipe=recipe_rows or (),
         recipe_notes=recipe.notes if recipe else (),
@@ -201,15 +205,43 @@ def _findings(card: Card) -> tuple[FindingRow, ...]:
     )
 
 
-def _curves(
-    run: Run, record: Mapping[str, Any], card: Card | None, log: Sequence[Mapping[str, Any]]
-) -> tuple[Curve, ...]:
-    curves = [Curve.of_card(card)] if card and card.training_log else []
+def _curves(run: Run, record: Mapping[str, Any], card: Card | None, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of a Summary about curves: the card's, corrected for what the audit knows, and the run's."""
+    ours = []
     if log:
         best = (record.get("best") or {}).get("step")
         role: Role = "corrected" if record.get("variant") == "corrected" else "after"
-        curves.append(Curve.of_log("This run", log, role=role, kept=best))
-    return tuple(curves)
+        ours.append(Curve.of_log("This run", log, role=role, kept=best))
+    if card is None or not card.training_log:
+        return {"curves": tuple(ours)}
+    as_printed = Curve.of_card(card)
+    try:
+        found = {axis: side_by_side(run, card, axis=axis) for axis in ("steps", "epochs")}
+    except WorkbenchError:  # a run without a recipe, or a log without steps
+        return {"curves": (as_printed, *ours)}
+    theirs = _corrected(as_printed, found["steps"], found["epochs"])
+    shown = found[f"{axis_of((theirs, *ours))}s"]
+    means = tuple(zip(shown.run.x, shown.run.values, strict=True))
+    said = [each for each in shown.sentences if not any(note in each for note in run.stand_ins)]
+    return {"curves": (theirs, *(replace(each, means=means) for each in ours)), "curve_notes": tuple(said)}
+
+
+def _corrected(card: Curve, steps: Curves, epochs: Curves) -> Curve:
+    """The card's curve with the values that can be compared."""
+    losses, validation = (
+        dict(zip(line.steps, line.values, strict=True)) for line in (steps.card, steps.card_validation)
+    )
+    lines = (epochs.card, epochs.card_validation)
+    places = {step: x for line in lines for step, x in zip(line.steps, line.x, strict=True)}
+    every = sorted({*losses, *validation})
+    return replace(
+        card,
+        name=f"{card.name}, loss divided by {steps.divided}" if steps.divided > 1 else card.name,
+        steps=every,
+        values=[losses.get(step) for step in every],
+        evaluated=[validation.get(step) for step in every],
+        epochs=[places.get(step) for step in every],
+    )
 
 
 def _recipe_rows(recipe: Recipe) -> tuple[RecipeRow, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from workbench.figures import Curve, QueryChange
 
@@ -117,6 +118,26 @@ class Grouping:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """An evaluation with smaller vectors."""
+
+    name: str  # "128 dimensions", "int8"
+    bytes: float  # of one vector
+    before: float | None
+    after: float | None
+    kept: float | None  # `after` as a share of that of whole vectors
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """An evaluation at each size of its vectors, the largest first."""
+
+    by: str  # "dimensions" or "precision"
+    cuts: tuple[Cut, ...]
+    rows: tuple[Mapping[str, Any], ...]  # the records of `slices`, for the figure
+
+
+@dataclass(frozen=True)
 class Cause:
     """Failed queries that have one thing in common which may be the reason; a query can have several."""
 
@@ -219,6 +240,7 @@ class Summary:
     metric_notes: tuple[str, ...] = ()  # how they were measured and compared
     findings: tuple[FindingRow, ...] | None = None  # None: there is no card to audit
     curves: tuple[Curve, ...] = ()
+    curve_notes: tuple[str, ...] = ()  # what was corrected on the card's curve, and what the points are
     changes: tuple[QueryChange, ...] = ()
     gained: tuple[Mover, ...] = ()
     lost: tuple[Mover, ...] = ()
@@ -227,6 +249,7 @@ class Summary:
     found: Found | None = None
     causes: tuple[Cause, ...] = ()  # of the queries that failed after training
     groupings: tuple[Grouping, ...] = ()
+    cuttings: tuple[Cutting, ...] = ()
     map: MapView | None = None
     recipe: tuple[RecipeRow, ...] = ()
     recipe_notes: tuple[str, ...] = ()
@@ -282,6 +305,13 @@ class Several:
     pairs: tuple[Pair, ...]  # each other run beside the first
     differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
     gaps: Mapping[str, str] = field(default_factory=dict)
+
+
+def axis_of(curves: Sequence[Curve]) -> Literal["step", "epoch"]:
+    """Epochs where logs of different length would not fit one another over steps, else steps."""
+    lengths = [max(curve.steps) for curve in curves if curve.steps]
+    by_epoch = all(any(epoch is not None for epoch in curve.epochs) for curve in curves if curve.steps)
+    return "epoch" if by_epoch and len(lengths) > 1 and max(lengths) > 1.1 * min(lengths) else "step"
 
 
 # --- numbers as reports print them -----------------------------------------------------------------------------------
