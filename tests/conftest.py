@@ -53,6 +53,17 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="module")
+def save_often() -> Iterator[None]:
+    """Checkpoints every four steps, however long they take."""
+    from workbench import fit, journal
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
+        patch.setattr(journal, "SAVING_SHARE", 1e9)
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium of the distribution, driven by Playwright; without it the test is skipped. Mark such tests `browser`."""

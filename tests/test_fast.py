@@ -6,16 +6,15 @@ tokens, passes and bytes, which are the same on every machine.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_fit import RECIPES, Made, lora, matryoshka, ranking, scored, several
-from tiny import WORDS, tiny_base, tiny_recipe, tiny_rows
+from test_fit import RECIPES, Made, lora, made_in, matryoshka, ranking, scored, several
+from tiny import WORDS, tiny_base, tiny_recipe
 from torch import nn
 
 from workbench import fit, journal
@@ -31,6 +30,7 @@ ENERGY = LossSpec(
     name="MultipleNegativesRankingLoss",
     parameters={"scale": 1.0, "similarity_fct": "energy", "distance": "manhattan", "special_tokens": False},
 )
+pytestmark = pytest.mark.usefixtures("save_often")
 TEXTS = ["how many brake", "a", "the wheel of the car model year is it", "price", "does the engine have power", "price"]
 
 
@@ -44,33 +44,7 @@ def energy(made: Made) -> Recipe:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """As in test_fit, but a base without dropout."""
-    return _made(tmp_path_factory.mktemp("made"), dropout=0.0)
-
-
-def _made(folder: Path, dropout: float) -> Made:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    base = tiny_base(folder, dropout=dropout)
-    pairs = tiny_rows(folder / "pairs.json")
-    torch.manual_seed(3)
-    table = StaticEmbedding(Tokenizer.from_file(str(base / "tokenizer.json")), embedding_dim=24)
-    SentenceTransformer(modules=[table], device="cpu").save_pretrained(str(folder / "table"), create_model_card=False)
-    rows = [
-        {"sentence1": row["anchor"], "sentence2": row["positive"], "score": (number % 5) / 4}
-        for number, row in enumerate(json.loads(pairs.read_text()))
-    ]
-    (folder / "scored.json").write_text(json.dumps(rows))
-    return Made(base, folder / "table", pairs, folder / "scored.json")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _save_often() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        patch.setattr(journal, "SAVING_SHARE", 1e9)
-        yield
+    return made_in(tmp_path_factory.mktemp("made"), dropout=0.0)
 
 
 def trained(kind: type[Watched], recipe: Recipe | None, runs: Path, **given: Any) -> tuple[Run, list[Watched]]:
@@ -116,7 +90,35 @@ def test_losses_are_the_trainers(make: Callable[[Made], Recipe], made: Made, tmp
             assert ours.metrics(name, at) == pytest.approx(theirs.metrics(name, at), abs=1e-4)
 
 
-@pytest.mark.parametrize("make", [ranking, matryoshka, lora])
+@pytest.mark.parametrize("make", [ranking, matryoshka, lora, energy])
+def test_half_the_digits_stay_near_the_trainers(
+    make: Callable[[Made], Recipe], made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under autocast to bfloat16; once also with attention as a GPU gets it."""
+    kinds = set()
+
+    def as_a_gpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pack: Any, scale: float) -> torch.Tensor:
+        kinds.add(query.dtype)
+        return packing.padded_attention(query, key, value, pack, 0.0, scale)
+
+    def half(kind: Any) -> Any:
+        def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast("cpu", torch.bfloat16):
+                return kind.training_step(self, *args, **kwargs)
+
+        return type("Half", (kind,), {"training_step": step})
+
+    recipe = without_dropout(make(made))
+    theirs, _ = trained(half(Watched), recipe, tmp_path / "trainer", max_steps=4)
+    ours, _ = trained(half(engine.Fast), recipe, tmp_path / "fast", max_steps=4)
+    monkeypatch.setattr(packing, "attention_by_length", as_a_gpu)
+    again, _ = trained(half(engine.Fast), recipe, tmp_path / "again", max_steps=4)
+    assert (torch.bfloat16 in kinds) == (make is not matryoshka)
+    assert numbers(ours, "loss") == pytest.approx(numbers(theirs, "loss"), rel=0.03)
+    assert numbers(again, "loss") == pytest.approx(numbers(ours, "loss"), rel=0.03)
+
+
+@pytest.mark.parametrize("make", [ranking, matryoshka, lora, energy])
 def test_a_hundred_steps_stay_with_the_trainer(make: Callable[[Made], Recipe], made: Made, tmp_path: Path) -> None:
     recipe = without_dropout(make(made))
     training = recipe.training.model_copy(update={"learning_rate": 1e-4, "eval_strategy": "no"})
@@ -132,7 +134,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     make: Callable[[Made], Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With dropout, so that the random numbers count."""
-    recipe = make(_made(tmp_path / "made", dropout=0.1))
+    recipe = make(made_in(tmp_path / "made", dropout=0.1))
 
     def stop(phase: str, done: int, total: int) -> None:
         if phase.startswith("train") and done == 7:

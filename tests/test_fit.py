@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from workbench.train import train
 RANKING = LossSpec(name="MultipleNegativesRankingLoss", parameters={"scale": 20.0, "similarity_fct": "cos_sim"})
 COSINE = LossSpec(name="CosineSimilarityLoss")
 
+pytestmark = pytest.mark.usefixtures("save_often")
+
 
 @dataclass(frozen=True)
 class Made:
@@ -37,41 +39,28 @@ class Made:
     scored: Path  # sentence1, sentence2, score
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("made")
-    base = tiny_base(folder)
-    pairs = tiny_rows(folder / "pairs.json")
-    return Made(base, _table(base, folder / "table"), pairs, _scored(pairs, folder / "scored.json"))
-
-
-def _table(base: Path, folder: Path) -> Path:
+def made_in(folder: Path, dropout: float = 0.1) -> Made:
+    """A base, a table of embeddings with its tokenizer, and rows of two kinds."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
 
+    base = tiny_base(folder, dropout=dropout)
     torch.manual_seed(3)
     table = StaticEmbedding(Tokenizer.from_file(str(base / "tokenizer.json")), embedding_dim=24)
-    SentenceTransformer(modules=[table], device="cpu").save_pretrained(str(folder), create_model_card=False)
-    return folder
-
-
-def _scored(pairs: Path, path: Path) -> Path:
-    rows = json.loads(pairs.read_text())
+    SentenceTransformer(modules=[table], device="cpu").save_pretrained(str(folder / "table"), create_model_card=False)
+    pairs = tiny_rows(folder / "pairs.json")
     scored = [
         {"sentence1": row["anchor"], "sentence2": row["positive"], "score": (number % 5) / 4}
-        for number, row in enumerate(rows)
+        for number, row in enumerate(json.loads(pairs.read_text()))
     ]
-    path.write_text(json.dumps(scored))
-    return path
+    (folder / "scored.json").write_text(json.dumps(scored))
+    return Made(base, folder / "table", pairs, folder / "scored.json")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _save_often() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        patch.setattr(journal, "SAVING_SHARE", 1e9)
-        yield
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made_in(tmp_path_factory.mktemp("made"))
 
 
 # --- recipes -------------------------------------------------------------------------------------------------------

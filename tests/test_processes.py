@@ -38,11 +38,20 @@ def together(base: Path, rows: Path) -> Recipe:
     return recipe.model_copy(update={"data": data, "loss": LossSpec(name="CosineSimilarityLoss")})
 
 
-def in_each_process(base: Path, rows: Path, folder: Path) -> None:
-    """What each of the two processes does: a whole run, and one that is stopped and goes on."""
+def ranking(base: Path, pairs: Path, **training: Any) -> Recipe:
+    """A loss whose rows are each other's negatives, within a batch of 4."""
+    return tiny_recipe(
+        base, pairs, per_device_train_batch_size=4, batch_sampler="batch_sampler", num_train_epochs=1, processes=2,
+        **training,
+    )  # fmt: skip
+
+
+def in_each_process(base: Path, rows: Path, pairs: Path, folder: Path) -> None:
+    """What each of the two processes does: a whole run of each loss, and one that is stopped and goes on."""
     from workbench import fit, journal
 
     fit.CHECKPOINT_STEPS, journal.LOOK_SECONDS = 4, 0.0
+    train(ranking(base, pairs, engine="fast"), runs=folder / "ranking")
     recipe = together(base, rows)
     train(recipe, runs=folder / "whole")
     stops = folder / "stopped"
@@ -70,12 +79,13 @@ def test_two_processes_give_what_one_gives_with_a_batch_twice_as_large(tmp_path:
         {"sentence1": row["anchor"], "sentence2": row["positive"], "score": at % 5 / 4} for at, row in enumerate(pairs)
     ]
     rows.write_text(json.dumps(scored))
+    pairs_file = tmp_path / "pairs.json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     here = str(Path(__file__).parent)
     done = subprocess.run(
-        [*command, str(script), here, str(base), str(rows), str(tmp_path / "runs")],
+        [*command, str(script), here, str(base), str(rows), str(pairs_file), str(tmp_path / "runs")],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -105,6 +115,16 @@ def test_two_processes_give_what_one_gives_with_a_batch_twice_as_large(tmp_path:
     assert steps_of(again) == steps_of(both)
     model = Path("model") / "model.safetensors"
     assert (again.path / model).read_bytes() == (both.path / model).read_bytes()
+
+    # Of any loss: a batch of each process is what a batch of each accumulated step is, as the negatives are its own.
+    shared = Run(next((tmp_path / "runs" / "ranking").iterdir()))
+    accumulated = train(ranking(base, pairs_file, gradient_accumulation_steps=2), runs=tmp_path / "accumulated")
+    assert len(steps_of(shared)) == 6
+    for ours, theirs in zip(steps_of(shared), steps_of(accumulated), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert shared.record["notes"][-1] == (
+        "The fast engine does not take this recipe (several processes train); the trainer trains it."
+    )
 
     RunWriter(both.path).update(status="stopped")
     with pytest.raises(RunError) as caught:

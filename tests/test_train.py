@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import tiny
 import torch
 from tiny import tiny_base, tiny_recipe, tiny_rows
 
-from workbench import fit, journal
+from workbench import journal
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.prepare import measured
 from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin
@@ -26,6 +25,7 @@ from workbench.reproduce import evaluate
 from workbench.run import Run, RunWriter, list_runs
 from workbench.train import train
 
+pytestmark = pytest.mark.usefixtures("save_often")
 STEPS = 18  # 48 rows in batches of 8, 3 epochs
 
 
@@ -37,14 +37,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_rows(tmp_path_factory.mktemp("rows") / "rows.json")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _save_often() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        patch.setattr(journal, "SAVING_SHARE", 1e9)
-        yield
 
 
 @pytest.fixture(scope="module")

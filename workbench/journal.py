@@ -19,8 +19,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from transformers.trainer_callback import TrainerCallback
 
-from workbench.adapters import has_adapter
-from workbench.encoder import load_folder
+from workbench.encoder import load_weights
 from workbench.errors import TrainingError
 from workbench.processes import any_of, is_first, mean_of
 
@@ -86,12 +85,8 @@ class Watched(SentenceTransformerTrainer):
             self.journal.parts(loss)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """An adapter by our own loader: the library's leaves DoRA's magnitudes as they were at the start."""
-        if not has_adapter(self.model):
-            super()._load_from_checkpoint(resume_from_checkpoint)
-            return
-        loaded = load_folder(Path(resume_from_checkpoint), resume_from_checkpoint, str(self.model.device))
-        self.model.load_state_dict(loaded.state_dict())
+        """By our own loader, see `load_weights`; the library's leaves DoRA's magnitudes as they were at the start."""
+        load_weights(self.model, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         began = time.monotonic()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.checks import SCORES, Check, Tokens, check_pairs, evenly
-from workbench.collection import Collection
 from workbench.encoder import LoadedBase, hub_reachable, load_base, remembering, token_counts
 from workbench.errors import DataError, RecipeError
 from workbench.evaluate import Encode
@@ -21,7 +20,7 @@ from workbench.processes import world_size
 from workbench.recipe import Data, LossSpec, Origin, Recipe
 from workbench.recipe.derive import HIDDEN_ADAPTER
 from workbench.recipe.sources import public_source
-from workbench.tasks import Search, Task, tasks_of
+from workbench.tasks import Task, tasks_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -231,14 +230,6 @@ def _loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module | dict[str, n
 def measured(recipe: Recipe) -> dict[str, Task]:
     """What a run of `recipe` measures before and after, by name; raises DataError where its rows cannot be had."""
     return tasks_of(recipe, rows_of(recipe)[0], online=hub_reachable)[0]
-
-
-def held_out(recipe: Recipe) -> dict[str, Collection]:
-    """The searches among what a run of `recipe` measures: "validation" and "test", those that its rows allow.
-
-    Raises DataError where the rows cannot be had.
-    """
-    return {name: task.collection for name, task in measured(recipe).items() if isinstance(task, Search)}
 
 
 def while_training(tasks: Mapping[str, Task]) -> dict[str, Task]:

@@ -25,7 +25,6 @@ from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchErro
 from workbench.evaluate import Encode, Evaluation
 from workbench.pairs import Splits, printed_rows
 from workbench.prepare import Prepared, encode_with, energy_settings, prepare, while_training
-from workbench.prepare import held_out as held_out
 from workbench.processes import from_first, is_first, together, wait
 from workbench.projection import MOMENTS, save_vectors
 from workbench.recipe import Origin, Recipe, recipe_sha256, save_recipe
