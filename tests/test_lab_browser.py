@@ -1,0 +1,210 @@
+"""Notebooks in a real JupyterLab in Chromium: run, watched, stopped, resumed, points selected, the page opened again.
+
+Nothing of the notebooks is left out; they train few steps from a base that is made in a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from test_notebooks import NOTEBOOKS, prepared
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+WAIT = 120_000  # ms; a test takes about 40 s on two quiet cores
+STEPS = 90
+QUIET = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # cells out of sight are on the page too
+}
+READY = (
+    "document.querySelector('.jp-KernelName')?.innerText.includes('Python') && "
+    "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"
+)
+"""Before it has a kernel the notebook calls itself idle too; Run All would then ask which kernel to start."""
+ALL_RAN = (
+    f"{READY} && [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(it => /\\d/.test(it.innerText))"
+)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """JupyterLab on a free port of 127.0.0.1 over a folder of notebooks, with settings of its own."""
+    books = tmp_path / "books"
+    books.mkdir()
+    (tmp_path / "labconfig").mkdir()
+    (tmp_path / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(QUIET))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={books}", "--ip=127.0.0.1", f"--port={port}"]
+    words += ["--no-browser", "--allow-root", "--IdentityProvider.token=", "--ServerApp.port_retries=0"]
+    own = {"JUPYTER_CONFIG_PATH": str(tmp_path), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
+    own |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "set"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "spaces")}
+    log = tmp_path / "lab.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(words, env={**os.environ, **own}, stdout=file, stderr=file)
+        place = f"http://127.0.0.1:{port}"
+        try:
+            _answers(f"{place}/api", server, log)
+            yield place, books
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < until:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab does not answer: {log.read_text()[-2000:]}")
+
+
+class Lab:
+    """A notebook that is open in JupyterLab, and everything that the browser complained about."""
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self.page: Page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        self.page.set_default_timeout(WAIT)
+        self.broken: list[str] = []
+        self.page.on("pageerror", lambda error: self.broken.append(str(error)))
+        self.page.on("console", lambda said: self.broken.append(said.text) if said.type == "error" else None)
+        self.page.on("dialog", lambda dialog: dialog.accept())  # leave a notebook that is not saved
+        self.page.goto(address)
+        self.ready()
+
+    def ready(self) -> None:
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.page.wait_for_function(READY)
+
+    def run_all(self) -> None:
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+    def add_cell(self, source: str) -> None:
+        """A cell at the end, run."""
+        self.page.locator(".jp-Notebook .jp-Cell").last.click()
+        for key in ("Escape", "b", "Enter"):
+            self.page.keyboard.press(key)
+        self.page.keyboard.type(source)
+        self.page.keyboard.press("Shift+Enter")
+
+    def cell(self, source: str) -> Locator:
+        """The last code cell with this in its source."""
+        with_it = self.page.locator(".jp-CodeCell").filter(
+            has=self.page.locator(".jp-InputArea").filter(has_text=source)
+        )
+        return with_it.last
+
+    def button(self, view: Locator, name: str) -> Locator:
+        return view.locator("button.jupyter-button").filter(has_text=name)
+
+    def select_points(self, view: Locator) -> None:
+        """A lasso around nearly all of the first figure of a map: its texts are listed."""
+        figure = view.locator(".js-plotly-plot").first
+        figure.scroll_into_view_if_needed()
+        self.page.wait_for_timeout(500)  # ms: the figure takes the width of its cell
+        plane = figure.locator(".nsewdrag").first.bounding_box()
+        assert plane is not None
+        corners = [(0.03, 0.03), (0.97, 0.03), (0.97, 0.9), (0.03, 0.9), (0.03, 0.03)]
+        places = [(plane["x"] + right * plane["width"], plane["y"] + down * plane["height"]) for right, down in corners]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*place, steps=8)
+        self.page.mouse.up()
+        view.locator(".wb-table tbody tr").first.wait_for()
+        assert "Selected: " in view.locator(".wb").filter(has_text="Draw around points").first.inner_text()
+
+    def nothing_failed(self) -> None:
+        assert self.page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
+        assert self.page.get_by_text("official Jupyter news").count() == 0
+        assert self.broken == []
+        self.page.close()
+
+
+def opened(name: str, browser: Browser, lab: tuple[str, Path], tmp_path: Path, *, up_to: str = "") -> Lab:
+    """The notebook `name` in a new page, with few steps; its cells after the one with `up_to` are left out."""
+    address, books = lab
+    notebook = prepared(next(path for path in NOTEBOOKS if path.stem == name), tmp_path / "runs", steps=STEPS)
+    if up_to:
+        last = next(place for place, cell in enumerate(notebook.cells) if up_to in cell.source)
+        notebook.cells = notebook.cells[: last + 1]
+    nbformat.write(notebook, books / f"{name}.ipynb")
+    return Lab(browser, f"{address}/lab/tree/{name}.ipynb?reset")
+
+
+def facts(view: Locator) -> str:
+    return view.locator(".wb .facts").first.inner_text()
+
+
+def test_run_all_goes_on_after_stop_and_resume(browser: Browser, lab: tuple[str, Path], tmp_path: Path) -> None:
+    """The buttons work while a cell further down waits for the end of the training."""
+    book = opened("00-start-here", browser, lab, tmp_path)
+    page, live = book.page, book.cell("wb.live(run)")
+    book.run_all()
+    live.locator(".wb .facts").filter(has_text="training").first.wait_for()
+    book.button(live, "Stop").click()
+    live.locator(".wb .word.stopped").first.wait_for()
+    waiting = book.cell("wb.finished(run)").locator(".jp-OutputArea-output")
+    waiting.filter(has_text="Press Resume above").wait_for()
+    assert f"step {STEPS} of {STEPS}" not in facts(live)
+    book.button(live, "Resume").click()
+    live.locator(".wb .word.finished").first.wait_for()
+    page.wait_for_function(ALL_RAN)
+    assert waiting.filter(has_text="Press Resume above").count() == 0
+    assert f"step {STEPS} of {STEPS}" in facts(live)
+    assert live.locator(".js-plotly-plot .scatterlayer .trace").count() >= 1
+    assert live.locator("img").is_hidden()  # the still copy is for where the widget is not
+    queries = book.cell("wb.explore(run)")
+    queries.locator(".wb-table tbody tr").first.click()
+    queries.locator(".wb .sides ol.hits li").first.wait_for()
+    book.select_points(book.cell("wb.map(run"))
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]"
+        ".map(it => [it.clientWidth, it.parentElement.clientWidth])"
+    )
+    assert len(widths) == 3  # the loss, and two maps
+    assert all(abs(figure - room) <= 1 for figure, room in widths), widths
+    book.nothing_failed()
+
+
+def test_a_page_that_is_opened_again_shows_the_run_as_it_stands(
+    browser: Browser, lab: tuple[str, Path], tmp_path: Path
+) -> None:
+    """The page is loaded anew while the training goes on; another cell shows it, stops it, and sees it to its end."""
+    book = opened("7-your-own-card", browser, lab, tmp_path, up_to="wb.live(run)")
+    book.run_all()
+    book.cell("wb.live(run)").locator(".wb .facts").filter(has_text="training").first.wait_for()
+    book.page.keyboard.press("Control+s")
+    book.page.reload()
+    book.ready()
+    book.add_cell("wb.live(run) # again")
+    again = book.cell("# again")
+    again.locator(".wb .word.running").first.wait_for()
+    book.button(again, "Stop").click()
+    again.locator(".wb .word.stopped").first.wait_for()
+    assert f"step {STEPS} of {STEPS}" not in facts(again)
+    book.button(again, "Resume").click()
+    again.locator(".wb .word.finished").first.wait_for()
+    assert f"step {STEPS} of {STEPS}" in facts(again)
+    book.add_cell("wb.map(run, method='pca')")
+    book.select_points(book.cell("wb.map(run"))
+    book.nothing_failed()
