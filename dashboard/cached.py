@@ -19,6 +19,7 @@ from workbench.browse import Identity, RunRow
 from workbench.closeup import LogTail, encoder_of, model_files, sizes
 from workbench.closeup import paired as paired_of
 from workbench.closeup import ranking as ranking_of
+from workbench.curves import Axis, Curves, curves
 from workbench.errors import CardError, RunError
 from workbench.projection import Method, Moment, Vectors, load_vectors
 from workbench.run import Run, list_runs
@@ -71,6 +72,17 @@ def log(run: Run) -> list[dict[str, Any]]:
 @st.cache_resource(max_entries=20, show_spinner=False)
 def _tail(path: str) -> LogTail:
     return LogTail(Path(path))
+
+
+def beside_card(run: Run, axis: Axis) -> Curves:
+    """The card's log, corrected for what the audit knows, and the run's averaged as the card's is."""
+    return _beside_card(str(run.path), axis, browse.identity(run.path / "card.json", run.path / "log.jsonl"))
+
+
+@st.cache_resource(max_entries=50, show_spinner=False)
+def _beside_card(path: str, axis: Axis, files: Identity) -> Curves:
+    with expected_form(Path(path).name):
+        return curves(Run(Path(path)), axis=axis)
 
 
 def scene(run: Run, evaluation: str, method: Method, together: bool) -> Scene | None:
@@ -144,16 +156,25 @@ def _paired(path: str, other: str, evaluation: str, metric: str, files: Identity
         return paired_of(Run(Path(path)), Run(Path(other)), evaluation, metric)
 
 
+VECTORS = ("fewer dimensions", "coarser numbers")
+
+
 def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
-    return _grouped(str(run.path), evaluation, by, metric, browse.identity(*browse.query_files(run, evaluation)))
+    """A metric by groups of queries, or, for one of `VECTORS`, by what is kept of the vectors."""
+    kept = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in ("before", "after")]
+    files = browse.identity(*browse.query_files(run, evaluation), *(kept if by in VECTORS else []))
+    return _grouped(str(run.path), evaluation, by, metric, files)
 
 
-@st.cache_data(max_entries=50, show_spinner="Grouping the queries …")
+@st.cache_data(max_entries=50, show_spinner="Grouping …")
 def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) -> pd.DataFrame:
-    from workbench.slices import sliced
+    from workbench.slices import at_dimensions, at_precisions, sliced
 
     with expected_form(Path(path).name):
-        return sliced(Run(Path(path)), evaluation, by, metric=metric)
+        run = Run(Path(path))
+        if by in VECTORS:
+            return (at_dimensions if by == VECTORS[0] else at_precisions)(run, evaluation)
+        return sliced(run, evaluation, by, metric=metric)
 
 
 def card_of(run: Run) -> Card | None:

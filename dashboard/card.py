@@ -20,7 +20,7 @@ SEVERITIES = {
     "warning": ("yellow", ":material/warning:", "Warnings: something is hidden or doubtful"),
     "note": ("gray", ":material/info:", "Notes"),
 }
-VIEWS = ["findings", "what it says", "what is needed", "recipe"]
+VIEWS = ["findings", "text", "what it says", "what is needed", "recipe"]
 SOURCES = (
     "card: the card says it · file: a file beside the card · library: default of the library's version · inferred: "
     "follows from something else · default: ours · user: set by you · finding: a correction · unknown: nobody says"
@@ -28,16 +28,22 @@ SOURCES = (
 
 
 def finding_box(card: "Card", finding: "Finding") -> None:
+    """What was found, and beside it the lines of the card that it rests on."""
     colour, icon, _ = SEVERITIES[finding.severity]
-    with st.container(border=True, gap="xsmall"):
-        with st.container(horizontal=True):
-            st.badge(finding.severity, color=colour, icon=icon)  # type: ignore[arg-type]
-            st.text(finding.code)
-        st.text(finding.message)
-        if finding.lines:
-            st.code(browse.card_lines(card, finding.lines), language=None, wrap_lines=True)
-        if finding.fix is not None:
-            st.text(f"Correction: {finding.fix.sentence}")
+    with st.container(border=True):
+        left, right = st.columns([4, 5], gap="medium")
+        with left, st.container(gap="xsmall"):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.badge(finding.severity, color=colour, icon=icon)  # type: ignore[arg-type]
+                st.text(finding.code)
+            st.text(finding.message)
+            if finding.fix is not None:
+                st.text(f"Correction: {finding.fix.sentence}")
+        with right:
+            if finding.lines:
+                parts.source(browse.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
+            else:
+                st.caption("It rests on no single line: on what is missing, or on the files beside the card.")
 
 
 def findings(card: "Card", audit: "Audit") -> None:
@@ -46,7 +52,7 @@ def findings(card: "Card", audit: "Audit") -> None:
     for severity, (_, _, heading) in SEVERITIES.items():
         mine = [finding for finding in audit if finding.severity == severity]
         if mine:
-            st.subheader(f"{heading} ({len(mine)})")
+            st.subheader(f"{heading} ({len(mine)})", anchor=False)
             for finding in mine:
                 finding_box(card, finding)
 
@@ -54,17 +60,29 @@ def findings(card: "Card", audit: "Audit") -> None:
 def what_it_says(card: "Card") -> None:
     left, right = st.columns([3, 2])
     with left:
-        st.subheader("Facts")
+        st.subheader("Facts", anchor=False)
         facts = pd.DataFrame([(fact.name, fact.value, fact.lines) for fact in browse.card_facts(card)])
         facts.columns = ["Fact", "The card says", "Lines"]
-        st.dataframe(facts, hide_index=True, height="content")
+        widths = {"The card says": st.column_config.TextColumn(width="large")}
+        st.dataframe(facts, hide_index=True, height="content", column_config=widths)
     with right:
-        st.subheader("Metrics")
+        st.subheader("Metrics", anchor=False)
         metrics = pd.DataFrame(browse.card_metrics(card), columns=["Measured on", "Metric", "Value", "Line"])
         number = st.column_config.NumberColumn(format="%.4f")
-        st.dataframe(metrics, hide_index=True, column_config={"Value": number}, height="content")
-    with st.expander("The card's text, with line numbers"):
-        st.code(browse.card_lines(card, range(1, len(card.lines) + 1)), language=None, wrap_lines=True, height=500)
+        if len(metrics):
+            st.dataframe(metrics, hide_index=True, column_config={"Value": number}, height="content")
+        else:
+            st.text("The card prints no metric.")
+
+
+def text(card: "Card", audit: "Audit") -> None:
+    """The whole card as it is written, each line that a finding rests on marked with the finding's code."""
+    rows = browse.excerpt(card, browse.noted_lines(audit))
+    st.caption(f"{len(card.lines):,} lines; marked are those that a finding rests on, with its code.")
+    if len(rows) < len(card.lines):
+        st.text(f"Only the first {len(rows):,} lines are shown.")
+    with st.container(border=True, height=700):
+        parts.source(rows)
 
 
 def what_is_needed(audit: "Audit") -> None:
@@ -118,9 +136,13 @@ def show(card: "Card") -> None:
     with st.container(border=True):
         st.text(card.title or card.name)
         st.text(audit.reproducibility.verdict)
-    view = st.segmented_control("Show", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params")
+    view = st.segmented_control(
+        "Show", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
+    )
     if view == "findings":
         findings(card, audit)
+    elif view == "text":
+        text(card, audit)
     elif view == "what it says":
         what_it_says(card)
     elif view == "what is needed":
@@ -129,7 +151,7 @@ def show(card: "Card") -> None:
         recipe_view(card, written, corrected, why)
 
 
-st.title("Card")
+parts.title("Card", "What a model card says, what the audit finds in it, and the recipe that follows from it.")
 runs = [run for run in cached.runs() if (run.path / "card.json").exists()]
 names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
 left, right = st.columns(2)

@@ -71,13 +71,24 @@ def verdict(found: dict[str, Any], with_card: bool) -> None:
             st.text(f"· {reason}")
 
 
-def numbers(found: dict[str, Any], others: Sequence[Run]) -> None:
+def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
+    """What the two sides are called: moments, the variants of one recipe, or first and other."""
+    if not others:
+        return "Before", "After"
+    rows = [cached.row(each) for each in (run, *others)]
+    words = [str(row.variant or "").capitalize() for row in rows]
+    if len(rows) == 2 and rows[0].card == rows[1].card and all(words) and words[0] != words[1]:
+        return words[0], words[1]
+    return "First", "Other"
+
+
+def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     """The metrics as a figure and as a table, the main one marked."""
     rows = found.get("rows") or []
     if not rows:
         parts.empty("Nothing measured", "This comparison holds no metric.")
         return
-    first, last = ("First", "Other") if others else ("Before", "After")
+    first, last = names_of(run, others)
     if len(others) < 2:
         marks = [replace(mark, metric=metric_name(mark.metric)) for mark in browse.marks_of(rows)]
         parts.chart(metric_bars, marks, key="bars", names=(first, last))
@@ -86,6 +97,9 @@ def numbers(found: dict[str, Any], others: Sequence[Run]) -> None:
     table["metric"] = [metric_name(str(name)) + (" *" if name == main else "") for name in table["metric"]]
     config = columns(first, last, with_card=not others)
     shown = [name for name in config if name in table and (name != "run" or len(others) > 1)]
+    said = [str(reason or "") for reason in table.get("reason", ())]
+    if not any(said) or all(reason in (found.get("reasons") or []) for reason in said):
+        shown = [name for name in shown if name != "reason"]  # it stands above already, for all of them
     height: Any = "content" if len(table) < 20 else 560
     st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
     for note in found.get("notes") or []:
@@ -138,6 +152,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     table = cached.paired(run, names[name], evaluation, metric)
     short = browse.short_names([cached.row(run), cached.row(names[name])])
     labels = (short[run.name], short[name])
+    sides = names_of(run, [names[name]])
     left, right = st.columns([1, 1])
     with left:
         values = (table["first"].tolist(), table["second"].tolist(), table["query"].tolist())
@@ -145,13 +160,13 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     number = partial(st.column_config.NumberColumn, format="%.3f", width=80)
     config = {
         "query": st.column_config.TextColumn("Query", width=300),
-        "first": number("First", help=labels[0][:80]),
-        "second": number("Other", help=labels[1][:80]),
-        "difference": number("Difference", format="%+.3f", help="Other minus first", width=92),
+        "first": number(sides[0], help=labels[0][:80], width=98),
+        "second": number(sides[1], help=labels[1][:80], width=98),
+        "difference": number("Difference", format="%+.3f", help=f"{sides[1]} minus {sides[0]}", width=92),
     }
     with right:
         st.dataframe(table[list(config)].head(200), column_config=config, hide_index=True, height=430)
-        st.caption("The 200 greatest differences. Above the diagonal the other run is better.")
+        st.caption(f"The 200 greatest differences. Above the diagonal: {sides[1].lower()} is better.")
 
 
 def downloads(run: Run, evaluation: str | None) -> None:
@@ -181,7 +196,7 @@ def show(run: Run, others: Sequence[Run]) -> None:
         each_run([run, *others])
     found = cached.comparison(run, others)
     verdict(found, with_card=not others)
-    numbers(found, others)
+    numbers(found, run, others)
     if others:
         parts.fragment(query_by_query, run, others, found.get("evaluation"))
         differences(run, others)

@@ -14,11 +14,10 @@ import parts
 import streamlit as st
 
 from workbench import scene as maps
-from workbench.projection import Method, Moment
+from workbench.projection import Method
 from workbench.run import Run
 from workbench.scene import Scene
 
-TITLES: dict[Moment, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 METHODS: dict[Method, str] = {"umap": "UMAP", "pca": "PCA"}
 METHOD_HELP = (
     "UMAP (uniform manifold approximation and projection) keeps neighbourhoods; PCA (principal component analysis) "
@@ -94,7 +93,7 @@ def draw(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene, b
     drawn = maps.canvas(
         scene,
         by,
-        titles=TITLES,
+        titles=parts.TITLES,
         rows=rows,
         area=maps.area_of(st.query_params.get("area", "")),
         lines=maps.answer_lines(scene, rows, picked, LINES if lines else 0),
@@ -191,7 +190,7 @@ def opened(run: Run, evaluation: str, scene: Scene, row: int) -> None:
     for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
         found = cached.neighbours(run, evaluation, moment, kind, (key,)).get(key, [])
         with column:
-            parts.ranking(TITLES[moment], maps.neighbour_table(scene, row, found), text, known=kind == "query")
+            parts.ranking(parts.TITLES[moment], maps.neighbour_table(scene, row, found), text, known=kind == "query")
 
 
 def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
@@ -259,14 +258,4 @@ def show(run: Run, row: Any) -> None:
         st.code(" ".join(command(run, evaluation)), language="bash")
 
 
-parts.title("Embeddings", "Where the model puts queries and documents, before and after training.")
-runs = [run for run in cached.runs() if run.status != "broken"]
-if not runs:
-    parts.no_runs(str(cached.runs_folder()))
-else:
-    row = st.container(horizontal=True, vertical_alignment="bottom")
-    with row:
-        run = parts.choose_run(runs, width=440)
-    if run is not None:
-        parts.stand_ins(cached.row(run).stand_ins)
-        show(run, row)
+parts.page_of_a_run("Where the model puts queries and documents, before and after training.", "Embeddings", show)

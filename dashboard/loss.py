@@ -1,13 +1,15 @@
 """Loss curves: what was logged by any number of runs and by the card, live while a run is running."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cached
 import parts
 import streamlit as st
 
 from workbench import browse
-from workbench.closeup import checkpoints, logged, logging_interval, train_rows
+from workbench.closeup import checkpoints, logged, train_rows
+from workbench.curves import Axis
 from workbench.errors import WorkbenchError
 from workbench.figures import Along, Curve, loss_curves, metric_name
 from workbench.look import Role
@@ -21,14 +23,13 @@ QUANTITIES = {
     "components": "Parts of the loss (as the trainer logs them)",
 }
 SMOOTHING = {"auto": None, "off": 0.0, "0.5": 0.5, "0.8": 0.8, "0.9": 0.9, "0.95": 0.95, "0.99": 0.99}
-AS_CARD = "as the card logs"
 SMOOTHING_HELP = (
     "Weight of the past in a moving average; the raw line stays visible. auto: over a twentieth of a long log, at most "
-    "50 points. as the card logs: means over as many steps as lie between two rows of the card's log, which is what "
-    "its points are, while ours are one row a step."
+    "50 points."
 )
 X: tuple[Along, ...] = ("step", "epoch", "rows", "time")
-X_HELP = "rows: training rows seen, epochs times the rows of one · time: minutes since the start; a card has none"
+AXES: dict[Along, Axis] = {"step": "steps", "epoch": "epochs", "rows": "rows", "time": "seconds"}
+X_HELP = "rows: training rows seen · time: minutes since the start; a card's points are spread evenly over its time"
 
 
 def quantity(key: str) -> str:
@@ -50,28 +51,39 @@ def quantities(runs: Sequence[Run]) -> list[str]:
     return [*usual, *(["components"] if pieces else []), *pieces, *others]
 
 
-def curves(runs: Sequence[Run], key: str, with_card: bool) -> list[Curve]:
-    """A curve for each run, or for each part of its loss, and one for each card that they came from."""
+def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:
+    """A curve for each run or part of its loss, and one for each card; and what has to be said of the cards' curves."""
     names = browse.short_names([cached.row(run) for run in runs])
     found: list[Curve] = []
     cards: dict[str, Curve] = {}
+    said: dict[str, tuple[str, ...]] = {}
     for run in runs:
         row, log = cached.row(run), cached.log(run)
         keys = [name for name in logged(log) if name.startswith("components/")] if key == "components" else [key]
         role: Role = "other" if len(runs) > 2 else "corrected" if row.variant == "corrected" else "after"
+        card = cached.card_of(run) if with_card and key == "loss" else None
+        means: tuple[tuple[float, float], ...] = ()
+        if card is not None and card.training_log:
+            both = cached.beside_card(run, AXES[along])
+            cards[card.sha256] = Curve.of_curves(both, card)
+            said[names[run.name]] = both.sentences
+            scale = 60 if along == "time" else 1
+            means = tuple(zip((x / scale for x in both.run.x), both.run.values, strict=True))
         for one in keys:
             if role in [curve.role for curve in found]:
                 role = "other"
             name = names[run.name] if len(keys) == 1 else f"{names[run.name]}, {one.removeprefix('components/')}"
             best = (run.record.get("best") or {}).get("step")
             saved = checkpoints(run) if key == "loss" else ()
-            found.append(
-                Curve.of_log(name, log, role=role, key=one, kept=best, train_rows=train_rows(run), saved=saved)
-            )
-        card = cached.card_of(run) if with_card and key == "loss" else None
-        if card is not None and card.training_log:
-            cards[card.sha256] = Curve.of_card(card)
-    return [*cards.values(), *found]
+            curve = Curve.of_log(name, log, role=role, key=one, kept=best, train_rows=train_rows(run), saved=saved)
+            found.append(replace(curve, means=means))
+    return [*cards.values(), *found], sentences(said)
+
+
+def sentences(said: dict[str, tuple[str, ...]]) -> list[str]:
+    """What is true of every run once, the rest with the run's name in front."""
+    shared = [each for each in next(iter(said.values()), ()) if all(each in theirs for theirs in said.values())]
+    return shared + [f"{name}: {each}" for name, theirs in said.items() for each in theirs if each not in shared]
 
 
 def show(runs: Sequence[Run]) -> None:
@@ -81,7 +93,7 @@ def show(runs: Sequence[Run]) -> None:
         parts.progress(cached.row(run), run.record.get("progress") or {})
     key, along = st.session_state["y"], st.session_state["x"]
     try:
-        drawn = curves(runs, key, st.session_state["with_card"])
+        drawn, said = curves(runs, key, along, st.session_state["with_card"])
     except WorkbenchError as error:
         parts.problem("A run cannot be read.", str(error))
         return
@@ -90,7 +102,6 @@ def show(runs: Sequence[Run]) -> None:
         parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)} by {along}. {waiting}")
     else:
         smoothing = st.session_state["smooth"]
-        every = next((logging_interval(curve) for curve in drawn if curve.role == "card"), None)
         parts.chart(
             loss_curves,
             drawn,
@@ -98,28 +109,31 @@ def show(runs: Sequence[Run]) -> None:
             x=along,
             log=st.session_state["log"],
             smoothing=SMOOTHING.get(smoothing),
-            every=every if smoothing == AS_CARD else None,
             mark_spikes=st.session_state["spikes"] and key == "loss",
             quantity=quantity(key),
             height=520,
         )
-        legend(drawn, key, every, smoothing)
+        legend(drawn, key, said)
     if st.session_state.get("live") and not live:
         st.session_state["live"] = False
         st.rerun()
     st.session_state["live"] = bool(live)
 
 
-def legend(drawn: Sequence[Curve], key: str, every: int | None, smoothing: str) -> None:
-    """What the marks mean, as far as they are drawn."""
+def legend(drawn: Sequence[Curve], key: str, said: Sequence[str]) -> None:
+    """What the marks mean, as far as they are drawn, and how the card's curve came about."""
     words = ["faint: every logged step"]
     if key == "loss":
         words += ["squares: validation loss", "triangles: spikes", "rings: checkpoints on the disk"]
         words += ["dotted line: the checkpoint that was kept"]
-    if every is not None:
-        ours = f"so are ours here, over {every:,}" if smoothing == AS_CARD else "ours are one row a step"
-        words.append(f"the card's points are means over {every:,} steps, {ours}")
+    if any(curve.means for curve in drawn):
+        words.append("ring with a dot: mean over the steps that a point of the card stands for")
     st.caption(" · ".join(words))
+    if said:
+        with st.container(border=True, gap="xxsmall"):
+            st.markdown("**Beside the card**")
+            for sentence in said:
+                st.text(sentence)
 
 
 def controls(runs: Sequence[Run]) -> None:
@@ -129,8 +143,7 @@ def controls(runs: Sequence[Run]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Quantity", names, format_func=quantity, key="y", bind="query-params", width=330)
         st.selectbox("Along", X, key="x", bind="query-params", width=110, help=X_HELP)
-        options = [*SMOOTHING, AS_CARD]
-        st.selectbox("Smoothing", options, key="smooth", bind="query-params", width=180, help=SMOOTHING_HELP)
+        st.selectbox("Smoothing", list(SMOOTHING), key="smooth", bind="query-params", width=180, help=SMOOTHING_HELP)
         st.toggle("Log scale", key="log", bind="query-params")
         st.toggle("The card's curve", value=True, key="with_card", bind="query-params")
         st.toggle(

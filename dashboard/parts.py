@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cached
 import streamlit as st
 
 from workbench import browse
 from workbench.browse import RunRow
 from workbench.errors import WorkbenchError
 from workbench.look import CONFIG, harmless
+from workbench.projection import Moment
 from workbench.run import Run
 
 if TYPE_CHECKING:
@@ -35,9 +37,17 @@ STYLE = """<style>
 .wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
 .wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
   text-underline-offset: .18em; text-decoration-color: #e69f00; }
+.wb-source { font: .8rem/1.5 ui-monospace, "Source Code Pro", Menlo, Consolas, "Noto Sans Mono", monospace; }
+.wb-source div { display: flex; gap: .75rem; padding: 0 .4rem; border-left: 3px solid transparent; }
+.wb-source i { flex: 0 0 2.6rem; text-align: right; font-style: normal; opacity: .55; user-select: none; }
+.wb-source span { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; flex: 1; }
+.wb-source .wb-marked { background: rgba(230, 159, 0, .16); border-left-color: #e69f00; }
+.wb-source .wb-note { flex: 0 0 auto; max-width: 40%; font-family: inherit; opacity: .75; text-align: right; }
+.wb-source .wb-gap { opacity: .5; padding-left: 2.2rem; }
 @media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
 STYLE_DARK = """<style>[data-baseweb="tag"], [data-baseweb="tag"] * { color: #14171a !important; }</style>"""
+TITLES: dict[Moment, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 ABBREVIATIONS = (
     "nDCG@10: normalised discounted cumulative gain of the ten best, 1 where the answers stand first · MRR: mean of 1 "
     "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best"
@@ -160,6 +170,25 @@ def turn_to(page: str) -> None:
         st.session_state["page"] = page
 
 
+def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) -> None:
+    """A page on one run: its head, the choice of the run, and what `show(run, row)` lays out below.
+
+    `row` is the container that holds the choice; more choices go beside it.
+    """
+    title(name, sentence)
+    runs = [run for run in cached.runs() if run.status != "broken"]
+    if not runs:
+        no_runs(str(cached.runs_folder()))
+        return
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    with row:
+        run = choose_run(runs, width=440)
+    if run is not None:
+        show(run, row)
+        with row:
+            stand_ins(cached.row(run).stand_ins)
+
+
 def keep(key: str, default: Any, options: Sequence[Any]) -> None:
     """Start the widget `key` with the address, else with what was chosen on another page, else with `default`.
 
@@ -225,8 +254,22 @@ def duration(seconds: float) -> str:
 
 
 def stand_ins(notes: Sequence[str]) -> None:
-    """Say which stand-ins a run used; nothing for a run on the card's own base and data."""
+    """Say that a run used stand-ins, and which on a click; nothing for a run on the card's own base and data."""
     if notes:
-        with st.container(gap="xxsmall"):
+        with st.popover("Trained on stand-ins", icon=":material/info:", help="What was not the card's own"):
             for note in notes:
-                st.text(f"Stand-in: {note}")
+                st.text(note)
+
+
+def source(lines: Iterable[tuple[int, str, str]]) -> None:
+    """Lines of a card: number, text, and a note for a line that is marked. Escaped: nothing in them takes effect."""
+    rows = []
+    last = None
+    for number, text, note in lines:
+        if last is not None and number > last + 1:
+            rows.append('<div class="wb-gap">⋯</div>')
+        last = number
+        mark = f'<span class="wb-note">{html.escape(note.strip())}</span>' if note.strip() else ""
+        kind = ' class="wb-marked"' if note else ""
+        rows.append(f"<div{kind}><i>{number}</i><span dir='auto'>{html.escape(harmless(text))}</span>{mark}</div>")
+    st.html(f'<div class="wb-source">{"".join(rows)}</div>')

@@ -1,7 +1,5 @@
 """The playground of the Retrieval page: a query of yours, answered by the model before training and after it."""
 
-from typing import Literal
-
 import cached
 import parts
 import streamlit as st
@@ -9,12 +7,8 @@ import streamlit as st
 from workbench import scene as maps
 from workbench.closeup import answer as answered
 from workbench.errors import WorkbenchError
+from workbench.projection import Moment
 from workbench.run import Run
-
-MOMENTS: tuple[tuple[Literal["before", "after"], str], ...] = (
-    ("before", "Before: the base model"),
-    ("after", "After: the trained model"),
-)
 
 
 def show(run: Run, evaluation: str) -> None:
@@ -38,12 +32,12 @@ def show(run: Run, evaluation: str) -> None:
     if not query.strip():
         st.caption("Both models answer from the documents of this evaluation. Nothing leaves this machine.")
         return
-    for column, (moment, title) in zip(st.columns(2), MOMENTS, strict=True):
+    for column, (moment, title) in zip(st.columns(2), parts.TITLES.items(), strict=True):
         with column:
             answer(run, evaluation, moment, title, query.strip())
 
 
-def answer(run: Run, evaluation: str, moment: Literal["before", "after"], title: str, query: str) -> None:
+def answer(run: Run, evaluation: str, moment: Moment, title: str, query: str) -> None:
     """One model's ten best documents; a model that cannot be had says why."""
     try:
         vectors = cached.vectors(run, evaluation, moment)

@@ -11,22 +11,47 @@ import streamlit as st
 from workbench import browse
 from workbench.closeup import groupings
 from workbench.figures import metric_name, per_query_difference, rank_changes
+from workbench.figures_slices import slice_figure
 from workbench.run import Run
+from workbench.scene import has_vectors
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
 VIEWS = ["queries", "groups", "playground"]
+VECTORS = cached.VECTORS
 FILTER_HELP = (
     "lost from top 10: an answer among the ten best before, none after. never found: no answer in either ranking, as "
     "deep as it was kept."
 )
+GROUPS_HELP = (
+    "fewer dimensions and coarser numbers rank the queries again by the vectors that the run keeps, cut or rounded; "
+    "nothing is encoded"
+)
+
+
+def number(name: str, **settings: Any) -> "ColumnConfig":
+    return st.column_config.NumberColumn(name, **settings)
+
+
+GROUP_COLUMNS: "dict[str, ColumnConfig]" = {
+    "group": st.column_config.TextColumn("Group"),
+    "moment": st.column_config.TextColumn("Moment"),
+    "dimensions": number("Dimensions"),
+    "precision": st.column_config.TextColumn("Precision", help="Kind of number: float32, int8, or one bit"),
+    "bytes": number("Bytes", help="Of one vector"),
+    "queries": number("Queries", format="localized"),
+    "before": number("Before", format="%.4f"),
+    "after": number("After", format="%.4f"),
+    "difference": number("Difference", format="%+.4f", help="Mean of after minus before"),
+    "low": number("Low", format="%+.4f", help="Lower end of the 95 % interval of the difference, over queries"),
+    "high": number("High", format="%+.4f", help="Upper end of the 95 % interval of the difference, over queries"),
+}
 
 
 def query_columns(metric: str) -> "dict[str, ColumnConfig]":
     name = metric_name(metric)
     rank = "Rank of the first relevant document, 1 is best; – is beyond the depth kept"
-    number = st.column_config.NumberColumn
     right = "How right the model is about this pair, 0 to 1" if "@" not in metric else parts.ABBREVIATIONS
     return {
         "query": st.column_config.TextColumn("Query", width=380),
@@ -55,11 +80,9 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
     if before.empty and after.empty:
         return
     st.caption("Words that the query has too are underlined; short ones are not.")
-    left, right = st.columns(2)
-    with left:
-        parts.ranking("Before: the base model", before, row["query"])
-    with right:
-        parts.ranking("After: the trained model", after, row["query"])
+    for column, heading, hits in zip(st.columns(2), parts.TITLES.values(), (before, after), strict=True):
+        with column:
+            parts.ranking(heading, hits, row["query"])
 
 
 def counts(table: pd.DataFrame, unit: str) -> None:
@@ -125,25 +148,23 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
 
 
 def groups(run: Run, evaluation: str, metric: str) -> None:
-    """The metric for each group of queries."""
+    """The metric for each group of queries, at fewer dimensions, and with coarser numbers."""
     options = groupings(run, evaluation)
     if not options:
         parts.empty("No groups", "This evaluation was measured pair by pair; it has no queries to group.")
         return
-    by = st.selectbox("Group by", options, key="by", bind="query-params", width=320)
-    number = st.column_config.NumberColumn
-    config = {
-        "group": st.column_config.TextColumn(by.capitalize(), width=260),
-        "queries": number("Queries", format="localized"),
-        "before": number("Before", format="%.4f"),
-        "after": number("After", format="%.4f"),
-        "difference": number("Difference", format="%+.4f", help="Mean of after minus before"),
-        "low": number("Low", format="%+.4f", help="Lower end of the 95 % interval of the difference, over queries"),
-        "high": number("High", format="%+.4f", help="Upper end of the 95 % interval of the difference, over queries"),
-    }
+    more = (*VECTORS,) if has_vectors(run, evaluation) else ()
+    by = st.selectbox("Group by", [*options, *more], key="by", bind="query-params", width=320, help=GROUPS_HELP)
     table = cached.grouped(run, evaluation, by, metric)
-    st.dataframe(table, column_config=config, hide_index=True, height="content", placeholder="–")
-    st.caption(f"{metric_name(metric)}, a mean over the queries of each group.", help=parts.ABBREVIATIONS)
+    left, right = st.columns(2)
+    with left:
+        parts.chart(slice_figure, table.to_dict("records"), key=f"slices {by}", metric=metric)
+    with right:
+        whole = [*GROUP_COLUMNS, metric] if by in VECTORS else list(GROUP_COLUMNS)
+        config = {**GROUP_COLUMNS, metric: st.column_config.NumberColumn(metric_name(metric), format="%.4f")}
+        shown = [name for name in whole if name in table]
+        st.dataframe(table[shown], column_config=config, hide_index=True, height="content", placeholder="–")
+        st.caption(f"{metric_name(metric)}, a mean over queries.", help=parts.ABBREVIATIONS)
 
 
 def show(run: Run, row: Any) -> None:
@@ -175,16 +196,6 @@ def show(run: Run, row: Any) -> None:
         parts.fragment(queries, run, evaluation, metric)
 
 
-parts.title(
-    "Retrieval", "Every query before and after training: what moved up, what was lost, and which documents came."
+parts.page_of_a_run(
+    "Every query before and after training: what moved up, what was lost, and which documents came.", "Retrieval", show
 )
-runs = [run for run in cached.runs() if run.status != "broken"]
-if not runs:
-    parts.no_runs(str(cached.runs_folder()))
-else:
-    row = st.container(horizontal=True, vertical_alignment="bottom")
-    with row:
-        run = parts.choose_run(runs, width=440)
-    if run is not None:
-        parts.stand_ins(cached.row(run).stand_ins)
-        show(run, row)

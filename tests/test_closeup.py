@@ -25,7 +25,6 @@ from workbench.closeup import (
     encoder_of,
     groupings,
     logged,
-    logging_interval,
     paired,
     ranking,
     report_page,
@@ -34,7 +33,6 @@ from workbench.closeup import (
     train_rows,
 )  # fmt: skip
 from workbench.errors import RunError
-from workbench.figures import Curve
 from workbench.figures_points import MapPoints, embedding_map, layers, query_scatter
 from workbench.projection import Vectors
 from workbench.run import Run, RunWriter
@@ -84,8 +82,6 @@ def test_what_a_log_holds(run: Run) -> None:
     assert set(logged(run.log())) == {*usual, "components/dim_512", "components/dim_256"}
     assert checkpoints(run) == (20, 40, 60, 80, 100, 120)
     assert train_rows(run) == 1437
-    assert logging_interval(Curve("card", [100, 180, 200, 300], [0.2, None, 0.1, 0.05])) == 100
-    assert logging_interval(Curve("card", [100], [0.2])) is None
 
 
 def test_rows_of_several_datasets_are_added(tmp_path: Path) -> None:

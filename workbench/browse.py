@@ -416,18 +416,49 @@ def needed_facts(audit: Audit) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def card_lines(card: Card, lines: Iterable[int], around: int = 0) -> str:
+SOURCE_LINES = 3000  # of a card, at most, on a screen
+
+
+def excerpt(card: Card, notes: Mapping[int, str], around: int | None = None) -> list[tuple[int, str, str]]:
+    """(line, its text, note) of the card's lines in `notes` and of `around` lines beside each; None: of every line.
+
+    A line without a note has an empty one; a marked one without words has " ".
+    """
+    last = min(len(card.lines), SOURCE_LINES)
+    if around is None:
+        kept: Iterable[int] = range(1, last + 1)
+    else:
+        kept = sorted({near for line in notes for near in range(line - around, line + around + 1)})
+    return [
+        (line, source_line(card.lines[line - 1]), notes.get(line, "")) for line in kept if 0 < line <= len(card.lines)
+    ]
+
+
+def card_lines(card: Card, lines: Iterable[int]) -> str:
     """The card's text at `lines`, each with its number; a gap is marked with an ellipsis."""
-    kept = sorted({near for line in lines for near in range(line - around, line + around + 1)})
     shown: list[str] = []
     last = None
-    for line in kept:
-        if 0 < line <= len(card.lines):
-            if last is not None and line > last + 1:
-                shown.append("   …")
-            shown.append(f"{line:>4}  {shorten(card.lines[line - 1], 400)}")
-            last = line
+    for line, text, _ in excerpt(card, dict.fromkeys(lines, ""), around=0):
+        if last is not None and line > last + 1:
+            shown.append("   …")
+        shown.append(f"{line:>4}  {text}")
+        last = line
     return "\n".join(shown)
+
+
+def source_line(text: str) -> str:
+    """A line of a file for a screen: its indent stays, the rest is cut."""
+    indent = len(text) - len(text.lstrip(" "))
+    return " " * min(indent, 40) + shorten(text, 400)
+
+
+def noted_lines(audit: Audit) -> dict[int, str]:
+    """Line of a card -> codes of the findings that rest on it."""
+    found: dict[int, list[str]] = {}
+    for finding in audit:
+        for line in finding.lines:
+            found.setdefault(line, []).append(finding.code)
+    return {line: ", ".join(codes) for line, codes in found.items()}
 
 
 def _loss(loss: Loss) -> str:

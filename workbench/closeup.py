@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import threading
-import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.browse import TEXT_LIMIT, TOP, Identity, identity
 from workbench.errors import RunError
-from workbench.figures import Curve
 from workbench.look import shorten
+from workbench.movements import word_places, words
 from workbench.projection import Moment, Vectors
 
 if TYPE_CHECKING:
@@ -102,12 +100,6 @@ def train_rows(run: Run) -> int | None:
     return sum(count for count in numbers if isinstance(count, int)) or None
 
 
-def logging_interval(curve: Curve) -> int | None:
-    """Steps between two logged values of a curve, the least there is; None for fewer than two."""
-    steps = [step for step, value in zip(curve.steps, curve.values, strict=False) if value is not None]
-    return min((int(later - step) for step, later in pairwise(steps) if later > step), default=None)
-
-
 # --- one query --------------------------------------------------------------------------------------------------
 
 
@@ -159,10 +151,11 @@ def shared_words(query: str, document: str) -> list[tuple[str, bool]]:
     >>> shared_words("Which boot is wide?", "A wide, flat boot")
     [('A ', False), ('wide', True), (', flat ', False), ('boot', True)]
     """
-    wanted = {word.casefold() for _, _, word in _words(query)}
+    wanted = words(query, short=False)
     parts: list[tuple[str, bool]] = []
     last = 0
-    for start, end, word in _words(document):
+    for start, end in word_places(document, short=False):
+        word = document[start:end]
         if any(_same(word.casefold(), other) for other in wanted):
             if start > last:
                 parts.append((document[last:start], False))
@@ -171,20 +164,6 @@ def shared_words(query: str, document: str) -> list[tuple[str, bool]]:
     if last < len(document):
         parts.append((document[last:], False))
     return parts
-
-
-def _words(text: str) -> Iterable[tuple[int, int, str]]:
-    """(start, end, word): runs of letters, marks, digits and joiners, without the short Latin ones."""
-    start = None
-    for place, character in enumerate(text + " "):
-        inner = unicodedata.category(character)[0] in "LMN" or character in "\u200c\u200d"
-        if inner and start is None:
-            start = place
-        elif not inner and start is not None:
-            word = text[start:place]
-            if len(word) > 3 or not word.isascii() or any(letter.isdigit() for letter in word):
-                yield start, place, word
-            start = None
 
 
 def _same(word: str, other: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.look import FONT_FAMILY, FONT_SIZE, TICK_SIZE, Role, palette, plain, wrapped
-from workbench.smoothing import POINTS, means_of, spikes
+from workbench.smoothing import POINTS, spikes
 from workbench.smoothing import smooth as smooth
 from workbench.smoothing import thin as thin
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects.layout import Template
 
     from workbench.card import Card
+    from workbench.curves import Curves
 
 HEIGHT = 400  # px, a figure over steps, queries or ranks
 ROW_HEIGHT = 30  # px, one row of a dot plot
@@ -131,6 +132,7 @@ class Curve:
     times: Sequence[float | None] = ()  # minutes since the start
     rows: int | None = None  # training rows of one epoch
     saved: Sequence[int] = ()  # steps of the checkpoints that are still there
+    means: Sequence[tuple[float, float]] = ()  # (x, mean) over the steps that a row of the card's log stands for
 
     @classmethod
     def of_log(
@@ -183,6 +185,29 @@ class Curve:
             rows=sum(size or 0 for size in sizes) or None if None not in sizes else None,
         )
 
+    @classmethod
+    def of_curves(cls, found: Curves, card: Card) -> Curve:
+        """The card's log along the axis of `found`, corrected for what the audit knows; the name says by how much."""
+        train = dict(zip(found.card.steps, found.card.values, strict=True))
+        held = dict(zip(found.card_validation.steps, found.card_validation.values, strict=True))
+        parts = (found.card, found.card_validation)
+        x = {step: at for part in parts for step, at in zip(part.steps, part.x, strict=True)}
+        printed = {row.step: row.training_loss for row in card.training_log}
+        shares = {round((printed.get(step) or 0) / value) for step, value in train.items() if value}
+        divided = shares.pop() if len(shares) == 1 else 1
+        steps = sorted(x)
+        return cls(
+            name=f"Card: {card.name}" + (f", loss divided by {divided}" if divided > 1 else ""),
+            steps=steps,
+            values=[train.get(step) for step in steps],
+            evaluated=[held.get(step) for step in steps],
+            epochs=[x[step] for step in steps],  # the axis is epochs, or it is rows and one "epoch" is one row
+            role="card",
+            kept=next((row.step for row in card.training_log if row.saved and row.step), None),
+            times=[x[step] / 60 for step in steps],
+            rows=1,
+        )
+
     def along(self, x: Along) -> Sequence[float | None]:
         """Where each logged row stands on the axis `x`; empty or None where that is not known."""
         if x == "rows":
@@ -215,7 +240,6 @@ def loss_curves(
     x: Along = "step",
     log: bool = False,
     smoothing: float | None = None,
-    every: int | None = None,
     mark_spikes: bool = False,
     points: int = POINTS,
     quantity: str = "Loss (as the trainer logs it)",
@@ -226,29 +250,27 @@ def loss_curves(
 
     The raw line stays visible under the smoothed one. `smoothing` is the weight of `smooth`; None smooths over a
     twentieth of a log of `SMOOTH_FROM` points or more (at most 50 points), and leaves shorter ones as they are.
-    `every` draws means over so many steps instead, as a card's log has them. A value that is not finite is marked
-    with a cross; `mark_spikes` marks those that `spikes` finds.
+    A value that is not finite is marked with a cross; `mark_spikes` marks those that `spikes` finds.
     """
     traces: list[Any] = []
     others = 0
     for run in runs:
         colour = palette(dark=dark).role(run.role, others)
         others += run.role == "other"
-        traces += _curve_traces(run, x=x, colour=colour, smoothing=smoothing, every=every, points=points, log=log)
+        traces += _curve_traces(run, x=x, colour=colour, smoothing=smoothing, points=points, log=log)
         traces += _marked_traces(run, x=x, dark=dark, log=log, mark_spikes=mark_spikes)
         traces += _broken_traces(run, x=x, colour=palette(dark=dark).worse, log=log)
     y_axis = {"type": "log"} if log else {"rangemode": "tozero"}
     figure = figure_of(
         traces, x=X_TITLES[x], y=quantity + (", log scale" if log else ""), dark=dark, height=height, yaxis=y_axis
     )
+    end = max((at for run in runs for at in run.along(x) if at is not None), default=0.0)
     for run in runs:
-        _mark_kept(figure, run, x=x, dark=dark)
+        _mark_kept(figure, run, x=x, end=end, dark=dark)
     return figure
 
 
-def _curve_traces(
-    run: Curve, *, x: Along, colour: str, smoothing: float | None, every: int | None, points: int, log: bool
-) -> list[Any]:
+def _curve_traces(run: Curve, *, x: Along, colour: str, smoothing: float | None, points: int, log: bool) -> list[Any]:
     from plotly import graph_objects as go
 
     name = plain(run.name, 60)
@@ -259,9 +281,8 @@ def _curve_traces(
     few = len(raw_y) < SMOOTH_FROM
     span = min(max(len(raw_y) / 20, 1.0), 50.0) if len(raw_y) >= SMOOTH_FROM else 1.0
     weight = smoothing if smoothing is not None else 1 - 1 / span
-    averaged = _averaged(run, x, every) if every and run.role != "card" and not few else None
     thin_x, thin_y = thin(raw_x, _drawable(raw_y, log), points)
-    if thin_x and (weight > 0 or averaged):
+    if thin_x and weight > 0:
         traces.append(
             go.Scatter(
                 x=thin_x,
@@ -275,12 +296,8 @@ def _curve_traces(
                 hovertemplate=f"{hover}, as logged<extra></extra>",
             )
         )
-        if averaged:
-            thin_x, thin_y = thin(averaged[0], _drawable(averaged[1], log), points)
-            hover += f", mean of {every:,} steps"
-        else:
-            thin_x, thin_y = thin(raw_x, _drawable(smooth(raw_y, weight), log), points)
-            hover += f", smoothed with weight {weight:.2f}"
+        thin_x, thin_y = thin(raw_x, _drawable(smooth(raw_y, weight), log), points)
+        hover += f", smoothed with weight {weight:.2f}"
     if thin_x:
         traces.append(
             go.Scatter(
@@ -313,18 +330,8 @@ def _curve_traces(
     return traces
 
 
-def _averaged(run: Curve, x: Along, every: int) -> tuple[list[float], list[float]]:
-    """Means over `every` steps along `x`."""
-    steps, values = means_of(*run.points(run.values, "step"), every)
-    place = dict(zip(run.steps, run.along(x), strict=False))
-    last = max(place, default=0)
-    found = [(place.get(min(step, last)), value) for step, value in zip(steps, values, strict=True)]
-    known = [(where, value) for where, value in found if where is not None]
-    return [float(where) for where, _ in known], [value for _, value in known]
-
-
 def _marked_traces(run: Curve, *, x: Along, dark: bool, log: bool, mark_spikes: bool) -> list[Any]:
-    """Marks on a logged line: its spikes, and the steps of which a checkpoint is kept."""
+    """Marks on a logged line: spikes, steps of which a checkpoint is kept, means as the card's log has them."""
     from plotly import graph_objects as go
 
     along, values = run.points(run.values, x)
@@ -340,6 +347,11 @@ def _marked_traces(run: Curve, *, x: Along, dark: bool, log: bool, mark_spikes: 
         where = {at for step, at in zip(run.steps, run.along(x), strict=False) if step in saved}
         places = [(at, value) for at, value in zip(along, values, strict=True) if at in where]
         marks.append(("saved checkpoint", places, {"color": colours.ink, "size": 9, "symbol": "circle-open"}))
+    if run.means:
+        colour = colours.role(run.role)
+        marks.append(
+            ("mean over the card's stretch", list(run.means), {"color": colour, "size": 10, "symbol": "circle-dot"})
+        )
     return [
         go.Scatter(
             x=[at for at, _ in places],
@@ -390,8 +402,8 @@ def _broken_traces(run: Curve, *, x: Along, colour: str, log: bool) -> list[Any]
     ]
 
 
-def _mark_kept(figure: Figure, run: Curve, *, x: Along, dark: bool) -> None:
-    """A dotted line at the checkpoint that was kept."""
+def _mark_kept(figure: Figure, run: Curve, *, x: Along, end: float, dark: bool) -> None:
+    """A dotted line at the checkpoint that was kept; its name stands on the side where there is room up to `end`."""
     if run.kept is None:
         return
     position: float | None = run.kept
@@ -407,8 +419,8 @@ def _mark_kept(figure: Figure, run: Curve, *, x: Along, dark: bool) -> None:
             y=1,
             yref="paper",
             yanchor="top",
-            xanchor="right",
-            text=f"{whose} ",
+            xanchor="left" if position < end / 3 else "right",
+            text=f" {whose} ",
             showarrow=False,
             font={"size": TICK_SIZE, "color": colours.muted},
         )

@@ -163,26 +163,27 @@ def words(text: str, *, short: bool = True) -> dict[str, None]:
     >>> list(words("The boot of the 911, the boot!")), list(words("The boot of the 911", short=False))
     (['the', 'boot', 'of', '911'], ['boot', '911'])
     """
-    found = dict.fromkeys(word.casefold() for word in _runs(text))
-    return found if short else {word: None for word in found if not _is_short(word)}
+    return dict.fromkeys(text[start:end].casefold() for start, end in word_places(text, short=short))
 
 
-def _is_short(word: str) -> bool:
-    return len(word) < 4 and word.isascii() and word.isalpha()
-
-
-def _runs(text: str) -> Iterator[str]:
+def word_places(text: str, *, short: bool = True) -> Iterator[tuple[int, int]]:
+    """Start and end of every word in a text; see `words`."""
     start = None
     for place, character in enumerate(text + " "):
         inner = character in "\u200c\u200d" or unicodedata.category(character)[0] in "LMN"
         alone = inner and any(low <= ord(character) <= high for low, high in ALONE)
         if start is not None and (alone or not inner):
-            yield text[start:place]
+            if short or not _is_short(text[start:place]):
+                yield start, place
             start = None
         if alone:
-            yield character
+            yield place, place + 1
         elif inner and start is None:
             start = place
+
+
+def _is_short(word: str) -> bool:
+    return len(word) < 4 and word.isascii() and word.isalpha()
 
 
 def word_differences(

@@ -6,7 +6,6 @@ What is drawn must not lose what a curve is looked at for: a spike of one point 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 POINTS = 2000  # points of one line after thinning
@@ -54,20 +53,6 @@ def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[
         index = np.unique(np.array([0, *extremes, len(xs) - 1]))
         xs, ys = xs[index], ys[index]
     return xs.tolist(), ys.tolist()
-
-
-def means_of(x: Sequence[float], y: Sequence[float], every: float) -> tuple[list[float], list[float]]:
-    """Means of `y` over stretches of `every` along `x`, each at its end: how a trainer logs every so many steps.
-
-    >>> means_of([1, 2, 3, 4], [8.0, 6.0, 4.0, 2.0], every=2)
-    ([2.0, 4.0], [7.0, 3.0])
-    """
-    stretches: dict[int, list[float]] = defaultdict(list)
-    for place, value in zip(x, y, strict=True):
-        if math.isfinite(value):
-            stretches[math.ceil(place / every)].append(value)
-    ends = sorted(stretches)
-    return [float(end * every) for end in ends], [sum(stretches[end]) / len(stretches[end]) for end in ends]
 
 
 def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> list[int]:
