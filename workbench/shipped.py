@@ -1,6 +1,7 @@
 """Where the things that come with the workbench lie: data/, notebooks/ and dashboard/.
 
-In a clone they lie beside the package; in an installed wheel they lie inside it, in `workbench/_shipped/`.
+In a clone they lie beside the package; in an installed wheel they lie inside it, in `workbench/_shipped/`, and what
+lies beside it is somebody else's.
 """
 
 from pathlib import Path
@@ -10,18 +11,23 @@ from workbench.errors import WorkbenchError
 PACKAGE = Path(__file__).resolve().parent
 
 
+def installed() -> bool:
+    """Whether this is an installed wheel, and not a clone."""
+    return (PACKAGE / "_shipped").is_dir()
+
+
 def shipped(name: str) -> Path:
     """The file or folder `name` ("data/samples/porsche", "dashboard/app.py") that came with the workbench.
 
-    Raises WorkbenchError where it is in neither place.
+    Raises WorkbenchError where it is not there.
 
     >>> shipped("data").name
     'data'
     """
-    for root in (PACKAGE.parent, PACKAGE / "_shipped"):
-        if (root / name).exists():
-            return root / name
+    root = PACKAGE / "_shipped" if installed() else PACKAGE.parent
+    if (root / name).exists():
+        return root / name
     raise WorkbenchError(
-        f"expected {name!r} beside the package or inside it, found none at {str(PACKAGE.parent)!r}; "
+        f"expected {name!r} of the workbench, found none in {str(root)!r}; "
         "the installation is not complete: install card-workbench again."
     )

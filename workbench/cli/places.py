@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from workbench.cli.words import AsJson, Runs, app
+from workbench.errors import WorkbenchError
 from workbench.terminal import err, plain, print_json, progress_bars, table
 
 
@@ -53,17 +54,51 @@ def dashboard(
 
 @app.command()
 def lab(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="Folder for your copies of the notebooks; without it those of the clone, or ./notebooks.",
+        ),
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8888,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
 ) -> None:
-    """Open JupyterLab on the notebooks."""
-    from workbench.shipped import shipped
+    """Open JupyterLab on the notebooks. Notebooks that are in FOLDER already stay as they are."""
+    from workbench.shipped import installed, shipped
 
-    folder = shipped("notebooks")
+    if folder is None and not installed():
+        folder = shipped("notebooks")
+    else:
+        folder = folder or Path("notebooks")
+        _copy_notebooks(shipped("notebooks"), folder)
     words = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", "--ip=127.0.0.1", f"--port={port}"]
     words += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     words += [] if browser else ["--no-browser"]
     words += ["--allow-root"] if os.geteuid() == 0 else []  # a container's only user; it listens on this machine alone
     settings = [str(shipped("notebooks/settings")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))  # asks for no news and no updates
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
+        "1"  # the kernel of this Python, not one of the same name in the user's home
+    )
     os.execv(sys.executable, words)
+
+
+def _copy_notebooks(source: Path, folder: Path) -> None:
+    """Copy the notebooks that `folder` does not have; what somebody has made of the others stays."""
+    copied, kept = 0, []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(source.glob("*.ipynb")):
+            try:
+                with (folder / path.name).open("xb") as file:
+                    file.write(path.read_bytes())
+                copied += 1
+            except FileExistsError:
+                kept.append(path.name)
+    except OSError as error:
+        raise WorkbenchError(
+            f"cannot copy the notebooks to {str(folder)!r}: {error.strerror or error}; name another folder."
+        ) from error
+    left = f"; left as they are: {', '.join(kept)}" if kept else ""
+    err.print(plain(f"{copied} notebooks copied to {folder}{left}"))

@@ -1,0 +1,208 @@
+"""The wheel, installed where there is no clone: it finds its pages, notebooks, facts and samples.
+
+The libraries that it needs are those of the tests' own environment; the workbench itself is the wheel's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+NOTEBOOKS = sorted(path.name for path in (Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+ASK = "import sys, workbench; print(sys.executable, workbench.__file__)"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A virtual environment with the wheel, and an empty folder to work in."""
+
+    python: Path
+    site: Path  # where the wheel lies
+    folder: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "JUPYTER"))}
+        return {**kept, "HOME": str(self.folder / "home"), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+    def python_says(self, code: str) -> str:
+        done = subprocess.run(
+            [self.python, "-W", "ignore", "-c", code], cwd=self.folder, env=self.environment(), capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def workbench(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.python.with_name("workbench"), *words], cwd=self.folder, env=self.environment(), capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+
+    @contextmanager
+    def serving(self, address: str, *words: str, **more: str) -> Iterator[Path]:
+        """A command that serves, once it answers at `address`; gives the file of what it prints."""
+        log = self.folder / "log.txt"
+        with log.open("w") as file:
+            server = subprocess.Popen(
+                [self.python.with_name("workbench"), *words], cwd=self.folder, env=self.environment(**more),
+                stdout=file, stderr=file,
+            )  # fmt: skip
+            try:
+                until = time.monotonic() + 90
+                while time.monotonic() < until and server.poll() is None and not _answers(address):
+                    time.sleep(0.2)
+                assert server.poll() is None, log.read_text()
+                yield log
+            finally:
+                server.terminate()
+                server.wait(timeout=30)
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Place:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder / "wheel"), str(root)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = (folder / "wheel").glob("*.whl")
+    made = folder / "env"
+    venv.create(made, with_pip=False, symlinks=True)
+    python = made / "bin" / "python"
+    install = [*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (site,) = made.glob("lib/python*/site-packages")
+    # A line of a .pth file adds a folder without the .pth files in it: not the clone that is installed there.
+    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    for name in ("share", "etc"):  # JupyterLab's pages and the kernel that ipykernel brings
+        there = Path(sys.prefix) / name
+        if there.is_dir() and not (made / name).exists():
+            (made / name).symlink_to(there)
+    (folder / "work").mkdir()
+    return Place(python, site, folder / "work")
+
+
+def test_the_package_is_the_wheels_and_carries_all_that_is_shipped(place: Place, root: Path) -> None:
+    executable, file = place.python_says(ASK).split()
+    assert Path(executable) == place.python
+    assert Path(file) == place.site / "workbench" / "__init__.py"
+    assert not Path(file).is_relative_to(root)
+    tracked = subprocess.run(
+        ["git", "ls-files", "data", "dashboard", "notebooks"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    wanted = {name for name in tracked if not name.startswith("data/pictures/")}
+    inside = place.site / "workbench" / "_shipped"
+    carried = {path.relative_to(inside).as_posix() for path in inside.rglob("*") if path.is_file()}
+    assert {name for name in wanted if "__pycache__" not in name} - carried == set()
+    assert len(wanted) > 50
+    assert "shipped" not in {path.name for path in place.site.iterdir()}  # nothing of it beside the package
+    assert {"data", "dashboard", "notebooks"} & {path.name for path in place.site.iterdir()} == set()
+
+
+def test_a_card_is_reproduced(place: Place) -> None:
+    done = place.workbench("reproduce", "porsche-mxbai", "--base", "bundled:minilm", "--max-steps", "2")
+    assert done.returncode == 0, done.stderr
+    (run,) = (path for path in (place.folder / "runs").iterdir() if (path / "run.json").is_file())
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert "not comparable" in done.stdout
+    assert (run / "report.html").is_file()
+
+
+def test_the_dashboard_answers_and_finds_its_pages(place: Place) -> None:
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    with place.serving(f"{address}/_stcore/health", "dashboard", "--no-browser", "--port", str(port)):
+        assert b"<title>" in urllib.request.urlopen(address, timeout=10).read()
+    said = place.python_says(
+        "import sys; from streamlit.testing.v1 import AppTest; from workbench.shipped import shipped\n"
+        "sys.argv = ['app.py', 'runs']\n"
+        "for name in ('overview', 'card', 'loss', 'embeddings', 'retrieval', 'compare'):\n"
+        "    assert shipped(f'dashboard/{name}.py').is_file()\n"
+        "app = AppTest.from_file(str(shipped('dashboard/app.py')), default_timeout=120).run()\n"
+        "print([error.value for error in app.exception])"
+    )
+    assert said.splitlines()[-1] == "[]"
+
+
+def test_the_notebooks_are_copied_and_run_by_the_right_python(place: Place) -> None:
+    """A notebook that is there already stays; a kernel of the same name in the user's home is not taken."""
+    mine = place.folder / "notebooks" / NOTEBOOKS[0]
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    other = place.folder / "home" / ".local" / "share" / "jupyter" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    wrong = {"argv": ["/bin/false", "{connection_file}"], "display_name": "wrong", "language": "python"}
+    (other / "kernel.json").write_text(json.dumps(wrong))
+    port = _free_port()
+    api, runtime = f"http://127.0.0.1:{port}/api", place.folder / "runtime"
+    words = ("lab", "--no-browser", "--port", str(port))
+    with place.serving(api, *words, JUPYTER_TOKEN="known", JUPYTER_RUNTIME_DIR=str(runtime)) as log:
+        assert mine.read_text() == "mine"
+        listed = _asked(f"{api}/contents")["content"]
+        assert sorted(each["name"] for each in listed if each["type"] == "notebook") == NOTEBOOKS
+        assert (
+            f"{len(NOTEBOOKS) - 1} notebooks copied to notebooks; left as they are: {NOTEBOOKS[0]}" in log.read_text()
+        )
+        kernel = _asked(f"{api}/kernels", {"name": "python3"})["id"]
+        executable, file = _run_in(runtime / f"kernel-{kernel}.json", ASK).split()
+        assert Path(executable) == place.python
+        assert Path(file).is_relative_to(place.site)
+
+
+def _asked(address: str, posted: dict[str, Any] | None = None) -> Any:
+    data = None if posted is None else json.dumps(posted).encode()
+    request = urllib.request.Request(address, data=data, headers={"Authorization": "token known"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def _run_in(connection: Path, code: str) -> str:
+    """What code prints in a kernel that runs."""
+    from jupyter_client.blocking import BlockingKernelClient
+
+    until = time.monotonic() + 30
+    while not connection.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    client = BlockingKernelClient(connection_file=str(connection))
+    client.load_connection_file()
+    client.start_channels()
+    printed: list[str] = []
+    try:
+        client.wait_for_ready(timeout=60)
+        client.execute_interactive(
+            code, timeout=60, output_hook=lambda said: printed.append(said["content"].get("text", ""))
+        )
+    finally:
+        client.stop_channels()
+    return "".join(printed).strip()
