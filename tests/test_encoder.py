@@ -21,7 +21,6 @@ from workbench import standins
 from workbench.encoder import (
     BUNDLED,
     BUNDLED_SHA256,
-    encoder,
     hub_reachable,
     load_base,
     load_folder,
@@ -31,6 +30,7 @@ from workbench.encoder import (
     weights_sha256,
 )
 from workbench.errors import BaseError
+from workbench.fast.encoding import encoder
 from workbench.recipe import Base, Lora
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

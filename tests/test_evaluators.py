@@ -56,7 +56,7 @@ def tiny() -> Any:
 
 @pytest.fixture(scope="module")
 def encode(tiny: Any) -> Callable[[list[str], str], Any]:
-    """As `encoder.encoder` makes it: the prompt of the kind, and none for "text"."""
+    """As `fast.encoding.encoder` makes it: the prompt of the kind, and none for "text"."""
     prompts = {"query": "q: ", "document": "d: ", "text": ""}
     return lambda texts, kind: tiny.encode(texts, prompt=prompts[kind], show_progress_bar=False)
 

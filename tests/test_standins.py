@@ -10,9 +10,10 @@ import pytest
 
 from workbench import standins
 from workbench.collection import from_pairs
-from workbench.encoder import BUNDLED, encoder, load_base, load_folder, token_counts, weights_sha256
+from workbench.encoder import BUNDLED, load_base, load_folder, token_counts, weights_sha256
 from workbench.errors import BaseError
 from workbench.evaluate import evaluate
+from workbench.fast.encoding import encoder
 from workbench.pairs import load_splits
 from workbench.recipe import Base, Data, Lora, Source, Split
 from workbench.standins import SCRATCH, STATIC, bundled_folder, scratch_folder, static_folder, unknown_share

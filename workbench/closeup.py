@@ -209,7 +209,7 @@ def model_files(run: Run) -> Identity:
 
 
 def encoder_of(run: Run, moment: Moment) -> Any:
-    """The function that encodes as the run's model did at `moment`: `encode(texts, kind)`, see `encoder.encoder`.
+    """The function that encodes as the run's model did at `moment`: `encode(texts, kind)`, see `fast.encoding.encoder`.
 
     Raises BaseError or RunError where that model cannot be had: a base that was made from the training rows is not
     kept, and one whose weights are others than those that were trained must not answer in its place.

@@ -68,9 +68,9 @@ HUB_SECONDS = 4.0
 """How long to wait, once, for an answer of the Hub."""
 
 __all__ = [
-    "BUNDLED", "BUNDLED_SHA256", "SCRATCH", "STATIC", "LoadedBase", "bundled_folder", "describe_device", "encoder",
-    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "load_weights", "merged", "remembering",
-    "save_adapter", "token_counts", "unknown_share", "weights_sha256",
+    "BUNDLED", "BUNDLED_SHA256", "SCRATCH", "STATIC", "LoadedBase", "bundled_folder", "describe_device",
+    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "load_weights", "merged", "prompt_of",
+    "remembering", "save_adapter", "token_counts", "unknown_share", "weights_sha256",
 ]  # fmt: skip
 
 
@@ -484,24 +484,13 @@ def _apply_length(model: SentenceTransformer, length: int) -> list[str]:
 # --- using it ------------------------------------------------------------------------------------------------------
 
 
-def encoder(model: SentenceTransformer, prompts: Mapping[str, str] | None = None, *, batch_size: int = 32) -> Encode:
-    """The function that `evaluate` encodes with: `encode(texts, kind) -> float32 (texts, dim)`, not normalised.
+def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
+    """What is put before a text of a kind; a document's may be under the name "passage".
 
-    `prompts` {"query": "...", "document": "..."}: None takes those of the model. The model is put back into the mode,
-    training or not, in which it was found.
+    >>> prompt_of({"query": "what is ", "passage": "a text: "}, "document")
+    'a text: '
     """
-    chosen = dict(model.prompts if prompts is None else prompts)
-
-    def encode(texts: list[str], kind: Literal["query", "document"]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        import numpy as np
-
-        prompt = chosen.get(kind) or chosen.get("passage" if kind == "document" else kind) or ""
-        was_training = model.training
-        vectors = model.encode(texts, prompt=prompt, batch_size=batch_size, show_progress_bar=False)
-        model.train(was_training)
-        return np.asarray(vectors, dtype=np.float32)  # (texts, dim)
-
-    return encode
+    return prompts.get(kind) or prompts.get("passage" if kind == "document" else kind) or ""
 
 
 REMEMBERED = 100_000

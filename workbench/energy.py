@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from workbench.encoder import prompt_of
 from workbench.errors import BaseError, DataError, RecipeError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ def energy_encoder(
     """The function that `evaluate(similarity="energy")` encodes with, in float32.
 
     Kind "query" gives a list of arrays (tokens of the text, dim), "document" one array (texts, dim). `prompts` and the
-    model's mode are as in `encoder.encoder`; the model's own `truncate_dim` cuts both. `batches`: see `padded`.
+    model's mode are as in `fast.encoding.encoder`; the model's own `truncate_dim` cuts both. `batches`: see `padded`.
     """
     chosen = dict(model.prompts if prompts is None else prompts)
 
@@ -323,7 +324,7 @@ def energy_encoder(
     def encode(texts: list[str], kind: Literal["query", "document"]) -> list[Vectors] | Vectors:
         import numpy as np
 
-        prompt = chosen.get(kind) or chosen.get("passage" if kind == "document" else kind) or ""
+        prompt = prompt_of(chosen, kind)
         found: list[Vectors] = [np.empty(0, dtype=np.float32)] * len(texts)
         was_training = model.training
         model.eval()

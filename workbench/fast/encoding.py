@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from workbench.encoder import prompt_of
 from workbench.energy import energy_encoder, padded
 from workbench.fast.linear import faster_linears
 from workbench.fast.packing import Pass, pack, packed_forward, packs
@@ -62,12 +63,15 @@ def encode(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -
 
 
 def encoder(model: SentenceTransformer, prompts: Mapping[str, str] | None = None) -> Encode:
-    """The function that `evaluate` encodes with, as `encoder.encoder` makes it, by `encode`."""
+    """The function that `evaluate` encodes with: `encode(texts, kind) -> float32 (texts, dim)`, not normalised.
+
+    `prompts` {"query": "...", "document": "..."}: None takes those of the model. The model is put back into the mode,
+    training or not, in which it was found.
+    """
     chosen = dict(model.prompts if prompts is None else prompts)
 
     def encode_kind(texts: list[str], kind: Literal["query", "document"]) -> Vectors:
-        prompt = chosen.get(kind) or chosen.get("passage" if kind == "document" else kind) or ""
-        return encode(model, texts, prompt)
+        return encode(model, texts, prompt_of(chosen, kind))
 
     return encode_kind
 
