@@ -8,17 +8,24 @@ import re
 import shutil
 import socket
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from large_run import add_vectors
-from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_item_run, made_run
+from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_card, made_item_run, made_run
 
 from workbench import figures
+from workbench.card import LogRow, Stated
+from workbench.collection import Collection
 from workbench.errors import RunError, WorkbenchError
+from workbench.evaluate import evaluate, save_evaluation
 from workbench.evaluators import of_table, save_items
+from workbench.projection import save_vectors
+from workbench.reading.cardjson import card_to_dict
 from workbench.report import (
     card_text,
     export_notebook,
@@ -141,6 +148,59 @@ def test_curves_are_the_cards_and_ours(run):
     assert (card.role, card.kept, list(card.steps)[:3]) == ("card", 540, [100, 180, 200])
     assert (ours.role, ours.kept, len(ours.steps)) == ("after", 360, 54)
     assert [step for step, value in zip(ours.steps, ours.evaluated, strict=True) if value] == [180, 360, 540]
+
+
+def test_summed_losses_of_a_card_are_divided_and_that_is_said(lacking):
+    """A log of sums over four accumulation steps, as the versions of the time wrote it."""
+    run = lacking("card.json")
+    rows = tuple(LogRow(step / 10, step, 4.0 * loss, 0.5, {}, line=step) for step, loss in ((2, 11.0), (4, 9.0)))
+    card = replace(
+        made_card(),
+        training_log=rows,
+        non_default={
+            "gradient_accumulation_steps": Stated(4, 5),
+            "per_device_train_batch_size": Stated(16, 6),
+            "logging_steps": Stated(2, 7),
+        },
+        versions={"Transformers": Stated("4.51.3", 90), "Sentence Transformers": Stated("4.1.0", 91)},
+    )
+    (run.path / "card.json").write_text(json.dumps(card_to_dict(card)))
+    summary = summarize(run)
+    theirs = summary.curves[0]
+    assert (theirs.name, theirs.values, theirs.evaluated) == (
+        "Card: porsche-mxbai, loss divided by 4",
+        [11.0, 9.0],
+        [0.5, 0.5],
+    )
+    said = "The card's losses are divided by 4: transformers 4.51.3 logged their sum over the accumulation steps."
+    assert summary.curve_notes[0] == said
+    assert said in read(run).words
+    assert not any(note in sentence for note in run.stand_ins for sentence in summary.curve_notes)
+
+
+def test_smaller_vectors_are_measured_and_drawn_where_the_run_keeps_them(tmp_path, small):
+    words = {f"q{number}": f"word {number}" for number in range(12)}
+    relevant = {f"q{number}": {f"d{number}": 1.0} for number in range(12)}
+    collection = Collection("test", words, {f"d{number}": f"text {number}" for number in range(12)}, relevant)
+
+    def encode(texts, kind):
+        rows = [np.random.default_rng(int(text.split()[1])).normal(size=64) for text in texts]
+        return np.array(rows, dtype=np.float32) + (0.3 if kind == "query" else 0.0)
+
+    shutil.copytree(small.path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations", "comparison.json"))
+    run = Run(tmp_path / "run")
+    for moment in ("before", "after"):
+        found = evaluate(collection, encode)
+        save_evaluation(run.path, "finetune", moment, found)
+        save_vectors(run.path, "finetune", moment, found)
+    dimensions, precision = summarize(run).cuttings
+    assert [cut.name for cut in dimensions.cuts] == ["64 dimensions", "32 dimensions"]
+    assert dimensions.cuts[0].after == pytest.approx(run.metrics("finetune", "after")["cosine_ndcg@10"])
+    assert (dimensions.cuts[0].kept, dimensions.cuts[1].bytes) == (1.0, 128)
+    assert [cut.name for cut in precision.cuts] == ["float32", "int8", "binary"]
+    page = read(run)
+    assert {"figure-cut-dimensions-data", "figure-cut-precision-data"} <= page.scripts.keys()
+    assert "binary 8 " in page.words
 
 
 def test_recipe_rows_keep_their_provenance(run):
@@ -625,6 +685,8 @@ def test_other_runs_are_told_beside_the_first(pair):
     assert (row.verdict, several.verdict.word, several.verdict.tone) == ("differs", "differs", "told")
     assert several.verdict.meaning == "In nDCG@10 at least one of the runs differs from run A."
     assert several.differences == (("training.learning_rate", ("2e-05", "3e-05")),)
+    stored = {row["metric"]: row["card"] for row in pair[0].comparison()["rows"]}
+    assert several.card["cosine_ndcg@10"] == stored["cosine_ndcg@10"] is not None
 
 
 def test_the_page_of_several_runs_stands_alone(pair):
@@ -639,6 +701,8 @@ def test_the_page_of_several_runs_stands_alone(pair):
     names = [trace["name"] for trace in json.loads(reader.scripts["figure-loss-data"])["data"] if "name" in trace]
     assert [name for name in names if "," not in name] == ["Card: porsche-mxbai", "A: as written", "B: corrected"]
     assert "training.learning_rate 2e-05 3e-05" in reader.words
+    assert "Metric Card A" in reader.words
+    assert "The card's number" in reader.scripts["figure-metrics-data"]
     assert "B beside A: differs" in reader.words
     assert render_several(summarize_several(pair), written=WRITTEN) == page
 

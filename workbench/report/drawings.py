@@ -231,6 +231,9 @@ def _metrics_of_several(several: Several) -> Any:
                 "hovertemplate": "%{text}<extra></extra>",
             }
         )
+    carded = [(at, names[at], several.card[metric]) for at, metric in enumerate(metrics) if metric in several.card]
+    if carded:
+        traces.append(_lines_of_the_card(carded))
     axis = {
         "tickmode": "array",
         "tickvals": list(range(len(names))),
@@ -242,3 +245,17 @@ def _metrics_of_several(several: Several) -> Any:
     height = max(30, 14 * runs + 8) * len(names) + 120
     along = f"After training, over {several.runs[0].unit} (0 to 1)"
     return figures.figure_of(traces, x=along, y="", dark=False, height=height, yaxis=axis)
+
+
+def _lines_of_the_card(rows: Sequence[tuple[int, str, float]]) -> dict[str, Any]:
+    """A dashed line over each row: its place, the metric's name, the card's number."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "The card's number",
+        "x": [x for _, _, value in rows for x in (value, value, None)],
+        "y": [y for at, _, _ in rows for y in (at - 0.38, at + 0.38, None)],
+        "line": {"color": look.LIGHT.ink, "width": 2.25, "dash": "dash"},
+        "text": [look.plain(name) for _, name, _ in rows for _ in range(3)],
+        "hovertemplate": "%{text}<br>the card: %{x:.4f}<extra></extra>",
+    }

@@ -9,7 +9,7 @@ from workbench.compare import compare
 from workbench.errors import RunError, WorkbenchError
 from workbench.figures import metric_name
 from workbench.report.summary import field_text, summarize
-from workbench.report.values import Pair, PairRow, Several, Verdict, signed
+from workbench.report.values import Pair, PairRow, Several, Summary, Verdict, signed
 from workbench.run import Run
 
 MOST = 26  # runs, a letter each
@@ -39,7 +39,16 @@ def summarize_several(runs: Sequence[Run]) -> Several:
     listed = dict.fromkeys(row.metric for each in summaries for row in each.metrics)
     metrics = tuple(sorted(listed, key=lambda metric: metric != main))
     verdict = _verdict(pairs, main, letters)
-    return Several(summaries, letters, verdict, metrics, main, tuple(pairs), _differences(runs, gaps), gaps)
+    return Several(
+        summaries, letters, verdict, metrics, main, tuple(pairs), _card(summaries), _differences(runs, gaps), gaps
+    )
+
+
+def _card(runs: Sequence[Summary]) -> dict[str, float]:
+    """Metric -> the card's number: the card is one more run, where it is one."""
+    if len({run.card for run in runs}) > 1:
+        return {}
+    return {row.metric: row.card for run in runs for row in run.metrics if row.card is not None}
 
 
 def _pair(letter: str, found: dict[str, Any], main: str, letters: dict[str, str]) -> Pair:

@@ -303,6 +303,7 @@ class Several:
     metrics: tuple[str, ...]  # all that any of the runs has, the main one first
     main: str
     pairs: tuple[Pair, ...]  # each other run beside the first
+    card: Mapping[str, float]  # metric -> the card's number, where all runs come from one card
     differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
