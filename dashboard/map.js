@@ -139,6 +139,7 @@ class View {
     this.marked = data.marked === null ? null : numbers(data.marked, Uint8Array);
     this.drawn = data.area;
     this.stamps = new Map();
+    this.version = (this.version ?? 0) + 1;
     if (JSON.stringify(before?.layers) !== JSON.stringify(data.layers)) this.hidden.clear();
     this.describe();
     this.draw();
@@ -172,6 +173,7 @@ class View {
       element("span", "", button, layer.name);
       button.onclick = () => {
         if (!this.hidden.delete(number)) this.hidden.add(number);
+        this.version += 1;
         this.describe();
         this.draw();
       };
@@ -186,6 +188,7 @@ class View {
   clear() {
     this.marked = null;
     this.drawn = null;
+    this.version += 1;
     this.draw();
     this.tell({ what: "clear" });
   }
@@ -226,6 +229,7 @@ class View {
       if (odd) this.marked[row >> 3] |= 128 >> (row & 7);
     }
     this.drawn = { moment: panel.moment.name, areas: [area] };
+    this.version += 1;
     this.draw();
     this.tell({ what: "area", moment: panel.moment.name, corners: area });
   }
@@ -369,20 +373,29 @@ class Panel {
       this.canvas.height = height;
       this.canvas.style.height = `${this.high}px`;
     }
-    const { pen, view } = this;
+    const { pen } = this;
+    const { left, right, low, high } = this.box;
+    const painted = [this.view.version, left, right, low, high, width, height].join();
+    if (this.painted !== painted) this.points(ratio);
+    this.painted = painted;
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.globalAlpha = 1;
-    pen.fillStyle = view.data.look.ground;
-    pen.fillRect(0, 0, width, height);
-    this.points(ratio);
+    pen.drawImage(this.back, 0, 0);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.lines();
     this.rings();
     this.areas();
   }
 
+  // All points, on a canvas behind: what moves with the mouse is drawn over a copy of it.
   points(ratio) {
-    const { pen, view, x, y } = this;
+    const { view, x, y } = this;
+    this.back ??= document.createElement("canvas");
+    this.back.width = this.canvas.width;
+    this.back.height = this.canvas.height;
+    const pen = this.back.getContext("2d", { alpha: false });
+    pen.fillStyle = view.data.look.ground;
+    pen.fillRect(0, 0, this.back.width, this.back.height);
     const scaleX = (this.wide * ratio) / (this.box.right - this.box.left);
     const scaleY = (this.high * ratio) / (this.box.high - this.box.low);
     const [width, height] = [this.canvas.width, this.canvas.height];

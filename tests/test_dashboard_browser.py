@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,17 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import pandas as pd
 import pytest
 from large_run import mapped_run
 from synthetic_run import KOREAN, SINHALA, made_run
+from tiny import tiny_base, tiny_recipe, tiny_rows
 
-from workbench.run import Run, RunWriter
+from workbench import background
+from workbench.compare import compare
+from workbench.reading import read_card
+from workbench.recipe import load_recipe, recipe
+from workbench.run import Run, RunWriter, list_runs
+from workbench.train import train
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
-APP = Path(__file__).resolve().parents[1] / "dashboard" / "app.py"
+ROOT = Path(__file__).resolve().parents[1]
+APP = ROOT / "dashboard" / "app.py"
 PAGES = ["", "card", "loss", "embeddings", "retrieval", "compare"]
 WAIT = 30_000  # ms; a loaded machine is slow, a broken page is slower
 
@@ -40,8 +48,28 @@ def whole(folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def address(folder: Path, whole: Run) -> Iterator[str]:
-    """The app on a free port of 127.0.0.1, over a folder with one run."""
+def korean(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The Korean card's recipe trained for 60 steps, as written and corrected, on a base that knows its syllables.
+
+    The learning rate is far too high, so that there are regressions to find."""
+    sample = ROOT / "data" / "samples" / "korean-law"
+    text = pd.read_parquet(sample / "train.parquet").to_csv()
+    syllables = sorted({letter for letter in text if "\uac00" <= letter <= "\ud7a3"})
+    place = tmp_path_factory.mktemp("base")
+    base = str(tiny_base(place, words=[*syllables, *(f"##{syllable}" for syllable in syllables)]))
+    card = read_card("korean-law-lora")
+    return {
+        variant: train(
+            recipe(card, corrected=variant == "corrected", overrides={"training.learning_rate": 0.2}),
+            card=card, base=base, data="sample:korean-law", max_steps=60, runs=folder,
+        )
+        for variant in ("as written", "corrected")
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, whole: Run, korean: dict[str, Run]) -> Iterator[str]:
+    """The app on a free port of 127.0.0.1, over a folder with one made run and two trained ones."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -116,25 +144,23 @@ def select_row(page: Page, row: int) -> None:
     page.mouse.click(box["x"] + 17, box["y"] + 33 * (row + 1.5))
 
 
-@pytest.mark.parametrize("width", [800, 1280])
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: str) -> None:
     asked = leaving(page)
-    words = (
-        {"run": whole.name, "runs": whole.name, "query": "q2", "find": "bold", "pick": "query:q2"}
-        if name not in ("card", "")
-        else {"run": whole.name}
-        if name != "card"
-        else {"card": f"run {whole.name}", "view": "what it says"}
-    )
+    words = {"run": whole.name}
+    if name == "card":
+        words = {"card": f"run {whole.name}", "view": "text"}
+    elif name:
+        words |= {"runs": whole.name, "query": "q2", "find": "bold", "pick": "query:q2"}
     page.goto(f"{address}{name}?{urlencode(words)}")
     settle(page)
-    page.wait_for_timeout(300)
+    for width in (1920, 1280, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator('[data-testid="stException"]').count() == 0
     assert page.evaluate("window.hostile") is None
     assert asked == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.get_by_text("Deploy", exact=True).count() == 0
 
 
@@ -152,11 +178,11 @@ def test_a_query_is_opened_and_survives_a_reload(page: Page, address: str, whole
     assert query(page) == {"run": [whole.name], "only": ["got worse"], "query": ["q1"]}
 
 
-def test_choices_go_into_the_address(page: Page, address: str, whole: Run) -> None:
+def test_choices_go_into_the_address(page: Page, address: str, folder: Path) -> None:
     page.goto(f"{address}loss")
     settle(page)
     page.wait_for_function("location.search.includes('runs=')")
-    assert query(page) == {"runs": [whole.name]}
+    assert query(page) == {"runs": [list_runs(folder)[0].name]}
     page.get_by_text("Log scale").click()
     page.wait_for_function("location.search.includes('log=')")
     page.reload()
@@ -192,19 +218,101 @@ def test_a_row_of_the_overview_leads_on(page: Page, address: str, whole: Run) ->
     assert page.locator('[data-testid="stException"]').count() == 0
 
 
-def test_a_live_training_moves_without_a_reload(page: Page, address: str, folder: Path) -> None:
-    run = made_run(folder, verdict=None, steps=9)
-    writer = RunWriter(run.path)
-    process = {"pid": os.getpid(), "host": socket.gethostname()}
-    writer.update(status="running", process=process, progress={"step": 90, "steps": 540, "epoch": 0.5})
-    page.goto(f"{address}loss?{urlencode({'runs': run.name})}")
+def points(page: Page) -> int:
+    """Logged values of training losses that the figure has drawn."""
+    script = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)
+      .filter(trace => trace.mode.startsWith('lines')).reduce((all, trace) => all + trace.x.length, 0)"""
+    return int(page.evaluate(script))
+
+
+def test_a_live_training_is_followed(page: Page, address: str, folder: Path, tmp_path: Path) -> None:
+    long = tiny_recipe(tiny_base(tmp_path), tiny_rows(tmp_path / "rows.json"), num_train_epochs=2000)
+    run = background.start(long, runs=folder)
+    try:
+        page.goto(f"{address}loss?{urlencode({'runs': run.name})}")
+        settle(page)
+        page.locator(".js-plotly-plot").first.wait_for()
+        said = page.get_by_text(re.compile(r"step \d+ of 12,000"))
+        first, drawn = said.inner_text(), points(page)
+        page.wait_for_function("words => !document.body.innerText.includes(words)", arg=first.split(" · ")[0] + " ")
+        page.wait_for_timeout(2500)  # the page looks again every two seconds
+        assert step_of(said.inner_text()) > step_of(first)
+        assert points(page) > drawn
+    finally:
+        run.stop()
+    said.wait_for(state="detached")
+    assert run.status == "stopped"
+
+
+def step_of(words: str) -> int:
+    return int(words.split()[1].replace(",", ""))
+
+
+def test_the_worst_regression_of_a_run_is_found_and_shared(
+    page: Page, browser: Browser, address: str, korean: dict[str, Run]
+) -> None:
+    run = korean["corrected"]
+    before, after = (run.per_query("test", moment).set_index("query_id") for moment in ("before", "after"))
+    change = after["ndcg@10"] - before["ndcg@10"]
+    worst = min(change.index, key=lambda key: (change[key], key))
+    assert change[worst] < 0
+    page.goto(f"{address}retrieval?{urlencode({'run': run.name})}")
     settle(page)
-    page.get_by_text("step 90 of 540").wait_for()
-    writer.log({"step": 100, "epoch": 0.55, "loss": 0.4})
-    writer.update(progress={"step": 100, "steps": 540, "epoch": 0.55})
-    page.get_by_text("step 100 of 540").wait_for()
-    writer.update(status="finished")
-    page.get_by_text("step 100 of 540").wait_for(state="detached")
+    page.get_by_role("combobox", name="Show").click()
+    page.get_by_role("option", name="got worse", exact=True).click()
+    page.wait_for_function("location.search.includes('only=')")
+    settle(page)
+    select_row(page, 0)
+    page.get_by_text("The query", exact=True).wait_for()
+    assert query(page)["query"] == [worst]
+    shown(page, after.loc[worst, "query"]).first.wait_for()
+    context = browser.new_context()
+    other = context.new_page()
+    other.set_default_timeout(WAIT)
+    other.goto(page.url)
+    shown(other, after.loc[worst, "query"]).first.wait_for()
+    other.locator(".wb-hit").nth(19).wait_for()
+    hits = page.locator(".wb-hit").all_inner_texts()
+    assert len(hits) == 20
+    assert other.locator(".wb-hit").all_inner_texts() == hits
+    context.close()
+
+
+def test_what_the_wrong_scale_of_the_korean_card_did_and_did_not_cost(
+    page: Page, address: str, korean: dict[str, Run]
+) -> None:
+    written, corrected = korean["as written"], korean["corrected"]
+    page.goto(f"{address}compare?{urlencode({'run': written.name, 'with': corrected.name})}")
+    settle(page)
+    page.get_by_text(str(compare([written, corrected]).verdict)).first.wait_for()
+    page.locator("td", has_text="loss.parameters.scale").wait_for(state="attached")
+    page.goto(f"{address}loss?{urlencode({'runs': [written.name, corrected.name]}, doseq=True)}")
+    settle(page)
+    page.locator(".js-plotly-plot").first.wait_for()
+    spans = page.evaluate(
+        """() => Object.fromEntries(document.querySelector('.js-plotly-plot').data
+          .filter(trace => trace.mode.startsWith('lines') && trace.opacity === 0.4)
+          .map(trace => [trace.name, [Math.min(...trace.y), Math.max(...trace.y)]]))"""
+    )
+    low, high = spans["korean-law-lora, as written, every logged point"]
+    assert 1.3122 <= low <= high <= 1.4622  # the only losses that this scale allows, says the audit
+    low, high = spans["korean-law-lora, corrected, every logged point"]
+    assert high - low > 0.15
+    page.get_by_text("Beside the card").wait_for()
+
+
+def test_the_card_as_written_beside_corrected(page: Page, address: str, korean: dict[str, Run]) -> None:
+    card = f"run {korean['as written'].name}"
+    page.goto(f"{address}card?{urlencode({'card': card})}")
+    settle(page)
+    page.locator(".wb-marked", has_text="MultipleNegativesRankingLoss").first.wait_for()
+    page.get_by_text("recipe", exact=True).click()
+    page.get_by_text("Only what the corrections change").click()
+    page.wait_for_function("location.search.includes('changes=')")
+    page.locator("td", has_text="loss.parameters.scale").wait_for(state="attached")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Recipe corrected (YAML)").click()
+    assert load_recipe(waiting.value.path()).loss.parameters["scale"] == 20.0
 
 
 def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Run) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ WORDS = [
 ]
 
 
-def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1) -> Path:
-    """A BERT of two layers with random weights, mean pooling, saved as the library saves it."""
+def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1, words: Sequence[str] = tuple(WORDS)) -> Path:
+    """A BERT of two layers with random weights, mean pooling, that knows `words`, saved as the library saves it."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
@@ -60,10 +61,10 @@ def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1) -> Pat
 
     source = folder / "source"
     source.mkdir(parents=True)
-    (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"0123456789"]))
+    (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"0123456789"]))
     torch.manual_seed(7)
     config = BertConfig(
-        vocab_size=len(WORDS) + 15,
+        vocab_size=len(words) + 15,
         hidden_size=dimension,
         num_hidden_layers=2,
         num_attention_heads=2,

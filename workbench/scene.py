@@ -365,8 +365,8 @@ def ids_of(scene: Scene, rows: Sequence[int], kind: str) -> tuple[str, ...]:
 
 def queries_first(scene: Scene, rows: Sequence[int]) -> list[int]:
     """The rows, queries before documents, else in their order."""
-    kinds = scene.table["kind"]
-    return sorted(rows, key=lambda row: (kinds[row] != "query", row))
+    queries = (scene.table["kind"] == "query").to_numpy()
+    return sorted(rows, key=lambda row: (not queries[row], row))
 
 
 def answer_lines(scene: Scene, rows: Sequence[int] | None, picked: int | None, most: int) -> list[tuple[int, int]]:

@@ -164,6 +164,17 @@ class Reader:
         box = self.page.locator('[data-testid="stDataFrame"] canvas').first.bounding_box()  # type: ignore[attr-defined]
         self.page.mouse.click(box["x"] + 17, box["y"] + 35 * (number + 1.5))  # type: ignore[attr-defined]
 
+    def area(self, size: int) -> None:
+        """Draw around points in the middle of the map before training."""
+        box = self.page.locator(".wb-panel canvas").first.bounding_box()  # type: ignore[attr-defined]
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        mouse = self.page.mouse  # type: ignore[attr-defined]
+        mouse.move(x, y)
+        mouse.down()
+        for across, down in ((size, 0), (size, size), (0, size)):
+            mouse.move(x + across, y + down)
+        mouse.up()
+
     def toggle(self, words: str) -> None:
         self.page.get_by_text(words, exact=True).click()  # type: ignore[attr-defined]
 
@@ -178,15 +189,16 @@ class Reader:
         self.to("Loss curves", ".js-plotly-plot")
         self.click("log scale", lambda: self.toggle("Log scale"))
         self.click("log scale", lambda: self.toggle("Log scale"))
-        self.to("Embeddings", ".js-plotly-plot")
+        self.to("Embeddings", ".wb-panel canvas")
         self.click("colour of the map", lambda: self.option("Colour by", ("rank change", "failure")[number % 2]))
         self.click("lines of the map", lambda: self.toggle("Lines to the answers"))
+        self.click("an area of the map", lambda: self.area(40 + number % 20))
         self.to("Retrieval", '[data-testid="stDataFrame"]')
         self.click("a query", lambda: self.row(number % 7))
         self.click("a filter", lambda: self.option("Show", ("got worse", "lost from top 10")[number % 2]))
         self.to("Compare", ".js-plotly-plot")
         self.to("Card", '[data-testid="stMain"]')
-        return 13
+        return 14
 
 
 def table(rows: list[tuple[str, float, float | None]], empty: float) -> str:
