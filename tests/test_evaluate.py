@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,29 @@ HAND = Collection(
     corpus={"d1": "10", "d2": "20", "d3": "80", "d4": "20"},
     relevant={"a": {"d2": 1.0, "d3": 1.0}, "b": {"d1": 1.0}, "c": {"gone": 1.0}},
 )
+
+
+def test_graded_judgements_are_measured_both_ways() -> None:
+    """From 0 degrees: d1 (gain 1), d2 (none), d4 (gain 3): (1 + 3/2) / (3 + 1/log2(3)), by trec_eval's definition."""
+    relevant = {"a": {"d1": 1.0, "d4": 3.0}}
+    found = evaluate(replace(HAND, relevant=relevant), by_hand)
+    assert found.metrics["cosine_graded_ndcg@10"] == pytest.approx((1 + 3 / 2) / (3 + 1 / np.log2(3)))
+    assert found.metrics["cosine_ndcg@10"] == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
+    assert "cosine_graded_ndcg@10" not in evaluate(HAND, by_hand).metrics
+
+
+@pytest.mark.parametrize("documents", [50, 500])  # fewer and more than a ranking keeps
+def test_a_document_with_the_query_s_id_is_left_out_where_asked(documents: int) -> None:
+    texts = {f"d{number:03}": str(number * 90 / documents) for number in range(documents)}
+    asked = {"d000": "0", "q": "45"}
+    sets = Collection("own", asked, texts, {"d000": {"d001": 1.0}, "q": {"d002": 1.0}})
+    with_own, without = evaluate(sets, by_hand), evaluate(sets, by_hand, own_documents=False)
+    assert with_own.per_query["rank"].tolist()[0] == 2
+    assert without.per_query["rank"].tolist()[0] == 1
+    assert without.hits["document_id"].tolist()[0] == "d001"
+    others = [found.hits[found.hits["query_id"] == "q"]["document_id"].tolist() for found in (with_own, without)]
+    assert others[0] == others[1]
+    assert (with_own.settings["own_documents"], without.settings["own_documents"]) == (True, False)
 
 
 def test_ranks_and_hits_by_hand() -> None:

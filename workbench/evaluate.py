@@ -74,6 +74,7 @@ def evaluate(
     distance: str = "manhattan",
     truncate_dim: int | None = None,
     keep_vectors: bool = True,
+    own_documents: bool = True,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Rank the whole corpus for every query that has a relevant document, and measure each ranking.
@@ -85,6 +86,10 @@ def evaluate(
 
     Under `similarity` "energy", `encode` gives a list of token embeddings for queries, as `energy.energy_encoder`
     does, and `distance` is "manhattan" (L1) or "euclidean" (L2).
+
+    The metrics are the library's. Where judgements are graded, nDCG with the gains as they are, that of trec_eval,
+    BEIR and MTEB, is given beside them as `graded_ndcg@10`. `own_documents=False` leaves a document whose id is the
+    query's out of its ranking, as BEIR and MTEB do for sets whose queries are documents; the library keeps it.
 
     Documents are searched as they are encoded. `keep_vectors=False` lets them go then: memory holds the texts and
     `TEXTS_AT_ONCE` vectors, and `document_vectors` has no rows.
@@ -105,16 +110,20 @@ def evaluate(
         query_vectors = _means(queries)
     else:
         queries = query_vectors = _vectors(asked, encode, truncate_dim, on_progress)
-    search = Search(queries, max(depth, DEEPEST_CUT), similarity=similarity, distance=distance)
+    reach = max(depth, DEEPEST_CUT)
+    search = Search(queries, reach if own_documents else reach + 1, similarity=similarity, distance=distance)
     found, documents = _searched(
         search, list(collection.corpus.values()), id_ranks(ids), encode, truncate_dim, keep_vectors, on_progress
     )
+    if not own_documents:
+        found = _without_own(collection, ids, found, reach)
     per_query, values, relevant = ranking_table(collection, ids, found)
     settings = {
         "similarity": similarity,
         "depth": depth,
         "truncate_dim": truncate_dim,
         "dimensions": int(documents.shape[1]),
+        "own_documents": own_documents,
         "queries": len(collection.evaluated),
         "documents": len(ids),
         "collection": collection.name,
@@ -288,6 +297,19 @@ def _finite(array: Floats, kind: str, texts: Sequence[str]) -> None:
 # --- measuring -----------------------------------------------------------------------------------------------------
 
 
+def _without_own(collection: Collection, ids: Sequence[str], found: TopK, reach: int) -> TopK:
+    """The `reach` best of each query, the document that has the query's id after all others."""
+    import numpy as np
+
+    place = {document: at for at, document in enumerate(ids)}
+    own = np.array([place.get(query, -1) for query in collection.evaluated], dtype=np.int64)
+    kept = np.argsort(found.positions == own[:, None], axis=1, kind="stable")[:, :reach]  # own ones last
+    return found._replace(
+        positions=np.take_along_axis(found.positions, kept, axis=1),
+        scores=np.take_along_axis(found.scores, kept, axis=1),
+    )
+
+
 def ranking_table(
     collection: Collection, ids: Sequence[str], found: TopK
 ) -> tuple[pd.DataFrame, dict[str, Any], npt.NDArray[np.bool_]]:
@@ -295,7 +317,7 @@ def ranking_table(
     import numpy as np
     import pandas as pd
 
-    from workbench.metrics import every_metric
+    from workbench.metrics import CUTS, every_metric, graded_ndcg
 
     queries, depth = found.positions.shape
     place = {document: at for at, document in enumerate(ids)}
@@ -313,6 +335,10 @@ def ranking_table(
     relevant.ravel()[at[hit]] = True
     ranks = np.split(np.where(hit, at % max(depth, 1) + 1.0, np.nan), counts.cumsum()[:-1])
     values = every_metric(gains, counts)
+    if any(gain != 1 for each in judged for gain in each.values()):
+        ideal = np.zeros((queries, int(counts.max(initial=0))))
+        ideal[np.arange(ideal.shape[1]) < counts[:, None]] = [gain for each in judged for gain in each.values()]
+        values |= {f"graded_ndcg@{k}": graded_ndcg(gains, ideal, k) for k in CUTS["ndcg"]}
     first = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, 0)  # 0: below the search
     columns = {
         "query_id": list(collection.evaluated),

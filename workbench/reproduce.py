@@ -61,6 +61,7 @@ def evaluate(
     *,
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
+    own_documents: bool = True,
     truncate_dim: int | None = None,
     runs: str | os.PathLike[str] = "runs",
     on_progress: Progress | None = None,
@@ -69,8 +70,8 @@ def evaluate(
 
     `model` is a Run, its folder or name, or what `--base` takes: `bundled:minilm`, a folder, a Hub id. `on` is a
     Collection, what `load_collection` takes, or scored pairs, as `scored.scored_pairs` finds them; `columns` (theirs ->
-    ours) names their columns, `split` the part where there are several. Without it, a run is measured on its own
-    held-out rows.
+    ours) names their columns, `split` the part where there are several; for `own_documents` see `evaluate.evaluate`.
+    Without it, a run is measured on its own held-out rows.
 
     Raises DataError where a model that is no run comes without anything to be measured on.
     """
@@ -80,7 +81,7 @@ def evaluate(
     run = model if isinstance(model, Run) else _run_or_none(model, runs)
     of_run = run.recipe() if run else None
     if on is not None:
-        task = _task(on, columns, split)
+        task = _task(on, columns, split, own_documents)
     elif run is not None and of_run is not None:
         tasks = measured(of_run)
         if not tasks:
@@ -111,7 +112,9 @@ def _like(model: str, similarity: str) -> Recipe:
     return Recipe(name="evaluate", base=base, loss=LossSpec(name="none", parameters=energy))
 
 
-def _task(on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None, split: str | None) -> Task:
+def _task(
+    on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None, split: str | None, own_documents: bool
+) -> Task:
     """What `on` asks to be measured: scored pairs where there are scores, else a search."""
     from workbench.collection import Collection, load_collection
     from workbench.encoder import hub_reachable
@@ -119,12 +122,13 @@ def _task(on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | 
     from workbench.tasks import Items, Search
 
     if isinstance(on, Collection):
-        return Search(on.name, on)
+        return Search(on.name, on, own_documents=own_documents)
     place = str(on)
     scored = scored_pairs(place, columns, split=split or "test")
     if scored is not None:
         return Items(scored.name, "EmbeddingSimilarityEvaluator", scored.pairs, scored.gold)
-    return Search("search", load_collection(place, split=split, columns=columns, online=hub_reachable))
+    collection = load_collection(place, split=split, columns=columns, online=hub_reachable)
+    return Search("search", collection, own_documents=own_documents)
 
 
 def _run_or_none(model: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Run | None:

@@ -74,6 +74,7 @@ class Search:
     name: str
     collection: Collection
     dimensions: int | None = None  # None: as many as `measure` is asked for
+    own_documents: bool = True  # whether a document with the query's id is ranked
 
     kind = "InformationRetrievalEvaluator"
 
@@ -91,6 +92,7 @@ class Search:
             similarity=similarity,
             truncate_dim=self.dimensions or truncate_dim,
             distance=getattr(encode, "distance", "manhattan"),
+            own_documents=self.own_documents,
             on_progress=on_progress,
         )
 

@@ -58,6 +58,9 @@ def evaluate(
     columns: ColumnsWord = None,
     split: Annotated[str | None, typer.Option("--split", help="test, dev, …; test without it.")] = None,
     truncate_dim: Annotated[int | None, typer.Option("--truncate-dim", min=1)] = None,
+    without_own: Annotated[
+        bool, typer.Option("--without-own", help="Leave out a document whose id is the query's, as MTEB does.")
+    ] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -71,6 +74,7 @@ def evaluate(
             on,
             columns=parse_columns(columns),
             split=split,
+            own_documents=not without_own,
             truncate_dim=truncate_dim,
             runs=runs,
             on_progress=on_progress,
