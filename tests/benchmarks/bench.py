@@ -13,6 +13,7 @@ and most. Threads are torch's (OMP_NUM_THREADS sets them).
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import platform
@@ -44,6 +45,7 @@ from workbench.collection import Collection
 from workbench.encoder import load_base
 from workbench.evaluate import ranking_table
 from workbench.fast import encoding, tokens
+from workbench.fit import tiny_as_zero
 from workbench.run import Run, RunWriter
 from workbench.search import top_k
 
@@ -53,9 +55,12 @@ Row = tuple[str, ...]
 Table = tuple[Row, list[Row]]
 
 
-def turns(first: Callable[[], float], second: Callable[[], float], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of two candidates that take turns, after one turn of each that is not counted."""
-    first(), second()
+def turns(
+    first: Callable[[], float], second: Callable[[], float], rounds: int, *, warm: bool = False
+) -> tuple[list[float], list[float]]:
+    """Seconds of two candidates that take turns, after one turn of each that is not counted, unless they are `warm`."""
+    if not warm:
+        first(), second()
     pairs = [(first(), second()) for _ in range(rounds)]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
@@ -96,8 +101,8 @@ def training(rounds: int) -> Iterator[tuple[str, Table]]:
             def seconds(fast: bool, ready: Any = ready, folder: Path = folder) -> float:
                 return engines.turn(ready, folder, fast=fast).seconds
 
-            plain, ours = turns(partial(seconds, False), partial(seconds, True), rounds)
             apart, losses = engines.without_dropout(ready, folder)
+            plain, ours = turns(partial(seconds, False), partial(seconds, True), rounds, warm=True)
         size = engines.rows_per_step(ready.recipe)
         lines.append(compared(shape.card, plain, ours, per=size * (shape.steps - 1), unit="rows/s"))
         equal.append((shape.card, str(shape.steps), f"{losses[0]:.4f} → {losses[-1]:.4f}", f"{apart:.1e}"))
@@ -142,9 +147,10 @@ def energies(rounds: int) -> Iterator[tuple[str, Table]]:
             found = energy.scores(x, mask, y, distance)
         torch.nn.functional.cross_entropy(found, torch.arange(64)).backward()
 
-    for distance in energy.DISTANCES:
+    for distance in energy.DISTANCES:  # a certain softmax gives gradients that are nearly 0, see `fit.tiny_as_zero`
         both = [lambda distance=distance, plain=plain: step(distance, plain) for plain in (True, False)]
-        plain, ours = turns(seconds_of(both[0]), seconds_of(both[1]), rounds)
+        with tiny_as_zero():
+            plain, ours = turns(seconds_of(both[0]), seconds_of(both[1]), rounds)
         lines.append(compared(f"energy distance, {distance}, batch 64 × 32 tokens × 768", plain, ours))
         peaks = [search.peak(each) / 2**20 for each in both]
         memory.append((distance, f"{peaks[0]:,.0f} MiB", f"{peaks[1]:,.1f} MiB", f"{peaks[0] / peaks[1]:.0f}"))
@@ -207,6 +213,9 @@ def spent(action: Callable[[], Any]) -> tuple[str, str]:
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     gc.collect()
     if reset.is_file():
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)  # what is free goes back, else it is taken again unseen
         reset.write_text("5", encoding="ascii")  # the peak begins anew
     before, seconds = held(status), seconds_of(action)()
     after = held(status)
@@ -297,10 +306,13 @@ def section(tables: list[tuple[str, Table]], command: str, busy: str, minutes: f
         f"sentence-transformers {__version__}. `{command}`, {minutes:.1f} minutes. Candidates took turns in one",
         "process; a ratio is that of one round.",
     ]
-    for name, (heads, cells) in tables:
-        lines += ["", f"### {name}", ""]
-        lines += [f"| {' | '.join(row)} |" for row in (heads, ("---",) * len(heads), *cells)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(line for title, table in tables for line in shown(title, table))]) + "\n"
+
+
+def shown(title: str, table: Table) -> list[str]:
+    """A table as Markdown, under its title."""
+    heads, cells = table
+    return ["", f"### {title}", "", *(f"| {' | '.join(row)} |" for row in (heads, ("---",) * len(heads), *cells))]
 
 
 def keep(text: str) -> None:
@@ -321,9 +333,13 @@ def main() -> int:
     started, busy = time.monotonic(), machine()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        tables = [table for name in chosen.only or WHOLE for table in PARTS[name](chosen.rounds)]
+        tables = []
+        for name in chosen.only or WHOLE:
+            for title, table in PARTS[name](chosen.rounds):
+                tables.append((title, table))
+                print("\n".join(shown(title, table)), flush=True)
     text = section(tables, chosen.command, busy, (time.monotonic() - started) / 60)
-    print(text)
+    print("\n".join(text.splitlines()[:6]))
     if not chosen.only:
         keep(text)
     return 0

@@ -1,8 +1,7 @@
-"""How long search, metrics and the energy distance take, beside the bare product, the library and the plain formula.
+"""How long search and metrics take, beside the bare product and the library.
 
     python tests/benchmarks/search.py                          1,000 queries x 100,000 documents x 384 numbers
     python tests/benchmarks/search.py --documents 1000000      ours alone, and the peak of this process's memory
-    python tests/benchmarks/search.py --energy                 a training step's scores, forward and backward
 
 Everything is measured in one process, side by side: in each of `--rounds` rounds every candidate runs once, and the
 table shows medians. Threads are those of torch (OMP_NUM_THREADS sets them).
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from workbench import energy
 from workbench.collection import Collection
 from workbench.evaluate import ranking_table
 from workbench.search import top_k
@@ -36,13 +34,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--energy", action="store_true")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.rounds}")
-    if arguments.energy:
-        scores(arguments.rounds)
-    else:
-        search(arguments.queries, arguments.documents, arguments.dimensions, arguments.rounds)
+    search(arguments.queries, arguments.documents, arguments.dimensions, arguments.rounds)
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
@@ -134,43 +128,6 @@ def compared(values: dict[str, Any], evaluator: Any, right: torch.Tensor, found:
     scores = cos_sim(left, right).gather(1, torch.from_numpy(found.positions)).numpy()
     same = "the same bits" if np.array_equal(scores, found.scores) else f"{np.abs(scores - found.scores).max()} apart"
     print(f"  metrics at most {apart:.1e} from the library's (nDCG@10 {flat['ndcg@10']:.4f}); scores: {same}")
-
-
-# --- the energy distance ---------------------------------------------------------------------------------------------
-
-
-def scores(rounds: int, batch: int = 64, tokens: int = 32, dimensions: int = 768) -> None:
-    """A batch's scores and their gradients: seconds, and the most memory that the step takes at once."""
-    torch.manual_seed(0)
-    x = torch.randn(batch, tokens, dimensions, requires_grad=True)
-    y = torch.randn(batch, dimensions, requires_grad=True)
-    mask = torch.ones(batch, tokens, dtype=torch.bool)
-
-    def plain(distance: str) -> torch.Tensor:
-        difference = x[:, :, None] - y  # (batch, tokens, documents, dim)
-        apart = difference.abs().sum(-1) if distance == "manhattan" else difference.square().sum(-1).sqrt()
-        return -2 * apart.mean(1)
-
-    def step(function: Callable[[str], torch.Tensor], distance: str) -> None:
-        x.grad = y.grad = None
-        torch.nn.functional.cross_entropy(function(distance), torch.arange(batch)).backward()
-
-    def ours(distance: str) -> torch.Tensor:
-        return energy.scores(x, mask, y, distance)
-
-    print(f"energy scores, forward and backward: batch {batch}, {tokens} tokens, {dimensions} numbers")
-    for distance in energy.DISTANCES:
-        steps = {
-            "plain": lambda distance=distance: step(plain, distance),
-            "ours": lambda distance=distance: step(ours, distance),
-        }
-        seconds = medians(steps, rounds)
-        memory = {name: peak(each) for name, each in steps.items()}
-        print(
-            f"  {distance:10} {seconds['plain']:.3f} s -> {seconds['ours']:.3f} s: "
-            f"{seconds['plain'] / seconds['ours']:.0f} times as fast; {memory['plain'] / 2**20:.0f} MiB -> "
-            f"{memory['ours'] / 2**20:.1f} MiB: {memory['plain'] / memory['ours']:.0f} times less"
-        )
 
 
 def peak(step: Callable[[], None]) -> int:
