@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 from synthetic_run import made_run
 
+from workbench.report.notebook import render_notebook
 from workbench.run import RunWriter
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -70,11 +71,15 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     ]
     assert len(still) == widgets  # what a saved notebook shows in their place
     assert sum("<img alt" in page for page in still) >= 1
+    assert [page for page in still if 'class="word running"' in page] == []  # it shows how the training ended
+    exported = render_notebook(notebook, path.stem)
+    assert exported.count("<img alt") == sum(page.count("<img alt") for page in still)
 
 
 STOPPED = """
 import asyncio, contextlib, threading
 import workbench as wb
+from workbench.report.notebook import render_notebook
 from workbench.run import RunWriter
 run = wb.open_run({path!r})
 with contextlib.suppress(TimeoutError):

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,12 +210,36 @@ def scratch_folder(texts: Sequence[str], seed: int) -> Path:
     return _kept(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
 
 
+PATIENCE = 120  # seconds that a process waits for the first one's stand-in
+
+
+def _saves() -> bool:
+    """Whether this process writes models: of several that train together, Transformers lets only the first."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def _made_by_the_first(kept: Path) -> Path:
+    until = time.monotonic() + PATIENCE
+    while not (kept / "modules.json").is_file():
+        if time.monotonic() > until:
+            raise BaseError(
+                f"expected the base that stands in at {str(kept)!r}, made by the first of the processes, found none "
+                f"after {PATIENCE} seconds; set XDG_CACHE_HOME to a folder that all machines share."
+            )
+        time.sleep(0.1)
+    return kept
+
+
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of the cache, made first where it is not there."""
     place = cache_folder()
     kept = place / name
     if (kept / "modules.json").is_file():
         return kept
+    if not _saves():
+        return _made_by_the_first(kept)
     try:
         place.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place))

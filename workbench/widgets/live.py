@@ -38,6 +38,11 @@ def live(run: Run) -> Live:
     return Live(run)
 
 
+def following(run: Run) -> str:
+    """The name of the threads that follow a run; they end when it has ended and its view has said so."""
+    return f"live {run.path}"
+
+
 class Live:
     """What `live` shows; a cell shows it where it is the last line."""
 
@@ -117,7 +122,7 @@ class Live:
     # --- while it goes on ---
 
     def _follow(self) -> None:
-        threading.Thread(target=self._watch, name=f"live {self.run.name}", daemon=True).start()
+        threading.Thread(target=self._watch, name=following(self.run), daemon=True).start()
 
     def _watch(self) -> None:
         pause = threading.Event()

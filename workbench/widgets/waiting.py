@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 from workbench.background import ended
+from workbench.widgets.live import following
 from workbench.widgets.page import STYLE, text
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ async def finished(run: Run) -> Run:
         line.say(_what_to_do(run) if run.status == "stopped" else "")
         await asyncio.sleep(EVERY)
     line.say("")
+    while any(thread.name == following(run) for thread in threading.enumerate()):  # the views above show the end too
+        await asyncio.sleep(0.05)
     return run
 
 
