@@ -140,7 +140,7 @@ def test_without_scripts_the_drawings_are_there(browser, file):
     for width, variant in ((1280, "wide"), (400, "narrow")):
         with Opened(browser, file, java_script_enabled=False, viewport={"width": width, "height": 900}) as opened:
             drawings = opened.page.locator(f"figure.drawing .{variant} svg[role=img]")
-            assert drawings.count() == 6
+            assert drawings.count() == 7
             assert all(drawing.is_visible() for drawing in drawings.all())
             assert KOREAN in opened.page.content()
             assert SINHALA in opened.page.content()
