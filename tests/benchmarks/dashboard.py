@@ -165,7 +165,7 @@ class Reader:
         self.page.mouse.click(box["x"] + 17, box["y"] + 35 * (number + 1.5))  # type: ignore[attr-defined]
 
     def area(self, size: int) -> None:
-        """Draw around points in the middle of the map before training."""
+        """Draw around points in the middle of the map before training, and do not let go."""
         box = self.page.locator(".wb-panel canvas").first.bounding_box()  # type: ignore[attr-defined]
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         mouse = self.page.mouse  # type: ignore[attr-defined]
@@ -173,7 +173,6 @@ class Reader:
         mouse.down()
         for across, down in ((size, 0), (size, size), (0, size)):
             mouse.move(x + across, y + down)
-        mouse.up()
 
     def toggle(self, words: str) -> None:
         self.page.get_by_text(words, exact=True).click()  # type: ignore[attr-defined]
@@ -192,7 +191,8 @@ class Reader:
         self.to("Embeddings", ".wb-panel canvas")
         self.click("colour of the map", lambda: self.option("Colour by", ("rank change", "failure")[number % 2]))
         self.click("lines of the map", lambda: self.toggle("Lines to the answers"))
-        self.click("an area of the map", lambda: self.area(40 + number % 20))
+        self.area(40 + number % 20)
+        self.click("an area of the map", self.page.mouse.up)  # type: ignore[attr-defined]
         self.to("Retrieval", '[data-testid="stDataFrame"]')
         self.click("a query", lambda: self.row(number % 7))
         self.click("a filter", lambda: self.option("Show", ("got worse", "lost from top 10")[number % 2]))
