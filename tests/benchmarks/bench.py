@@ -233,12 +233,12 @@ def held(status: Path) -> int | None:
 
 def growth(rounds: int) -> Iterator[tuple[str, Table]]:
     """One measurement of each size."""
-    mapped(100)  # UMAP is compiled at its first use
     sizes = [10**power for power in range(2, 7)]
     heads: Row = ("how many", "seconds", "memory at most", "again", "memory at most")
     yield "Growth: rows, tokens made (and found on the disk again)", (heads, [made(size) for size in sizes[1:]])
     yield "Growth: documents, 100 queries × 64 numbers, k = 100", (heads[:3], [searched(size) for size in sizes[1:]])
     yield "Growth: rows of the log written (and read again)", (heads, [logged(size) for size in sizes[:4]])
+    mapped(100)  # UMAP is compiled at its first use; last, as it changes how many threads torch has
     yield "Growth: points of a map, UMAP (and PCA)", (heads, [mapped(size) for size in sizes[1:3]])
 
 
