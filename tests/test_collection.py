@@ -263,8 +263,8 @@ def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
         (
             "corpus",
             '{"_id": "d1", "text": "one"}\n{"_id": "d2", "te\n',
-            'expected one JSON object a line in {name}, found \'{{"_id": "d2", "te\' in line 2 (Invalid control character '
-            "at); mend or remove that line.",
+            'expected one JSON object a line in {name}, found \'{{"_id": "d2", "te\' in line 2 (Invalid control '
+            "character at); mend or remove that line.",
         ),
         (
             "queries",
