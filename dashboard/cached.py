@@ -82,7 +82,7 @@ def beside_card(run: Run, axis: Axis) -> Curves:
 @st.cache_resource(max_entries=50, show_spinner=False)
 def _beside_card(path: str, axis: Axis, files: Identity) -> Curves:
     with expected_form(Path(path).name):
-        return curves(Run(Path(path)), axis=axis)
+        return curves(Run(Path(path)), axis=axis, log=_tail(str(Path(path) / "log.jsonl")).rows())
 
 
 def scene(run: Run, evaluation: str, method: Method, together: bool) -> Scene | None:

@@ -159,7 +159,7 @@ def test_a_missing_file_is_no_hub_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path / "none.json")
     assert str(caught.value) == (
-        f"expected a file of rows at {str(tmp_path / 'none.json')!r}, found none; check the path given with --data."
+        f"expected a file of rows at {str(tmp_path / 'none.json')!r}, found none; check the path."
     )
 
 
@@ -243,7 +243,7 @@ def test_the_first_rows_of_a_dataset_folder_are_streamed(tmp_path: Path) -> None
 
 
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected rows in the folder .* found none; check the path given with --data"):
+    with pytest.raises(DataError, match=r"expected rows in the folder .* found none; check the path"):
         load(tmp_path)
 
 

@@ -78,9 +78,17 @@ class Curves:
     sentences: tuple[str, ...]  # corrections and what the points are, to be shown on the plot
 
 
-def curves(run: Run, card: Card | None = None, *, axis: Axis = "steps", corrected: bool = True) -> Curves:
+def curves(
+    run: Run,
+    card: Card | None = None,
+    *,
+    axis: Axis = "steps",
+    corrected: bool = True,
+    log: Sequence[dict[str, Any]] | None = None,
+) -> Curves:
     """The log of `card` (without one, the run's own) and that of `run`, both along `axis`.
 
+    `log` are the run's rows where they are read already.
     Steps and epochs are as logged. Rows are steps times rows per step; a short last batch counts as a full one. A card
     prints at most how long training took, so its seconds are spread evenly. `corrected=False` leaves the card's values
     as it prints them.
@@ -99,7 +107,7 @@ def curves(run: Run, card: Card | None = None, *, axis: Axis = "steps", correcte
         )
     theirs = _card_line(card, facts, axis, "training_loss")
     per_step = _rows_per_step(run)
-    log = run.log()
+    log = run.log() if log is None else log
     ours, validation = (_run_line(run, log, axis, per_step, key) for key in ("loss", "eval_loss"))
     averaged = _averaged(ours, theirs, _widths(card, theirs), EPOCH_PLACES if axis == "epochs" else 0.0)
     distance = _distance(theirs, averaged) if axis != "seconds" else None

@@ -120,7 +120,8 @@ def binary_classification(
     """How well the similarity of two texts tells pairs that belong together (1) from others (0).
 
     BinaryClassificationEvaluator: `cosine_ap`, `cosine_f1`, `cosine_accuracy`, `cosine_mcc`, ... for each similarity.
-    F1 and accuracy are those at the best threshold, which is looked for on the same pairs.
+    F1 and accuracy are those at the best threshold, which is looked for on the same pairs, as the library does since
+    6.2: before, a threshold could part equal scores, and calling every pair different was not tried.
 
     Raises DataError where a label is neither 0 nor 1, and where `embedding_similarity` does.
     """

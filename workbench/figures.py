@@ -192,12 +192,9 @@ class Curve:
         held = dict(zip(found.card_validation.steps, found.card_validation.values, strict=True))
         parts = (found.card, found.card_validation)
         x = {step: at for part in parts for step, at in zip(part.steps, part.x, strict=True)}
-        printed = {row.step: row.training_loss for row in card.training_log}
-        shares = {round((printed.get(step) or 0) / value) for step, value in train.items() if value}
-        divided = shares.pop() if len(shares) == 1 else 1
         steps = sorted(x)
         return cls(
-            name=f"Card: {card.name}" + (f", loss divided by {divided}" if divided > 1 else ""),
+            name=f"Card: {card.name}" + (f", loss divided by {found.divided}" if found.divided > 1 else ""),
             steps=steps,
             values=[train.get(step) for step in steps],
             evaluated=[held.get(step) for step in steps],

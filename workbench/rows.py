@@ -73,7 +73,7 @@ def open_rows(source: Source, online: Callable[[], bool]) -> Rows:
         return _folder_rows(path, source)
     local = ending(path) in READERS or path.is_absolute() or location.startswith((".", "~"))
     if local or not HUB_ID.fullmatch(location):
-        raise DataError(f"expected a file of rows at {location!r}, found none; check the path given with --data.")
+        raise DataError(f"expected a file of rows at {location!r}, found none; check the path.")
     return _hub_rows(source, online)
 
 
@@ -319,7 +319,7 @@ def _folder_rows(folder: Path, source: Source) -> Rows:
         endings = ", ".join(tables)
         raise DataError(
             f"expected rows in the folder {str(folder)!r} (BEIR's files, or some ending in {endings}), found none; "
-            "check the path given with --data."
+            "check the path."
         )
     return _dataset_rows(source, lambda: True, str(folder))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.background import resume
 from workbench.browse import run_row, status_reason
 from workbench.closeup import LogTail
+from workbench.curves import curves
 from workbench.errors import RunError, WorkbenchError
 from workbench.figures import SMOOTH_FROM, Curve, figure_of, smooth, thin
 from workbench.look import CONFIG, Role, palette, plain
@@ -173,9 +174,12 @@ def _role(run: Run) -> Role:
 
 
 def _card_curve(run: Run) -> Curve | None:
+    """The card's losses over its steps, corrected for what the audit knows; None where it prints none."""
     card = run.card()
-    curve = Curve.of_card(card) if card is not None else None
-    return curve if curve is not None and curve.points(curve.values, "step")[0] else None
+    if card is None or not any(row.step for row in card.training_log):
+        return None
+    curve = Curve.of_curves(curves(run, card, log=()), card)
+    return curve if curve.points(curve.values, "step")[0] else None
 
 
 def _figure(card: Curve | None, role: Role) -> Any:
