@@ -36,6 +36,8 @@ def trained(card: str, *, corrected: bool, runs: Path) -> tuple[Run, float]:
     print(f"{card}, {variant} …", flush=True)
     started = time.monotonic()
     run = wb.reproduce(card, corrected=corrected, base="bundled:minilm", data=f"sample:{SAMPLES[card]}", runs=runs)
+    if run.status != "finished":
+        raise SystemExit(f"{card}, {variant}: expected a finished run, found it {run.status}; start again to go on.")
     return run, time.monotonic() - started
 
 
