@@ -116,6 +116,11 @@ def each_run(runs: Sequence[Run]) -> None:
     parts.chart(metric_bars, marks, key="runs bars", title=f"{title}, mean over queries (0 to 1)")
 
 
+def worded(value: object) -> str:
+    """A field of a recipe in words."""
+    return "not set" if value is None else str(value)
+
+
 def differences(run: Run, others: Sequence[Run]) -> None:
     """Recipe fields in which runs differ from the first."""
     from workbench.recipe import difference
@@ -124,7 +129,7 @@ def differences(run: Run, others: Sequence[Run]) -> None:
     found: dict[str, dict[str, str]] = {}
     for other in others:
         for path, first, theirs in difference(mine, other.recipe()):
-            found.setdefault(path, {run.name: str(first)})[other.name] = str(theirs)
+            found.setdefault(path, {run.name: worded(first)})[other.name] = worded(theirs)
     st.subheader("Differences of the recipes", anchor=False)
     if found:
         table = pd.DataFrame([{"Field": path, **values} for path, values in found.items()])
@@ -166,7 +171,8 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     }
     with right:
         st.dataframe(table[list(config)].head(200), column_config=config, hide_index=True, height=430)
-        st.caption(f"The 200 greatest differences. Above the diagonal: {sides[1].lower()} is better.")
+        shown = "The 200 greatest differences." if len(table) > 200 else "The greatest difference first."
+        st.caption(f"{shown} Above the diagonal: {sides[1].lower()} is better.")
 
 
 def downloads(run: Run, evaluation: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cached
 import parts
@@ -12,7 +14,7 @@ from workbench.closeup import checkpoints, logged, train_rows
 from workbench.curves import Axis
 from workbench.errors import WorkbenchError
 from workbench.figures import Along, Curve, loss_curves, metric_name
-from workbench.look import Role
+from workbench.look import CONFIG, Role
 from workbench.run import Run
 
 QUANTITIES = {
@@ -27,6 +29,15 @@ SMOOTHING_HELP = (
     "Weight of the past in a moving average; the raw line stays visible. auto: over a twentieth of a long log, at most "
     "50 points."
 )
+MARKS = {
+    ", every logged point": "faint: every logged step",
+    ", validation": "squares: validation loss",
+    ", spike": "triangles: spikes",
+    ", saved checkpoint": "rings: checkpoints on the disk",
+    ", mean over the card's stretch": "ring with a dot: mean over the steps that a point of the card stands for",
+    ", not a finite number": "crosses: not a finite number",
+}
+"""How the name of a trace ends -> what its marks mean."""
 X: tuple[Along, ...] = ("step", "epoch", "rows", "time")
 AXES: dict[Along, Axis] = {"step": "steps", "epoch": "epochs", "rows": "rows", "time": "seconds"}
 X_HELP = "rows: training rows seen · time: minutes since the start; a card's points are spread evenly over its time"
@@ -45,10 +56,37 @@ def quantity(key: str) -> str:
 def quantities(runs: Sequence[Run]) -> list[str]:
     """The usual quantities, then whatever else these runs have logged."""
     usual = [name for name in QUANTITIES if name != "components"]
-    there = dict.fromkeys(name for run in runs for name in logged(cached.log(run)))
+    there = dict.fromkeys(name for run in runs for name in names_logged(run))
     pieces = [name for name in there if name.startswith("components/")]
     others = [name for name in there if name not in usual and name not in pieces]
     return [*usual, *(["components"] if pieces else []), *pieces, *others]
+
+
+def names_logged(run: Run) -> tuple[str, ...]:
+    return _names_logged(str(run.path), browse.identity(run.path / "log.jsonl"))
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _names_logged(path: str, files: browse.Identity) -> tuple[str, ...]:
+    return logged(cached.log(Run(Path(path))))
+
+
+def curve(run: Run, key: str) -> Curve:
+    """The run's log of one quantity, without a name; read again where a file of the run has changed."""
+    return _curve(str(run.path), key, browse.identity(*files_of(run)))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)  # 100,000 rows are some 10 MB
+def _curve(path: str, key: str, files: browse.Identity) -> Curve:
+    run = Run(Path(path))
+    best = (run.record.get("best") or {}).get("step")
+    saved = checkpoints(run) if key == "loss" else ()
+    return Curve.of_log("", cached.log(run), key=key, kept=best, train_rows=train_rows(run), saved=saved)
+
+
+def files_of(run: Run) -> list[Path]:
+    """What a figure of the run rests on; the folder of checkpoints changes with what lies in it."""
+    return [*browse.overview_files(run), run.path / "card.json", run.path / "checkpoints"]
 
 
 def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:
@@ -58,8 +96,8 @@ def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tupl
     cards: dict[str, Curve] = {}
     said: dict[str, tuple[str, ...]] = {}
     for run in runs:
-        row, log = cached.row(run), cached.log(run)
-        keys = [name for name in logged(log) if name.startswith("components/")] if key == "components" else [key]
+        row = cached.row(run)
+        keys = [name for name in names_logged(run) if name.startswith("components/")] if key == "components" else [key]
         role: Role = "other" if len(runs) > 2 else "corrected" if row.variant == "corrected" else "after"
         card = cached.card_of(run) if with_card and key == "loss" else None
         means: tuple[tuple[float, float], ...] = ()
@@ -73,10 +111,7 @@ def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tupl
             if role in [curve.role for curve in found]:
                 role = "other"
             name = names[run.name] if len(keys) == 1 else f"{names[run.name]}, {one.removeprefix('components/')}"
-            best = (run.record.get("best") or {}).get("step")
-            saved = checkpoints(run) if key == "loss" else ()
-            curve = Curve.of_log(name, log, role=role, key=one, kept=best, train_rows=train_rows(run), saved=saved)
-            found.append(replace(curve, means=means))
+            found.append(replace(curve(run, one), name=name, role=role, means=means))
     return [*cards.values(), *found], sentences(said)
 
 
@@ -86,49 +121,58 @@ def sentences(said: dict[str, tuple[str, ...]]) -> list[str]:
     return shared + [f"{name}: {each}" for name, theirs in said.items() for each in theirs if each not in shared]
 
 
+Drawn = tuple[Any, tuple[str, ...], list[str]]
+
+
+@st.cache_data(max_entries=40, show_spinner=False)
+def drawn(
+    paths: Sequence[str], key: str, along: Along, with_card: bool, look: dict[str, Any], files: browse.Identity
+) -> Drawn:
+    """The figure (None where nothing is logged), what its marks mean, and what has to be said of the cards' curves.
+
+    Kept until a file of `files` changes, so that a choice made before costs nothing. `look` are arguments of
+    `loss_curves`.
+    """
+    found, said = curves([Run(Path(path)) for path in paths], key, along, with_card)
+    if not any(each.points(each.values, along)[0] for each in found):
+        return None, (), said
+    figure = loss_curves(found, x=along, quantity=quantity(key), height=520, **look)
+    marks = [word for end, word in MARKS.items() if any(str(trace.name).endswith(end) for trace in figure.data)]
+    kept = ["dotted line: the checkpoint that was kept"] if any(each.kept is not None for each in found) else []
+    return figure, (*marks, *kept), said
+
+
 def show(runs: Sequence[Run]) -> None:
     """Progress and figure; drawn again on its own while a run is running."""
     live = [run for run in runs if run.status == "running"]
     for run in live:
         parts.progress(cached.row(run), run.record.get("progress") or {})
-    key, along = st.session_state["y"], st.session_state["x"]
+    key, along, smoothing = st.session_state["y"], st.session_state["x"], st.session_state["smooth"]
+    look = {"log": st.session_state["log"], "smoothing": SMOOTHING.get(smoothing), "dark": parts.dark()}
+    look["mark_spikes"] = st.session_state["spikes"] and key == "loss"
+    files = browse.identity(*(file for run in runs for file in files_of(run)))
+    paths = [str(run.path) for run in runs]
     try:
-        drawn, said = curves(runs, key, along, st.session_state["with_card"])
+        figure, marks, said = drawn(paths, key, along, st.session_state["with_card"], look, files)
     except WorkbenchError as error:
         parts.problem("A run cannot be read.", str(error))
         return
-    if not any(curve.points(curve.values, along)[0] for curve in drawn):
+    if figure is None:
         waiting = "It appears here with the first step." if live else "Choose another quantity or another axis."
         parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)} by {along}. {waiting}")
     else:
-        smoothing = st.session_state["smooth"]
-        parts.chart(
-            loss_curves,
-            drawn,
-            key="curves",
-            x=along,
-            log=st.session_state["log"],
-            smoothing=SMOOTHING.get(smoothing),
-            mark_spikes=st.session_state["spikes"] and key == "loss",
-            quantity=quantity(key),
-            height=520,
-        )
-        legend(drawn, key, said)
+        st.plotly_chart(figure, theme=None, config=CONFIG, key="curves")
+        legend(marks, said)
     if st.session_state.get("live") and not live:
         st.session_state["live"] = False
         st.rerun()
     st.session_state["live"] = bool(live)
 
 
-def legend(drawn: Sequence[Curve], key: str, said: Sequence[str]) -> None:
-    """What the marks mean, as far as they are drawn, and how the card's curve came about."""
-    words = ["faint: every logged step"]
-    if key == "loss":
-        words += ["squares: validation loss", "triangles: spikes", "rings: checkpoints on the disk"]
-        words += ["dotted line: the checkpoint that was kept"]
-    if any(curve.means for curve in drawn):
-        words.append("ring with a dot: mean over the steps that a point of the card stands for")
-    st.caption(" · ".join(words))
+def legend(marks: Sequence[str], said: Sequence[str]) -> None:
+    """What the marks mean, and how the card's curve came about."""
+    if marks:
+        st.caption(" · ".join(marks))
     if said:
         with st.container(border=True, gap="xxsmall"):
             st.markdown("**Beside the card**")

@@ -68,7 +68,7 @@ def tally(rows: Sequence[tuple[RunRow, str]]) -> None:
     verdicts = Counter(row.verdict or NOT_YET for row, status in rows if status != "broken")
     states = Counter(status for _, status in rows)
     wrong = sum(states[status] for status in ("failed", "interrupted", "broken"))
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         st.metric("Runs", f"{len(rows):,}", width="content")
         for word in (*list(VERDICTS)[:3], NOT_YET):
             st.metric(word.capitalize(), f"{verdicts[word]:,}", width="content")
@@ -132,8 +132,8 @@ def show() -> None:
     tally(found)
     running(found, runs)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.text_input("Find", key="find", bind="query-params", placeholder="card, variant, verdict or run", width=320)
-        st.multiselect("Status", STATUSES, key="status", bind="query-params", placeholder="any", width=320)
+        st.text_input("Find", key="find", bind="query-params", placeholder="card, variant, verdict or run", width=280)
+        st.multiselect("Status", STATUSES, key="status", bind="query-params", placeholder="any", width=260)
         st.selectbox("Sort by", SORTS, key="sort", bind="query-params", width=180)
     words = st.session_state.get("find", "").lower().split()
     kept = [
