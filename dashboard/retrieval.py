@@ -86,7 +86,7 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
 
 
 def counts(table: pd.DataFrame, unit: str) -> None:
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True, gap="large"):
         for name in browse.FILTERS:
             label = unit if name == "all" else name
             st.metric(label.capitalize(), f"{len(browse.chosen(table, name)):,}", width="content")
