@@ -425,7 +425,8 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
     ]
     needed = next((row.queries_needed for row in rows if row.metric == main), None)
     if needed is not None:
-        notes.append(f"To tell a change of {EFFECT} in {main}, about {needed:,} {items} would be needed (80 % power).")
+        many = f"about {needed:,}" if needed >= 10 else "fewer than 10"
+        notes.append(f"To tell a change of {EFFECT} in {main}, {many} {items} would be needed (80 % power).")
     if any(each.earlier is not None and not _complete(each.earlier) for each in measured.values()):
         notes.append(f"Not all {queries:,} {items} have a value before training, so no change of theirs is tested.")
     return notes
