@@ -182,7 +182,7 @@ class Places:
     # --- words ---
 
     def _say(self) -> None:
-        chosen = ""
+        chosen = "<p>Draw around points to list them.</p>"
         if self.picked:
             queries = int((self.scene.table["kind"].iloc[self.picked] == "query").sum())
             chosen = f"<p>Selected: {queries:,} queries, {len(self.picked) - queries:,} documents.</p>"
@@ -192,7 +192,7 @@ class Places:
         kept = ", ".join(f"{share:.0%} {moment}" for moment, share in self.scene.kept.items())
         return (
             f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
-            f"nearest neighbours the map keeps {kept}. Draw around points to list them."
+            f"nearest neighbours the map keeps {kept}."
         )
 
     def _label(self, moment: str) -> str:
