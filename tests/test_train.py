@@ -238,6 +238,12 @@ train(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3])), runs=sys.argv[4])
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _threads() -> None:
+    """Torch's kernels and MKL's with one number of threads, as in a process of their own; UMAP changes one of them."""
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def killed(base: Path, rows: Path, runs: Path, step: int) -> Run:
     """A run in its own process, killed by SIGKILL when its log has reached `step`."""
     here = str(Path(tiny.__file__).parent)
