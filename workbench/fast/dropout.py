@@ -9,13 +9,13 @@ with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from workbench.fast.linear import passing_through
 
 
 def places(count: int, p: float) -> Tensor:
@@ -64,14 +64,6 @@ def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
     return drop(x, module.p) if module.training else x
 
 
-@contextmanager
-def faster_dropouts(model: nn.Module) -> Iterator[None]:
+def faster_dropouts(model: nn.Module) -> AbstractContextManager[None]:
     """Inside the block the dropouts of `model` go through `drop`."""
-    chosen = [each for each in model.modules() if type(each) is nn.Dropout and "forward" not in each.__dict__]
-    for module in chosen:
-        module.forward = partial(_forward, module)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for module in chosen:
-            del module.forward
+    return passing_through(model, nn.Dropout, _forward)

@@ -7,8 +7,8 @@ same machine always gives the same numbers. Sums are taken in another order: res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,18 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def faster_linears(model: nn.Module) -> Iterator[None]:
-    """Inside the block the linear layers of `model` go through `linear`, where that is faster on this machine."""
-    chosen = [each for each in model.modules() if type(each) is nn.Linear and "forward" not in each.__dict__]
-    if not mkl_is_slow():
-        chosen = []
+def passing_through(model: nn.Module, kind: type[nn.Module], forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Inside the block the modules of `model` that are of just this kind compute by `forward(module, x)`."""
+    chosen = [each for each in model.modules() if type(each) is kind and "forward" not in each.__dict__]
     for module in chosen:
-        module.forward = partial(linear, module)  # type: ignore[method-assign]
+        module.forward = partial(forward, module)
     try:
         yield
     finally:
         for module in chosen:
             del module.forward
+
+
+def faster_linears(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside the block the linear layers of `model` go through `linear`, where that is faster on this machine."""
+    return passing_through(model, nn.Linear, linear) if mkl_is_slow() else nullcontext()
