@@ -19,7 +19,7 @@ from workbench.browse import Identity, RunRow
 from workbench.closeup import LogTail, encoder_of, model_files, sizes
 from workbench.closeup import paired as paired_of
 from workbench.closeup import ranking as ranking_of
-from workbench.curves import Axis, Curves, curves
+from workbench.curves import Axis, Curves, LogColumns, curves
 from workbench.errors import CardError, RunError
 from workbench.projection import Method, Moment, Vectors, load_vectors
 from workbench.run import Run, list_runs
@@ -61,12 +61,13 @@ def row(run: Run) -> RunRow:
 
 @st.cache_data(max_entries=500, show_spinner=False)
 def _row(path: str, files: Identity) -> RunRow:
-    return browse.run_row(Run(Path(path)))
+    run = Run(Path(path))
+    return browse.run_row(run, lambda: log(run))
 
 
-def log(run: Run) -> list[dict[str, Any]]:
+def log(run: Run) -> LogColumns:
     """The run's log, of which only what was appended is read again; not to be changed."""
-    return _tail(str(run.path / "log.jsonl")).rows()
+    return _tail(str(run.path / "log.jsonl")).columns()
 
 
 @st.cache_resource(max_entries=20, show_spinner=False)
@@ -82,7 +83,7 @@ def beside_card(run: Run, axis: Axis) -> Curves:
 @st.cache_resource(max_entries=50, show_spinner=False)
 def _beside_card(path: str, axis: Axis, files: Identity) -> Curves:
     with expected_form(Path(path).name):
-        return curves(Run(Path(path)), axis=axis, log=_tail(str(Path(path) / "log.jsonl")).rows())
+        return curves(Run(Path(path)), axis=axis, log=log(Run(Path(path))))
 
 
 def scene(run: Run, evaluation: str, method: Method, together: bool) -> Scene | None:

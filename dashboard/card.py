@@ -8,6 +8,7 @@ import parts
 import streamlit as st
 
 from workbench import browse
+from workbench.figures import metric_name
 from workbench.reading import shipped_cards
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ SEVERITIES = {
     "warning": ("yellow", ":material/warning:", "Warnings: something is hidden or doubtful"),
     "note": ("gray", ":material/info:", "Notes"),
 }
+KNOWN = {
+    "on the card": "gray", "beside the card": "blue", "inferred": "blue", "missing": "orange", "not needed": "gray",
+}  # fmt: skip
+"""Status of a fact that running the recipe again needs -> its colour."""
 VIEWS = ["findings", "text", "what it says", "what is needed", "recipe"]
 SOURCES = (
     "card: the card says it · file: a file beside the card · library: default of the library's version · inferred: "
@@ -67,10 +72,14 @@ def what_it_says(card: "Card") -> None:
         st.dataframe(facts, hide_index=True, height="content", column_config=widths)
     with right:
         st.subheader("Metrics", anchor=False)
-        metrics = pd.DataFrame(browse.card_metrics(card), columns=["Measured on", "Metric", "Value", "Line"])
-        number = st.column_config.NumberColumn(format="%.4f")
+        rows = [(on, metric_name(metric), value, line, metric) for on, metric, value, line in browse.card_metrics(card)]
+        metrics = pd.DataFrame(rows, columns=["Measured on", "Metric", "Value", "Line", "As the card names it"])
+        config = {
+            "Metric": st.column_config.TextColumn(help=parts.ABBREVIATIONS),
+            "Value": st.column_config.NumberColumn(format="%.4f"),
+        }
         if len(metrics):
-            st.dataframe(metrics, hide_index=True, column_config={"Value": number}, height="content")
+            st.dataframe(metrics, hide_index=True, column_config=config, height="content")
         else:
             st.text("The card prints no metric.")
 
@@ -88,8 +97,14 @@ def text(card: "Card", audit: "Audit") -> None:
 def what_is_needed(audit: "Audit") -> None:
     """Every fact that running the recipe again needs, and whether the card has it."""
     columns = ["To run it again", "Status", "Value", "Lines", "Note"]
-    config = {"Value": st.column_config.TextColumn(width="medium"), "Note": st.column_config.TextColumn(width="large")}
+    config = {
+        "Status": st.column_config.MultiselectColumn(options=list(KNOWN), color=list(KNOWN.values()), width=130),
+        "Value": st.column_config.TextColumn(width=300),
+        "Lines": st.column_config.TextColumn(help="Of the card", width=80),
+        "Note": st.column_config.TextColumn(width="large"),
+    }
     facts = pd.DataFrame(browse.needed_facts(audit), columns=columns)
+    facts["Status"] = [[status] for status in facts["Status"]]
     st.dataframe(facts, hide_index=True, column_config=config, height="content")
 
 
@@ -133,12 +148,15 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
 
 def show(card: "Card") -> None:
     audit, written, corrected, why = cached.understood(card)
-    with st.container(border=True):
-        st.text(card.title or card.name)
+    with st.container(border=True, gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.text(card.title or card.name)
+            for severity, (colour, icon, _) in SEVERITIES.items():
+                count = sum(finding.severity == severity for finding in audit)
+                if count:
+                    st.badge(f"{count} {severity}{'s' * (count > 1)}", color=colour, icon=icon)  # type: ignore[arg-type]
         st.text(audit.reproducibility.verdict)
-    view = st.segmented_control(
-        "Show", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
-    )
+    view = parts.views(VIEWS)
     if view == "findings":
         findings(card, audit)
     elif view == "text":

@@ -1,6 +1,6 @@
 """Compare: a run with its card, or with other runs: numbers, intervals, verdict and its reasons; downloads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]"
     """Headings of the metrics table; `before` and `after` are the two runs where runs are compared."""
     number = partial(st.column_config.NumberColumn, format="%.4f", width=80)
     found: dict[str, ColumnConfig] = {
-        "run": st.column_config.TextColumn("With", help="The run that is compared with the first", width=260),
+        "run": st.column_config.TextColumn("With", help="The run that is compared with the first", width=310),
         "metric": st.column_config.TextColumn(
             "Metric", help="A mean over queries; * marks the main one. " + parts.ABBREVIATIONS, pinned=True
         ),
@@ -60,15 +60,24 @@ def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]"
     }
 
 
-def verdict(found: dict[str, Any], with_card: bool) -> None:
+def verdict(found: dict[str, Any], others: int) -> None:
     word = str(found.get("verdict") or "")
-    meaning = MEANINGS.get(word, ("", ""))[1] if with_card else RUNS_MEANINGS.get(word, "")
+    meaning = RUNS_MEANINGS.get(word, "") if others else MEANINGS.get(word, ("", ""))[1]
+    if others > 1 and word == "differs":
+        meaning = "The main metric of at least one other run differs from the first one's by more than chance."
     with st.container(border=True, gap="xsmall"):
         parts.verdict(word)
         if meaning:
             st.text(meaning)
         for reason in found.get("reasons") or []:
-            st.text(f"· {reason}")
+            st.text(f"· {in_words(reason, found.get('rows') or [])}")
+
+
+def in_words(sentence: str, rows: Sequence[dict[str, Any]]) -> str:
+    """A sentence of a comparison, its metrics named as they are on this page."""
+    for metric in sorted((str(row.get("metric")) for row in rows), key=len, reverse=True):
+        sentence = sentence.replace(metric, metric_name(metric))
+    return sentence
 
 
 def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
@@ -84,16 +93,17 @@ def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
 
 def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     """The metrics as a figure and as a table, the main one marked."""
-    rows = found.get("rows") or []
+    main = found.get("main_metric")
+    rows = sorted(found.get("rows") or [], key=lambda row: row["metric"] != main)  # the main one first
     if not rows:
         parts.empty("Nothing measured", "This comparison holds no metric.")
         return
     first, last = names_of(run, others)
     if len(others) < 2:
         marks = [replace(mark, metric=metric_name(mark.metric)) for mark in browse.marks_of(rows)]
-        parts.chart(metric_bars, marks, key="bars", names=(first, last))
+        title = axis([row["metric"] for row in rows], browse.unit(run, str(found.get("evaluation"))))
+        parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
     table = pd.DataFrame(rows)
-    main = found.get("main_metric")
     table["metric"] = [metric_name(str(name)) + (" *" if name == main else "") for name in table["metric"]]
     config = columns(first, last, with_card=not others)
     shown = [name for name in config if name in table and (name != "run" or len(others) > 1)]
@@ -103,17 +113,24 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     height: Any = "content" if len(table) < 20 else 560
     st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
     for note in found.get("notes") or []:
-        st.text(note)
+        st.text(in_words(note, rows))
 
 
-def each_run(runs: Sequence[Run]) -> None:
+def axis(metrics: Iterable[str], unit: str) -> str:
+    """What the axis of metrics shows, with its range."""
+    if all("spearman" in metric or "pearson" in metric for metric in metrics):
+        return f"Correlation over {unit} (−1 to 1)"
+    return f"Mean over {unit} (0 to 1)"
+
+
+def each_run(runs: Sequence[Run], unit: str) -> None:
     """The main metric of every chosen run beside its card's number."""
     rows = [cached.row(run) for run in runs]
     names = browse.short_names(rows)
     marks = [MetricMark(names[row.name], row.printed, row.before, row.after, row.low, row.high) for row in rows]
     metrics = {row.metric for row in rows if row.metric}
-    title = metric_name(metrics.pop()) if len(metrics) == 1 else "Main metric of each run"
-    parts.chart(metric_bars, marks, key="runs bars", title=f"{title}, mean over queries (0 to 1)")
+    named = metric_name(next(iter(metrics))) if len(metrics) == 1 else "Main metric of each run"
+    parts.chart(metric_bars, marks, key="runs bars", title=f"{named}: {axis(metrics, unit).lower()}")
 
 
 def worded(value: object) -> str:
@@ -133,7 +150,8 @@ def differences(run: Run, others: Sequence[Run]) -> None:
     st.subheader("Differences of the recipes", anchor=False)
     if found:
         table = pd.DataFrame([{"Field": path, **values} for path, values in found.items()])
-        st.dataframe(table, hide_index=True, placeholder="as the first", height="content")
+        config = {"Field": st.column_config.TextColumn(width=260, pinned=True)}
+        st.dataframe(table, hide_index=True, column_config=config, placeholder="as the first", height="content")
     else:
         st.text(f"None: {'both' if len(others) == 1 else 'all'} runs trained the same recipe.")
 
@@ -155,6 +173,9 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
             "Metric of each query", metrics, key="metric", bind="query-params", format_func=metric_name, width=220
         )
     table = cached.paired(run, names[name], evaluation, metric)
+    if table.empty:
+        parts.empty("No query in common", "These two runs asked different queries, so there is nothing to pair.")
+        return
     short = browse.short_names([cached.row(run), cached.row(names[name])])
     labels = (short[run.name], short[name])
     sides = names_of(run, [names[name]])
@@ -198,10 +219,10 @@ def save(label: str, made: Callable[[], bytes], name: str, kind: str, help: str)
 
 
 def show(run: Run, others: Sequence[Run]) -> None:
-    if others:
-        each_run([run, *others])
     found = cached.comparison(run, others)
-    verdict(found, with_card=not others)
+    if others:
+        each_run([run, *others], browse.unit(run, str(found.get("evaluation"))))
+    verdict(found, len(others))
     numbers(found, run, others)
     if others:
         parts.fragment(query_by_query, run, others, found.get("evaluation"))
@@ -224,6 +245,7 @@ else:
         against = st.multiselect("With", names, key="with", bind="query-params", placeholder="its card")
     if run is not None:
         try:
-            show(run, [other for other in runs if other.name in against])
+            by_name = {other.name: other for other in runs}
+            show(run, [by_name[name] for name in against])
         except WorkbenchError as error:
             parts.problem("These cannot be compared.", str(error))

@@ -13,6 +13,7 @@ import pandas as pd
 import parts
 import streamlit as st
 
+from workbench import browse
 from workbench import scene as maps
 from workbench.projection import Method
 from workbench.run import Run
@@ -50,6 +51,21 @@ def no_map(run: Run, evaluation: str) -> None:
         "No map yet",
         "The vectors are there. This makes the map by UMAP, in a minute or so; with --method pca it takes a second.",
         command(run, evaluation),
+    )
+
+
+def nothing_mapped(run: Run) -> tuple[str, str]:
+    """Why a run has neither vectors nor a map: a heading and a sentence."""
+    if any(browse.unit(run, name) != "queries" for name in browse.whole_evaluations(run)):
+        sentence = (
+            "This run was measured on pairs of texts, not on queries that search documents; only those are mapped."
+        )
+        return "Pairs have no map", sentence
+    if run.status == "running":
+        return "No map yet", "The run keeps its vectors when it measures its model; the map can be made then."
+    return (
+        "No vectors, no map",
+        "This run keeps no vectors, so no map can be made of it. A run that is trained now keeps them.",
     )
 
 
@@ -134,7 +150,7 @@ def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -
     table = scene.table.iloc[rows][["kind", "id", "text", *([by] if by != "type" else [])]].reset_index(drop=True)
     nearest = neighbour_columns(run, evaluation, scene, rows[:NEIGHBOURED])
     table = pd.concat([table, nearest], axis=1)
-    config = {
+    config: dict[str, Any] = {
         "kind": st.column_config.TextColumn("Type", width=85),
         "id": st.column_config.TextColumn("Id", width=80),
         "text": st.column_config.TextColumn("Text", width=380),
@@ -145,28 +161,22 @@ def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -
             "Nearest document after", width=270, help="By the cosine of the full vectors, not by the map"
         ),
     }
+    if by in table and pd.api.types.is_numeric_dtype(table[by]):
+        config[by] = st.column_config.NumberColumn(format="%.4f" if "@" in by else "%.4g", width=110)
     names = [maps.point_name(scene, row) for row in rows]
-    pick = st.query_params.get("pick")
-    state = st.dataframe(
+    asked = st.query_params.get("pick")
+    parts.pick_row(
         table,
-        column_config=config,
-        hide_index=True,
+        names,
+        "pick",
+        columns=config,
         height=min(36 * len(table) + 40, 330),
-        placeholder="–",
-        on_select="rerun",
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [names.index(pick)] if pick in names else []}},
         key=f"selected {st.query_params.get('area')} {st.session_state.get('find')} {by}",
     )
     cut = f"The first {LISTED:,} are listed, queries first. " if total > LISTED else ""
     st.caption(f"{cut}Select a row for its neighbours before and after.")
-    places = [place for place in state["selection"]["rows"] if place < len(names)]
-    if places and names[places[0]] != pick:
-        st.query_params["pick"] = names[places[0]]
-        st.rerun(scope="fragment")
-    if not places and pick in names:
-        forget("pick")
-        st.rerun(scope="fragment")
+    if st.query_params.get("pick") != asked:
+        st.rerun(scope="fragment")  # the map above shows the selected one
 
 
 def neighbour_columns(run: Run, evaluation: str, scene: Scene, rows: list[int]) -> pd.DataFrame:
@@ -187,6 +197,9 @@ def opened(run: Run, evaluation: str, scene: Scene, row: int) -> None:
     with st.container(border=True, gap="xsmall"):
         st.caption(f"The {kind} and its nearest documents, by the cosine of the full vectors")
         st.text(f"{key}: {text or 'the run keeps no text of this document'}")
+        if kind == "query" and evaluation in browse.whole_evaluations(run):
+            place = {"run": run.name, "on": evaluation, "query": key}
+            st.page_link("retrieval.py", label="Its rankings", icon=":material/search:", query_params=place)
     for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
         found = cached.neighbours(run, evaluation, moment, kind, (key,)).get(key, [])
         with column:
@@ -236,10 +249,7 @@ def show(run: Run, row: Any) -> None:
     """The choice of a map, in the same row as that of the run, and the map."""
     evaluations = maps.mapped(run)
     if not evaluations:
-        parts.empty(
-            "No vectors, no map",
-            "This run keeps no vectors, so no map can be made of it. A run that is trained now keeps them.",
-        )
+        parts.empty(*nothing_mapped(run))
         return
     with row:
         evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=240)

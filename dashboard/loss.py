@@ -115,6 +115,17 @@ def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tupl
     return [*cards.values(), *found], sentences(said)
 
 
+def apart(found: Sequence[Curve], along: Along) -> list[str]:
+    """What to do where the card's curve is so much longer than the runs' that they can hardly be seen beside it."""
+    ends = {
+        card: max((at for each in found if (each.role == "card") is card for at in each.along(along) if at), default=0)
+        for card in (True, False)
+    }
+    if along == "epoch" or not ends[False] or ends[True] <= 3 * ends[False]:
+        return []
+    return ["The card trained far more steps than these runs; along epochs the curves stand pass by pass."]
+
+
 def sentences(said: dict[str, tuple[str, ...]]) -> list[str]:
     """What is true of every run once, the rest with the run's name in front."""
     shared = [each for each in next(iter(said.values()), ()) if all(each in theirs for theirs in said.values())]
@@ -138,6 +149,7 @@ def drawn(
         return None, (), said
     figure = loss_curves(found, x=along, quantity=quantity(key), height=520, **look)
     marks = [word for end, word in MARKS.items() if any(str(trace.name).endswith(end) for trace in figure.data)]
+    said += apart(found, along)
     kept = ["dotted line: the checkpoint that was kept"] if any(each.kept is not None for each in found) else []
     return figure, (*marks, *kept), said
 

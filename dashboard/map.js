@@ -1,6 +1,8 @@
-// The map before and after training on two canvases. Hovering, zooming and drawing around points happen here at once,
-// the server is only told what was chosen. Drawn on the plain canvas: 50,000 points stay fluid without a GPU, where
-// WebGL takes seconds. Texts reach the page by textContent and fillText alone, so nothing in them takes effect.
+// The map before and after training, painted on two canvases. What is drawn (places, layers from the bottom up, colours,
+// marks, sizes, names, axes, the scale, the look of a selection) is decided by workbench/figures_points.py, for this
+// canvas and for Plotly alike; nothing here chooses any of it. Hovering, zooming and drawing around points happen here
+// at once, the server is only told what was chosen. On the plain canvas 50,000 points stay fluid without a GPU, where
+// WebGL takes seconds. Texts reach the page by textContent alone, so nothing in them takes effect.
 
 const STYLE = `
 .wb { position: relative; font-variant-numeric: tabular-nums; outline: none; }
@@ -21,7 +23,9 @@ const STYLE = `
 .wb-head { font-weight: 600; font-size: .95rem; margin-bottom: .3rem; }
 .wb-head span { font-weight: 400; color: var(--muted); margin-left: .5rem; }
 .wb-panel canvas { display: block; width: 100%; border: 1px solid var(--line); border-radius: 6px; touch-action: none; }
-.wb-axis { font-size: .8rem; color: var(--muted); margin-top: .2rem; }
+.wb-frame { display: grid; grid-template-columns: auto 1fr; column-gap: .3rem; }
+.wb-axis { font-size: .8rem; color: var(--muted); text-align: center; margin-top: .2rem; grid-column: 2; }
+.wb-frame .wb-up { writing-mode: vertical-rl; transform: rotate(180deg); margin: 0; grid-column: 1; }
 .wb-tip { position: absolute; pointer-events: none; z-index: 5; max-width: 22rem; padding: .3rem .5rem; font-size: .85rem;
   line-height: 1.35; background: var(--ground); color: var(--ink); border: 1px solid var(--muted); border-radius: 5px;
   overflow-wrap: anywhere; unicode-bidi: isolate; white-space: pre-line; }
@@ -161,23 +165,26 @@ class View {
       element("i", "", bar).style.background = `linear-gradient(90deg, ${scale.colours.join(", ")})`;
       element("span", "", bar, scale.high);
     }
-    layers.forEach((layer, number) => {
-      if (!layer.name) return;
+    const entries = new Map(); // layers of one name, the shades of a scale for one, are one entry
+    layers.forEach((layer, number) => entries.set(layer.name, [...(entries.get(layer.name) ?? []), number]));
+    for (const [name, numbers] of entries) {
+      const layer = layers[numbers[numbers.length >> 1]];
       const button = element("button", "", this.legend);
       button.type = "button";
       button.title = "Show or hide";
-      button.setAttribute("aria-pressed", String(!this.hidden.has(number)));
-      const picture = stamp(layer.symbol, layer.colour, 9, this.data.look.ground, 2);
+      button.setAttribute("aria-pressed", String(!this.hidden.has(numbers[0])));
+      const picture = stamp(layer.symbol, layer.color, 9, this.data.look.ground, 2);
       picture.style.cssText = `width:${picture.width / 2}px;height:${picture.height / 2}px`;
       button.append(picture);
-      element("span", "", button, layer.name);
+      element("span", "", button, name);
       button.onclick = () => {
-        if (!this.hidden.delete(number)) this.hidden.add(number);
+        const shown = this.hidden.has(numbers[0]);
+        for (const number of numbers) shown ? this.hidden.delete(number) : this.hidden.add(number);
         this.version += 1;
         this.describe();
         this.draw();
       };
-    });
+    }
   }
 
   whole() {
@@ -243,8 +250,8 @@ class View {
     if (!this.stamps.has(key) || this.ratio !== ratio) {
       if (this.ratio !== ratio) this.stamps.clear();
       this.ratio = ratio;
-      const { symbol, colour, size } = this.data.layers[number];
-      this.stamps.set(key, stamp(symbol, colour, size + 2 * big, this.data.look.ground, ratio));
+      const { symbol, color, size } = this.data.layers[number];
+      this.stamps.set(key, stamp(symbol, color, size + this.data.grown * big, this.data.look.ground, ratio));
     }
     return this.stamps.get(key);
   }
@@ -259,10 +266,12 @@ class Panel {
     const panel = element("div", "wb-panel", view.holder);
     const head = element("div", "wb-head", panel, moment.title);
     element("span", "", head, moment.note).title = view.data.help;
-    this.canvas = element("canvas", "", panel);
+    const frame = element("div", "wb-frame", panel);
+    element("div", "wb-axis wb-up", frame, view.data.axes[1]);
+    this.canvas = element("canvas", "", frame);
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `${moment.title}: ${this.x.length} texts on a map`);
-    element("div", "wb-axis", panel, view.data.axes);
+    element("div", "wb-axis", frame, view.data.axes[0]);
     this.pen = this.canvas.getContext("2d", { alpha: false });
     this.whole();
     this.listen();
@@ -405,7 +414,7 @@ class Panel {
         if (view.hidden.has(number)) return;
         const picture = view.stampOf(number, pass === true ? 1 : 0, ratio);
         const half = picture.width / 2;
-        pen.globalAlpha = pass === null ? layer.opacity : pass ? 1 : 0.12;
+        pen.globalAlpha = pass === null ? layer.opacity : pass ? 1 : view.data.faded;
         for (const row of view.rows[number]) {
           if (pass !== null && view.isMarked(row) !== pass) continue;
           const left = (x[row] - this.box.left) * scaleX - half;
@@ -418,10 +427,10 @@ class Panel {
 
   lines() {
     const { pen, view, x, y } = this;
-    const pairs = view.data.lines;
-    pen.globalAlpha = pairs.length < 80 ? 0.75 : 0.35;
-    pen.strokeStyle = view.data.look.ink;
-    pen.lineWidth = 1.1;
+    const { lines: pairs, line } = view.data;
+    pen.globalAlpha = line.opacity;
+    pen.strokeStyle = line.color;
+    pen.lineWidth = line.width;
     pen.beginPath();
     for (let at = 0; at < pairs.length; at += 2) {
       pen.moveTo(this.toX(x[pairs[at]]), this.toY(y[pairs[at]]));
@@ -433,8 +442,9 @@ class Panel {
   rings() {
     const { pen, view } = this;
     pen.globalAlpha = 1;
-    pen.strokeStyle = view.data.look.ink;
-    for (const [row, radius, width] of [[view.data.opened, 10, 2], [view.over ?? null, 7, 1.5]]) {
+    const { ring, opened } = view.data;
+    pen.strokeStyle = ring.color;
+    for (const [row, radius, width] of [[opened, ring.size / 2, ring.width], [view.over ?? null, 7, 1.5]]) {
       if (row === null) continue;
       pen.lineWidth = width;
       pen.beginPath();

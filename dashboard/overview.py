@@ -18,11 +18,13 @@ SORTS = ["newest", "greatest gain", "card"]
 NOT_YET = "not compared yet"
 VERDICTS = {"reproduced": "green", "differs": "orange", "not comparable": "gray", NOT_YET: "gray"}
 STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupted": "yellow", "failed": "orange"}
+COLOURS = {**STATES, "broken": "red"}
+TALLEST = 15.5  # rows of the table; half a row says that there are more
 COLUMNS = {
     "card": st.column_config.TextColumn("Card", help="The model card that the recipe was read from"),
     "variant": st.column_config.TextColumn("Variant", help="As written, or with the audit's corrections"),
     "status": st.column_config.MultiselectColumn(
-        "Status", options=[*STATES, "broken"], color=[*STATES.values(), "red"], width=100
+        "Status", options=list(COLOURS), color=list(COLOURS.values()), width=100
     ),
     "verdict": st.column_config.MultiselectColumn(
         "Verdict",
@@ -50,12 +52,12 @@ def as_record(row: RunRow, status: str) -> dict[str, object]:
         "card": row.card or "unknown",
         "variant": row.variant or "unknown",
         "status": [status],
-        "verdict": [row.verdict or NOT_YET] if row.after is not None or row.verdict else [],
-        "metric": metric_name(row.metric) if row.metric else "",
+        "verdict": [row.verdict or NOT_YET] if row.after is not None or row.verdict else None,
+        "metric": metric_name(row.metric) if row.metric else None,
         "before": row.before,
         "after": row.after,
         "gain": None if row.before is None or row.after is None else row.after - row.before,
-        "interval": "" if row.low is None or row.high is None else f"{row.low:.4f} – {row.high:.4f}",
+        "interval": None if row.low is None or row.high is None else f"{row.low:.4f} – {row.high:.4f}",
         "printed": row.printed,
         "losses": list(row.losses),
         "created": pd.to_datetime(row.created or "", errors="coerce", utc=True),
@@ -85,15 +87,20 @@ def running(rows: Sequence[tuple[RunRow, str]], runs: Sequence[Run]) -> None:
 
 
 def attention(rows: Sequence[tuple[RunRow, str]]) -> None:
-    """What went wrong, one sentence a run."""
+    """What went wrong, one sentence a run, and the command that goes on where there is one."""
     wrong = [(row, status) for row, status in rows if status_reason(status, row)]
-    if wrong:
-        st.subheader("Runs that need a look")
-        for row, status in wrong:
-            with st.container(border=True, gap="xxsmall"):
-                st.markdown(f"**{status}**")
+    if not wrong:
+        return
+    st.subheader("Runs that need a look", anchor=False)
+    for row, status in wrong:
+        with st.container(border=True, gap="xsmall"):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.badge(status, color=COLOURS.get(status, "gray"))  # type: ignore[arg-type]
                 st.text(row.name)
-                st.text(status_reason(status, row))
+            st.text(status_reason(status, row, command=False))
+            if status in ("interrupted", "stopped"):
+                command = ["workbench", "train", "--resume", row.name, "--runs", str(cached.runs_folder())]
+                st.code(shlex.join(command), language="bash")
 
 
 def open_links(run: Run, row: RunRow) -> None:
@@ -101,14 +108,14 @@ def open_links(run: Run, row: RunRow) -> None:
     with st.container(border=True):
         st.text(run.name)
         with st.container(horizontal=True):
-            for page, label, key, value in (
-                ("loss.py", "Loss curves", "runs", run.name),
-                ("retrieval.py", "Retrieval", "run", run.name),
-                ("embeddings.py", "Embeddings", "run", run.name),
-                ("compare.py", "Compare with its card", "run", run.name),
-                ("card.py", "Its card", "card", f"run {run.name}"),
+            for page, label, icon, key, value in (
+                ("loss.py", "Loss curves", "show_chart", "runs", run.name),
+                ("retrieval.py", "Retrieval", "search", "run", run.name),
+                ("embeddings.py", "Embeddings", "bubble_chart", "run", run.name),
+                ("compare.py", "Compare with its card", "balance", "run", run.name),
+                ("card.py", "Its card", "description", "card", f"run {run.name}"),
             ):
-                st.page_link(page, label=label, query_params={key: value})
+                st.page_link(page, label=label, icon=f":material/{icon}:", query_params={key: value})
         parts.stand_ins(row.stand_ins)
         if row.verdict is None and row.after is not None:
             st.caption("Not compared with its card yet. The Compare page does it now; this keeps it in the run:")
@@ -148,27 +155,13 @@ def show() -> None:
         kept.sort(key=lambda pair: (pair[0].card or "", pair[0].name))
     table = pd.DataFrame([as_record(row, status) for row, status in kept], columns=list(COLUMNS))
     names = [row.name for row, _ in kept]
-    asked = st.query_params.get("run")
-    state = st.dataframe(
-        table,
-        column_config=COLUMNS,
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [names.index(asked)] if asked in names else []}},
-        placeholder="–",
-        key=f"table {names}",
-    )
+    height = round(35 * min(len(names) + 1, TALLEST)) + 3
+    picked = parts.pick_row(table, names, "run", columns=COLUMNS, key=f"table {names}", height=height)
     total = "1 run" if len(found) == 1 else f"{len(found):,} runs"
     st.caption(f"{len(kept):,} of {total}. Select a row to open the run; click a heading to sort.")
-    picked = [names[place] for place in state["selection"]["rows"] if place < len(names)]
-    if picked:
-        st.query_params["run"] = picked[0]
-        run = find_run(runs, picked[0])
-        if run is not None:
-            open_links(run, cached.row(run))
-    elif asked is not None:
-        del st.query_params["run"]
+    run = find_run(runs, picked)
+    if run is not None:
+        open_links(run, cached.row(run))
     attention(kept)
     untried(found)
 

@@ -34,6 +34,7 @@ STYLE = """<style>
 [data-testid="stMetric"] { padding: .1rem 0; }
 [data-testid="stMetricValue"], [data-testid="stText"] { font-variant-numeric: tabular-nums; }
 [data-testid="stText"] { overflow-wrap: anywhere; }
+[data-testid="stButtonGroup"] p::first-letter { text-transform: uppercase; }
 .wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
 .wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
   text-underline-offset: .18em; text-decoration-color: #e69f00; }
@@ -46,11 +47,12 @@ STYLE = """<style>
 .wb-source .wb-gap { opacity: .5; padding-left: 2.2rem; }
 @media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
-STYLE_DARK = """<style>[data-baseweb="tag"], [data-baseweb="tag"] * { color: #14171a !important; }</style>"""
+STYLE_DARK = """<style>[data-testid="stMultiSelect"] [data-tag] * { color: #14171a !important; }</style>"""
 TITLES: dict[Moment, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 ABBREVIATIONS = (
     "nDCG@10: normalised discounted cumulative gain of the ten best, 1 where the answers stand first · MRR: mean of 1 "
-    "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best"
+    "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best. The library puts the "
+    "similarity in front: cosine_ndcg@10"
 )
 VERDICTS = {
     "reproduced": ("green", ":material/check:"),
@@ -170,6 +172,19 @@ def turn_to(page: str) -> None:
         st.session_state["page"] = page
 
 
+def views(names: Sequence[str]) -> str:
+    """The choice of a part of the page, in the address as `view`."""
+    return st.segmented_control(
+        "View",
+        names,
+        key="view",
+        default=names[0],
+        required=True,
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+
+
 def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) -> None:
     """A page on one run: its head, the choice of the run, and what `show(run, row)` lays out below.
 
@@ -251,6 +266,40 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def pick_row(
+    table: pd.DataFrame,
+    names: Sequence[str],
+    parameter: str,
+    *,
+    key: str,
+    height: Any = "auto",
+    columns: dict[str, Any],
+) -> str | None:
+    """A table of which one row can be selected; gives its name.
+
+    `names` are those of the rows. The selected one's goes into the address under `parameter`, from which the table
+    starts; a row that is deselected leaves it.
+    """
+    asked = st.query_params.get(parameter)
+    state = st.dataframe(
+        table,
+        hide_index=True,
+        height=height,
+        placeholder="–",
+        column_config=columns,
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [names.index(asked)] if asked in names else []}},
+        key=key,
+    )
+    rows = [row for row in state["selection"]["rows"] if row < len(names)]
+    if rows:
+        st.query_params[parameter] = names[rows[0]]
+    elif asked in names:
+        del st.query_params[parameter]
+    return names[rows[0]] if rows else None
 
 
 def stand_ins(notes: Sequence[str]) -> None:

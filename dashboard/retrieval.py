@@ -18,6 +18,7 @@ from workbench.scene import has_vectors
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
+GLANCE = 440  # px, the figures of the queries in the table
 VIEWS = ["queries", "groups", "playground"]
 VECTORS = cached.VECTORS
 FILTER_HELP = (
@@ -39,7 +40,7 @@ GROUP_COLUMNS: "dict[str, ColumnConfig]" = {
     "moment": st.column_config.TextColumn("Moment"),
     "dimensions": number("Dimensions"),
     "precision": st.column_config.TextColumn("Precision", help="Kind of number: float32, int8, or one bit"),
-    "bytes": number("Bytes", help="Of one vector"),
+    "bytes": number("Bytes", format="localized", help="Of one vector"),
     "queries": number("Queries", format="localized"),
     "before": number("Before", format="%.4f"),
     "after": number("After", format="%.4f"),
@@ -49,34 +50,47 @@ GROUP_COLUMNS: "dict[str, ColumnConfig]" = {
 }
 
 
-def query_columns(metric: str) -> "dict[str, ColumnConfig]":
+def query_columns(metric: str, pairs: bool) -> "dict[str, ColumnConfig]":
+    """Columns of the table of queries, or of pairs, which have scores in place of ranks."""
     name = metric_name(metric)
+    if pairs:
+        right = "How right the model is about this pair, 0 to 1"
+        return {
+            "query": st.column_config.TextColumn("Pair", width=420),
+            "difference": number("Difference", format="%+.3f", help="Right after minus right before", width=92),
+            "before": number("Right before", format="%.3f", help=right, width=105),
+            "after": number("Right after", format="%.3f", help=right, width=95),
+            "gold": number("Gold", format="%.3f", help="The score that the data gives this pair", width=70),
+            "score_before": number("Score before", format="%.3f", help="What the base model gives it", width=100),
+            "score_after": number("Score after", format="%.3f", help="What the trained model gives it", width=95),
+        }
     rank = "Rank of the first relevant document, 1 is best; – is beyond the depth kept"
-    right = "How right the model is about this pair, 0 to 1" if "@" not in metric else parts.ABBREVIATIONS
     return {
         "query": st.column_config.TextColumn("Query", width=380),
         "difference": number("Difference", format="%+.3f", help=f"{name} after minus before", width=92),
-        "before": number(f"{name} before", format="%.3f", width=118, help=right),
-        "after": number(f"{name} after", format="%.3f", width=112, help=right),
+        "before": number(f"{name} before", format="%.3f", width=118, help=parts.ABBREVIATIONS),
+        "after": number(f"{name} after", format="%.3f", width=112, help=parts.ABBREVIATIONS),
         "rank_before": number("Rank before", help=rank, width=96),
         "rank_after": number("Rank after", help=rank, width=90),
         "words": number("Words", help="Length of the query in words", width=70),
         "answers": number("Answers", help="Documents that answer the query", width=78),
-        "gold": number("Gold", format="%.3f", help="The score that the data gives this pair", width=70),
-        "score_before": number("Score before", format="%.3f", help="What the base model gives this pair", width=100),
-        "score_after": number("Score after", format="%.3f", help="What the trained model gives this pair", width=95),
     }
 
 
 def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
     """The query, its gold documents, and the ten best before and after side by side."""
     before, after, gold = cached.opened(run, evaluation, str(row["query_id"]))
-    st.subheader("The query", anchor=False)
+    st.subheader("The pair" if "gold" in row else "The query", anchor=False)
     with st.container(border=True, gap="xsmall"):
         st.text(row["query"])
         st.caption("Gold: the documents that answer it" if "gold" not in row else "Its texts and gold score")
         for document, text in gold:
             st.text(f"{document}: {text}")
+        if has_vectors(run, evaluation):
+            place = {"run": run.name, "on": evaluation, "pick": f"query:{row['query_id']}"}
+            st.page_link(
+                "embeddings.py", label="Show it on the map", icon=":material/bubble_chart:", query_params=place
+            )
     if before.empty and after.empty:
         return
     st.caption("Words that the query has too are underlined; short ones are not.")
@@ -85,24 +99,44 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
             parts.ranking(heading, hits, row["query"])
 
 
-def counts(table: pd.DataFrame, unit: str) -> None:
+def filters(pairs: bool) -> tuple[str, ...]:
+    """Those that make sense: pairs have no ranks."""
+    return browse.FILTERS[:3] if pairs else browse.FILTERS
+
+
+def counts(table: pd.DataFrame, unit: str, metric: str) -> None:
+    """How many queries each filter keeps, and what it goes by."""
+    pairs = "gold" in table
+    name = "how right the model is" if pairs else metric_name(metric)
+    of_ranks = "" if pairs else "; the map of Embeddings counts ranks, which may rise where it falls"
+    help = {
+        "all": None,
+        "got worse": f"By {name}, after lower than before{of_ranks}",
+        "got better": f"By {name}, after higher than before{of_ranks}",
+        "lost from top 10": "By rank: an answer among the ten best before, none after",
+        "never found": "By rank: no answer in either ranking, as deep as it was kept",
+    }
     with st.container(horizontal=True, gap="large"):
-        for name in browse.FILTERS:
-            label = unit if name == "all" else name
-            st.metric(label.capitalize(), f"{len(browse.chosen(table, name)):,}", width="content")
+        for each in filters(pairs):
+            label = unit if each == "all" else each
+            count = f"{len(browse.chosen(table, each)):,}"
+            st.metric(label.capitalize(), count, width="content", help=help[each])
 
 
 def queries(run: Run, evaluation: str, metric: str) -> None:
     """The table of queries, filtered; the one that is selected opened."""
     table = cached.queries(run, evaluation, metric)
-    counts(table, browse.unit(run, evaluation))
+    unit = browse.unit(run, evaluation)
+    counts(table, unit, metric)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        only = st.selectbox("Show", browse.FILTERS, key="only", bind="query-params", help=FILTER_HELP, width=200)
-        words = st.text_input("Find in queries", key="words", bind="query-params", width=320)
-        drawn = st.toggle("Draw these queries", key="glance", bind="query-params")
+        names = filters("gold" in table)
+        help = None if "gold" in table else FILTER_HELP
+        only = st.selectbox("Show", names, key="only", bind="query-params", help=help, width=200)
+        words = st.text_input(f"Find in {unit}", key="words", bind="query-params", width=320)
+        drawn = st.toggle(f"Draw these {unit}", key="glance", bind="query-params")
     kept = browse.chosen(table, only, words)
     if kept.empty:
-        parts.empty("No query passes", "No query of this run passes the filter and the words above.")
+        parts.empty("Nothing passes", f"None of the {len(table):,} {unit} passes the filter and the words above.")
     else:
         if drawn:
             at_a_glance(kept, metric)
@@ -117,34 +151,25 @@ def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
     left, right = st.columns(2)
     if kept["rank_after"].notna().any() or kept["rank_before"].notna().any():
         with left:
-            parts.chart(rank_changes, browse.changes_of(kept), key="ranks")
+            parts.chart(rank_changes, browse.changes_of(kept), key="ranks", height=GLANCE)
     with right:
-        parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=metric_name(metric))
+        name = metric_name(metric)
+        parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=name, height=GLANCE)
 
 
 def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
-    """The table; the query selected in it goes into the address, one that is deselected leaves it."""
-    ids = list(kept["query_id"])
-    asked = st.query_params.get("query")
-    config = query_columns(metric)
-    columns = [name for name in config if name in kept and not (name.startswith("rank") and "gold" in kept)]
-    state = st.dataframe(
+    """The table of queries, one of which can be opened."""
+    config = query_columns(metric, pairs="gold" in kept)
+    columns = [name for name in config if name in kept]
+    parts.pick_row(
         kept[columns],
-        column_config=config,
-        hide_index=True,
+        list(kept["query_id"]),
+        "query",
+        columns=config,
         height=min(36 * len(kept) + 40, 360),
-        placeholder="–",
-        on_select="rerun",
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [ids.index(asked)] if asked in ids else []}},
         key=f"queries {place}",
     )
     st.caption(f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}, the greatest loss first. Select one to open it.")
-    rows = [row for row in state["selection"]["rows"] if row < len(ids)]
-    if rows:
-        st.query_params["query"] = ids[rows[0]]
-    elif asked in ids:
-        del st.query_params["query"]
 
 
 def groups(run: Run, evaluation: str, metric: str) -> None:
@@ -171,7 +196,15 @@ def show(run: Run, row: Any) -> None:
     """The choice of an evaluation, in the same row as that of the run, and the view."""
     evaluations = browse.whole_evaluations(run)
     if not evaluations:
-        parts.empty("Nothing to compare yet", "This run has no evaluation both before and after training.")
+        running = run.status == "running"
+        sentence = (
+            "This run is still training. Its queries are measured again at the end, and stand here then."
+            if running
+            else "This run has no evaluation both before and after training."
+        )
+        parts.empty("Nothing to compare yet", sentence)
+        if running:
+            parts.progress(cached.row(run), run.record.get("progress") or {})
         return
     with row:
         evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=220)
@@ -185,9 +218,7 @@ def show(run: Run, row: Any) -> None:
             width=190,
             help=parts.ABBREVIATIONS,
         )
-    view = st.segmented_control(
-        "View", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
-    )
+    view = parts.views(VIEWS)
     if view == "playground":
         playground.show(run, evaluation)
     elif view == "groups":

@@ -32,8 +32,9 @@ from workbench.closeup import (
     sizes,
     train_rows,
 )  # fmt: skip
+from workbench.curves import LogColumns
 from workbench.errors import RunError
-from workbench.figures_points import MapPoints, embedding_map, layers, query_scatter
+from workbench.figures_points import MapPoints, embedding_map, picture, query_scatter
 from workbench.projection import Vectors
 from workbench.run import Run, RunWriter
 from workbench.scene import Scene
@@ -79,7 +80,7 @@ def test_a_half_line_waits_a_replaced_log_is_read_anew(tmp_path: Path) -> None:
 
 def test_what_a_log_holds(run: Run) -> None:
     usual = {"loss", "learning_rate", "grad_norm", "rows_per_second"}
-    assert set(logged(run.log())) == {*usual, "components/dim_512", "components/dim_256"}
+    assert set(logged(LogColumns.of(run.log()))) == {*usual, "components/dim_512", "components/dim_256"}
     assert checkpoints(run) == (20, 40, 60, 80, 100, 120)
     assert train_rows(run) == 1437
 
@@ -110,7 +111,7 @@ def test_changes_of_rank_and_failures_are_those_of_the_files(run: Run, seen: Sce
     for key in ranks[0].index:
         first, last = (None if pd.isna(rank[key]) else int(rank[key]) for rank in ranks)
         a, b = first or 10_000, last or 10_000
-        change = "never found" if a == b == 10_000 else "better" if b < a else "worse" if b > a else "same rank"
+        change = "never found" if a == b == 10_000 else f"{'better' if b < a else 'worse' if b > a else 'same'} rank"
         failure = "in the top 10" if b <= 10 else "lost from top 10" if a <= 10 else "not in the top 10"
         row = seen.rows["query", key]
         assert (seen.table.at[row, "rank change"], seen.table.at[row, "failure"]) == (change, failure)
@@ -153,13 +154,13 @@ def test_numbers_on_the_canvas_are_shades_between_their_ends(seen: Scene) -> Non
     lengths = seen.table["length (words)"]
     assert (drawn["scale"]["low"], drawn["scale"]["high"]) == (f"{lengths.min():.4g}", f"{lengths.max():.4g}")
     group = unpacked(drawn["group"], "u1")
-    ends = [drawn["layers"][group[row]]["colour"] for row in (int(lengths.idxmin()), int(lengths.idxmax()))]
+    ends = [drawn["layers"][group[row]]["color"] for row in (int(lengths.idxmin()), int(lengths.idxmax()))]
     assert [len(set(ends)), *(colour[0] for colour in ends)] == [2, "#", "#"]
 
 
 def test_the_smaller_ones_of_very_many_groups_share_a_look() -> None:
     names = [f"g{number}" for number in range(100) for _ in range(2 if number < 24 else 1)]
-    found = layers(points(len(names), groups=names), np.arange(len(names)))
+    found = picture(points(len(names), groups=names), np.arange(len(names)), name="PCA").layers
     assert len({layer.name.split(" ")[0] for layer in found}) == 24 + 2  # documents, queries
     assert sorted(place for layer in found for place in layer.places) == list(range(len(names)))
 
@@ -232,7 +233,8 @@ def test_many_points_are_drawn_by_webgl_and_none_say_so() -> None:
 def test_numbers_have_a_scale_and_points_without_one_stay_neutral() -> None:
     figure = embedding_map(points(values=[1.0, 2.0, float("nan"), 4.0, 5.0, 6.0]), name="PCA")
     coloured = [trace for trace in figure.data if trace.marker.showscale]
-    assert [(trace.marker.cmin, trace.marker.cmax) for trace in coloured] == [(1.0, 6.0)] * 2
+    assert [tuple(trace.marker.colorbar.ticktext) for trace in coloured] == [("1", "6")] * 2
+    assert {trace.name for trace in figure.data} == {"documents (2)", "documents without a number (1)", "queries (3)"}
     assert sum(len(trace.x) for trace in figure.data) == 6
 
 
@@ -241,6 +243,17 @@ def test_hostile_groups_and_names_stay_text() -> None:
     figure = embedding_map(points(groups=[bad] * 6), name="PCA")
     scatter = query_scatter([0.5], [1.0], [bad], names=(bad, bad), metric=bad)
     assert "<b " not in json.dumps([figure.to_plotly_json(), scatter.to_plotly_json()], default=str)
+
+
+def test_runs_that_asked_other_queries_have_none_in_common(tmp_path: Path, run: Run) -> None:
+    other = made_run(tmp_path, queries=40)
+    both = paired(run, other, "finetune")
+    assert len(both) == 40
+    path = other.path / "evaluations" / "finetune" / "queries.parquet"
+    table = pd.read_parquet(path)
+    table["query"] = [f"another question {number}" for number in range(len(table))]
+    table.to_parquet(path, index=False)
+    assert paired(run, other, "finetune").empty
 
 
 def test_queries_of_two_runs_share_marks_and_are_counted() -> None:

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from large_run import long_log, mapped_run
@@ -20,7 +21,9 @@ from streamlit.testing.v1 import AppTest
 from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 
 from workbench import look
+from workbench import scene as maps
 from workbench.audit import audit
+from workbench.figures_points import embedding_map
 from workbench.reading import read_card
 from workbench.reading.cardjson import card_to_dict
 from workbench.run import Run, RunWriter, list_runs, write_json
@@ -177,6 +180,15 @@ def test_filters_keep_the_queries_that_the_files_tell(folder: Path, only: str) -
     assert [metric.value for metric in app.metric if metric.label == only.capitalize()] == [str(expected)]
 
 
+def test_what_counts_as_worse_is_said_where_it_is_counted(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    counted = {metric.label: metric for metric in page("retrieval.py", run=run.name, metric="MRR@10").metric}
+    assert counted["Got worse"].proto.help.startswith("By MRR@10, after lower than before")
+    assert counted["Never found"].proto.help.startswith("By rank: ")
+    legend = [layer["name"] for layer in drawn_map(page("embeddings.py", run=run.name, by="rank change"))["layers"]]
+    assert any(re.fullmatch(r"worse rank \(\d+\)", name) for name in legend)
+
+
 def test_the_figures_of_the_queries_are_drawn_when_asked_for(folder: Path) -> None:
     run = named(folder, "porsche-mxbai")
     assert len(page("retrieval.py", run=run.name).get("plotly_chart")) == 0
@@ -202,7 +214,9 @@ def test_compare_shows_the_stored_verdict_with_its_reasons(folder: Path) -> None
     stored = run.comparison()
     assert stored is not None
     table = app.dataframe[0].value
-    assert table["after"].tolist() == pytest.approx([row["after"] for row in stored["rows"]])
+    main, *others = sorted(stored["rows"], key=lambda row: row["metric"] != stored["main_metric"])
+    assert table["metric"].tolist()[0] == "nDCG@10 *"
+    assert table["after"].tolist() == pytest.approx([row["after"] for row in (main, *others)])
 
 
 def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
@@ -260,10 +274,73 @@ def test_the_map_has_both_moments_with_the_same_axes(folder: Path) -> None:
     drawn = drawn_map(app)
     assert [moment["name"] for moment in drawn["moments"]] == ["before", "after"]
     assert drawn["moments"][0]["ranges"] == drawn["moments"][1]["ranges"]
-    assert drawn["axes"] == "across: PCA 1, upwards: PCA 2 (no unit)"
+    assert drawn["axes"] == ["PCA 1 (no unit)", "PCA 2 (no unit)"]
     assert len(drawn["labels"]) == 360
     assert app.selectbox(key="map").value == "PCA, together"
     assert "workbench map" in app.code[0].value  # the one by UMAP is not there
+
+
+Mark = tuple[float, float, str, str, str, float, float, str]  # x, y, layer, colour, symbol, size, opacity, hover text
+
+
+def of_canvas(drawn: dict[str, Any], moment: dict[str, Any]) -> set[Mark]:
+    """Every mark that the canvas is told to paint."""
+    x, y = (np.frombuffer(base64.b64decode(moment[axis]), dtype="f4") for axis in "xy")
+    group = np.frombuffer(base64.b64decode(drawn["group"]), dtype="u1")
+    looks = [drawn["layers"][number] for number in group]
+    return {
+        (*place, look["name"], look["color"], look["symbol"], look["size"], look["opacity"], label)
+        for *place, look, label in zip(x.tolist(), y.tolist(), looks, drawn["labels"], strict=True)
+    }
+
+
+def of_plotly(figure: Any) -> set[Mark]:
+    """Every mark that Plotly is told to paint."""
+    found: set[Mark] = set()
+    for trace in figure.data:
+        colours = [trace.marker.color] * len(trace.x)
+        if trace.marker.showscale:
+            ends, scale = zip(*trace.marker.colorscale, strict=True)
+            parts = [[int(colour[at : at + 2], 16) for colour in scale] for at in (1, 3, 5)]
+            shares = (np.asarray(trace.marker.color) - trace.marker.cmin) / (trace.marker.cmax - trace.marker.cmin)
+            rows = zip(*(np.interp(shares, ends, part).round().astype(int) for part in parts), strict=True)
+            colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in rows]
+        texts = [html.unescape(text.replace("<br>", "\n")) for text in trace.hovertext]
+        look = (trace.marker.symbol, trace.marker.size, trace.marker.opacity)
+        places = zip(trace.x.tolist(), trace.y.tolist(), colours, texts, strict=True)
+        found |= {(x, y, html.unescape(trace.name), colour, *look, text) for x, y, colour, text in places}
+    return found
+
+
+@pytest.mark.parametrize("by", ["type", "rank change", "MRR@10 after", "length (words)"])
+def test_the_canvas_paints_the_marks_that_plotly_paints(folder: Path, by: str) -> None:
+    run = named(folder, "porsche-mxbai")
+    drawn = drawn_map(page("embeddings.py", run=run.name, by=by, find="holds 14"))
+    seen = maps.scene(run, "finetune", "pca")
+    assert seen is not None
+    for moment in drawn["moments"]:
+        points = maps.map_points(seen, moment["name"], by, maps.labels(seen))
+        figure = embedding_map(points, name="PCA", ranges=maps.ranges(seen), picked=maps.holding(seen, "holds 14"))
+        assert len(of_canvas(drawn, moment)) == 360
+        assert of_canvas(drawn, moment) == of_plotly(figure)
+        axes = (figure.layout.xaxis, figure.layout.yaxis)
+        assert [axis.title.text for axis in axes] == drawn["axes"]
+        assert [list(axis.range) for axis in axes] == moment["ranges"]
+        for trace in figure.data:
+            assert trace.unselected.marker.opacity == drawn["faded"]
+            assert trace.selected.marker.size == trace.marker.size + drawn["grown"]
+            if trace.marker.showscale:
+                assert list(trace.marker.colorbar.ticktext) == [drawn["scale"]["low"], drawn["scale"]["high"]]
+
+
+def test_queries_lie_above_documents_whatever_colours_them(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    for by in ("type", "failure", "MRR@10 after", "length (words)"):
+        marks = [
+            layer["symbol"].split("-")[0] for layer in drawn_map(page("embeddings.py", run=run.name, by=by))["layers"]
+        ]
+        assert marks == sorted(marks)  # circles, then diamonds
+        assert set(marks) == {"circle", "diamond"}
 
 
 def test_a_search_marks_points_in_both_maps_and_lists_texts_with_neighbours(folder: Path) -> None:
@@ -330,9 +407,10 @@ def test_items_have_no_rankings_and_no_map(tmp_path: Path, monkeypatch: pytest.M
     start(tmp_path, monkeypatch)
     app = page("retrieval.py", run=run.name, query="i001")
     assert {"gold", "score_before", "score_after"} <= set(app.dataframe[0].value.columns)
+    assert [metric.label for metric in app.metric] == ["Pairs", "Got worse", "Got better"]  # pairs have no ranks
     assert SINHALA in texts(app)
     assert "No groups" in obeyed(page("retrieval.py", run=run.name, view="groups"))
-    page("embeddings.py", run=run.name)
+    assert "Pairs have no map" in obeyed(page("embeddings.py", run=run.name))
     page("compare.py", run=run.name)
 
 

@@ -399,6 +399,12 @@ def test_a_point_under_the_mouse_is_named_and_opened_by_a_click(page: Page, addr
     canvas.click(position=first_found(canvas))  # looked for again: the map may have taken another width meanwhile
     page.wait_for_function("location.search.includes('pick=')")
     assert query(page)["pick"] == [named.replace(" ", ":")]
+    page.get_by_role("link", name="Its rankings").click()
+    page.wait_for_function("location.pathname == '/retrieval' && location.search.includes('query=q2')")
+    page.get_by_text("The query", exact=True).wait_for()
+    page.get_by_role("link", name="Show it on the map").click()
+    page.wait_for_function("location.pathname == '/embeddings' && location.search.includes('pick=')")
+    page.get_by_text("nearest documents, by the cosine").wait_for()
     assert page.evaluate("window.hostile") is None
 
 

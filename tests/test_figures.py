@@ -250,7 +250,7 @@ def test_a_metric_has_its_interval_and_the_card_its_dashed_line():
 
 def test_ranks_share_marks_and_lost_ones_stand_beyond_the_axis():
     figure = figures.rank_changes(QUERIES, depth=50)
-    assert [trace.name for trace in figure.data if trace.name] == ["Better (2)", "Same rank (2)", "Worse (1)"]
+    assert [trace.name for trace in figure.data if trace.name] == ["Better rank (2)", "Same rank (2)", "Worse rank (1)"]
     better = named(figure, "Better")
     assert list(zip(better.x, better.y, strict=True)) == [(8.0, 1.0), (100.0, 2.0)]  # 100 = beyond 50
     assert figure.layout.xaxis.ticktext[-1] == "&gt; 50"

@@ -58,7 +58,7 @@ def test_dimensions_are_a_line_for_each_moment_from_few_to_many() -> None:
         ("Before", [96, 384], [0.5, 0.7]),
         ("After", [96, 384], [0.6, 0.8]),
     ]
-    assert figure.data[1].text[0] == "after, 96 dimensions, 384 bytes<br>0.6000, 75.0% of the whole"
+    assert figure.data[1].text[0] == "after, 96 dimensions, 384 bytes<br>0.6000, 75.0 % of the whole"
     assert (figure.layout.xaxis.type, figure.layout.xaxis.ticktext) == ("log", ("96", "384"))
     assert [trace.line.color for trace in figure.data] == [DARK.before, DARK.after]
 

@@ -8,14 +8,16 @@ characters, and still has to be shown as text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workbench.curves import LogColumns
 from workbench.errors import WorkbenchError
-from workbench.evaluators import has_items, input_columns, read_items
 from workbench.figures import MetricMark, QueryChange, thin
+from workbench.evaluators import has_items, input_columns, read_items
 from workbench.look import shorten
 from workbench.report.summary import field_text
 from workbench.tasks import moved
@@ -92,8 +94,8 @@ def overview_files(run: Run) -> tuple[Path, ...]:
     return (*(run.path / name for name in names), *means)
 
 
-def run_row(run: Run) -> RunRow:
-    """What the overview says of `run`. See the module's text for damaged runs."""
+def run_row(run: Run, log: Callable[[], LogColumns] | None = None) -> RunRow:
+    """What the overview says of `run`; `log` reads its log, where it may be read already. See the module's text."""
     reasons: list[str] = []
 
     def part(read: Callable[[], T]) -> T | None:
@@ -113,7 +115,7 @@ def run_row(run: Run) -> RunRow:
     progress = record.get("progress") or {}
     mark = part(lambda: main_mark(run)) or MetricMark("")
     comparison = part(run.comparison) or {}
-    log = part(run.log) or []
+    read = part(log or (lambda: LogColumns.of(run.log())))
     return RunRow(
         name=run.name,
         card=_text(record.get("card")),
@@ -129,19 +131,19 @@ def run_row(run: Run) -> RunRow:
         steps=progress.get("steps"),
         created=_text(record.get("created")),
         seconds=record.get("seconds"),
-        losses=_spark(log),
+        losses=() if read is None else _spark(read),
         stand_ins=part(lambda: run.stand_ins) or (),
         reason=shorten(" ".join([str(record.get("error") or ""), *reasons]), TEXT_LIMIT),
     )
 
 
-def status_reason(status: str, row: RunRow) -> str:
-    """One sentence on a status that needs one; empty for a run that ended well."""
+def status_reason(status: str, row: RunRow, *, command: bool = True) -> str:
+    """One sentence on a status that needs one, with the command that goes on; empty for a run that ended well."""
     done = "" if row.step is None or row.steps is None else f" after {row.step:,} of {row.steps:,} steps"
-    resume = f"`workbench train --resume {row.name}` goes on with it."
+    resume = f" `workbench train --resume {row.name}` goes on with it." if command else ""
     known = {
-        "interrupted": f"Its process is gone{done}. {resume}",
-        "stopped": f"It was stopped{done}. {resume}",
+        "interrupted": f"Its process is gone{done}.{resume}",
+        "stopped": f"It was stopped{done}.{resume}",
         "failed": row.reason or "No reason was recorded.",
         "broken": row.reason or "run.json says no status that is known.",
     }
@@ -164,9 +166,9 @@ def _text(value: object) -> str | None:
     return None if value is None else shorten(value, 120)
 
 
-def _spark(log: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
-    losses = [(row["step"], row["loss"]) for row in log if isinstance(row.get("loss"), int | float)]
-    _, values = thin([step for step, _ in losses], [loss for _, loss in losses], SPARK_POINTS)
+def _spark(log: LogColumns) -> tuple[float, ...]:
+    losses = [math.nan if value is None else value for value in log.column("loss")]
+    _, values = thin(log.steps, losses, SPARK_POINTS)
     return tuple(values)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.browse import TEXT_LIMIT, TOP, Identity, identity
+from workbench.curves import LogColumns
 from workbench.errors import RunError
 from workbench.look import shorten
 from workbench.movements import word_places, words
@@ -38,10 +39,15 @@ class LogTail:
     def _forget(self) -> None:
         self._file: tuple[int, int] | None = None
         self._offset = 0
-        self._rows: dict[int, dict[str, Any]] = {}
+        self._log = LogColumns()
+        self._seen = LogColumns()  # what the readers have
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows as `Run.log` gives them; empty where there is no log yet."""
+        """The numbers of the rows, as `Run.log` gives them; empty where there is no log yet."""
+        return self.columns().rows()
+
+    def columns(self) -> LogColumns:
+        """The log by columns, not to be changed; empty where there is no log yet."""
         with self._lock:
             try:
                 with self.path.open("rb") as file:
@@ -53,36 +59,43 @@ class LogTail:
                     new = file.read()
             except FileNotFoundError:
                 self._forget()
-                return []
+                return self._seen
             except OSError as error:
                 raise RunError(
                     f"cannot read {str(self.path)!r}: {error.strerror or error}; is the disk still there?"
                 ) from error
             whole = new[: new.rfind(b"\n") + 1]
             self._offset += len(whole)
-            for line in whole.splitlines():
-                self._take(line)
-            return [self._rows[step] for step in sorted(self._rows)]
-
-    def _take(self, line: bytes) -> None:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return  # half a line that a kill left
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            self._rows[row["step"]] = {**self._rows.get(row["step"], {}), **row}
+            lines = whole.splitlines()
+            for start in range(0, len(lines), CHUNK):
+                self._log.extend(_parsed(lines[start : start + CHUNK]))
+            if lines:
+                self._seen = self._log.copy()
+            return self._seen
 
 
-def logged(rows: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+CHUNK = 500  # lines: parsed together they cost half, and no more of them are there as rows at once
+
+
+def _parsed(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The rows of these lines; half a line that a kill left is passed over."""
+    try:
+        found = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        found = [row for line in lines for row in _parsed_alone(line)]
+    return [row for row in found if isinstance(row, dict)]
+
+
+def _parsed_alone(line: bytes) -> list[Any]:
+    try:
+        return [json.loads(line)]
+    except ValueError:
+        return []
+
+
+def logged(log: LogColumns) -> tuple[str, ...]:
     """What a log holds beside step, epoch and time: "loss", "components/NAME" for the parts of a loss, metrics."""
-    found: dict[str, None] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name == "components" and isinstance(value, dict):
-                found.update((f"components/{part}", None) for part in value)
-            elif isinstance(value, int | float) and name not in ("step", "epoch", "time", "eval_loss"):
-                found[str(name)] = None
-    return tuple(found)
+    return tuple(name for name in log.names() if name not in ("epoch", "time", "eval_loss"))
 
 
 def checkpoints(run: Run) -> tuple[int, ...]:
@@ -267,14 +280,15 @@ def answer(run: Run, evaluation: str, moment: Moment, encode: Any, vectors: Vect
 def paired(run: Run, other: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFrame:
     """A metric of every query that both runs measured, after training: query_id, query, first, second, difference.
 
-    The greatest difference first. Raises RunError where the metric is not there.
+    The greatest difference first. Queries are the same by id and text: two collections may both have a "q1". Raises
+    RunError where the metric is not there.
     """
     tables = [each.per_query(evaluation, "after") for each in (run, other)]
     for each, table in zip((run, other), tables, strict=True):
         if metric not in table:
             raise RunError(f"expected {metric!r} for each query of {evaluation!r} in run {each.name!r}, found none.")
     both = tables[0][["query_id", "query", metric]].merge(
-        tables[1][["query_id", metric]], on="query_id", suffixes=("_first", "_second")
+        tables[1][["query_id", "query", metric]], on=["query_id", "query"], suffixes=("_first", "_second")
     )
     both["query"] = [shorten(text, TEXT_LIMIT) for text in both["query"]]
     both = both.rename(columns={f"{metric}_first": "first", f"{metric}_second": "second"})

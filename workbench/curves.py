@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress, pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,87 @@ AXES: dict[Axis, str] = {
 EPOCH_PLACES = 0.5e-4 + 1e-9  # half of the last printed place of the card's epochs
 UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 DURATIONS = ("Training", "Hours Used")  # where cards say how long training took, the better one first
+
+
+NUMBERS = frozenset({int, float})  # not bool
+PART = "components/"  # before the name of a part of a loss
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """A training log by columns, in order of step: a tenth of the memory and time of its rows, of which there are many.
+
+    A part of a loss is the column `PART` + its name.
+
+    >>> log = LogColumns.of([{"step": 2, "loss": 0.5}, {"step": 4, "loss": 0.4, "components": {"a": 0.1}}])
+    >>> log.steps, log.column("loss"), log.column("components/a")
+    ([2, 4], [0.5, 0.4], [None, 0.1])
+    """
+
+    steps: list[int] = field(default_factory=list)
+    columns: dict[str, list[float | None]] = field(default_factory=dict)  # each as long as `steps`; None: no number
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> LogColumns:
+        """From the rows of `Run.log()`; those without a step are left out."""
+        made = cls()
+        made.extend(rows)
+        return made
+
+    def column(self, name: str) -> list[float | None]:
+        """What was logged under a name, None for every step where nothing was."""
+        return self.columns.get(name) or [None] * len(self.steps)
+
+    def names(self) -> tuple[str, ...]:
+        """Columns that hold a number, in the order in which they came."""
+        return tuple(name for name, column in self.columns.items() if any(value is not None for value in column))
+
+    def copy(self) -> LogColumns:
+        """The log as it is now, for a reader that keeps it while this one grows."""
+        return LogColumns(list(self.steps), {name: list(column) for name, column in self.columns.items()})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows that have these columns, as `Run.log()` gives them."""
+        found: list[dict[str, Any]] = [{"step": step} for step in self.steps]
+        for name, column in self.columns.items():
+            part = name.removeprefix(PART)
+            for row, value in zip(found, column, strict=True):
+                if value is not None:
+                    (row if part == name else row.setdefault("components", {}))[part] = value
+        return found
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take more rows. One of a step that is there already adds to it, its values winning."""
+        new = [row for row in rows if isinstance(row.get("step"), int)]
+        parts = [found if isinstance(found := row.get("components"), dict) else {} for row in new]
+        for head, values in (("", new), (PART, parts)):
+            known = {name.removeprefix(head) for name in self.columns if name.startswith(head)}
+            known |= set() if head else {"step", "components"}
+            for row in values:
+                if not row.keys() <= known:
+                    self.columns.update({head + name: [None] * len(self.steps) for name in row if name not in known})
+                    known.update(row)
+        steps = [row["step"] for row in new]
+        if any(one >= next for one, next in pairwise([*self.steps[-1:], *steps])):
+            for row, part in zip(new, parts, strict=True):
+                self._take(row, part)
+            return
+        self.steps.extend(steps)
+        for name, column in self.columns.items():
+            values, key = parts if name.startswith(PART) else new, name.removeprefix(PART)
+            column.extend([value if type(value := row.get(key)) in NUMBERS else None for row in values])
+
+    def _take(self, row: Mapping[str, Any], part: Mapping[str, Any]) -> None:
+        """A row whose step may lie anywhere, as after a training that was resumed."""
+        place = bisect_left(self.steps, row["step"])
+        if place == len(self.steps) or self.steps[place] != row["step"]:
+            self.steps.insert(place, row["step"])
+            for column in self.columns.values():
+                column.insert(place, None)
+        for name, column in self.columns.items():
+            values = part if name.startswith(PART) else row
+            if type(value := values.get(name.removeprefix(PART))) in NUMBERS:
+                column[place] = value
 
 
 @dataclass(frozen=True)
@@ -84,11 +166,11 @@ def curves(
     *,
     axis: Axis = "steps",
     corrected: bool = True,
-    log: Sequence[dict[str, Any]] | None = None,
+    log: LogColumns | Sequence[dict[str, Any]] | None = None,
 ) -> Curves:
     """The log of `card` (without one, the run's own) and that of `run`, both along `axis`.
 
-    `log` are the run's rows where they are read already.
+    `log` is the run's, where it is read already.
     Steps and epochs are as logged. Rows are steps times rows per step; a short last batch counts as a full one. A card
     prints at most how long training took, so its seconds are spread evenly. `corrected=False` leaves the card's values
     as it prints them.
@@ -107,7 +189,8 @@ def curves(
         )
     theirs = _card_line(card, facts, axis, "training_loss")
     per_step = _rows_per_step(run)
-    log = run.log() if log is None else log
+    if not isinstance(log, LogColumns):
+        log = LogColumns.of(run.log() if log is None else log)
     ours, validation = (_run_line(run, log, axis, per_step, key) for key in ("loss", "eval_loss"))
     averaged = _averaged(ours, theirs, _widths(card, theirs), EPOCH_PLACES if axis == "epochs" else 0.0)
     distance = _distance(theirs, averaged) if axis != "seconds" else None
@@ -219,20 +302,18 @@ def _rows_per_step(run: Run) -> int:
     return int(training.per_device_train_batch_size * training.gradient_accumulation_steps * processes)
 
 
-def _run_line(run: Run, log: Sequence[dict[str, Any]], axis: Axis, per_step: int, key: str) -> Line:
-    points = []
-    for row in log:
-        value = _number(row.get(key))
-        x = _number({"epochs": row.get("epoch"), "seconds": row.get("time")}.get(axis, row["step"]))
-        if value is not None and x is not None:
-            points.append((x * (per_step if axis == "rows" else 1), value, row["step"]))
-    return Line(run.name, "after", *_columns(points))
+def _run_line(run: Run, log: LogColumns, axis: Axis, per_step: int, key: str) -> Line:
+    """What was logged under a key, where it and its place on the axis are finite numbers."""
+    values = log.column(key)
+    x = {"epochs": log.column("epoch"), "seconds": log.column("time")}.get(axis, log.steps)
+    kept = [_finite(value) and _finite(at) for value, at in zip(values, x, strict=True)]
+    scale = per_step if axis == "rows" else 1
+    along = tuple(float(at) * scale for at in compress(x, kept))  # type: ignore[arg-type]
+    return Line(run.name, "after", along, tuple(compress(values, kept)), tuple(compress(log.steps, kept)))  # type: ignore[arg-type]
 
 
-def _number(value: object) -> float | None:
-    """`value` as a finite number, else None."""
-    there = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if there else None  # type: ignore[arg-type]
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _averaged(ours: Line, theirs: Line, widths: Sequence[float], slack: float) -> Line:

@@ -11,8 +11,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.curves import LogColumns
 from workbench.look import FONT_FAMILY, FONT_SIZE, TICK_SIZE, Role, palette, plain, wrapped
 from workbench.smoothing import POINTS, spikes
 from workbench.smoothing import smooth as smooth
@@ -138,7 +140,7 @@ class Curve:
     def of_log(
         cls,
         name: str,
-        rows: Iterable[Mapping[str, Any]],
+        rows: LogColumns | Iterable[Mapping[str, Any]],
         *,
         role: Role = "after",
         key: str = "loss",
@@ -146,24 +148,21 @@ class Curve:
         train_rows: int | None = None,
         saved: Sequence[int] = (),
     ) -> Curve:
-        """From the rows of `Run.log()`.
+        """From the rows of `Run.log()`, or the same by columns.
 
         `key` is the quantity: loss, learning_rate, grad_norm, rows_per_second, a metric, or one of the parts of a
         loss, "components/NAME". `train_rows` are those of one epoch.
         """
-        part = key.removeprefix("components/") if key.startswith("components/") else None
-        kept_rows = [row for row in rows if isinstance(row.get("step"), int)]
+        log = rows if isinstance(rows, LogColumns) else LogColumns.of(rows)
         return cls(
             name=name,
-            steps=[row["step"] for row in kept_rows],
-            values=[
-                _number((row if part is None else row.get("components") or {}).get(part or key)) for row in kept_rows
-            ],
-            evaluated=[_number(row.get("eval_loss")) for row in kept_rows] if key == "loss" else (),
-            epochs=[_number(row.get("epoch")) for row in kept_rows],
+            steps=log.steps,
+            values=log.column(key),
+            evaluated=log.column("eval_loss") if key == "loss" else (),
+            epochs=log.column("epoch"),
             role=role,
             kept=kept,
-            times=[None if (time := _number(row.get("time"))) is None else time / 60 for row in kept_rows],
+            times=[None if time is None else time / 60 for time in log.column("time")],
             rows=train_rows,
             saved=tuple(saved),
         )
@@ -214,12 +213,8 @@ class Curve:
     def points(self, values: Sequence[float | None], x: Along) -> tuple[list[float], list[float]]:
         """The logged points of `values` over `x`; NaN and infinite values stay in."""
         along = self.along(x)
-        pairs = [(a, b) for a, b in zip(along, values, strict=False) if a is not None and b is not None]
-        return [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        there = [a is not None and b is not None for a, b in zip(along, values, strict=False)]
+        return list(map(float, compress(along, there))), list(map(float, compress(values, there)))  # type: ignore[arg-type]
 
 
 X_TITLES: dict[Along, str] = {
@@ -371,9 +366,9 @@ def _finite_points(run: Curve, x: Along, log: bool) -> tuple[list[float], list[f
     return along, _drawable(values, log)
 
 
-def _drawable(values: Sequence[float], log: bool) -> list[float]:
+def _drawable(values: list[float], log: bool) -> list[float]:
     """Values that a log axis cannot show become NaN there, which `thin` leaves out."""
-    return [math.nan if log and value <= 0 else value for value in values]
+    return [math.nan if value <= 0 else value for value in values] if log else values
 
 
 def _broken_traces(run: Curve, *, x: Along, colour: str, log: bool) -> list[Any]:
@@ -427,18 +422,23 @@ def _mark_kept(figure: Figure, run: Curve, *, x: Along, end: float, dark: bool) 
 
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "energy")
-METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
+METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "ap": "AP"}
 
 
 def metric_name(metric: str) -> str:
-    """The name of a metric as people write it, without the similarity it was measured with.
+    """The name of a metric as people write it; that of a ranking without the similarity it was measured with.
 
     >>> metric_name("cosine_ndcg@10"), metric_name("dot_accuracy@1"), metric_name("spearman_cosine")
-    ('nDCG@10', 'Accuracy@1', 'spearman_cosine')
+    ('nDCG@10', 'Accuracy@1', 'Spearman (cosine)')
     """
-    head, _, rest = metric.partition("_")
-    name, at, depth = (rest if head in SIMILARITIES and rest else metric).partition("@")
-    return (METRIC_NAMES.get(name, name.capitalize()) if at else name) + at + depth
+    words = metric.split("_")
+    place = 0 if words[0] in SIMILARITIES else -1
+    similarity = words.pop(place) if len(words) > 1 and words[place] in SIMILARITIES else ""
+    name, at, depth = "_".join(words).partition("@")
+    if not at and not similarity:
+        return metric
+    said = METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
+    return said + at + depth if at else f"{said} ({similarity})"
 
 
 @dataclass(frozen=True)
@@ -602,9 +602,9 @@ def rank_changes(
             examples[place].append(query.query)
     end = lost if any(lost in place for place in counts) else max((max(place) for place in counts), default=depth)
     groups = (
-        ("Better", colours.better, "diamond", -1),
+        ("Better rank", colours.better, "diamond", -1),
         ("Same rank", colours.before, "diamond-open", 0),
-        ("Worse", colours.worse, "diamond", 1),
+        ("Worse rank", colours.worse, "diamond", 1),
     )
     traces: list[Any] = []
     if queries:

@@ -1,15 +1,18 @@
 """Figures of very many points: the map of queries and documents, and the queries of two runs against each other.
 
-Plotly's are drawn by WebGL where there are many; a report, whose page forbids WebGL, uses `figures` instead, and the
-dashboard draws `layers` on a canvas of its own, for WebGL without a GPU takes seconds. The look and the handling of
+What a map shows is decided once, in `picture`: layers with their places, colours, marks and sizes, names, axes, the
+scale, and how a selection looks. `embedding_map` paints it with Plotly, for notebooks and reports; the dashboard's
+`map.js` paints the same picture on a canvas, for 50,000 points without a GPU take Plotly's WebGL seconds. Plotly uses
+WebGL where there are many points; a report, whose page forbids it, has them as SVG. The look and the handling of
 foreign text are those of `figures` and `look`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from workbench.figures import figure_of
@@ -22,7 +25,7 @@ MAP_HEIGHT = 520  # px
 SVG_POINTS = 1500  # up to so many points SVG is there sooner than WebGL, which has to be set up for each figure
 MOST_LABELS = 25_000  # points; above, a point is named on hover by its group alone
 MOST_GROUPS = 24  # groups with a look of their own
-SHADES = 32  # steps of the scale on a canvas
+SHADES = 32  # steps of the scale
 NEUTRAL = ""
 """The group of points that have no value of what is coloured."""
 
@@ -43,6 +46,51 @@ class MapPoints:
     labels: Sequence[str] = ()  # what hovering says: plain text, made harmless (`look.plain`) by the caller
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Points of one look, drawn together."""
+
+    name: str  # for the legend, still foreign text; layers of one name are one entry
+    look: dict[str, Any]  # color, symbol, size (px), opacity
+    places: Any  # (points,) places in the sequences of `MapPoints`
+    share: float | None = None  # of points coloured by a number: how far along the scale, 0 to 1
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours of numbers mean."""
+
+    low: str  # the numbers at the two ends
+    high: str
+    colours: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that is decided about a map before it is painted, by Plotly or on a canvas."""
+
+    layers: tuple[Layer, ...]  # from the bottom up
+    scale: Scale | None  # None: coloured by groups
+    axes: tuple[str, str]  # names of x and y
+    line: dict[str, Any]  # color, width (px), opacity: from a query to its answer
+    ring: dict[str, Any]  # color, width, size: around the opened point
+    faded: float = 0.12  # opacity of what is not selected
+    grown: int = 2  # px that a selected mark is larger
+
+
+def picture(points: MapPoints, there: Any, *, name: str, lines: int = 0, dark: bool = False) -> Picture:
+    """The picture of the points at the places `there`; `name` is the method, `lines` how many will be drawn."""
+    colours = palette(dark=dark)
+    found, scale = (_groups(points, there, dark), None) if points.values is None else _shades(points, there, dark)
+    return Picture(
+        layers=tuple(found),
+        scale=scale,
+        axes=(f"{name} 1 (no unit)", f"{name} 2 (no unit)"),
+        line={"color": colours.ink, "width": 1.25, "opacity": 0.75 if lines < 40 else 0.35},
+        ring={"color": colours.ink, "width": 2, "size": 20},
+    )
+
+
 def embedding_map(
     points: MapPoints,
     *,
@@ -54,7 +102,7 @@ def embedding_map(
     dark: bool = False,
     height: int = MAP_HEIGHT,
 ) -> Figure:
-    """Queries (diamonds, on top) and documents (dots) on a plane.
+    """Queries (diamonds, on top) and documents (dots) on a plane: the `picture` of the points, by Plotly.
 
     `name` is the method, for the axes. `ranges` are those of x and y, so that two maps have the same. `picked` are
     places in `points` that stand out, all others step back. `lines` join pairs of places: a query and its answer.
@@ -64,17 +112,15 @@ def embedding_map(
 
     x, y = np.asarray(points.x, dtype=np.float32), np.asarray(points.y, dtype=np.float32)
     chosen = None if picked is None else np.isin(np.arange(len(x)), np.asarray(picked, dtype=int))
-    colours = palette(dark=dark)
     there = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    traces = [] if points.values is None else _number_traces(points, there, chosen=chosen, dark=dark)
-    for layer in layers(points, there, dark=dark) if points.values is None else ():
-        traces.append(_trace(points, layer.places, layer.look, name=layer.name, chosen=chosen))
+    drawn = picture(points, there, name=name, lines=len(lines), dark=dark)
+    traces = [_trace(points, drawn, layers, chosen=chosen, dark=dark) for layers in _together(drawn.layers)]
     if traces:
-        traces = [*_lines(x, y, lines, colours), *traces, *_ring(x, y, ring, colours)]
+        traces = [*_lines(x, y, lines, drawn), *traces, *_ring(x, y, ring, drawn)]
     return figure_of(
         traces,
-        x=f"{name} 1 (no unit)",
-        y=f"{name} 2 (no unit)",
+        x=drawn.axes[0],
+        y=drawn.axes[1],
         dark=dark,
         height=height,
         uirevision="map",
@@ -85,20 +131,8 @@ def embedding_map(
     )
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Points of one look, drawn together."""
-
-    name: str  # for the legend, still foreign text
-    look: dict[str, Any]  # color, symbol, size (px), opacity
-    places: Any  # (points,) places in the sequences of `MapPoints`
-
-
-def layers(points: MapPoints, there: Any, *, dark: bool = False) -> list[Layer]:
-    """The points at the places `there` in layers from the bottom up: documents, then queries, a layer for each group.
-
-    Of more than `MOST_GROUPS` groups the smaller ones share the neutral look.
-    """
+def _groups(points: MapPoints, there: Any, dark: bool) -> list[Layer]:
+    """Documents, then queries, a layer for each group; of more than `MOST_GROUPS` the smaller ones are neutral."""
     import numpy as np
 
     queries, groups = np.asarray(points.queries, dtype=bool), np.asarray(points.groups, dtype=object)
@@ -115,11 +149,8 @@ def layers(points: MapPoints, there: Any, *, dark: bool = False) -> list[Layer]:
     return found
 
 
-def shades(points: MapPoints, there: Any, *, dark: bool = False) -> tuple[list[Layer], tuple[float, float]]:
-    """`layers` of points coloured by a number, `SHADES` steps of the scale, and the numbers at its ends.
-
-    Only those without a number have a name for the legend; they are at the bottom.
-    """
+def _shades(points: MapPoints, there: Any, dark: bool) -> tuple[list[Layer], Scale]:
+    """Documents, then queries, coloured by a number in `SHADES` steps of the scale; those without one at the bottom."""
     import numpy as np
 
     values = np.asarray(points.values, dtype=float)[there]
@@ -130,16 +161,19 @@ def shades(points: MapPoints, there: Any, *, dark: bool = False) -> tuple[list[L
     step[known] = np.clip((values[known] - low) / (high - low) * SHADES, 0, SHADES - 1).astype(int)
     size, scale = _scale(len(points.x)), SCALE_DARK if dark else SCALE
     found = []
-    for shade in range(-1, SHADES):
-        for query, word in ((False, "documents"), (True, "queries")):
-            places = there[(step == shade) & (queries == query)]
-            if len(places) and shade < 0:
-                look = _look(NEUTRAL, [], palette(dark=dark), query=query, scale=size)
-                found.append(Layer(_legend(NEUTRAL, word, len(places)), look, places))
-            elif len(places):
-                look = {"color": _between(scale, (shade + 0.5) / SHADES), "symbol": "diamond" if query else "circle"}
-                found.append(Layer("", {**look, "size": (8 if query else 5) * size, "opacity": 0.9}, places))
-    return found, (low, high)
+    for query, word in ((False, "documents"), (True, "queries")):
+        mine = queries == query
+        if (mine & ~known).any():
+            look = _look(NEUTRAL, [], palette(dark=dark), query=query, scale=size)
+            name = _legend(NEUTRAL, f"{word} without a number", int((mine & ~known).sum()))
+            found.append(Layer(name, look, there[mine & ~known]))
+        mark = {"symbol": "diamond" if query else "circle", "size": (8 if query else 5) * size, "opacity": 0.9}
+        name = _legend(NEUTRAL, word, int((mine & known).sum()))
+        for shade in sorted(set(step[mine & known].tolist())):
+            share = (shade + 0.5) / SHADES
+            look = {"color": _between(scale, share), **mark}
+            found.append(Layer(name, look, there[mine & (step == shade)], share))
+    return found, Scale(f"{low:.4g}", f"{high:.4g}", scale)
 
 
 def _between(scale: Sequence[str], share: float) -> str:
@@ -181,7 +215,9 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "query": ("after", "diamond"),
     "same rank": ("before", "diamond-open"),
     "in the top 10": ("after", "diamond-open"),
+    "better rank": ("better", "diamond"),
     "better": ("better", "diamond"),
+    "worse rank": ("worse", "diamond-x"),
     "worse": ("worse", "diamond-x"),
     "never found": ("ink", "diamond-cross"),
     "lost from top 10": ("worse", "diamond-x"),
@@ -223,62 +259,54 @@ def _kind(points: int) -> Any:
     return go.Scatter if points <= SVG_POINTS else go.Scattergl
 
 
-def _trace(points: MapPoints, places: Any, look: dict[str, Any], *, name: str, chosen: Any, **more: Any) -> Any:
-    """The points at `places` as one trace of one look."""
+def _together(layers: Iterable[Layer]) -> list[list[Layer]]:
+    """Layers that Plotly draws as one trace: each of its own, but all shades of one kind."""
+    found = groupby(layers, key=lambda layer: id(layer) if layer.share is None else layer.name)
+    return [list(each) for _, each in found]
+
+
+def _trace(points: MapPoints, drawn: Picture, layers: Sequence[Layer], *, chosen: Any, dark: bool) -> Any:
+    """Layers of one name as one trace."""
     import numpy as np
 
     named = len(points.labels) == len(points.x) <= MOST_LABELS
-    name = plain(name, 60)
+    name = plain(layers[0].name, 60)
+    places = np.concatenate([layer.places for layer in layers])
+    marker = {**layers[0].look, "line": {"width": 0}}
+    if drawn.scale is not None and layers[0].share is not None:
+        shares = np.concatenate([np.full(len(layer.places), layer.share, dtype=np.float32) for layer in layers])
+        marker |= {"color": shares, **_bar(drawn.scale, palette(dark=dark))}
     trace = _kind(len(points.x))(
         x=np.asarray(points.x, dtype=np.float32)[places],
         y=np.asarray(points.y, dtype=np.float32)[places],
         mode="markers",
         name=name,
-        marker={**look, "line": {"width": 0}, **more},
-        unselected={"marker": {"opacity": 0.12}},
+        marker=marker,
+        unselected={"marker": {"opacity": drawn.faded}},
         selected={"marker": {"opacity": 1.0}},
         hovertext=[points.labels[place] for place in places.tolist()] if named else None,
         hovertemplate=("%{hovertext}" if named else name) + "<extra></extra>",
     )
     if chosen is not None:
         trace.selectedpoints = np.flatnonzero(chosen[places]).tolist()
-        trace.selected = {"marker": {"opacity": 1.0, "size": look["size"] + 2}}
+        trace.selected = {"marker": {"opacity": 1.0, "size": marker["size"] + drawn.grown}}
     return trace
 
 
-def _number_traces(points: MapPoints, there: Any, *, chosen: Any, dark: bool) -> list[Any]:
-    """Points coloured by a number on a scale; those without one neutral, below."""
-    import numpy as np
-
-    values, queries = np.asarray(points.values, dtype=float), np.asarray(points.queries, dtype=bool)
-    colours, scale = palette(dark=dark), SCALE_DARK if dark else SCALE
-    size, (low, high) = _scale(len(points.x)), _ends(values[there])
-    traces = []
-    for query, word in ((False, "documents"), (True, "queries")):
-        kind = there[queries[there] == query]
-        known, unknown = kind[np.isfinite(values[kind])], kind[~np.isfinite(values[kind])]
-        if len(unknown):
-            look = _look(NEUTRAL, [], colours, query=query, scale=size)
-            traces.append(_trace(points, unknown, look, name=_legend(NEUTRAL, word, len(unknown)), chosen=chosen))
-        if len(known):
-            look = {
-                "color": values[known].astype(np.float32),
-                "symbol": "diamond" if query else "circle",
-                "size": (8 if query else 5) * size,
-                "opacity": 0.9,
-            }
-            bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colours.muted}}
-            traces.append(
-                _trace(
-                    points, known, look, name=_legend(NEUTRAL, word, len(known)), chosen=chosen, cmin=low, cmax=high,
-                    showscale=True, colorbar=bar,
-                    colorscale=[[place / (len(scale) - 1), colour] for place, colour in enumerate(scale)],
-                )
-            )  # fmt: skip
-    return traces
+def _bar(scale: Scale, colours: Palette) -> dict[str, Any]:
+    """The scale beside the map, with the numbers at its ends."""
+    ends = {"tickmode": "array", "tickvals": [0, 1], "ticktext": [scale.low, scale.high]}
+    last = len(scale.colours) - 1
+    return {
+        "cmin": 0,
+        "cmax": 1,
+        "showscale": True,
+        "colorscale": [[place / last, colour] for place, colour in enumerate(scale.colours)],
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colours.muted}, **ends},
+    }
 
 
-def _lines(x: Any, y: Any, lines: Sequence[tuple[int, int]], colours: Palette) -> list[Any]:
+def _lines(x: Any, y: Any, lines: Sequence[tuple[int, int]], drawn: Picture) -> list[Any]:
     if not lines:
         return []
     return [
@@ -288,16 +316,17 @@ def _lines(x: Any, y: Any, lines: Sequence[tuple[int, int]], colours: Palette) -
             mode="lines",
             name="query to its answer",
             hoverinfo="skip",
-            line={"color": colours.ink, "width": 1.25},
-            opacity=0.75 if len(lines) < 40 else 0.35,
+            line={"color": drawn.line["color"], "width": drawn.line["width"]},
+            opacity=drawn.line["opacity"],
         )
     ]
 
 
-def _ring(x: Any, y: Any, place: int | None, colours: Palette) -> list[Any]:
+def _ring(x: Any, y: Any, place: int | None, drawn: Picture) -> list[Any]:
     if place is None:
         return []
-    marker = {"color": colours.ink, "symbol": "circle-open", "size": 20, "line": {"color": colours.ink, "width": 2}}
+    line = {"color": drawn.ring["color"], "width": drawn.ring["width"]}
+    marker = {"color": drawn.ring["color"], "symbol": "circle-open", "size": drawn.ring["size"], "line": line}
     return [
         _kind(len(x))(
             x=[float(x[place])], y=[float(y[place])], mode="markers", name="opened", hoverinfo="skip", marker=marker

@@ -168,7 +168,7 @@ def _lines(rows: Rows, metric: str, title: str, dark: bool) -> Figure:
                 marker=_marker(colour, symbol),
                 text=[
                     f"{moment}, {row['dimensions']:,} dimensions, {row['bytes']:,.0f} bytes<br>{row[metric]:.4f}"
-                    + (f", {row[metric] / whole:.1%} of the whole" if whole else "")
+                    + (f", {100 * row[metric] / whole:.1f} % of the whole" if whole else "")
                     for row in mine
                 ],
                 hovertemplate="%{text}<extra></extra>",

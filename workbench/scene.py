@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench.browse import TEXT_LIMIT, TOP, whole_evaluations
 from workbench.figures import metric_name
-from workbench.figures_points import NEUTRAL, SCALE, SCALE_DARK, MapPoints, layers, shades
+from workbench.figures_points import NEUTRAL, MapPoints, picture
 from workbench.look import palette, plain, shorten
 from workbench.projection import MOMENTS, Method, Moment, Vectors, stored_map
 
@@ -158,13 +158,13 @@ def _add_colourings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ..
 
 
 def _rank_change(before: pd.Series, after: pd.Series) -> pd.Series:
-    """better, worse, same rank, or never found; a rank that is not known is beyond every other."""
+    """better rank, worse rank, same rank, or never found; a rank that is not known is beyond every other."""
     import pandas as pd
 
     first, last = before.astype(float).fillna(float("inf")), after.astype(float).fillna(float("inf"))
     words = pd.Series("same rank", index=after.index, dtype=object)
-    words[last < first] = "better"
-    words[last > first] = "worse"
+    words[last < first] = "better rank"
+    words[last > first] = "worse rank"
     words[before.isna() & after.isna()] = "never found"
     return words
 
@@ -253,6 +253,7 @@ def canvas(
 ) -> dict[str, Any]:
     """All that the canvas of the dashboard draws, as plain values; the names of the points come on top.
 
+    It is `figures_points.picture`, which `embedding_map` paints for notebooks and reports, with both moments' places.
     `rows` stand out; `area` is the one that was drawn; `lines` join queries and answers; `opened` has a ring. Places,
     groups and marks are base64 of float32, of bytes (255: not drawn) and of bits.
     """
@@ -260,39 +261,37 @@ def canvas(
 
     size = len(scene.table)
     both = ranges(scene)
-    points = map_points(scene, scene.moments[-1], by)
     drawn = np.zeros(size, dtype=bool)
     moments = []
     for moment in scene.moments:
         x, y = (scene.table[f"{axis}_{moment}"].to_numpy(dtype=np.float32) for axis in "xy")
         drawn |= np.isfinite(x) & np.isfinite(y)
         kept = scene.kept.get(moment)
-        note = "" if kept is None else f"{kept:.0%} of true neighbours kept"
+        note = "" if kept is None else f"{kept * 100:.0f} % of true neighbours kept"
         places = {"x": _base64(x), "y": _base64(y), "ranges": both or _spans(scene, (moment,))}
         moments.append({"name": moment, "title": titles[moment], "note": note, **places})
-    there = np.flatnonzero(drawn)
-    found, ends = (
-        (layers(points, there, dark=dark), None) if points.values is None else shades(points, there, dark=dark)
-    )
+    points = map_points(scene, scene.moments[-1], by)
+    name = str(scene.parameters.get("method", "")).upper()
+    painted = picture(points, np.flatnonzero(drawn), name=name, lines=len(lines), dark=dark)
     group = np.full(size, 255, dtype=np.uint8)
-    for number, layer in enumerate(found):
+    for number, layer in enumerate(painted.layers):
         group[layer.places] = number
     colours = palette(dark=dark)
-    method = str(scene.parameters.get("method", "")).upper()
-    scale = None if ends is None else {
-        "name": by, "low": f"{ends[0]:.4g}", "high": f"{ends[1]:.4g}", "colours": SCALE_DARK if dark else SCALE,
-    }  # fmt: skip
     return {
         "moments": moments,
         "together": both is not None,
-        "layers": [{"name": layer.name, **layer.look, "colour": layer.look["color"]} for layer in found],
+        "layers": [{"name": layer.name, **layer.look} for layer in painted.layers],
         "group": _base64(group),
-        "scale": scale,
+        "scale": None if painted.scale is None else {"name": by, **asdict(painted.scale)},
+        "axes": painted.axes,
+        "line": painted.line,
+        "ring": painted.ring,
+        "faded": painted.faded,
+        "grown": painted.grown,
         "marked": None if rows is None else _base64(np.packbits(np.isin(np.arange(size), np.asarray(rows, dtype=int)))),
         "area": None if area is None else {"moment": area[0], "areas": area[1]},
         "lines": [place for pair in lines for place in pair],
         "opened": opened,
-        "axes": f"across: {method} 1, upwards: {method} 2 (no unit)",
         "look": {
             "ink": colours.ink, "muted": colours.muted, "line": colours.grid, "accent": colours.after,
             "ground": "#14171a" if dark else "#ffffff",

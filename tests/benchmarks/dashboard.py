@@ -1,9 +1,12 @@
 """What the dashboard costs beside an empty Streamlit app, in Chromium, on 50 runs of which one is large.
 
-    python tests/benchmarks/dashboard.py [--actions 500] [--loads 5]
+    python tests/benchmarks/dashboard.py [--actions 500] [--loads 5] [--points 50000] [--rows 100000]
 
 Both apps are served in the same run and asked in turn, so that a busy machine slows both. A time ends when the page's
-script has run and what was asked for is drawn. Prints medians and the largest memory of the server as a table.
+script has run and what was asked for is drawn. Prints medians and the largest memory of the server as a table; then
+the time between frames while the mouse works on a map of so many points, and what a log of so many rows costs on the
+page of loss curves. 0 leaves a part out. `--folder PLACE` keeps the runs that are made for it, and takes those that
+are there; with `--make` it ends when they are made.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from playwright.sync_api import TimeoutError
+
+from workbench.run import Run, list_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -201,6 +206,117 @@ class Reader:
         return 14
 
 
+GAPS = """() => { window.gaps = []; let last = performance.now();
+  const next = now => { window.gaps.push(now - last); last = now; requestAnimationFrame(next); };
+  requestAnimationFrame(next); }"""
+"""Keeps the milliseconds between frames; 16.7 is a screen's own."""
+
+
+def frames(page: object, act: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds between frames while `act` works: the median, and what one frame in twenty exceeds."""
+    page.evaluate("window.gaps.length = 0")  # type: ignore[attr-defined]
+    act()
+    found = sorted(page.evaluate("window.gaps.slice(1)"))  # type: ignore[attr-defined]
+    return statistics.median(found), found[int(0.95 * (len(found) - 1))]
+
+
+def made(folder: Path, make: Callable[[Path], Run]) -> Run:
+    """The run with the longest log of a folder, made where there is none."""
+    found = list_runs(folder)
+    return max(found, key=lambda run: (run.path / "log.jsonl").stat().st_size) if found else make(folder)
+
+
+def runs_of(folder: Path, given: argparse.Namespace) -> dict[str, Run]:
+    """The runs of each part that is asked for."""
+    from large_run import large_folder, long_log, made_run, mapped_run
+
+    def long(place: Path) -> Run:
+        run = made_run(place)
+        long_log(run, given.rows)
+        return run
+
+    makers: dict[str, tuple[int, Callable[[Path], Run]]] = {
+        "runs": (given.actions, lambda place: large_folder(place, runs=given.runs)),
+        f"points-{given.points}": (given.points, lambda place: mapped_run(place, queries=given.points // 4)),
+        f"rows-{given.rows}": (given.rows, long),
+    }
+    return {name.partition("-")[0]: made(folder / name, make) for name, (wanted, make) in makers.items() if wanted}
+
+
+def moving(browser: object, run: Run, points: int) -> None:
+    """Frames while somebody points, zooms, moves and draws on a map of so many points, both moments together."""
+    folder = run.path.parent
+    with served(ROOT / "dashboard" / "app.py", str(folder)) as (address, _):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+        page.set_default_timeout(60_000)
+        page.goto(f"{address}embeddings?{urlencode({'run': run.name, 'by': 'rank change'})}")
+        canvas = page.locator(".wb-panel canvas")
+        canvas.nth(1).wait_for()
+        settle(page)
+        page.wait_for_timeout(3000)
+        page.evaluate(GAPS)
+        box = canvas.first.bounding_box()
+        x, y, mouse = box["x"] + 150, box["y"] + 150, page.mouse
+
+        def over() -> None:
+            for step in range(60):
+                mouse.move(x + 3 * step, y + 2 * step)
+
+        def zoom() -> None:
+            for step in range(30):
+                mouse.wheel(0, -20 if step < 15 else 20)
+                page.wait_for_timeout(16)
+
+        def drag() -> None:
+            mouse.move(x, y)
+            mouse.down()
+            over()
+
+        print(f"milliseconds between frames, a map of {points:,} points ({points // 2:,} a moment):")
+        for what, act in (("pointing", over), ("zooming", zoom), ("drawing around points", drag)):
+            print("| {} | {:.1f} | {:.1f} |".format(what, *frames(page, act)))
+        mouse.up()
+        page.wait_for_timeout(3000)
+        page.get_by_role("button", name="Move", exact=True).click()
+        print("| {} | {:.1f} | {:.1f} |".format("moving the map", *frames(page, drag)))
+        page.close()
+
+
+def long_page(browser: object, run: Run, rows: int, empty: str, again: float) -> None:
+    """The page of loss curves over a log of so many rows: the first time, a new option, one chosen before."""
+    folder = run.path.parent
+    with served(ROOT / "dashboard" / "app.py", str(folder)) as (address, pid):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+        page.add_init_script(COUNT)
+        page.set_default_timeout(60_000)
+        reader = Reader(page, address, run.name)
+
+        def load() -> None:
+            page.goto(f"{address}loss?{urlencode({'runs': run.name})}")
+            page.wait_for_selector(".js-plotly-plot .scatterlayer path.js-line")
+            settle(page)
+
+        def blank() -> None:
+            page.goto(empty)
+            settle(page)
+
+        print(f"seconds of the page of loss curves, a log of {rows:,} rows:")
+        blank()
+        first, bare = seconds(load), seconds(blank)
+        print(f"| first time, in a new server | {first:.2f} | empty app {bare:.2f} |")
+        print(f"| again | {statistics.median(seconds(load) for _ in range(3)):.2f} | |")
+        news, olds = [], []
+        for option in ("0.5", "0.8", "0.9", "0.95", "0.99"):  # of smoothing, on and on with log scale
+            news.append(answered(page, lambda option=option: reader.option("Smoothing", option)))
+            news.append(answered(page, lambda: reader.toggle("Log scale")))
+            olds.append(answered(page, lambda: reader.toggle("Log scale")))
+        for name, found in (("a new option", news), ("an option chosen before", olds)):
+            median = statistics.median(found)
+            print(f"| {name} | {median:.2f} | {median - again:+.2f} over the empty app's rerun |")
+        print(f"memory of the server: {resident(pid):,.0f} MB")
+        page.close()
+
+
 def table(rows: list[tuple[str, float, float | None]], empty: float) -> str:
     lines = ["| what | seconds | over the empty app | allowed |", "| --- | ---: | ---: | ---: |"]
     for what, value, allowed in rows:
@@ -210,51 +326,65 @@ def table(rows: list[tuple[str, float, float | None]], empty: float) -> str:
 
 
 def main() -> None:
-    from large_run import large_folder
     from playwright.sync_api import sync_playwright
 
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--actions", type=int, default=500)
     asked.add_argument("--loads", type=int, default=5)
     asked.add_argument("--runs", type=int, default=50)
+    asked.add_argument("--points", type=int, default=50_000)
+    asked.add_argument("--rows", type=int, default=100_000)
+    asked.add_argument("--folder", type=Path)
+    asked.add_argument("--make", action="store_true")
     given = asked.parse_args()
-    folder = Path(tempfile.mkdtemp())
-    run = large_folder(folder / "runs", runs=given.runs)
+    folder = given.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
     blank = folder / "empty.py"
     blank.write_text(EMPTY, encoding="utf-8")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     words = [*(["--no-sandbox"] if os.geteuid() == 0 else []), *QUIET]
     try:
-        with (
-            served(blank) as (empty, _),
-            served(ROOT / "dashboard" / "app.py", str(folder / "runs")) as (ours, pid),
-            sync_playwright() as playwright,
-        ):
+        runs = runs_of(folder, given)
+        if given.make:
+            return
+        with served(blank) as (empty, _), sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=words)
-            load = first_page(browser, empty, "h1", given.loads)
-            mine = first_page(browser, ours, '[data-testid="stDataFrame"]', given.loads)
             again = empty_rerun(browser, empty, 12)
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.add_init_script(COUNT)
-            page.set_default_timeout(60_000)
-            reader = Reader(page, ours, run.name)
-            page.goto(f"{ours}retrieval?{urlencode({'run': run.name})}")
-            settle(page)
-            done, most, tours = 0, 0.0, 0
-            while done < given.actions:
-                if tours % 10 == 0:  # choose the large run again, as a reader does who comes back
-                    page.goto(f"{ours}retrieval?{urlencode({'run': run.name})}")
-                    settle(page)
-                done += reader.tour(tours)
-                tours, most = tours + 1, max(most, resident(pid))
+            print(f"rerun of the empty app: {again:.2f} s")
+            if "runs" in runs:
+                reading(browser, runs["runs"], empty, again, given)
+            if "points" in runs:
+                moving(browser, runs["points"], given.points)
+            if "rows" in runs:
+                long_page(browser, runs["rows"], given.rows, empty, again)
             browser.close()
-        print(f"first page: empty app {load:.2f} s, ours {mine:.2f} s, {mine - load:+.2f} s (allowed +1.0)")
-        print(f"rerun of the empty app: {again:.2f} s")
-        found = sorted(reader.times.items(), key=lambda item: item[0], reverse=True)
-        print(table([(what, statistics.median(values), 0.4) for what, values in found], again))
-        print(f"memory of the server over {done} actions: at most {most:,.0f} MB (allowed 1,500)")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if given.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def reading(browser: object, run: Run, empty: str, again: float, given: argparse.Namespace) -> None:
+    """Pages and clicks of somebody who reads runs, in tours over all pages."""
+    folder = run.path.parent
+    with served(ROOT / "dashboard" / "app.py", str(folder)) as (ours, pid):
+        load = first_page(browser, empty, "h1", given.loads)
+        mine = first_page(browser, ours, '[data-testid="stDataFrame"]', given.loads)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+        page.add_init_script(COUNT)
+        page.set_default_timeout(60_000)
+        reader = Reader(page, ours, run.name)
+        done, most, tours = 0, 0.0, 0
+        while done < given.actions:
+            if tours % 10 == 0:  # choose the large run again, as a reader does who comes back
+                page.goto(f"{ours}retrieval?{urlencode({'run': run.name})}")
+                settle(page)
+            done += reader.tour(tours)
+            tours, most = tours + 1, max(most, resident(pid))
+        page.close()
+    print(f"first page: empty app {load:.2f} s, ours {mine:.2f} s, {mine - load:+.2f} s (allowed +1.0)")
+    found = sorted(reader.times.items(), key=lambda item: item[0], reverse=True)
+    print(table([(what, statistics.median(values), 0.4) for what, values in found], again))
+    print(f"memory of the server over {done} actions: at most {most:,.0f} MB (allowed 1,500)", flush=True)
 
 
 if __name__ == "__main__":
