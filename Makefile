@@ -13,16 +13,17 @@ ABREAST := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  make demo ARGS=\"--max-steps 20\": ARGS is added to what the command runs (not to test and check)"
 	@echo "  PYTHON=python3.12 make … takes another Python (3.11 or newer)"
 
 demo: $(READY) ## the main job, offline: train a card's recipe on the shipped sample, compare, write a report
-	$(BIN)/workbench reproduce porsche-mxbai --base bundled:minilm --data sample:porsche
+	$(BIN)/workbench reproduce porsche-mxbai --base bundled:minilm --data sample:porsche $(ARGS)
 	@echo
 	@echo "To look at this run and others in a browser: make dashboard"
 	@echo "To take it apart in a notebook:              make lab"
 
 reproduce: $(READY) ## all five recipes on the shipped samples, as written and corrected: the table of README.md
-	$(BIN)/python tests/benchmarks/five.py
+	$(BIN)/python tests/benchmarks/five.py $(ARGS)
 
 test: $(READY) browser ## everything that must hold: lint, types, all tests (this is what CI calls)
 	$(BIN)/ruff format --check .
@@ -37,16 +38,16 @@ check: $(READY) ## lint, types and the fast tests, for use while working
 	$(BIN)/python -m pytest $(ABREAST) -q -m "not slow and not browser"
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/workbench lab
+	$(BIN)/workbench lab $(ARGS)
 
 dashboard: $(READY) ## open the dashboard
-	$(BIN)/workbench dashboard
+	$(BIN)/workbench dashboard $(ARGS)
 
 bench: $(READY) ## everything that is timed, beside the plain way to the same numbers, into tests/benchmarks/RESULTS.md
-	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 bench-gpu: $(READY) ## the five recipes at their real shapes on this machine's GPU, into tests/benchmarks/RESULTS.md
-	$(BIN)/python tests/benchmarks/gpu.py
+	$(BIN)/python tests/benchmarks/gpu.py $(ARGS)
 
 browser: ## install Chromium from the distribution for the browser tests, where that is possible
 	@.ci/browser

@@ -835,6 +835,12 @@ def test_what_a_card_says_is_escaped_when_shown() -> None:
     made = recipe(small(base_model=Stated("<script>alert(1)</script>", 5)))
     assert "<script>" not in made._repr_html_()
     assert "&lt;script&gt;" in made._repr_html_()
+    shown, _, folded = made._repr_html_().partition("<details><summary>")
+    assert "<td" in folded
+    assert {path for path in leaves(made) if f">{path}</td>" in folded} == {
+        path for path, origin in made.provenance.items() if origin.source in ("default", "library")
+    }
+    assert all(f">{path}</td>" in shown + folded for path in leaves(made))
     assert repr(made).startswith("Recipe('small', as written)\n")
 
 

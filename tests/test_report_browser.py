@@ -12,6 +12,7 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_run
 
 from workbench import look
 from workbench.report import export_notebook, report, report_index
+from workbench.run import RunWriter
 
 pytestmark = pytest.mark.browser
 
@@ -169,6 +170,20 @@ def test_the_log_button_switches_the_axis(browser, file):
         assert opened.page.evaluate(kind) == "log"
         button.click()
         assert opened.page.evaluate(kind) == "linear"
+
+
+def test_losses_that_span_decades_begin_on_a_log_axis(browser, tmp_path):
+    run = made_run(tmp_path, queries=14, steps=9)
+    RunWriter(run.path).log({"step": 100, "epoch": 2.9, "loss": 7e-5})
+    axis = "(({type, title}) => [type, title.text])(document.querySelector('#figure-loss .plot').layout.yaxis)"
+    with Opened(browser, report(run, tmp_path / "report.html")) as opened:
+        opened.draw_all()
+        button = opened.page.get_by_role("button", name="Log scale")
+        assert button.get_attribute("aria-pressed") == "true"
+        assert opened.page.evaluate(axis) == ["log", "Loss, log scale"]
+        button.click()
+        assert button.get_attribute("aria-pressed") == "false"
+        assert opened.page.evaluate(axis) == ["linear", "Loss"]
 
 
 def test_it_follows_the_readers_colour_scheme(browser, file):

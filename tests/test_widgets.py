@@ -16,6 +16,7 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 import workbench as wb
 from workbench.card import Card
 from workbench.errors import RunError
+from workbench.recipe import Origin, save_recipe, with_overrides
 from workbench.run import Run, RunWriter
 from workbench.widgets.live import live
 from workbench.widgets.page import picture
@@ -158,6 +159,21 @@ def test_a_living_run_moves_in_place_and_ends_by_itself(tmp_path: Path) -> None:
     again.update()
     assert "100 of 540" in again.head.value
     assert len(again.figure.data[1].x) == points + 1
+
+
+def test_two_runs_of_a_card_are_told_apart_by_what_the_user_set(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    view = live(run)
+    view.update()
+    assert "<b>porsche-mxbai</b>, as written, seed 42 <" in view.head.value
+    recipe = run.recipe()
+    given = recipe.model_copy(
+        update={"provenance": {**recipe.provenance, "training.max_steps": Origin(source="user", note="max_steps")}}
+    )
+    save_recipe(with_overrides(given, {"learning_rate": 2e-6, "data.split.seed": 7}), run.path / "recipe.yaml")
+    view = live(run)
+    view.update()
+    assert "<b>porsche-mxbai</b>, as written, split.seed 7, learning_rate 2e-06, seed 42 <" in view.head.value
 
 
 def test_a_still_picture_needs_no_script(tmp_path: Path) -> None:

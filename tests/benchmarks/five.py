@@ -26,7 +26,7 @@ BEGIN, END = "<!-- five: begin -->", "<!-- five: end -->"
 HEADS = ("card", "base", "metric", "before", "as written", "corrected", "corrected minus as written", "p", "minutes")
 
 
-def trained(card: str, *, corrected: bool, runs: Path) -> tuple[Run, float]:
+def trained(card: str, *, corrected: bool, runs: Path, steps: int | None) -> tuple[Run, float]:
     """The run of a card's recipe on its sample, and the seconds it took just now."""
     variant = "corrected" if corrected else "as written"
     for run in wb.list_runs(runs):
@@ -35,7 +35,9 @@ def trained(card: str, *, corrected: bool, runs: Path) -> tuple[Run, float]:
             return run, float(record["seconds"]) if record.get("seconds") else 0.0
     print(f"{card}, {variant} …", flush=True)
     started = time.monotonic()
-    run = wb.reproduce(card, corrected=corrected, base="bundled:minilm", data=f"sample:{SAMPLES[card]}", runs=runs)
+    run = wb.reproduce(
+        card, corrected=corrected, base="bundled:minilm", data=f"sample:{SAMPLES[card]}", runs=runs, max_steps=steps
+    )
     if run.status != "finished":
         raise SystemExit(f"{card}, {variant}: expected a finished run, found it {run.status}; start again to go on.")
     return run, time.monotonic() - started
@@ -77,13 +79,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The five recipes on the shipped samples.")
     parser.add_argument("--runs", type=Path, default=Path("runs/five"))
     parser.add_argument("--cards", nargs="*", default=list(SAMPLES), choices=list(SAMPLES))
+    parser.add_argument("--max-steps", type=int, help="of each training, to try this script; the table means nothing")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     chosen = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     rows = []
     for card in chosen.cards:
         (written, first), (corrected, second) = (
-            trained(card, corrected=which, runs=chosen.runs) for which in (False, True)
+            trained(card, corrected=which, runs=chosen.runs, steps=chosen.max_steps) for which in (False, True)
         )
         rows.append(line(card, wb.compare(written, corrected), written, first + second))
         print(markdown(rows[-1:]).splitlines()[-1], flush=True)

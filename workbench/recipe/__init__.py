@@ -60,6 +60,7 @@ __all__ = [
     "difference",
     "leaves",
     "load_recipe",
+    "own_values",
     "parse_setting",
     "recipe",
     "recipe_sha256",
@@ -227,6 +228,19 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{path}.{index}")
     else:
         yield path, value
+
+
+def own_values(recipe: Recipe) -> dict[str, Any]:
+    """The fields that the user has set, by their dotted paths. Rows, their columns and a largest number of steps are
+    not among them: `train` is told these, and they stand elsewhere.
+    """
+    told = {"data.train.location": "data", "data.train.columns": "columns", "training.max_steps": "max_steps"}
+    origins = recipe.provenance
+    return {
+        path: value
+        for path, value in leaves(recipe).items()
+        if path in origins and origins[path].source == "user" and origins[path].note != told.get(path, " ")
+    }
 
 
 def difference(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
@@ -530,13 +544,18 @@ LEFT = "style='text-align:left'"  # JupyterLab puts the text of tables to the ri
 
 
 def _as_table(recipe: Recipe) -> str:
-    rows = []
+    """What somebody or something has said, then, folded, the fields at their defaults."""
+    said, defaults = [], []
     for path, value in leaves(recipe).items():
-        origin = str(recipe.provenance.get(path, "")) or "not stated"
-        cells = (path, "unknown" if value is None else str(value), origin)
-        rows.append("<tr>" + "".join(f"<td {LEFT}>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        origin = recipe.provenance.get(path)
+        cells = (path, "unknown" if value is None else str(value), str(origin or "") or "not stated")
+        row = "<tr>" + "".join(f"<td {LEFT}>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        (defaults if origin and origin.source in ("default", "library") else said).append(row)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in recipe.notes)
     caption = html.escape(f"Recipe of {recipe.name}, {recipe.variant}")
     head = "".join(f"<th {LEFT}>{name}</th>" for name in ("field", "value", "where it came from"))
-    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return table + (f"<ul>{notes}</ul>" if notes else "")
+    head = f"<thead><tr>{head}</tr></thead>"
+    table = f"<table><caption>{caption}</caption>{head}<tbody>{''.join(said)}</tbody></table>"
+    folded = f"<table>{head}<tbody>{''.join(defaults)}</tbody></table>"
+    more = f"<details><summary>{len(defaults)} more fields at their defaults</summary>{folded}</details>"
+    return table + (more if defaults else "") + (f"<ul>{notes}</ul>" if notes else "")

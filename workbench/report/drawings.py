@@ -42,7 +42,7 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
             x=axis_of(summary.curves),
             log=_spans_decades(summary.curves),
             quantity="Loss",
-        )
+        ).update_layout(yaxis_exponentformat="none")
         found["loss"] = drawing("loss", figure, "Training and validation loss, the card's and this run's.", WIDE)
     if summary.metrics:
         names = _names([row.metric for row in summary.metrics])
@@ -84,6 +84,7 @@ def drawings_of_several(several: Several) -> dict[str, Drawing]:
     curves = _curves_of_several(several)
     if any(curve.steps for curve in curves):
         figure = figures.loss_curves(curves, x=axis_of(curves), log=_spans_decades(curves))
+        figure.update_layout(yaxis_exponentformat="none")  # 0.0001, not 100µ
         found["loss"] = drawing("loss", figure, "Training and validation loss of every run.", WIDE)
     if any(row.after is not None for run in several.runs for row in run.metrics):
         label = "Every metric of every run, with its interval. The table has the same values."

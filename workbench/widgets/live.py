@@ -20,7 +20,8 @@ from workbench.curves import curves
 from workbench.errors import RunError, WorkbenchError
 from workbench.figures import SMOOTH_FROM, Curve, figure_of, smooth, thin
 from workbench.look import CONFIG, Role, palette, plain
-from workbench.report.summary import duration
+from workbench.recipe import own_values
+from workbench.report.summary import duration, field_text
 from workbench.widgets.page import STYLE, Still, code, picture, text, word
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Live:
         self._lock = threading.Lock()
         self._still = Still()
         self._card = _card_curve(run)
+        self._own = _own(run)
         self.figure = _figure(self._card, _role(run))
         self.head = ipywidgets.HTML()
         self.stop = ipywidgets.Button(
@@ -93,7 +95,7 @@ class Live:
             status = self.run.status
             if self._note == ENDING and status != "running":
                 self._note = ""
-            self.head.value = STYLE + f'<div class="wb">{_head(self.run, status)}{self._noted()}</div>'
+            self.head.value = STYLE + f'<div class="wb">{_head(self.run, status, self._own)}{self._noted()}</div>'
             self.stop.disabled = status != "running" or self.run.stop_asked()
             self.resume.disabled = status not in ("stopped", "failed", "interrupted")
             self._draw()
@@ -115,7 +117,7 @@ class Live:
                 self.figure.layout.xaxis.range = [0, max(steps, 2)]
 
     def _show_still(self) -> None:
-        head = _head(self.run, self.run.status)
+        head = _head(self.run, self.run.status, self._own)
         image = picture(self.figure.to_dict(), f"Loss of {self.run.name} over its steps.")
         with suppress(AttributeError):  # outside a notebook there is nowhere to show it
             self._still.show(head + image, repr(self.run))
@@ -230,8 +232,17 @@ def _lines(curve: Curve) -> list[tuple[list[float], list[float]]]:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def _head(run: Run, status: str) -> str:
-    """Status, how far it is, and what it takes."""
+def _own(run: Run) -> str:
+    """What the user has set, which tells two runs of one card apart: ", learning_rate 2e-06"."""
+    try:
+        values = own_values(run.recipe())
+    except WorkbenchError:  # the run's status says what is wrong with it
+        return ""
+    return "".join(f", {path.partition('.')[2]} {field_text(value)}" for path, value in values.items())
+
+
+def _head(run: Run, status: str, own: str) -> str:
+    """Status, how far it is, and what it takes. `own`: what the user has set."""
     if status == "broken":
         return f"<p>{word(status)} {text(status_reason(status, run_row(run)))}</p>"
     record = run.record
@@ -239,7 +250,7 @@ def _head(run: Run, status: str) -> str:
     step, steps = int(progress.get("step") or 0), int(progress.get("steps") or 0)
     share = 100 * step / steps if steps else 0
     base = (record.get("base") or {}).get("model")
-    name = f"<b>{text(record.get('card') or run.name)}</b>, {text(record.get('variant') or 'as written')}"
+    name = f"<b>{text(record.get('card') or run.name)}</b>, {text(record.get('variant') or 'as written')}{text(own)}"
     where = f'<span class="muted">from {text(base)}, {text(record.get("device") or "unknown device")}</span>'
     why = status_reason(status, run_row(run)) if status != "running" else ""
     facts = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in _facts(run, record, status))

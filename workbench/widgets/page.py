@@ -24,10 +24,10 @@ STYLE = f"""<style>
 .wb .muted {{ color: {MUTED}; }}
 .wb .word {{ border: 1px solid currentColor; border-radius: 9px; font-size: 12px; font-weight: 600;
   padding: 0 8px; white-space: nowrap; }}
-.wb .error, .wb .failed, .wb .interrupted {{ color: {LIGHT.worse}; }}
-.wb .warning, .wb .stopped {{ color: #9a6700; }}
-.wb .note, .wb .running {{ color: {LIGHT.after}; }}
-.wb .finished {{ color: #00805d; }}
+.wb .error, .wb .failed, .wb .interrupted {{ color: color-mix(in srgb, {LIGHT.worse} 80%, {INK}); }}
+.wb .warning, .wb .stopped {{ color: color-mix(in srgb, #b27a00 75%, {INK}); }}
+.wb .note, .wb .running {{ color: color-mix(in srgb, {LIGHT.after} 75%, {INK}); }}
+.wb .finished {{ color: color-mix(in srgb, #009068 70%, {INK}); }}
 .wb details {{ border-top: 1px solid {LINE}; padding: 7px 0; }}
 .wb details:last-of-type {{ border-bottom: 1px solid {LINE}; }}
 .wb summary {{ cursor: pointer; display: flex; gap: 10px; align-items: baseline; }}

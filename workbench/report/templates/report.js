@@ -35,6 +35,12 @@
     document.head.append(script);
   };
 
+  // An axis with the scale that the reader has chosen, named in its title too.
+  const scaled = (axis, type) => {
+    const text = axis.title.text.replace(/, log scale$/, "") + (type === "log" ? ", log scale" : "");
+    return { ...axis, type, autorange: true, rangemode: "tozero", title: { ...axis.title, text } };
+  };
+
   const draw = (box) => {
     load();
     const still = box.querySelector(".static");
@@ -45,7 +51,7 @@
     box.dataset.height = height;
     const { data, layout } = scheme.matches ? recoloured(figure, "") : figure;
     layout.height = Number(height);
-    if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale, autorange: true };
+    if (box.dataset.scale) layout.yaxis = scaled(layout.yaxis, box.dataset.scale);
     Plotly.react(plot, data, layout, config).then(
       () => box.classList.add("drawn"),
       () => box.classList.remove("drawn"),
@@ -71,6 +77,7 @@
 
   for (const button of document.querySelectorAll("button[data-log]")) {
     const box = document.getElementById(button.dataset.log);
+    button.setAttribute("aria-pressed", String(read(`${box.id}-data`).layout.yaxis.type === "log"));
     button.hidden = false;
     button.addEventListener("click", () => {
       const log = button.getAttribute("aria-pressed") !== "true";
