@@ -545,7 +545,8 @@ LEFT = "style='text-align:left'"  # JupyterLab puts the text of tables to the ri
 
 def _as_table(recipe: Recipe) -> str:
     """What somebody or something has said, then, folded, the fields at their defaults."""
-    said, defaults = [], []
+    said: list[str] = []
+    defaults: list[str] = []
     for path, value in leaves(recipe).items():
         origin = recipe.provenance.get(path)
         cells = (path, "unknown" if value is None else str(value), str(origin or "") or "not stated")
