@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.card import Card, Dataset, LogRow, Module, Stated
 from workbench.card import Evaluation as CardEvaluation
-from workbench.evaluators import of_table, save_items
+from workbench.items import of_table, save_items
 from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source, Split, Training, save_recipe
 from workbench.run import Run, create, write_json, write_parquet
 

@@ -26,9 +26,9 @@ ORDER = [
     "audit.rules_training", "audit.rules_data", "audit.rules_evaluation", "audit.rules_model",
     "audit.reproducibility", "audit",
     "recipe.plain_yaml", "recipe.parts", "recipe.draft", "recipe.sources", "recipe.derive", "recipe",
-    "rows", "checks", "pairs", "scored", "collection", "standins", "adapters", "encoder", "energy", "losses",
-    "metrics", "search", "run", "evaluate", "intervals", "evaluators", "tasks",
-    "cost", "processes", "journal", "fast.linear", "fast.dropout", "fast.packing", "fast.tables", "fast.tokens",
+    "rows", "checks", "pairs", "scored", "qrels", "collection", "standins", "adapters", "encoder", "energy", "losses",
+    "metrics", "search", "run", "evaluate", "intervals", "items", "evaluators", "tasks", "sets",
+    "cost", "processes", "journal", "fast.linear", "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens",
     "fast.encoding", "fast.engine", "fast", "fit", "prepare", "projection", "train", "hindrances", "compare", "slices",
     "exports", "curves", "movements", "seeds", "look", "smoothing", "figures", "figures_points", "figures_slices",
     "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
@@ -42,7 +42,7 @@ ORDER = [
 
 TORCH = {
     "standins", "adapters", "encoder", "losses", "energy", "search", "processes", "journal", "fit", "fast.linear",
-    "fast.dropout", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "prepare",
+    "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "prepare",
     "train", "slices", "report.modelcard",
 }  # fmt: skip
 OWNERS = {
@@ -71,7 +71,7 @@ HEAVY = {
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
 LOADED_WITH_CARE = {
-    "fast.linear", "fast.dropout", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast",
+    "fast.linear", "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast",
     "energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table", "widgets.fit",
 }  # fmt: skip
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]

@@ -18,7 +18,7 @@ from workbench.collection import Collection
 from workbench.compare import Comparison, compare, save_comparison
 from workbench.errors import RunError
 from workbench.evaluate import evaluate, save_evaluation
-from workbench.evaluators import ItemEvaluation, of_table, save_items
+from workbench.items import ItemEvaluation, of_table, save_items
 from workbench.reading import card_to_dict, read_card
 from workbench.recipe import Base, EvaluationPlan, LossSpec, Origin, Recipe, Source, Training, recipe, save_recipe
 from workbench.run import Run, write_json

@@ -24,13 +24,11 @@ from workbench.evaluators import (
     cross_correlation,
     cross_reranking,
     embedding_similarity,
-    has_items,
     mean_squared_error,
-    read_items,
     reranking,
-    save_items,
     triplet_accuracy,
 )
+from workbench.items import has_items, read_items, save_items
 from workbench.run import Run
 
 WORDS = ["engine", "wheel", "seat", "door", "speed", "range", "price", "colour", "light", "brake"]

@@ -23,7 +23,7 @@ from workbench.card import LogRow, Stated
 from workbench.collection import Collection
 from workbench.errors import RunError, WorkbenchError
 from workbench.evaluate import evaluate, save_evaluation
-from workbench.evaluators import of_table, save_items
+from workbench.items import of_table, save_items
 from workbench.projection import save_vectors
 from workbench.reading.cardjson import card_to_dict
 from workbench.report import (

@@ -1,4 +1,4 @@
-"""Scored pairs, however their files are laid out."""
+"""Scored pairs, however their columns are called and their files lie."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import DataError
-from workbench.scored import scored_pairs
+from workbench.sets import task_on
+from workbench.tasks import Items, Search
 
 PAIRS = (("A man rides.", "Someone is riding."), ('The "cat" sleeps.', "A dog, awake."), ("One, two.", "Three?"))
 GOLD = (4.75, 0.5, 2.0)
+
+
+def scored_pairs(place: str, columns: dict[str, str] | None = None, split: str | None = None) -> Items:
+    found = task_on(place, columns, split).task
+    assert isinstance(found, Items)
+    return found
 
 
 def table(*headings: str, apart: str = "\t", quoted: bool = False) -> str:
@@ -30,8 +37,7 @@ def found_in(path: Path, text: str, **options: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     found = scored_pairs(str(path), **options)
-    assert found is not None
-    assert (found.pairs, found.gold) == (PAIRS, GOLD)
+    assert (found.texts, found.gold) == (PAIRS, GOLD)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +62,7 @@ def test_usual_names_of_columns_and_none(tmp_path: Path, headings: tuple[str, ..
 def test_fields_in_quotation_marks(tmp_path: Path, apart: str) -> None:
     name = "set.tsv" if apart == "\t" else "set.csv"
     found_in(tmp_path / name, table("sentence1", "sentence2", "score", apart=apart, quoted=True))
-    assert scored_pairs(str(tmp_path / name)).name == "set"  # type: ignore[union-attr]
+    assert scored_pairs(str(tmp_path / name)).name == "set"
 
 
 @pytest.mark.parametrize("name", ["test.jsonl", "test.jsonl.gz", "test.json"])
@@ -76,7 +82,7 @@ def test_parquet(tmp_path: Path) -> None:
     pd.DataFrame({"idx": range(3), "sentence1": one, "sentence2": two, "label": GOLD}).to_parquet(
         tmp_path / "s.parquet"
     )
-    assert scored_pairs(str(tmp_path / "s.parquet")).gold == GOLD  # type: ignore[union-attr]
+    assert scored_pairs(str(tmp_path / "s.parquet")).gold == GOLD
 
 
 def test_columns_that_are_named(tmp_path: Path) -> None:
@@ -89,14 +95,12 @@ def test_columns_that_are_named(tmp_path: Path) -> None:
     both = rows.replace("score\n", "score\tother\n").replace(".75", ".75\t1").replace("0.5", "0.5\t2")
     (tmp_path / "both.tsv").write_text(both.replace("2.0", "2.0\t3"), encoding="utf-8")
     found = scored_pairs(str(tmp_path / "both.tsv"), {"other": "score"})
-    assert found is not None
     assert found.gold == (1.0, 2.0, 3.0)
 
 
-def test_a_file_without_scores_is_none(tmp_path: Path) -> None:
+def test_a_file_without_scores_is_searched(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("anchor\tpositive\nwhy\tbecause\n", encoding="utf-8")
-    assert scored_pairs(str(tmp_path / "pairs.tsv")) is None
-    assert scored_pairs("bundled:minilm") is None
+    assert isinstance(task_on(tmp_path / "pairs.tsv").task, Search)
 
 
 def test_several_files_by_a_pattern(tmp_path: Path) -> None:
@@ -104,10 +108,9 @@ def test_several_files_by_a_pattern(tmp_path: Path) -> None:
         (tmp_path / f"SICK_{part}.txt").write_text(table("sentence_A", "sentence_B", "relatedness_score"), "utf-8")
     (tmp_path / "readme.txt").write_text("About\n", encoding="utf-8")
     found = scored_pairs(f"{tmp_path}/SICK_*.txt")
-    assert found is not None
-    assert (found.name, found.pairs, found.gold) == (tmp_path.name, PAIRS * 2, GOLD * 2)
-    with pytest.raises(DataError, match=r"expected a score in every file of .*, found 1 without; name fewer"):
-        scored_pairs(f"{tmp_path}/*.txt")
+    assert (found.name, found.texts, found.gold) == (tmp_path.name, PAIRS * 2, GOLD * 2)
+    with pytest.raises(DataError, match=r"expected columns of two texts and a score .*, found 'About'"):
+        scored_pairs(f"{tmp_path}/[r]*.txt")
     with pytest.raises(DataError, match=r"expected files like .*, found none; check the place given with --on"):
         scored_pairs(f"{tmp_path}/STS*.txt")
 
@@ -120,8 +123,7 @@ def test_scores_beside_pairs_under_one_another(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("".join(f"{one}\n{two}\n" for one, two in PAIRS), encoding="utf-8")
     (tmp_path / "scores.txt").write_text("4.75\n0.5\n2\n", encoding="utf-8")
     found = scored_pairs(str(tmp_path))
-    assert found is not None
-    assert (found.pairs, found.gold) == (PAIRS, GOLD)
+    assert (found.texts, found.gold) == (PAIRS, GOLD)
 
 
 def test_scores_beside_pairs_of_one_line_as_in_the_semeval_tasks(tmp_path: Path) -> None:
@@ -130,8 +132,7 @@ def test_scores_beside_pairs_of_one_line_as_in_the_semeval_tasks(tmp_path: Path)
         (tmp_path / f"STS.input.{part}.txt").write_text(lines, encoding="utf-8")
         (tmp_path / f"STS.gs.{part}.txt").write_text(given, encoding="utf-8")
     found = scored_pairs(str(tmp_path))
-    assert found is not None
-    assert found.pairs == (PAIRS[0], PAIRS[2], *PAIRS)  # a line without a score is no pair of the set
+    assert found.texts == (PAIRS[0], PAIRS[2], *PAIRS)  # a line without a score is no pair of the set
     assert found.gold == (4.75, 2.0, 1.0, 2.0, 3.0)
     (tmp_path / "STS.gs.SMT.txt").rename(tmp_path / "scores.txt")
     with pytest.raises(DataError) as caught:
@@ -146,5 +147,5 @@ def test_a_folder_with_a_file_for_each_split(tmp_path: Path) -> None:
     for split in ("train", "dev", "test"):
         text = table("sentence1", "sentence2", "score")
         (tmp_path / f"sts-{split}.tsv").write_text(text if split == "test" else text.replace("4.75", "1"), "utf-8")
-    assert scored_pairs(str(tmp_path)).gold == GOLD  # type: ignore[union-attr]
-    assert scored_pairs(str(tmp_path), split="dev").gold[0] == 1.0  # type: ignore[union-attr]
+    assert scored_pairs(str(tmp_path)).gold == GOLD
+    assert scored_pairs(str(tmp_path), split="dev").gold[0] == 1.0

@@ -13,7 +13,7 @@ from workbench import tasks
 from workbench.collection import Collection
 from workbench.errors import DataError
 from workbench.evaluate import Evaluation, evaluate
-from workbench.evaluators import ItemEvaluation
+from workbench.items import ItemEvaluation
 from workbench.pairs import Pairs, Splits
 from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source
 from workbench.run import Run

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from workbench.curves import LogColumns
 from workbench.errors import WorkbenchError
 from workbench.figures import MetricMark, QueryChange, thin
-from workbench.evaluators import has_items, input_columns, read_items
+from workbench.items import has_items, input_columns, read_items
 from workbench.look import shorten
 from workbench.report.summary import field_text
 from workbench.tasks import moved

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +20,17 @@ from typing import Any, Literal
 from workbench.checks import Check
 from workbench.errors import DataError
 from workbench.pairs import SAMPLE_PARTS, load_pairs
+from workbench.qrels import QRELS, gains_of, judgement, read_qrels
 from workbench.recipe import Source
-from workbench.rows import READERS, datasets_online, ending, file_rows, sample_distractors, text_lines
+from workbench.rows import (
+    READERS,
+    datasets_online,
+    ending,
+    file_rows,
+    read_json,
+    sample_distractors,
+    unheaded_rows,
+)
 
 Duplicates = Literal["separate", "merge"]
 
@@ -201,22 +209,23 @@ def from_folder(folder: str | Path, split: str | None = None, *, name: str | Non
     """Read a folder in BEIR's layout: corpus (_id, title, text), queries (_id, text), and judgements in qrels/.
 
     Each is a file (corpus.jsonl; or .json, .csv, .tsv, .parquet, packed by gzip or not) or a folder of such files, as
-    a clone of a Hub dataset has them. A document is its title, a blank and its text, as BEIR and MTEB give it to a
-    model. Judgements have the columns query-id, corpus-id, score, or TREC's four; a heading is known by its last
+    a clone of a Hub dataset has them; MS MARCO's names (collection.tsv, queries.dev.tsv, qrels.dev.tsv, no headings)
+    do too, and JSON objects of ids and texts. A document is its title, a blank and its text, as BEIR and MTEB give it
+    to a model. Judgements have the columns query-id, corpus-id, score, or TREC's four; a heading is known by its last
     field, which is no number. Without `split` the judgements are those of "test", else of "dev" or "validation", else
     the only ones there are. An id that comes twice is kept once where the text is the same and is an error where it
     is not.
 
     Raises DataError where a file is missing, cannot be read, or names the row that is broken.
     """
-    root = Path(folder).expanduser()
+    root = _innermost(Path(folder).expanduser())
     chosen, judged = _judgements(root, split)
     notes: list[Check] = []
-    if split is None and chosen != SPLITS[0]:
+    if split is None and chosen not in (SPLITS[0], "qrels"):
         notes.append(Check("note", f"Measured on the judgements of {chosen!r}: there are none of {SPLITS[0]!r}."))
-    corpus = _texts(_files(root, "corpus", chosen), notes)
-    queries = _texts(_files(root, "queries", chosen), notes)
-    relevant = _gains([each for path in judged for each in _read_qrels(path)], notes)
+    corpus = _texts(_files(root, "corpus", chosen) or [root / "corpus.jsonl"], notes)
+    queries = _texts(_files(root, "queries", chosen) or [root / "queries.jsonl"], notes)
+    relevant = gains_of([each for path in judged for each in read_qrels(path)], notes)
     asked = {query: text for query, text in queries.items() if query in relevant}
     return Collection(name or root.resolve().name, asked, corpus, relevant, tuple(notes)).usable()
 
@@ -227,43 +236,96 @@ JUDGED = ("qrels", "default", "data")
 SPLITS = ("test", "dev", "validation")
 """What is measured on where no split is named, the first that is there."""
 
-QRELS = (".tsv", ".txt", ".trec", ".qrels", ".csv")
-"""Endings of judgements that are lines of fields; others are read as rows are."""
+PARTS = {
+    "corpus": ("corpus", "collection", "documents", "docs", "passages"),
+    "queries": ("queries", "questions", "topics", "query"),
+}
+"""How the files, or folders of files, are called that hold documents and queries."""
+
+JUDGEMENTS = ("qrels", "relevant_docs")
+"""How the file of judgements is called that lies beside them."""
+
+
+def is_collection(folder: Path) -> bool:
+    """Whether a folder holds documents, or is to: by the names of what lies in it."""
+    root = _innermost(folder)
+    judged = [path for name in JUDGEMENTS for path in root.glob(f"{name}*")]
+    return bool(judged or _files(root, "corpus", "test"))
+
+
+def _innermost(folder: Path) -> Path:
+    """The folder that an archive made inside the one it was unpacked to, where there is nothing else."""
+    inside = [path for path in folder.glob("*") if not path.name.startswith(".")] if folder.is_dir() else []
+    known = {*JUDGED, *(name for names in PARTS.values() for name in names)}
+    return _innermost(inside[0]) if len(inside) == 1 and inside[0].is_dir() and inside[0].name not in known else folder
 
 
 def _judgements(root: Path, split: str | None) -> tuple[str, list[Path]]:
     """The split whose judgements are taken, and the files that hold them."""
     if not root.is_dir():
         raise DataError(f"expected a folder with corpus.jsonl, queries.jsonl and qrels, found none at {str(root)!r}.")
-    splits: dict[str, list[Path]] = {}
-    for place in (root, *(root / name for name in JUDGED)):
-        for path in sorted(place.glob("*" if place != root else "qrels.*")):
-            if path.is_file() and ending(path) in (*READERS, *QRELS):
-                splits.setdefault(_split(path), []).append(path)
-        if splits:
-            break
+    splits = _qrels_files(root)
     there = "test" if not splits else next((name for name in SPLITS if name in splits), None)
     chosen = split or there or (next(iter(splits)) if len(splits) == 1 else "test")
     if chosen not in splits:
         found = ", ".join(path.name for files in splits.values() for path in files) or "none"
         raise DataError(
             f"expected judgements in {str(root / 'qrels' / f'{chosen}.tsv')!r}, found {found}; choose a split that is "
-            "there."
+            "there with --split."
         )
     return chosen, splits[chosen]
 
 
+def _qrels_files(root: Path) -> dict[str, list[Path]]:
+    """Split -> the files of its judgements: beside the texts, or in the first folder of `JUDGED` that has some.
+
+    A file that is called as its split is (test.tsv) stands for it alone, whatever others are called after it.
+    """
+    texts = any(_named(root, name) for names in PARTS.values() for name in names)
+    for place in (root, *(root / name for name in JUDGED)):
+        splits: dict[str, list[Path]] = {}
+        for path in sorted(place.glob("*")):
+            plain = _stem(path) == _split(path)
+            judged = place != root or path.name.startswith(JUDGEMENTS) or (texts and plain and _split(path) in SPLITS)
+            if judged and path.is_file() and ending(path) in (*READERS, *QRELS):
+                splits.setdefault(_split(path), []).append(path)
+        for split, files in list(splits.items()):
+            own = [path for path in files if _stem(path) == split]
+            for path in [path for path in files if own and path not in own]:
+                splits[split].remove(path)
+                splits.setdefault(_stem(path), []).append(path)
+        if splits:
+            return splits
+    return {}
+
+
 def _split(path: Path) -> str:
-    """The split that a file is of: test.tsv, test.tsv.gz, and a part of test-00000-of-00002.parquet."""
+    """The split that a file is of, by a word in its name, else all of its name.
+
+    >>> [_split(Path(name)) for name in ("test.tsv.gz", "test-00000-of-00002.parquet", "qrels.dev.small.tsv")]
+    ['test', 'test', 'dev']
+    """
+    words = re.split(r"[._-]", path.name)
+    return next((word for word in words if word in (*SPLITS, "train")), _stem(path))
+
+
+def _stem(path: Path) -> str:
     return re.sub(r"-\d+-of-\d+$", "", path.name.partition(".")[0])
+
+
+def _named(root: Path, name: str) -> list[Path]:
+    return [path for path in sorted(root.glob(f"{name}.*")) if path.is_file() and ending(path) in READERS]
 
 
 def _files(root: Path, part: str, split: str) -> list[Path]:
     """The files that hold the corpus or the queries; those of `split` where each split has its own."""
-    files = [path for path in sorted(root.glob(f"{part}.*")) if path.is_file() and ending(path) in READERS]
-    inside = [path for path in sorted((root / part).glob("*")) if path.is_file() and ending(path) in READERS]
-    own = [path for path in inside if _split(path) == split]
-    return files[:1] or own or inside or [root / f"{part}.jsonl"]
+    for name in PARTS[part]:
+        files = _named(root, name)
+        inside = [path for path in sorted((root / name).glob("*")) if path.is_file() and ending(path) in READERS]
+        of_split = [[path for path in each if _split(path) == split] for each in (files, inside)]
+        if files or inside:
+            return of_split[0][:1] or files[:1] or of_split[1] or inside
+    return []
 
 
 def _texts(paths: Sequence[Path], notes: list[Check]) -> dict[str, str]:
@@ -271,7 +333,7 @@ def _texts(paths: Sequence[Path], notes: list[Check]) -> dict[str, str]:
     found: dict[str, str] = {}
     rows = 0
     for path in paths:
-        for number, row in enumerate(file_rows(path), 1):
+        for number, row in enumerate(_text_rows(path), 1):
             key, text = _document(row, path, number)
             if found.setdefault(key, text) != text:
                 raise DataError(
@@ -285,19 +347,39 @@ def _texts(paths: Sequence[Path], notes: list[Check]) -> dict[str, str]:
     return found
 
 
-IDS = ("_id", "id", "doc_id", "query_id")
+def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of texts with ids: as they are, of a JSON object of ids, or of a table without a heading (id, text)."""
+    if ending(path) == ".json" and isinstance(whole_object := read_json(path), dict):
+        if all(isinstance(each, str | dict) for each in whole_object.values()):
+            for key, each in whole_object.items():
+                yield {"_id": key, **(each if isinstance(each, dict) else {"text": each})}
+            return
+    elif ending(path) in (".tsv", ".csv", ".txt"):
+        first = next(iter(file_rows(path)), {})
+        if not {str(name).lower() for name in first} & {*IDS, *TEXTS}:
+            for row in unheaded_rows(path):
+                cells = list(row.values())
+                title = {"title": cells[-2]} if len(cells) > 2 else {}
+                yield {"_id": cells[0], **title, **({"text": cells[-1]} if len(cells) > 1 else {})}
+            return
+    yield from file_rows(path)
+
+
+IDS = ("_id", "id", "doc_id", "query_id", "docid", "qid", "pid", "docno", "corpus_id", "corpus-id", "query-id")
+TEXTS = ("text", "contents", "content", "passage", "body", "document", "query", "question")
 
 
 def _document(row: Mapping[str, Any], path: Path, number: int) -> tuple[str, str]:
     """Id and text of one row; a title that is there comes before the text."""
     key = next((row[name] for name in IDS if name in row), None)
-    if isinstance(key, bool) or not isinstance(key, str | int) or not isinstance(row.get("text"), str):
+    text = next((row[name] for name in TEXTS if name in row), None)
+    if isinstance(key, bool) or not isinstance(key, str | int) or not isinstance(text, str):
         raise DataError(
             f"expected an object with an '_id' and a 'text' in {str(path)!r}, row {number}, found "
             f"{', '.join(map(repr, row)) or 'nothing'}; mend that row."
         )
     title = row.get("title")
-    return str(key), whole(f"{title} {row['text']}".strip() if isinstance(title, str) else row["text"])
+    return str(key), whole(f"{title} {text}".strip() if isinstance(title, str) else text)
 
 
 def whole(text: str) -> str:
@@ -307,92 +389,6 @@ def whole(text: str) -> str:
     '\ufffd?'
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-Judgement = tuple[str, str, float]
-"""Query id, document id, gain."""
-
-QUERY_NAMES = ("query_id", "qid", "query")
-DOCUMENT_NAMES = ("corpus_id", "doc_id", "docid", "document_id", "did", "document")
-GAIN_NAMES = ("score", "relevance", "rel", "label", "gain")
-
-
-def _gains(judgements: Sequence[Judgement], notes: list[Check]) -> dict[str, dict[str, float]]:
-    """Query id -> {document id: gain} for gains above 0; queries without any stay, empty."""
-    relevant: dict[str, dict[str, float]] = {}
-    for query, document, gain in judgements:
-        gains = relevant.setdefault(query, {})
-        if gain > 0:
-            gains[document] = gain
-    below = sum(gain <= 0 for _, _, gain in judgements)
-    if below:
-        notes.append(Check("note", f"{below:,} of {len(judgements):,} judgements say not relevant: taken as such."))
-    return relevant
-
-
-def _read_qrels(path: Path) -> Iterator[Judgement]:
-    """The judgements of a file, however it is laid out."""
-    if ending(path) in QRELS:
-        yield from _lines_of_qrels(path)
-        return
-    for number, row in enumerate(file_rows(path), 1):
-        yield judgement(row, f"{str(path)!r}, row {number}")
-
-
-def judgement(row: Mapping[str, Any], where: str) -> Judgement:
-    """One row of judgements; a document without a score is relevant.
-
-    >>> judgement({"query-id": 7, "corpus-id": "d", "score": 2}, "the set")
-    ('7', 'd', 2.0)
-    """
-    plain = {str(name).lower().replace("-", "_"): value for name, value in row.items()}
-    query, document, gain = (
-        next((plain[name] for name in names if plain.get(name) is not None), None)
-        for names in (QUERY_NAMES, DOCUMENT_NAMES, GAIN_NAMES)
-    )
-    try:
-        said = 1.0 if gain is None else float(gain)
-    except (TypeError, ValueError):
-        said = math.nan
-    if query is None or document is None or not math.isfinite(said):
-        raise DataError(
-            f"expected query-id, corpus-id and a number called score in {where}, found "
-            f"{', '.join(f'{name} {value!r}' for name, value in row.items())[:100]}; mend or remove that row."
-        )
-    return str(query), str(document), said
-
-
-def _lines_of_qrels(path: Path) -> Iterator[Judgement]:
-    """Lines of three fields (or TREC's four), apart by tabs or blanks; in a .csv by commas."""
-    try:
-        lines = [line.strip() for line in text_lines(path)]
-    except OSError as error:
-        raise DataError(f"expected to read {str(path)!r}, found {error.strerror or error}.") from error
-    first = True
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        fields = [field.strip() for field in line.split("\t")]
-        if len(fields) == 1:
-            fields = line.split("," if ending(path) == ".csv" else None)
-        heading, first = first and len(fields) in (3, 4), False
-        try:
-            query, document, gain = fields[0], fields[-2], float(fields[-1])
-        except (ValueError, IndexError):
-            if heading:
-                continue
-            gain = math.nan
-        if not math.isfinite(gain):
-            raise DataError(
-                f"expected query id, document id and a number apart by tabs in {str(path)!r}, found {line[:60]!r} in "
-                f"line {number}; mend or remove that line."
-            )
-        if len(fields) not in (3, 4):
-            raise DataError(
-                f"expected three fields (or TREC's four) in {str(path)!r}, line {number}, found {len(fields)}; "
-                "mend or remove that line."
-            )
-        yield query, document, gain
 
 
 # --- from anywhere --------------------------------------------------------------------------------------------------
@@ -427,13 +423,23 @@ def load_collection(
     path = Path(place).expanduser()
     if path.is_dir():
         return from_folder(path, split)
-    if path.is_file() or path.suffix or path.is_absolute() or place.startswith(".") or place.count("/") != 1:
+    if path.is_file() or not is_hub_id(place):
         pairs = load_pairs(Source(location=place, columns=dict(columns or {})), PAIR)
         return from_pairs(pairs.rows, name=path.stem, duplicates=duplicates).usable()
     return _from_hub(place, split, online)
 
 
 PAIR = ("anchor", "positive")
+
+
+def is_hub_id(place: str) -> bool:
+    """Whether `place` can be no file but a dataset on the Hub.
+
+    >>> is_hub_id("mteb/scifact"), is_hub_id("data/pairs.csv"), is_hub_id("./data")
+    (True, False, False)
+    """
+    path = Path(place).expanduser()
+    return place.count("/") == 1 and not (path.is_absolute() or place.startswith(".") or ending(path) in READERS)
 
 
 def _from_hub(identity: str, split: str | None, online: Callable[[], bool]) -> Collection:
@@ -443,12 +449,14 @@ def _from_hub(identity: str, split: str | None, online: Callable[[], bool]) -> C
     judgements = _hub_rows(identity, ("qrels", "default"), split, online)
     place = Path(identity)
     where = f"the judgements of {identity!r}"
-    relevant = _gains([judgement(row, where) for row in judgements], [])
+    notes: list[Check] = []
+    relevant = gains_of([judgement(row, where) for row in judgements], notes)
     return Collection(
         name=place.name,
         queries=dict(_document(row, place, number) for number, row in enumerate(queries, 1)),
         corpus=dict(_document(row, place, number) for number, row in enumerate(corpus, 1)),
         relevant=relevant,
+        notes=tuple(notes),
     ).usable()
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import RecipeError, RunError
 from workbench.evaluate import folder_name
-from workbench.evaluators import has_items
 from workbench.hindrances import ROUNDING, hindrances, other_queries
+from workbench.items import has_items
 from workbench.run import Run, write_json
 from workbench.tasks import Kept, kept, unit
 
@@ -291,16 +291,28 @@ def _card_row(
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
     row = replace(row, before=ours.before, after=ours.after, **found)
+    return replace(row, **judged(row.card, (row.low, row.high), reasons))
+
+
+def judged(
+    card: float | None, interval: tuple[float | None, float | None], reasons: Sequence[str], drawn: str = "queries"
+) -> dict[str, Any]:
+    """The fields of a row that say whether the card's number lies in our interval, or why nobody can say.
+
+    >>> judged(0.5, (0.4, 0.6), []), judged(None, (0.4, 0.6), [])
+    ({'verdict': 'reproduced'}, {'reason': 'The card does not report this metric.'})
+    """
+    low, high = interval
     if reasons:
-        return replace(row, reason=reasons[0])
-    if row.card is None or math.isnan(row.card):
-        return replace(row, reason="The card does not report this metric.")
-    if row.low is None or row.high is None:
-        return replace(row, reason="No values per query were stored, so there is no interval.")
-    inside = row.low - ROUNDING <= row.card <= row.high + ROUNDING
-    if not inside and row.low == row.high:
-        return replace(row, reason="All queries have the same value, so drawing them again gives no interval.")
-    return replace(row, verdict="reproduced" if inside else "differs")
+        return {"reason": reasons[0]}
+    if card is None or math.isnan(card):
+        return {"reason": "The card does not report this metric."}
+    if low is None or high is None:
+        return {"reason": "No values per query were stored, so there is no interval."}
+    inside = low - ROUNDING <= card <= high + ROUNDING
+    if not inside and low == high:
+        return {"reason": f"All {drawn} have the same value, so drawing them again gives no interval."}
+    return {"verdict": "reproduced" if inside else "differs"}
 
 
 def _statistics(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
@@ -418,11 +430,14 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
     if queries is None:
         return []
     resamples = RESAMPLES if all(each.statistic == "mean" for each in measured.values()) else draws(queries)
+    tested = sum(row.p is not None for row in rows)
     notes = [
         f"* decides. Intervals: 95 %, percentile bootstrap over {queries:,} {items}, {resamples:,} resamples, seed "
-        f"{SEED}. p: paired randomisation test of the change, corrected for all metrics by Holm."
+        f"{SEED}. p: paired randomisation test of the change, corrected for all {tested} metrics by Holm."
         f"{BINARY if items == 'queries' else ''}"
     ]
+    several = len({row.run for row in rows}) > 1
+    notes += [_moved(row, items, several) for row in rows if row.metric == main and row.wins is not None]
     needed = next((row.queries_needed for row in rows if row.metric == main), None)
     if needed is not None:
         many = f"about {needed:,}" if needed >= 10 else "fewer than 10"
@@ -430,6 +445,15 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
     if any(each.earlier is not None and not _complete(each.earlier) for each in measured.values()):
         notes.append(f"Not all {queries:,} {items} have a value before training, so no change of theirs is tested.")
     return notes
+
+
+def _moved(row: Row, items: str, several: bool) -> str:
+    """How many got better or worse, and how far the change may be from the one that was seen."""
+    low, high = row.difference_low, row.difference_high
+    between = "" if low is None or high is None else f" (95 % interval {low:+.4f} to {high:+.4f}, of this metric alone)"
+    where = f" in {row.run}" if several else ""
+    counts = f"{row.wins:,} {items} better, {row.ties:,} equal, {row.losses:,} worse"
+    return f"Change of {row.metric}{where}: {row.difference:+.4f}{between}; {counts}."
 
 
 def _inside(rows: Sequence[Row]) -> list[str]:

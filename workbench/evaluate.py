@@ -174,7 +174,7 @@ def _clouds(
                 f"expected the token embeddings of each of {len(part)} texts from the encode function, found "
                 f"{len(given)}."
             )
-        arrays = [_numbers(each) for each in given]
+        arrays = [numbers(each) for each in given]
         for text, array in zip(part, arrays, strict=True):
             if array.ndim != 2 or not len(array):
                 raise DataError(
@@ -258,7 +258,7 @@ def _arrays(
 
     dimensions = None
     for rows, part, places in _parts(texts, kind, on_progress):
-        array = _numbers(encode(part, kind))
+        array = numbers(encode(part, kind))
         if array.ndim != 2 or len(array) != len(part) or dimensions not in (None, array.shape[1]):
             raise DataError(
                 f"expected one vector for each of {len(part)} texts from the encode function, found an array of "
@@ -269,10 +269,12 @@ def _arrays(
         yield rows, array[:, :truncate_dim], places
 
 
-def _numbers(given: Any) -> Floats:
-    """`given` as an array, or DataError where it is none."""
+def numbers(given: Any) -> Floats:
+    """`given` as an array of float32, also a tensor on any device; DataError where it is none."""
     import numpy as np
 
+    if hasattr(given, "detach"):
+        given = given.detach().float().cpu().numpy()
     try:
         return np.asarray(given, dtype=np.float32)
     except (ValueError, TypeError) as error:

@@ -13,21 +13,16 @@ model's `default_prompt_name`, which plain encode would add, is not looked at.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import DataError, RunError
-from workbench.evaluate import MOMENT, TEXTS_AT_ONCE, Progress, folder_name
-from workbench.run import Run, write_json, write_parquet
+from workbench.errors import DataError
+from workbench.evaluate import TEXTS_AT_ONCE, Progress, numbers
+from workbench.items import ItemEvaluation, computed, items_table, of_table
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pandas as pd
 
     Floats = npt.NDArray[np.float32]
 
@@ -40,33 +35,6 @@ Score = Callable[[list[tuple[str, str]]], Any]
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 SHORTEST = 1e-12  # length that a vector is divided by at least, as the library does
 ROWS_AT_ONCE = 8192  # pairs whose scores are computed at once
-
-
-@dataclass(frozen=True, repr=False)
-class ItemEvaluation:
-    """What one model did on items that are no search."""
-
-    name: str
-    kind: str  # the library's evaluator: "EmbeddingSimilarityEvaluator"
-    metrics: Mapping[str, float]  # "spearman_cosine" -> 0.81; the main one first
-    per_item: pd.DataFrame  # item_id, the texts, gold, then a column for each score or outcome; higher is better
-    settings: Mapping[str, Any]  # how it was measured; "statistics": metric -> [one of intervals.STATISTICS, column]
-
-    @property
-    def main_metric(self) -> str:
-        """What the library calls the primary metric."""
-        return str(self.settings["main_metric"])
-
-    def __repr__(self) -> str:
-        main = self.main_metric
-        items = f"{self.settings['items']:,} {self.settings['unit']}"
-        return f"<Evaluation of {self.name!r}: {main} {self.metrics[main]:.4f}, {items}>"
-
-
-def input_columns(table: pd.DataFrame) -> tuple[str, ...]:
-    """The columns of texts of a table of items: those between item_id and gold."""
-    names = [str(name) for name in table.columns]
-    return tuple(names[1 : names.index("gold")])
 
 
 # --- pairs with a score or a label ----------------------------------------------------------------------------------
@@ -90,7 +58,7 @@ def embedding_similarity(
     Raises DataError where there are no pairs, or `encode` gives something else than one finite vector per text.
     """
     values, dimensions = _pair_scores(pairs, encode, similarities, truncate_dim, on_progress)
-    table = _table(_columns(SENTENCES, pairs), gold, values)
+    table = items_table(_columns(SENTENCES, pairs), gold, values)
     statistics = {f"{each}_{one}": [each, one] for one in similarities for each in ("spearman", "pearson")}
     found, several = computed(table, statistics), len(similarities) > 1
     most = {f"{each}_max": max(found[f"{each}_{one}"] for one in similarities) for each in ("spearman", "pearson")}
@@ -129,7 +97,7 @@ def binary_classification(
 
     _only_binary(labels, name)
     values, dimensions = _pair_scores(pairs, encode, similarities, truncate_dim, on_progress)
-    table = _table(_columns(SENTENCES, pairs), labels, values)
+    table = items_table(_columns(SENTENCES, pairs), labels, values)
     statistics: dict[str, list[str]] = {}
     at: dict[str, float] = {}
     for one in similarities:
@@ -183,7 +151,7 @@ def mean_squared_error(
             "as vectors, and a student of as many dimensions."
         )
     differences = (target - vectors).astype(float)
-    table = _table({"text": list(texts)}, None, {"negative_mse": -100.0 * (differences**2).mean(axis=1)})
+    table = items_table({"text": list(texts)}, None, {"negative_mse": -100.0 * (differences**2).mean(axis=1)})
     statistics = {"negative_mse": ["mean", "negative_mse"]}
     settings = {"truncate_dim": truncate_dim, "dimensions": vectors.shape[1]}
     return of_table(name, "MSEEvaluator", table, statistics, unit="texts", main="negative_mse", **settings)
@@ -216,7 +184,7 @@ def triplet_accuracy(
         near, far = similarity_of(one, anchor, positive), similarity_of(one, anchor, negative)
         values |= {f"{one}_accuracy": (near > far + margin).astype(float), f"{one}_margin": near - far}
     statistics = {f"{one}_accuracy": ["mean", f"{one}_accuracy"] for one in similarities}
-    table = _table(_columns(("anchor", "positive", "negative"), triplets), None, values)
+    table = items_table(_columns(("anchor", "positive", "negative"), triplets), None, values)
     several = len(similarities) > 1
     return of_table(
         name,
@@ -265,7 +233,7 @@ def reranking(
     return of_table(
         name,
         "RerankingEvaluator",
-        _table(_sample_columns(kept, "negative"), None, values),
+        items_table(_sample_columns(kept, "negative"), None, values),
         statistics,
         unit="queries",
         main=f"ndcg@{at_k}",
@@ -283,7 +251,7 @@ def cross_correlation(
     name: str, pairs: Sequence[tuple[str, str]], gold: Sequence[float], score: Score
 ) -> ItemEvaluation:
     """How well a cross-encoder's score follows that of people: CrossEncoderCorrelationEvaluator."""
-    table = _table(_columns(SENTENCES, pairs), gold, {"score": _cross_scores(pairs, score)})
+    table = items_table(_columns(SENTENCES, pairs), gold, {"score": _cross_scores(pairs, score)})
     statistics = {each: [each, "score"] for each in ("spearman", "pearson")}
     return of_table(name, "CrossEncoderCorrelationEvaluator", table, statistics, unit="pairs", main="spearman")
 
@@ -304,14 +272,14 @@ def cross_classification(
     inputs, kind = _columns(SENTENCES, pairs), "CrossEncoderClassificationEvaluator"
     if given.ndim == 2:
         said = given.argmax(axis=1).astype(float)
-        table = _table(inputs, labels, {"predicted": said, "correct": (said == np.asarray(labels)).astype(float)})
+        table = items_table(inputs, labels, {"predicted": said, "correct": (said == np.asarray(labels)).astype(float)})
         statistics = {each: [each, "predicted"] for each in ("f1_macro", "f1_micro", "f1_weighted")}
         return of_table(name, kind, table, statistics, unit="pairs", main="f1_macro", classes=given.shape[1])
     _only_binary(labels, name)
     parts = {"average_precision": "average_precision", "accuracy": "best_accuracy", **BEST_F1}
     statistics = {metric: [statistic, "score"] for metric, statistic in parts.items()}
     at = dict(zip(("accuracy_threshold", "f1_threshold"), best_thresholds(labels, given), strict=True))
-    table = _table(inputs, labels, {"score": given})
+    table = items_table(inputs, labels, {"score": given})
     return of_table(name, kind, table, statistics, unit="pairs", main="average_precision", more=at)
 
 
@@ -345,7 +313,7 @@ def cross_reranking(
         falling = [-float(place) for each in first for place in range(len(each))]
         values |= {f"base_{metric}": each for metric, each in _of_lists(first, falling, at_k).items()}
     statistics = {metric: ["mean", metric] for metric in values}
-    table = _table(_sample_columns(samples, "documents" if first else "negative"), None, values)
+    table = items_table(_sample_columns(samples, "documents" if first else "negative"), None, values)
     kind = "CrossEncoderRerankingEvaluator"
     return of_table(name, kind, table, statistics, unit="queries", main=f"ndcg@{at_k}")
 
@@ -353,7 +321,7 @@ def cross_reranking(
 def _cross_scores(pairs: Sequence[tuple[str, str]], score: Score) -> Any:
     import numpy as np
 
-    given = np.asarray(score([(first, second) for first, second in pairs]), dtype=np.float32)
+    given = numbers(score([(first, second) for first, second in pairs]))
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if len(given) != len(pairs) or given.ndim not in (1, 2) or not len(given) or not np.isfinite(given).all():
@@ -382,7 +350,7 @@ def vectors_of(
     parts = []
     for start in range(0, len(distinct), TEXTS_AT_ONCE):
         part = distinct[start : start + TEXTS_AT_ONCE]
-        found = np.asarray(encode(part, kind), dtype=np.float32)
+        found = numbers(encode(part, kind))
         if found.ndim != 2 or len(found) != len(part) or not np.isfinite(found).all():
             raise DataError(
                 f"expected a finite vector for each of {len(part)} texts from the encode function, found an array of "
@@ -488,113 +456,3 @@ def _sample_columns(samples: Sequence[Sample], others: str) -> dict[str, list[st
         "positive": ["\n".join(sample["positive"]) for sample in samples],
         others: ["\n".join(sample[others]) for sample in samples],
     }
-
-
-def _table(inputs: Mapping[str, Sequence[str]], gold: Any, values: Mapping[str, Any]) -> pd.DataFrame:
-    """The table of items; ids are their numbers, wide enough to sort as text."""
-    import numpy as np
-    import pandas as pd
-
-    items = len(next(iter(inputs.values())))
-    if not items:
-        raise DataError("expected items to measure, found none; give some rows.")
-    width = len(str(items - 1))
-    right = np.full(items, np.nan) if gold is None else np.asarray(gold, dtype=float)
-    if len(right) != items:
-        raise DataError(f"expected a gold value for each of {items} items, found {len(right)}; give as many.")
-    ids = [f"i{number:0{width}}" for number in range(items)]
-    return pd.DataFrame({"item_id": ids, **{k: list(v) for k, v in inputs.items()}, "gold": right, **values})
-
-
-def of_table(
-    name: str,
-    kind: str,
-    table: pd.DataFrame,
-    statistics: Mapping[str, Sequence[str]],
-    *,
-    unit: str,
-    main: str,
-    more: Mapping[str, float] | None = None,
-    **settings: Any,
-) -> ItemEvaluation:
-    """The evaluation of a table of items: metrics are `statistics` computed from its columns, and `more` as they are.
-
-    `main` names the main metric; `unit` says in the plural what an item is.
-    """
-    told = {
-        "kind": kind,
-        "unit": unit,
-        "main_metric": main,
-        "items": len(table),
-        "items_sha256": items_sha256(table),
-        **settings,
-        "statistics": {metric: list(each) for metric, each in statistics.items()},
-    }
-    return ItemEvaluation(name, kind, {**computed(table, statistics), **(more or {})}, table, told)
-
-
-def computed(table: pd.DataFrame, statistics: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Metric -> its value: the statistic named first, of the column named second."""
-    from workbench.intervals import statistic
-
-    return {metric: statistic(name, table["gold"], table[column]) for metric, (name, column) in statistics.items()}
-
-
-def items_sha256(table: pd.DataFrame) -> str:
-    """Hash of all ids, texts and gold values; equal hashes mean the same items."""
-    digest = hashlib.sha256()
-    for row in table[["item_id", *input_columns(table), "gold"]].itertuples(index=False):
-        digest.update(f"{json.dumps(list(row), ensure_ascii=False)}\n".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-# --- in a run folder ------------------------------------------------------------------------------------------------
-
-
-def save_items(run_path: str | Path, name: str, moment: str, evaluation: ItemEvaluation) -> str:
-    """Store an evaluation of items in a run folder; gives the folder's name.
-
-    evaluations/<name>/items.parquet holds the texts and gold, <moment>.parquet the values, <moment>.json the metrics.
-    The last is written last, so that an evaluation which can be listed can be read.
-
-    Raises DataError where the moment is none, or where `name` holds other items.
-    """
-    if not MOMENT.fullmatch(moment):
-        raise DataError(f"expected a moment of before, after or step-N, found {moment!r}.")
-    safe = folder_name(name)
-    folder = Path(run_path) / "evaluations" / safe
-    table = evaluation.per_item
-    fixed = ["item_id", *input_columns(table), "gold"]
-    items, wanted = folder / "items.parquet", evaluation.settings["items_sha256"]
-    known = items.exists()
-    if (folder / "queries.parquet").exists() or (known and items_sha256(_read(items)) != wanted):
-        raise DataError(
-            f"expected the items of {evaluation.name!r} in {str(folder)!r}, found those of another evaluation; store "
-            "this one under another name."
-        )
-    if not known:
-        write_parquet(items, table[fixed])
-    write_parquet(folder / f"{moment}.parquet", table[["item_id", *table.columns.difference(fixed, sort=False)]])
-    write_json(folder / f"{moment}.json", {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)})
-    return safe
-
-
-def has_items(run: Run, name: str) -> bool:
-    """Whether an evaluation of a run is one of items, not a search."""
-    return (run.path / "evaluations" / name / "items.parquet").is_file()
-
-
-def read_items(run: Run, name: str, moment: str) -> pd.DataFrame:
-    """`ItemEvaluation.per_item` as a run keeps it. Raises RunError where a file is missing or damaged."""
-    folder = run.path / "evaluations" / name
-    return _read(folder / "items.parquet").merge(_read(folder / f"{moment}.parquet"), on="item_id")
-
-
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-    from pyarrow import ArrowException
-
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ArrowException) as error:
-        raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.checks import UNKNOWN
 from workbench.errors import RunError
-from workbench.evaluators import has_items
+from workbench.items import has_items
 from workbench.run import Run
 
 if TYPE_CHECKING:

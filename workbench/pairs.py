@@ -113,6 +113,7 @@ def load_pairs(
     *,
     online: Callable[[], bool] = lambda: False,
     in_memory: int = ROWS_IN_MEMORY,
+    rows: Rows | None = None,
 ) -> Pairs:
     """Rows of `source` with the columns `columns`, in that order; all columns where none are named.
 
@@ -120,19 +121,20 @@ def load_pairs(
     it has. A sample's columns are taken by their place. Where a text column holds ids of a corpus that lies beside the
     file (corpus.jsonl), each id gives a row with that document's text. `online` is asked, once, only where rows must
     come from the Hub; it says whether the Hub can be reached. Rows beyond `in_memory` go to disk.
+    `rows` are those of the source where they have been opened already.
 
     Raises DataError, naming row and column, where rows are missing, damaged, empty or of the wrong type.
     """
-    found = open_rows(source, online)
+    found = open_rows(source, online) if rows is None else rows
     first = next(iter(found), None)
     if first is None:
         raise DataError(f"expected rows in {source.location!r}, found none; give a file that has some with --data.")
     wanted = tuple(columns) or _all_columns(first, source.columns)
     if found.sample:
         source = source.model_copy(update={"columns": {**_by_place(tuple(first), wanted), **source.columns}})
-    rows = _checked(found, wanted, source)
+    checked = _checked(found, wanted, source)
     key = hashlib.sha256("\0".join((found.sha256, *wanted, *chain(*source.columns.items()))).encode()).hexdigest()
-    return Pairs(_dataset(rows, wanted, in_memory, key), wanted, found.sha256, source.location)
+    return Pairs(_dataset(checked, wanted, in_memory, key), wanted, found.sha256, source.location)
 
 
 def load_splits(

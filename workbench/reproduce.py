@@ -7,13 +7,16 @@ script do the same things in the same order.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.card import Card
 from workbench.compare import Comparison, compare, save_comparison
 from workbench.errors import DataError, RunError
+from workbench.evaluate import Evaluation
+from workbench.items import ItemEvaluation, correlated
 from workbench.reading import read_card
 from workbench.recipe import Base, LossSpec, Recipe, recipe
 from workbench.report import report
@@ -21,10 +24,8 @@ from workbench.run import Run, open_run
 from workbench.train import train
 
 if TYPE_CHECKING:
+    from workbench.checks import Check
     from workbench.collection import Collection
-    from workbench.evaluate import Evaluation
-    from workbench.evaluators import ItemEvaluation
-    from workbench.tasks import Task
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,7 +60,7 @@ def evaluate(
     model: Run | str | os.PathLike[str],
     on: Collection | str | os.PathLike[str] | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
     split: str | None = None,
     own_documents: bool = True,
     truncate_dim: int | None = None,
@@ -69,19 +70,21 @@ def evaluate(
     """Evaluate a run's model, or any base, on a collection or on scored pairs.
 
     `model` is a Run, its folder or name, or what `--base` takes: `bundled:minilm`, a folder, a Hub id. `on` is a
-    Collection, what `load_collection` takes, or scored pairs, as `scored.scored_pairs` finds them; `columns` (theirs ->
-    ours) names their columns, `split` the part where there are several; for `own_documents` see `evaluate.evaluate`.
-    Without it, a run is measured on its own held-out rows.
+    Collection or what `sets.task_on` takes; `columns` (theirs -> ours) names columns, `split` the part where there are
+    several; for `own_documents` see `evaluate.evaluate`. Without it, a run is measured on its own held-out rows.
 
     Raises DataError where a model that is no run comes without anything to be measured on.
     """
-    from workbench.encoder import load_base
+    from workbench.encoder import hub_reachable, load_base
     from workbench.prepare import encode_with, measured
+    from workbench.sets import task_on
 
     run = model if isinstance(model, Run) else _run_or_none(model, runs)
     of_run = run.recipe() if run else None
+    notes: tuple[Check, ...] = ()
     if on is not None:
-        task = _task(on, columns, split, own_documents)
+        found = task_on(on, columns, split, own_documents=own_documents, online=hub_reachable)
+        task, notes = found.task, found.notes
     elif run is not None and of_run is not None:
         tasks = measured(of_run)
         if not tasks:
@@ -93,12 +96,17 @@ def evaluate(
     if truncate_dim is None and of_run is not None:
         truncate_dim = of_run.evaluation.truncate_dim
     like = of_run or _like(str(model), str(loaded.model.similarity_fn_name))
-    return task.measure(
+    done = task.measure(
         encode_with(loaded.model, like),
         similarity=like.base.similarity,
         truncate_dim=truncate_dim,
         on_progress=on_progress,
     )
+    if isinstance(done, Evaluation):
+        return done
+    if done.kind == "BinaryClassificationEvaluator" and on is not None:
+        done = correlated(done)
+    return replace(done, settings={**done.settings, "checks": [asdict(note) for note in notes]})
 
 
 def _like(model: str, similarity: str) -> Recipe:
@@ -110,25 +118,6 @@ def _like(model: str, similarity: str) -> Recipe:
     energy.pop("similarity", None)
     base = Base(model=model, similarity=similarity if said is None else "energy")
     return Recipe(name="evaluate", base=base, loss=LossSpec(name="none", parameters=energy))
-
-
-def _task(
-    on: Collection | str | os.PathLike[str], columns: Mapping[str, str] | None, split: str | None, own_documents: bool
-) -> Task:
-    """What `on` asks to be measured: scored pairs where there are scores, else a search."""
-    from workbench.collection import Collection, load_collection
-    from workbench.encoder import hub_reachable
-    from workbench.scored import scored_pairs
-    from workbench.tasks import Items, Search
-
-    if isinstance(on, Collection):
-        return Search(on.name, on, own_documents=own_documents)
-    place = str(on)
-    scored = scored_pairs(place, columns, split=split or "test")
-    if scored is not None:
-        return Items(scored.name, "EmbeddingSimilarityEvaluator", scored.pairs, scored.gold)
-    collection = load_collection(place, split=split, columns=columns, online=hub_reachable)
-    return Search("search", collection, own_documents=own_documents)
 
 
 def _run_or_none(model: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Run | None:

@@ -7,14 +7,16 @@ because its rows end nowhere else; everything else is read as it is asked for, s
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -37,6 +39,7 @@ FIRST_ROWS = re.compile(r"(\w+)\[:(\d+)\]")
 """A split of which only the first rows are wanted: `train[:20000]`. They are streamed where that saves a download."""
 
 PARQUET_ROWS = 10_000  # read at once
+LOOKED_AT = 10_000  # lines that say whether quotation marks are text
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,11 @@ def file_sha256(path: Path) -> str:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """Lines with their ends, as UTF-8, unpacked; a byte order mark is no part of the first."""
+    """Lines with their ends, unpacked: UTF-8, or UTF-16 that begins with its mark; no mark is part of the first."""
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            yield from _utf16_lines(file, path.name)
+            return
         for number, line in enumerate(file, 1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -163,23 +169,63 @@ def text_lines(path: Path) -> Iterator[str]:
                 ) from error
 
 
-def _read_json(path: Path) -> Iterator[Row]:
-    name = path.name
+def _utf16_lines(file: gzip.GzipFile | io.BufferedReader, name: str) -> Iterator[str]:
     try:
-        rows = json.loads("".join(text_lines(path)))
+        yield from io.TextIOWrapper(file, encoding="utf-16", newline="")
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected UTF-16 text in {name!r}, found a broken end; save it as UTF-8.") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds; a list of its objects where it holds one a line, whatever its name says.
+
+    Raises DataError naming the line that is no JSON.
+    """
+    name, text = path.name, "".join(text_lines(path))
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and error.colno == 1:
+            return list(_read_jsonl(path))
         raise DataError(
             f"expected a JSON list of objects in {name!r}, found a break in line {error.lineno}, column "
             f"{error.colno} ({error.msg}); mend that line, or use the ending .jsonl for one object a line."
         ) from error
     except RecursionError as error:
         raise DataError(f"expected a JSON list of objects in {name!r}, found values nested too deep.") from error
-    if not isinstance(rows, list):
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    for number, row in enumerate(_json_rows(read_json(path), path.name), 1):
+        yield _object(row, number, path.name)
+
+
+def _json_rows(value: Any, name: str) -> Iterable[Any]:
+    """The rows of a JSON value: a list, the one list that an object holds beside other things, or lists of columns.
+
+    Rows that are lists themselves have their columns called 1, 2, 3, ..., as those of a table without a heading.
+    """
+    if isinstance(value, dict):
+        lists = {key: each for key, each in value.items() if isinstance(each, list)}
+        tables = {key: each for key, each in lists.items() if each and isinstance(each[0], dict)}
+        if len(tables) == 1:
+            return next(iter(tables.values()))
+        if lists and len(lists) == len(value) and not tables and len({len(each) for each in lists.values()}) == 1:
+            return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+        columns = [each for each in value.values() if isinstance(each, dict)]
+        if columns and len(columns) == len(value) and all(each.keys() == columns[0].keys() for each in columns):
+            return [{name: each[place] for name, each in value.items()} for place in columns[0]]  # as pandas writes it
+        found = f"an object with {', '.join(map(repr, list(value)[:8])) or 'nothing in it'}"
+        raise DataError(f"expected a JSON list of objects in {name!r}, found {found}; put the rows into one list.")
+    if not isinstance(value, list):
         raise DataError(
-            f"expected a JSON list of objects in {name!r}, found {type(rows).__name__}; put the rows into one list."
+            f"expected a JSON list of objects in {name!r}, found {type(value).__name__}; put the rows into one list."
         )
-    for number, row in enumerate(rows, 1):
-        yield _object(row, number, name)
+    return [_numbered(row) if isinstance(row, list) else row for row in value]
+
+
+def _numbered(cells: Sequence[Any]) -> Row:
+    return {str(place): value for place, value in enumerate(cells, 1)}
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -197,7 +243,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 "remove that line."
             ) from error
         rows += 1
-        yield _object(value, rows, path.name)
+        yield _object(_numbered(value) if isinstance(value, list) else value, rows, path.name)
 
 
 def _object(value: Any, number: int, name: str) -> Row:
@@ -214,28 +260,44 @@ def short(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    """Commas; or tabs or semicolons, where the first line has more of them: some sets are called .csv and are not."""
+def _read_csv(path: Path, headed: bool | None = None) -> Iterator[Row]:
+    """Commas; or what the first line has more of, tabs, semicolons, bars: some sets are called .csv and are not."""
     first = next(text_lines(path), "")
-    delimiter = max(",\t;", key=first.count)
+    delimiter = max(",\t;|", key=first.count)
     if delimiter == "\t":
-        return _read_tsv(path)
-    return _read_table(path, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL)
+        return _read_tsv(path, headed)
+    return _read_table(path, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL, headed=headed)
 
 
-def _read_tsv(path: Path) -> Iterator[Row]:
-    """Tabs, and quotation marks are text: so are STS benchmark and its relatives written. Where every field of the
-    first line stands in quotation marks, they are no text."""
-    first = next(text_lines(path), "").rstrip("\r\n").split("\t")
-    quoted = all(len(field) > 1 and field.startswith('"') and field.endswith('"') for field in first)
-    return _read_table(path, delimiter="\t", quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+def _read_tsv(path: Path, headed: bool | None = None) -> Iterator[Row]:
+    """Tabs, and quotation marks are text: so are STS benchmark and its relatives written; see `_quoted`."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if _quoted(path) else csv.QUOTE_NONE
+    return _read_table(path, delimiter="\t", quoting=quoting, headed=headed)
+
+
+def _quoted(path: Path) -> bool:
+    """Whether quotation marks around a field are no text: they stand around every field of the first line, or every
+    mark in the file either stands around a field or is doubled inside one, and some are doubled."""
+    lines = (line.rstrip("\r\n").split("\t") for line in islice(text_lines(path), LOOKED_AT))
+    first = next(lines, [])
+    if all(len(field) > 1 and field[0] == field[-1] == '"' for field in first):
+        return True
+    marked = [field for line in chain([first], lines) for field in line if '"' in field]
+    around = all(len(field) > 1 and field[0] == field[-1] == '"' for field in marked)
+    inside = [field[1:-1] for field in marked]
+    return around and any('""' in field for field in inside) and not any('"' in f.replace('""', "") for f in inside)
+
+
+def unheaded_rows(path: Path) -> Iterator[Row]:
+    """Rows of a table (.csv, .tsv, .txt) that is known to have no heading; its columns are called 1, 2, 3, ..."""
+    return (_read_csv if ending(path) == ".csv" else _read_tsv)(path, False)
 
 
 STS_BENCHMARK = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
 """Columns of the STS benchmark's files, which have no heading; what follows them in a row is its source."""
 
 
-def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Row]:
+def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3], headed: bool | None = None) -> Iterator[Row]:
     """Rows under a heading. A first row with a number in it is no heading: its columns are called 1, 2, 3, ..., and
     also as those of the STS benchmark where they are its."""
     csv.field_size_limit(2**31 - 1)
@@ -243,7 +305,7 @@ def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterat
     name = path.name
     try:
         header = next(reader, [])
-        headed = not any(map(_is_number, header))
+        headed = not any(map(_is_number, header)) if headed is None else headed
         sts = not headed and len(header) >= len(STS_BENCHMARK) and _is_number(header[4])
         rows = 0
         for fields in reader if headed else chain([header], reader):
@@ -255,9 +317,8 @@ def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterat
                     f"expected {len(header)} fields a row in {name!r}, found {len(fields)} in row {rows} "
                     f"(line {reader.line_num}); mend that row."
                 )
-            numbered = {str(place): value for place, value in enumerate(fields, 1)}
             known = dict(zip(STS_BENCHMARK, fields, strict=False)) if sts else {}
-            yield dict(zip(header, fields, strict=True)) if headed else {**known, **numbered}
+            yield dict(zip(header, fields, strict=True)) if headed else {**known, **_numbered(fields)}
     except csv.Error as error:
         raise DataError(
             f"expected fields apart by {delimiter!r} in {name!r}, found {error} at line {reader.line_num}; "

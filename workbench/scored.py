@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 
 from workbench.errors import DataError
-from workbench.pairs import load_pairs
-from workbench.recipe import Source
-from workbench.rows import READERS, ending, open_rows, text_lines
+from workbench.rows import ending, text_lines
 
 Columns = Mapping[str, str]
 """Names of columns, theirs -> ours."""
@@ -27,12 +25,14 @@ TEXTS = (
     *((f"{name}{one}", f"{name}{two}") for name in ("sentence", "sent", "text", "s", "question") for one, two in ENDS),
     ("anchor", "positive"),
     ("premise", "hypothesis"),
+    ("1string", "2string"),
 )
 """How two columns of text are called where a score says how near they are, without case, blanks and lines."""
 
 SCORES = (
     "score", "scores", "label", "labels", "similarity", "similarityscore", "relatednessscore", "relatedness",
-    "goldscore", "gold", "rating", "meanscore", "averagescore", "humanscore",
+    "goldscore", "gold", "rating", "meanscore", "averagescore", "humanscore", "isduplicate", "duplicate", "quality",
+    "isparaphrase", "paraphrase", "target",
 )  # fmt: skip
 """How their score is called, the likeliest name first."""
 
@@ -46,57 +46,15 @@ class ScoredPairs:
     gold: tuple[float, ...]
 
 
-def scored_pairs(place: str, columns: Columns | None = None, *, split: str = "test") -> ScoredPairs | None:
-    """The pairs at `place`, a file, a pattern of files ("sick/SICK_*.txt") or a folder; None where it holds no scores.
+def names_of(rows: Sequence[Mapping[str, object]], columns: Columns) -> dict[str, str] | None:
+    """Their names of two texts and a score -> ours, of the first `rows` of a table; None where it has no score.
 
-    A folder is one with a file of scores beside one of texts, or with one file of `split` among others.
-
-    Raises DataError where rows cannot be read, or where it is not clear which files belong together.
+    >>> names_of([{"Sentence A": "x", "Sentence B": "y", "Relatedness": 3}], {})
+    {'Sentence A': 'sentence1', 'Sentence B': 'sentence2', 'Relatedness': 'score'}
     """
-    path = Path(place).expanduser()
-    if path.is_dir():
-        return _of_folder(path, dict(columns or {}), split)
-    files = [path] if path.is_file() else _matching(place)
-    parts = [found for file in files if (found := _of_file(file, dict(columns or {}))) is not None]
-    if not parts:
-        return None
-    if len(parts) < len(files):
-        raise DataError(
-            f"expected a score in every file of {place!r}, found {len(files) - len(parts)} without; name fewer."
-        )
-    name = parts[0].name if len(parts) == 1 else path.parent.resolve().name
-    return ScoredPairs(name, sum((part.pairs for part in parts), ()), sum((part.gold for part in parts), ()))
-
-
-def _matching(place: str) -> list[Path]:
-    """The files that a pattern means, in the order of their names."""
-    if not any(sign in place for sign in "*?["):
-        return []
-    path = Path(place).expanduser()
-    found = sorted(file for file in path.parent.glob(path.name) if file.is_file())
-    if not found:
-        raise DataError(f"expected files like {place!r}, found none; check the place given with --on.")
-    return found
-
-
-# --- one table -------------------------------------------------------------------------------------------------------
-
-
-def _of_file(path: Path, columns: Columns) -> ScoredPairs | None:
-    names = _names(path, columns)
-    if names is None:
-        return None
-    rows = load_pairs(Source(location=str(path), columns=names), OURS).rows
-    first, second, gold = (list(rows[column]) for column in OURS)
-    return ScoredPairs(path.name.partition(".")[0], tuple(zip(first, second, strict=True)), tuple(map(float, gold)))
-
-
-def _names(path: Path, columns: Columns) -> dict[str, str] | None:
-    """Their names of two texts and a score -> ours; None where the file has no score."""
-    rows = [dict(row) for row in islice(open_rows(Source(location=str(path)), lambda: False), 100)]
     theirs = [str(name) for name in (rows[0] if rows else ())]
-    said = {_plain(columns.get(name, name)): name for name in reversed(theirs)}  # of two alike, the first
-    said |= {_plain(ours): name for name, ours in columns.items() if name in theirs}
+    said = {plain(columns.get(name, name)): name for name in reversed(theirs)}  # of two alike, the first
+    said |= {plain(ours): name for name, ours in columns.items() if name in theirs}
     gold = next((said[name] for name in SCORES if name in said), None)
     texts = next(((said[one], said[two]) for one, two in TEXTS if one in said and two in said), None)
     if gold is not None and texts is not None:
@@ -106,19 +64,25 @@ def _names(path: Path, columns: Columns) -> dict[str, str] | None:
     return None
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """
-    >>> _plain("Sentence_A"), _plain("relatedness score")
+    >>> plain("Sentence_A"), plain("relatedness score")
     ('sentencea', 'relatednessscore')
     """
     return "".join(sign for sign in name.lower() if sign.isalnum())
 
 
 def _by_content(rows: Sequence[Mapping[str, object]]) -> dict[str, str] | None:
-    """The columns of a table without a heading: two of text, one of numbers."""
+    """The columns of a table without a heading: two of text, one of numbers, and at most one that counts the rows."""
     numbers = [name for name in rows[0] if all(_is_number(row.get(name)) for row in rows)]
     texts = [name for name in rows[0] if name not in numbers]
+    if len(numbers) == 2:
+        numbers = [name for name in numbers if not _counts([float(str(row[name])) for row in rows])]
     return dict(zip((*texts, *numbers), OURS, strict=True)) if (len(texts), len(numbers)) == (2, 1) else None
+
+
+def _counts(numbers: Sequence[float]) -> bool:
+    return all(following == number + 1 for number, following in pairwise(numbers))
 
 
 def _is_number(value: object) -> bool:
@@ -132,21 +96,34 @@ def _is_number(value: object) -> bool:
 # --- a folder --------------------------------------------------------------------------------------------------------
 
 
-def _of_folder(folder: Path, columns: Columns, split: str) -> ScoredPairs | None:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and ending(path) in READERS)
+def of_lines(path: Path) -> ScoredPairs | None:
+    """Pairs and scores that lie beside each other, line by line, in a folder, or in `path` and a file beside it.
+
+    None where they do not. Raises DataError where it is not clear which files belong together.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file for file in folder.glob("*") if file.is_file() and ending(file) == ".txt")
+    if path != folder:
+        there = [each for each in (path, path.with_name(path.name.replace("input", "gs"))) if each in files]
+        files = files if path in files and _are_scores(_lines(path)) else there
     beside = list(_beside(files))
-    if beside:
-        pairs, gold = (sum((found[side] for found in beside), ()) for side in (0, 1))
-        return ScoredPairs(folder.resolve().name, pairs, gold)  # type: ignore[arg-type]
-    inside = [*files, *sorted(path for path in (folder / "data").glob("*") if ending(path) in READERS)]
-    named = [path for path in inside if split in path.name.lower()]
-    return _of_file(named[0], columns) if len(named) == 1 else None
+    if path != folder:
+        beside = [found for found in beside if path in found[2:]]
+    if not beside:
+        return None
+    name = folder.resolve().name if path == folder else path.name.partition(".")[0]
+    pairs, gold = sum((found[0] for found in beside), ()), sum((found[1] for found in beside), ())
+    return ScoredPairs(name, pairs, gold)
 
 
-def _beside(files: Sequence[Path]) -> Iterator[tuple[tuple[tuple[str, str], ...], tuple[float, ...]]]:
+def _lines(path: Path) -> list[str]:
+    return [line.rstrip("\r\n") for line in text_lines(path)]
+
+
+def _beside(files: Sequence[Path]) -> Iterator[tuple[tuple[tuple[str, str], ...], tuple[float, ...], Path, Path]]:
     """Pairs and scores of each file of numbers that has a file of texts: as many lines of two texts apart by a tab, or
     twice as many lines, the two texts of a pair one under the other."""
-    texts = {path: [line.rstrip("\r\n") for line in text_lines(path)] for path in files if ending(path) == ".txt"}
+    texts = {path: _lines(path) for path in files}
     scores = {path: lines for path, lines in texts.items() if _are_scores(lines)}
     for path, given in scores.items():
         fitting = {
@@ -162,9 +139,10 @@ def _beside(files: Sequence[Path]) -> Iterator[tuple[tuple[tuple[str, str], ...]
                 f"expected one file of texts for the scores of {path.name!r}, found "
                 f"{', '.join(other.name for other in fitting)}; keep one in the folder."
             )
-        pairs = fitting.get(own) or next(iter(fitting.values()))
+        chosen = own if own in fitting else next(iter(fitting))
+        pairs = fitting[chosen]
         kept = [(pair, float(line)) for pair, line in zip(pairs, given, strict=True) if line.strip()]
-        yield tuple(pair for pair, _ in kept), tuple(score for _, score in kept)
+        yield tuple(pair for pair, _ in kept), tuple(score for _, score in kept), path, chosen
 
 
 def _are_scores(lines: Sequence[str]) -> bool:

@@ -142,6 +142,7 @@ class Search:
         self._ranks: list[npt.NDArray[np.int64]] = []  # of their ids, of each block
         self._staged = 0  # documents that wait for a full block, in the first rows of:
         self._stage = self._unit = self._room = torch.empty(0)
+        self._mask = torch.empty(0, dtype=torch.bool)
         self._stage_ranks = np.empty(0, dtype=np.int64)
 
     def add(self, documents: Any, ranks: npt.NDArray[np.int64] | None = None) -> None:
@@ -263,16 +264,28 @@ class Search:
             start = 0
             while start < count:  # parts that at most double what was seen, so that the threshold stays near
                 end = min(start + max(self.seen + start, FIRST, 2 * self.k), count)
-                group.offer(scores[:, start:end], ranks[start:end], self.seen + end)
+                group.offer(scores[:, start:end], ranks[start:end], self.seen + end, self._mask_of(scores))
                 start = end
         self._ranks.append(ranks.copy())
         self.seen += count
 
-    def _whole_tiles(self, documents: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Of unit length for cosine, and filled up to whole tiles; valid until the next call."""
+    def _mask_of(self, scores: torch.Tensor) -> torch.Tensor:
+        """Room for as many truth values as there are scores; valid until the next call."""
         import torch
 
-        count, rows = len(documents), -(-len(documents) // TILE) * TILE
+        if self._mask.numel() < scores.numel():
+            self._mask = torch.empty(scores.numel(), dtype=torch.bool, device=scores.device)
+        return self._mask
+
+    def _whole_tiles(self, documents: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Of unit length for cosine, and filled up to whole tiles; valid until the next call.
+
+        A GPU chooses its way of computing by the shape, so there every block is filled up to the same one.
+        """
+        import torch
+
+        tile = TILE if self.device.type == "cpu" else self.block
+        count, rows = len(documents), -(-len(documents) // tile) * tile
         if self.similarity == "manhattan" or (self.similarity != "cosine" and rows == count):
             return documents
         if len(self._unit) < rows:
@@ -331,8 +344,6 @@ class _Group:
     """Some of the queries, the best k found so far for each, and the candidates that wait."""
 
     def __init__(self, queries: torch.Tensor, k: int, counts: list[int] | None = None) -> None:
-        import torch
-
         self.queries = queries  # (q, dim), or the tokens of all, (tokens, dim)
         self.counts = counts  # tokens of each query; None where a query is one vector
         self.k = k
@@ -342,29 +353,27 @@ class _Group:
         self._waiting: list[tuple[npt.NDArray[np.int64], ...]] = []  # rows, and places after those kept, ...
         self._waiting_keys: list[npt.NDArray[np.uint64]] = []  # ... and keys of candidates
         self._counts = np.zeros(count, dtype=np.int64)  # waiting, of each query
-        self._mask = torch.empty(0, dtype=torch.bool, device=queries.device)
         self._merged = 0  # documents seen when candidates were last merged
 
-    def offer(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int) -> None:
-        """Take what may be among the best of scores (q, m) of documents of ranks (m,); `seen` with these."""
+    def offer(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int, room: torch.Tensor) -> None:
+        """Take what may be among the best of scores (q, m) of documents of ranks (m,); `seen` with these. `room` is for
+        as many truth values, and is written over."""
         import torch
 
         count, size = scores.shape
         least = self._least
         if least is None:
             least = scores.topk(self.k, dim=1).values[:, -1:] if size >= self.k else scores.amin(dim=1, keepdim=True)
-        if self._mask.numel() < count * size:
-            self._mask = torch.empty(count * size, dtype=torch.bool, device=scores.device)
-        mask = torch.ge(scores, least, out=self._mask[: count * size].view(count, size))
-        room = max(MOST, 2 * WAITING * count * self.k)
-        if size > 1 and _true(mask) > room:
-            self._in_parts(scores, ranks, seen)
+        mask = torch.ge(scores, least, out=room[: count * size].view(count, size))
+        bound = max(MOST, 2 * WAITING * count * self.k)
+        if size > 1 and _true(mask) > bound:
+            self._in_parts(scores, ranks, seen, room)
             return
         rows, columns, values = _chosen(scores, mask)
         counts = np.bincount(rows, minlength=count)
         most = int((self._counts + counts).max())
-        if size > 1 and count * most > room:
-            self._in_parts(scores, ranks, seen)
+        if size > 1 and count * most > bound:
+            self._in_parts(scores, ranks, seen, room)
             return
         slots = np.arange(len(rows)) + (self._counts - counts.cumsum() + counts)[rows]
         self._waiting.append((rows, slots))
@@ -374,12 +383,12 @@ class _Group:
             self._merge()
             self._merged = seen
 
-    def _in_parts(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int) -> None:
+    def _in_parts(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int, room: torch.Tensor) -> None:
         """Offer two halves: so many tie, or come better and better, that memory would not be bounded."""
         size = scores.shape[1]
         half = size // 2
-        self.offer(scores[:, :half], ranks[:half], seen - size + half)
-        self.offer(scores[:, half:], ranks[half:], seen)
+        self.offer(scores[:, :half], ranks[:half], seen - size + half, room)
+        self.offer(scores[:, half:], ranks[half:], seen, room)
 
     def _merge(self) -> None:
         """Keep the best k of those kept and those that wait."""
@@ -423,7 +432,8 @@ class _Group:
         from workbench.energy import own_distance
 
         clouds = torch.split(self.queries, self.counts or [])
-        return np.array([float(own_distance(cloud, distance)) for cloud in clouds], dtype=np.float32)
+        own = torch.stack([own_distance(cloud, distance) for cloud in clouds])
+        return np.asarray(own.float().cpu().numpy())
 
 
 def _true(mask: torch.Tensor) -> int:

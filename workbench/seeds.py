@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.card import Card
-from workbench.compare import Verdict, card_evaluation, evaluation_name, not_the_same
+from workbench.compare import Verdict, card_evaluation, evaluation_name, judged, not_the_same
 from workbench.errors import RecipeError, RunError
-from workbench.hindrances import ROUNDING, hindrances, other_queries
+from workbench.hindrances import hindrances, other_queries
 from workbench.processes import is_first, wait
 from workbench.recipe import Origin, Recipe, difference, recipe
 from workbench.run import Run, RunWriter
@@ -260,7 +260,7 @@ def _counted(measured: Mapping[str, Kept]) -> int | None:
 
 def _order(first: Run, run: Run, name: str) -> Any:
     """Places of the first run's queries among the run's; None for items, which are in equal order."""
-    from workbench.evaluators import has_items
+    from workbench.items import has_items
 
     if has_items(first, name):
         return None
@@ -308,13 +308,4 @@ def _judged(row: SeedRow, theirs: Evaluation | None, reasons: Sequence[str]) -> 
     """The row with the card's number, and whether that lies where one training of ours may lie."""
     if theirs is not None and row.metric in theirs.metrics:
         row = replace(row, card=theirs.metrics[row.metric], card_line=theirs.metric_lines.get(row.metric))
-    if reasons:
-        return replace(row, reason=reasons[0])
-    if row.card is None or math.isnan(row.card):
-        return replace(row, reason="The card does not report this metric.")
-    if row.one_low is None or row.one_high is None:
-        return replace(row, reason="No values per query were stored, so there is no interval.")
-    inside = row.one_low - ROUNDING <= row.card <= row.one_high + ROUNDING
-    if not inside and row.one_low == row.one_high:
-        return replace(row, reason="All queries and seeds have the same value, so there is no interval.")
-    return replace(row, verdict="reproduced" if inside else "differs")
+    return replace(row, **judged(row.card, (row.one_low, row.one_high), reasons, "queries and seeds"))

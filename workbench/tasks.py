@@ -11,14 +11,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from workbench import evaluators
 from workbench.checks import SCORES
 from workbench.collection import Collection, from_pairs, load_collection
 from workbench.errors import DataError
 from workbench.evaluate import Encode, Evaluation, Progress, evaluate, save_evaluation
-from workbench.evaluators import SIMILARITIES, ItemEvaluation, has_items, input_columns, read_items, save_items
+from workbench.evaluators import SIMILARITIES
+from workbench.items import ItemEvaluation, has_items, input_columns, of_table, read_items, save_items
 from workbench.pairs import Pairs, Splits, has_rows
 from workbench.recipe import LossSpec, Recipe
 from workbench.rows import sample_distractors
@@ -45,6 +46,14 @@ CLASSES = ("SoftmaxLoss",)
 HOLD_OUT = "--set data.split.test=0.1"
 
 
+class How(TypedDict, total=False):
+    """How a task is measured."""
+
+    similarity: str  # "cosine" without it
+    truncate_dim: int | None  # None: as many dimensions as the model gives
+    on_progress: Progress | None
+
+
 class Task(Protocol):
     """One thing that is measured."""
 
@@ -56,14 +65,7 @@ class Task(Protocol):
     def kind(self) -> str:
         """The library's evaluator: "InformationRetrievalEvaluator"."""
 
-    def measure(
-        self,
-        encode: Encode,
-        *,
-        similarity: str = "cosine",
-        truncate_dim: int | None = None,
-        on_progress: Progress | None = None,
-    ) -> Evaluation | ItemEvaluation:
+    def measure(self, encode: Encode, **how: Unpack[How]) -> Evaluation | ItemEvaluation:
         """Measure the model behind `encode`. A task made for fewer dimensions keeps to them."""
 
 
@@ -78,23 +80,10 @@ class Search:
 
     kind = "InformationRetrievalEvaluator"
 
-    def measure(
-        self,
-        encode: Encode,
-        *,
-        similarity: str = "cosine",
-        truncate_dim: int | None = None,
-        on_progress: Progress | None = None,
-    ) -> Evaluation:
-        return evaluate(
-            self.collection,
-            encode,
-            similarity=similarity,
-            truncate_dim=self.dimensions or truncate_dim,
-            distance=getattr(encode, "distance", "manhattan"),
-            own_documents=self.own_documents,
-            on_progress=on_progress,
-        )
+    def measure(self, encode: Encode, **how: Unpack[How]) -> Evaluation:
+        distance = getattr(encode, "distance", "manhattan")
+        how["truncate_dim"] = self.dimensions or how.get("truncate_dim")
+        return evaluate(self.collection, encode, distance=distance, own_documents=self.own_documents, **how)
 
 
 @dataclass(frozen=True)
@@ -107,28 +96,17 @@ class Mean:
 
     kind = "NanoBEIREvaluator"
 
-    def measure(
-        self,
-        encode: Encode,
-        *,
-        similarity: str = "cosine",
-        truncate_dim: int | None = None,
-        on_progress: Progress | None = None,
-    ) -> ItemEvaluation:
+    def measure(self, encode: Encode, **how: Unpack[How]) -> ItemEvaluation:
         import pandas as pd
 
+        how["truncate_dim"] = self.dimensions or how.get("truncate_dim")
+        similarity = how.get("similarity", "cosine")
         tables = []
         for number, member in enumerate(self.members):
-            found = member.measure(
-                encode,
-                similarity=similarity,
-                truncate_dim=self.dimensions or truncate_dim,
-                on_progress=on_progress,
-            )
-            tables.append(_queries(found, member.name, number))
+            tables.append(_queries(member.measure(encode, **how), member.name, number))
         table = pd.concat(tables, ignore_index=True)
         values = [str(name) for name in table.columns[4:]]
-        return evaluators.of_table(
+        return of_table(
             self.name,
             self.kind,
             table,
@@ -136,7 +114,7 @@ class Mean:
             unit="queries",
             main=f"{similarity}_ndcg@10",
             similarity=similarity,
-            truncate_dim=self.dimensions or truncate_dim,
+            truncate_dim=how["truncate_dim"],
             collections=len(self.members),
         )
 
@@ -164,21 +142,16 @@ class Items:
     gold: tuple[float, ...] = ()  # of pairs
     every_similarity: bool = False  # all that the library knows, and their maximum, as some cards print it
     dimensions: int | None = None
+    samples: tuple[evaluators.Sample, ...] = ()  # short lists as they are, in place of rows
 
-    def measure(
-        self,
-        encode: Encode,
-        *,
-        similarity: str = "cosine",
-        truncate_dim: int | None = None,
-        on_progress: Progress | None = None,
-    ) -> ItemEvaluation:
+    def measure(self, encode: Encode, **how: Unpack[How]) -> ItemEvaluation:
+        similarity, on_progress = how.get("similarity", "cosine"), how.get("on_progress")
         chosen = similarity if similarity in SIMILARITIES else "cosine"  # the energy distance is for searches
         names = tuple(dict.fromkeys([chosen, *SIMILARITIES])) if self.every_similarity else (chosen,)
-        dimensions = self.dimensions or truncate_dim
+        dimensions = self.dimensions or how.get("truncate_dim")
         rows: Any = self.texts
         if self.kind == "RerankingEvaluator":
-            samples = _samples(rows)
+            samples = self.samples or _samples(rows)
             return evaluators.reranking(
                 self.name, samples, encode, similarity=chosen, truncate_dim=dimensions, on_progress=on_progress
             )

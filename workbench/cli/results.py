@@ -53,7 +53,7 @@ def summary(run: Run) -> dict[str, Any]:
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, bundled:minilm, a folder, a Hub id.")],
     on: Annotated[
-        str | None, typer.Option("--on", help="A BEIR folder, sample:NAME, a file of pairs (with scores or without).")
+        str | None, typer.Option("--on", help="A BEIR folder, sample:NAME, a Hub id, a file of pairs, triplets, lists.")
     ] = None,
     columns: ColumnsWord = None,
     split: Annotated[str | None, typer.Option("--split", help="test, dev, …; test without it.")] = None,
@@ -72,7 +72,7 @@ def evaluate(
         found = measure(
             target,
             on,
-            columns=parse_columns(columns),
+            columns=parse_columns(columns) if columns is None or "=" in columns else columns.split(","),
             split=split,
             own_documents=not without_own,
             truncate_dim=truncate_dim,

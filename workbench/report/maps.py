@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.evaluators import has_items
+from workbench.items import has_items
 from workbench.look import shorten
 from workbench.projection import MOMENTS, Map, Method, project, stored_map
 from workbench.report.queries import metric_of

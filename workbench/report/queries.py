@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
 from workbench.evaluate import DEEPEST_CUT
-from workbench.evaluators import has_items, input_columns
 from workbench.figures import QueryChange
+from workbench.items import has_items, input_columns
 from workbench.look import shorten
 from workbench.movements import failure_groups, failures
 from workbench.report.values import Cause, Cut, Cutting, Found, Group, Grouping, Hit, ItemMover, Mover

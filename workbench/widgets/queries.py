@@ -15,8 +15,8 @@ from workbench.browse import (
 )
 from workbench.closeup import ranking, shared_words
 from workbench.errors import RunError
-from workbench.evaluators import has_items
 from workbench.figures import metric_name
+from workbench.items import has_items
 from workbench.look import shorten
 from workbench.widgets.page import STYLE, Still, rows, text
 
