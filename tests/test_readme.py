@@ -1,7 +1,10 @@
 """Every command that README.md shows is run: in a scratch folder, with few steps. One that no rule covers fails.
 
 What is put in place of the reader's own things: RUN is a run that the fixture made, CARD a shipped card, `rows.json`,
-`path/to/README.md` and `path/to/beir` are files of the kind that the sentence before the command asks for.
+`path/to/README.md` and `path/to/beir` are files of the kind that the sentence before the command asks for. Of `make
+test` and `make check` all is run but the tests, which pytest only collects: this file is one of them. `srun` is a
+script that does what srun does: it runs its command on each node, here twice on this machine. Only conda is not run:
+what its file asks for is held against pyproject.toml, constraints.txt and the Makefile in test_environment.py.
 """
 
 from __future__ import annotations
@@ -11,15 +14,20 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from workbench.run import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,58 +60,146 @@ def test_every_block_is_of_a_known_kind_and_every_command_has_a_rule() -> None:
     assert len(COMMANDS) > 15
 
 
-# --- make ----------------------------------------------------------------------------------------------------------
+# --- running -------------------------------------------------------------------------------------------------------
 
 
-def dry(target: str) -> list[str]:
-    """The commands that `make target` would run, without those that install."""
-    done = subprocess.run(
-        ["make", "-n", "-o", ".venv/.ready", target], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [line.replace(".venv/bin/", "") for line in done.stdout.splitlines()]
+def environment(**more: str) -> dict[str, str]:
+    first = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PATH": first, **more}
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
-def test_make_does_what_tests_run(line: str) -> None:
-    wanted = {
-        "make demo": {DEMO},  # run below, as every command of the workbench
-        "make test": {"ruff format --check .", "ruff check .", "mypy", "python -m pytest"},  # this run of the tests
-    }
-    assert line in wanted, f"no rule for {line!r}; say here what its recipe is and which test runs it"
-    run = dry(line.removeprefix("make "))
-    assert [part for part in wanted[line] if not any(each.startswith(part) for each in run)] == []
-
-
-@pytest.mark.parametrize("span", spans())
-def test_a_command_in_a_sentence_exists(span: str) -> None:
-    words = span.split()
-    if words[0] == "make":
-        assert dry(words[1])
-    elif words[0] == "workbench":
-        (usage,) = {run_workbench([words[1], "--help"], ROOT)}
-        options = [word for word in words if word.startswith("--")]
-        assert [option for option in options if not re.search(rf"{option}\b", usage)] == []
-    else:
-        assert span == "conda env create -f environment.yml", f"no rule for {span!r}"
-        assert (ROOT / "environment.yml").is_file()
-
-
-# --- workbench -----------------------------------------------------------------------------------------------------
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def run_words(words: list[str], folder: Path) -> str:
-    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr[-1500:]}"
+def run_words(words: list[str], folder: Path, **more: str) -> str:
+    done = subprocess.run(words, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
     return done.stdout
 
 
 def run_workbench(words: list[str], folder: Path) -> str:
     return run_words([sys.executable, "-m", "workbench.cli", *words], folder)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def serves(words: Callable[[list[str]], list[str]], folder: Path, path: str, log: Path) -> str:
+    """What the server answers that `words` with a free port begin; all its processes are ended."""
+    port = free_port()
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            words(["--no-browser", "--port", port]), cwd=folder, env=environment(JUPYTER_TOKEN="reader"),
+            stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    try:
+        until = time.monotonic() + 90
+        while server.poll() is None and time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as page:
+                    return str(page.read().decode())
+            except OSError:
+                time.sleep(0.2)
+        return pytest.fail(log.read_text())
+    finally:
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def finished(runs: Path) -> Path:
+    """The folder of the only run there is; it has finished."""
+    (record,) = runs.glob("*/run.json")
+    assert json.loads(record.read_text())["status"] == "finished"
+    return record.parent
+
+
+# --- make ----------------------------------------------------------------------------------------------------------
+
+
+def make(target: str, *args: str) -> list[str]:
+    """The words of `make TARGET ARGS=…` in the environment of this Python, which is not installed anew."""
+    words = ["make", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", target]
+    return [*words, f"ARGS={shlex.join(args)}"] if args else words
+
+
+def lists_all(folder: Path) -> None:
+    listed = re.findall(r"^  make ([a-z-]+) ", run_words(["make"], ROOT), re.MULTILINE)
+    assert {f"make {name}" for name in listed} >= set(MAKES)
+
+
+def collects(target: str) -> str:
+    """What is printed. Lint and types are run, and pytest, which only says which tests of this file it would run."""
+    printed = run_words(make(target), ROOT, PYTEST_ADDOPTS=f"--collect-only {Path(__file__)}")
+    assert [line for line in ("ruff format", "ruff check", "mypy", "pytest") if line not in printed] == []
+    assert "Success: no issues found" in printed  # of mypy
+    assert "<Function test_every_block_is_of_a_known_kind_and_every_command_has_a_rule>" in printed
+    return printed
+
+
+def collects_everything(_: Path) -> None:
+    assert "<Function test_make_does_its_work[make test]>" in collects("test")
+
+
+def collects_the_fast(_: Path) -> None:
+    printed = collects("check")
+    assert "<Function test_make_does_its_work" not in printed  # a slow one
+    assert "deselected" in printed
+
+
+def trains_twice(folder: Path) -> None:
+    words = ["--cards", "sinhala-xlmr-cosine", "--max-steps", FEW, "--runs", str(folder)]
+    assert "| sinhala-xlmr-cosine | " in run_words(make("reproduce", *words), ROOT)
+    variants = [json.loads(path.read_text())["variant"] for path in folder.glob("*/run.json")]
+    assert sorted(variants) == ["as written", "corrected"]
+
+
+def times_a_card(_: Path) -> None:
+    words = ["--device", "cpu", "--small", "--cards", "gooaq-static-matryoshka", "--rounds", "1"]
+    assert "| gooaq-static-matryoshka | " in run_words(make("bench-gpu", *words), ROOT)
+
+
+def cleans(folder: Path) -> None:
+    """In a folder that looks like a clone: the caches of this one are in use."""
+    stays = {".venv/bin", "runs/mine", "workbench/cli", "dashboard", "tests", "data/cards", "notebooks/settings"}
+    goes = {"build", "dist", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "workbench/cli/__pycache__"}
+    for name in stays | goes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    run_words(["make", "clean"], folder)
+    assert {name for name in stays | goes if (folder / name).is_dir()} == stays
+
+
+def opens_notebooks(folder: Path) -> None:
+    listed = serves(lambda more: make("lab", *more), ROOT, "/api/contents?token=reader", folder / "log")
+    names = {each["name"] for each in json.loads(listed)["content"]}
+    assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= names
+
+
+def opens_the_dashboard(folder: Path) -> None:
+    answer = serves(lambda more: make("dashboard", str(folder), *more), ROOT, "/_stcore/health", folder / "log")
+    assert answer == "ok"
+
+
+MAKES: dict[str, Callable[[Path], None]] = {
+    "make help": lists_all,
+    "make test": collects_everything,
+    "make check": collects_the_fast,
+    "make reproduce": trains_twice,
+    "make bench-gpu": times_a_card,
+    "make lab": opens_notebooks,
+    "make dashboard": opens_the_dashboard,
+    "make clean": cleans,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", sorted({*COMMANDS, *spans()} & set(MAKES)))
+def test_make_does_its_work(line: str, tmp_path: Path) -> None:
+    MAKES[line](tmp_path)
+
+
+# --- workbench -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +222,17 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (beir / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     judged = "".join(f"{place}\t{place}\t1\n" for place in range(len(texts)))
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged, encoding="utf-8")
-    run_workbench([*fewer(shlex.split(DEMO)[1:])], folder)
+    words = ("--max-steps", FEW, "--base", "scratch:small", "--runs", str(folder / "runs"))
+    (folder / "made.txt").write_text(run_words(make("demo", *words), ROOT), encoding="utf-8")
     return folder
+
+
+@pytest.mark.slow
+def test_make_demo_is_the_command_of_the_tour_and_makes_a_run_with_its_report(scratch: Path) -> None:
+    assert f"{sys.prefix}/bin/{DEMO} --max-steps" in (scratch / "made.txt").read_text(encoding="utf-8")
+    record = scratch / "runs" / the_run(scratch) / "run.json"
+    assert json.loads(record.read_text())["status"] == "finished"
+    assert record.with_name("report.html").is_file()
 
 
 def the_run(folder: Path) -> str:
@@ -146,13 +251,17 @@ def fewer(words: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("workbench ")])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("workbench ") and line != DEMO])
 def test_a_command_does_its_work(line: str, scratch: Path) -> None:
     words = [the_run(scratch) if word == "RUN" else word for word in line.split()[1:]]
     if any(word.startswith("../shared") for word in words) and not (scratch.parent / "shared").exists():
         pytest.skip("the given data are not beside this repository")
     if words == ["dashboard"]:
-        serves(words, scratch)
+        answer = serves(
+            lambda more: [sys.executable, "-m", "workbench.cli", *words, *more], scratch, "/_stcore/health",
+            scratch / "dashboard.log",
+        )  # fmt: skip
+        assert answer == "ok"
         return
     before = {path.name for path in (scratch / "runs").iterdir()}
     printed = run_workbench(fewer(words), scratch)
@@ -164,70 +273,101 @@ def test_a_command_does_its_work(line: str, scratch: Path) -> None:
         assert printed.strip()
 
 
-def serves(words: list[str], folder: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    more = ["--no-browser", "--port", str(port)]
-    with (folder / "dashboard.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "workbench.cli", *words, *more],
-            cwd=folder,
-            env=environment(),
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        until = time.monotonic() + 60
-        answer = b""
-        while server.poll() is None and time.monotonic() < until and not answer:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as page:
-                    answer = page.read()
-            except OSError:
-                time.sleep(0.2)
-        assert answer == b"ok", (folder / "dashboard.log").read_text()
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def test_the_environment_puts_the_command_on_the_path() -> None:
+    assert "`. .venv/bin/activate`" in README
+    found = run_words(["bash", "-c", f". {sys.prefix}/bin/activate && command -v workbench"], ROOT, PATH=os.defpath)
+    assert Path(found.strip()) == Path(sys.prefix) / "bin" / "workbench"
+
+
+IN_SENTENCES = {
+    "conda env create -f environment.yml",
+    "workbench doctor",
+    "workbench train --resume RUN",
+    "workbench runs",
+}
+
+
+def test_every_command_in_a_sentence_has_a_rule() -> None:
+    """conda: see above; two of the workbench are run below, the third stands in a block; those of make are above."""
+    assert {span for span in spans() if not span.startswith("make ")} == IN_SENTENCES
+    assert {line for line in (*COMMANDS, *spans()) if line.startswith("make ")} == {*MAKES, "make demo"}
+
+
+@pytest.mark.slow
+def test_the_doctor_looks_at_this_machine(scratch: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "doctor"], cwd=scratch, env=environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == ("missing" in done.stdout), done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_values_of_ones_own_goes_on(scratch: Path) -> None:
+    (values,) = re.findall(r"`(--set [^`]+)`", README)
+    runs = scratch / "killed"
+    (mine,) = (line for line in COMMANDS if "rows.json" in line)
+    words = ["train", *mine.split()[2:], "--base", "scratch:small", *values.split(), "--runs", str(runs)]
+    words = [sys.executable, "-m", "workbench.cli", *words]
+    training = subprocess.Popen(words, cwd=scratch, env=environment(), stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 90
+    while (
+        not any(log.stat().st_size for log in runs.glob("*/log.jsonl"))
+        and training.poll() is None
+        and time.monotonic() < until
+    ):
+        time.sleep(0.05)
+    training.kill()
+    training.wait()
+    (record,) = runs.glob("*/run.json")
+    assert json.loads(record.read_text())["progress"]["phase"] == "train"
+    run_workbench(["train", "--resume", record.parent.name, "--runs", str(runs)], scratch)
+    recipe = open_run(finished(runs)).recipe()
+    assert (recipe.training.learning_rate, recipe.training.num_train_epochs) == (1e-5, 1)
 
 
 # --- several processes, and Python -----------------------------------------------------------------------------------
 
 
-def launched(line: str) -> tuple[dict[str, object], list[str]]:
-    """What torch reads out of a torchrun command: its options, and the words of the script."""
-    from torch.distributed.run import parse_args
-
-    words = line.split()
-    asked = parse_args(words[words.index("torchrun") + 1 :])
-    return vars(asked), [asked.training_script, *asked.training_script_args]
+def several(name: str, changes: dict[str, str], scratch: Path) -> str:
+    """The command that begins with `name`, with what a reader puts in and what is small enough for a test."""
+    (line,) = (line for line in COMMANDS if line.startswith(f"{name} "))
+    for theirs, ours in changes.items():
+        assert theirs in line
+        line = line.replace(theirs, ours)
+    assert line.endswith(" CARD")
+    (scratch / name).mkdir()
+    return f"{line.removesuffix('CARD')} porsche-mxbai --base scratch:small --max-steps {FEW}"
 
 
 @pytest.mark.slow
 def test_torchrun_on_one_machine_makes_one_run(scratch: Path) -> None:
     """The command for many machines, with one machine and two processes in their place."""
-    (line,) = (line for line in COMMANDS if line.startswith("torchrun "))
     changes = {"--nnodes 2": "--nnodes 1", "--nproc_per_node 4": "--nproc_per_node 2", "HOST:29500": "localhost:0"}
-    for theirs, ours in changes.items():
-        assert theirs in line
-        line = line.replace(theirs, ours)
-    words = [sys.executable, "-m", "torch.distributed.run", *line.split()[1:]]
-    assert words.pop() == "CARD"
-    folder = scratch / "several"
-    folder.mkdir()
-    run_words([*words, "porsche-mxbai", "--base", "scratch:small", "--max-steps", FEW], folder)
-    (record,) = (folder / "runs").glob("*/run.json")
-    assert json.loads(record.read_text())["status"] == "finished"
+    run_words(["bash", "-c", several("torchrun", changes, scratch)], scratch / "torchrun")
+    finished(scratch / "torchrun" / "runs")
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("srun ")])
-def test_srun_starts_the_same_command(line: str) -> None:
-    (other,) = (line for line in COMMANDS if line.startswith("torchrun "))
-    assert line.startswith("srun --ntasks-per-node 1 torchrun ")  # torchrun starts the processes of a machine itself
-    filled = line.replace("$SLURM_NNODES", "2").replace("$HOST", "HOST")
-    assert "$" not in filled
-    assert launched(filled) == launched(other)
+SRUN = """#!/bin/sh
+[ "$1 $2" = "--ntasks-per-node 1" ] || exit 64
+shift 2
+"$@" &
+"$@" || exit
+wait $!
+"""
+
+
+@pytest.mark.slow
+def test_srun_on_two_nodes_makes_one_run(scratch: Path) -> None:
+    """Two nodes on this machine with one process each, which find each other by HOST."""
+    changes = {"--nproc_per_node 4": "--nproc_per_node 1", "$HOST:29500": f"$HOST:{free_port()}"}
+    line = several("srun", changes, scratch)
+    (scratch / "srun" / "bin").mkdir()
+    (scratch / "srun" / "bin" / "srun").write_text(SRUN)
+    (scratch / "srun" / "bin" / "srun").chmod(0o755)
+    path = os.pathsep.join((str(scratch / "srun" / "bin"), environment()["PATH"]))
+    run_words(["bash", "-c", line], scratch / "srun", PATH=path, SLURM_NNODES="2", HOST="localhost")
+    finished(scratch / "srun" / "runs")
 
 
 @pytest.mark.slow
@@ -237,6 +377,4 @@ def test_the_python_of_the_tour_runs(text: str, scratch: Path) -> None:
     assert text.count('base="bundled:minilm"') == 1, "say here how this block trains few steps"
     (scratch / "tour").mkdir()
     run_words([sys.executable, "-c", text.replace('base="bundled:minilm"', small)], scratch / "tour")
-    (record,) = (scratch / "tour" / "runs").glob("*/run.json")
-    assert json.loads(record.read_text())["status"] == "finished"
-    assert record.with_name("report.html").is_file()
+    assert (finished(scratch / "tour" / "runs") / "report.html").is_file()
