@@ -28,9 +28,10 @@ ORDER = [
     "recipe.plain_yaml", "recipe.parts", "recipe.draft", "recipe.sources", "recipe.derive", "recipe",
     "rows", "checks", "pairs", "scored", "qrels", "collection", "standins", "adapters", "encoder", "energy", "losses",
     "metrics", "search", "run", "evaluate", "intervals", "items", "evaluators", "tasks", "sets",
-    "cost", "processes", "journal", "fast.linear", "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens",
-    "fast.encoding", "fast.engine", "fast", "fit", "prepare", "projection", "train", "hindrances", "compare", "slices",
-    "exports", "curves", "movements", "seeds", "look", "smoothing", "figures", "figures_points", "figures_slices",
+    "cost", "processes", "journal", "fast.linear", "fast.dropout", "fast.attention", "fast.packing",
+    "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "fit", "prepare", "projection", "train",
+    "hindrances", "compare", "slices", "exports", "curves", "movements", "seeds", "look", "smoothing", "figures",
+    "figures_points", "figures_slices",
     "report.svg", "report.values", "report.queries", "report.maps", "report.summary", "report.several",
     "report.drawings", "report.markdown", "report.page", "report.site", "report.pdf", "report.modelcard",
     "report.notebook", "report", "reproduce", "browse", "scene", "closeup", "background", "widgets.page",
@@ -42,8 +43,8 @@ ORDER = [
 
 TORCH = {
     "standins", "adapters", "encoder", "losses", "energy", "search", "processes", "journal", "fit", "fast.linear",
-    "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast", "prepare",
-    "train", "slices", "report.modelcard",
+    "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding",
+    "fast.engine", "fast", "prepare", "train", "slices", "report.modelcard",
 }  # fmt: skip
 OWNERS = {
     "torch": TORCH,
@@ -71,8 +72,9 @@ HEAVY = {
 }  # fmt: skip
 NUMPY_AT_TOP = {"metrics", "search", "compare", "intervals"}
 LOADED_WITH_CARE = {
-    "fast.linear", "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens", "fast.encoding", "fast.engine", "fast",
-    "energy", "losses", "encoder", "fit", "journal", "projection", "figures", "widgets.table", "widgets.fit",
+    "fast.linear", "fast.dropout", "fast.attention", "fast.packing", "fast.tables", "fast.tokens",
+    "fast.encoding", "fast.engine", "fast", "energy", "losses", "encoder", "fit", "journal", "projection", "figures",
+    "widgets.table", "widgets.fit",
 }  # fmt: skip
 LIGHT = [name for name in ORDER if name not in LOADED_WITH_CARE]
 """No heavy library at the top of these, so that commands that need none start at once."""

@@ -20,7 +20,7 @@ from torch import nn
 
 from workbench import fit, journal
 from workbench.energy import energy_encoder
-from workbench.fast import dropout, encoding, engine, linear, packing, tables, tokens
+from workbench.fast import attention, dropout, encoding, engine, linear, packing, tables, tokens
 from workbench.journal import Watched
 from workbench.prepare import encode_with
 from workbench.recipe import Base, LossSpec, Recipe
@@ -105,16 +105,18 @@ def test_half_the_digits_stay_near_the_trainers(
     """In bfloat16, here on the CPU; once also with attention as a GPU gets it."""
     kinds = set()
 
-    def as_a_gpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pack: Any, scale: float) -> torch.Tensor:
+    def as_a_gpu(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Any, scale: float
+    ) -> torch.Tensor:
         kinds.add(query.dtype)
-        return packing.padded_attention(query, key, value, pack, 0.0, scale)
+        return attention.padded_attention(query, key, value, layout, 0.0, scale)
 
     monkeypatch.setattr(fit, "_precision", lambda recipe: ("bf16", ""))
     monkeypatch.setattr(fit, "SentenceTransformerTrainingArguments", OnTheCpu)
     recipe = without_dropout(make(made))
     theirs, _ = trained(Watched, recipe, tmp_path / "trainer", max_steps=4)
     ours, _ = trained(engine.Fast, recipe, tmp_path / "fast", max_steps=4)
-    monkeypatch.setattr(packing, "attention_by_length", as_a_gpu)
+    monkeypatch.setattr(attention, "attention_by_length", as_a_gpu)
     again, _ = trained(engine.Fast, recipe, tmp_path / "again", max_steps=4)
     assert (torch.bfloat16 in kinds) == (make is not matryoshka)
     assert numbers(ours, "loss") == pytest.approx(numbers(theirs, "loss"), rel=0.03)
@@ -212,10 +214,10 @@ def test_dropout_scales_what_stays_and_its_gradient() -> None:
     assert "forward" not in layer[0].__dict__
 
 
-def laid(lengths: list[int], kind: torch.dtype = torch.float32) -> tuple[packing.Pack, list[Any]]:
-    """A pack of texts, and queries, keys and values of 3 heads for their tokens."""
+def laid(lengths: list[int], kind: torch.dtype = torch.float32) -> tuple[attention.Layout, list[Any]]:
+    """Where texts of these lengths lie, and queries, keys and values of 3 heads for their tokens."""
     torch.manual_seed(4)
-    made = packing.pack([np.arange(length) for length in lengths])
+    made = packing.pack([np.arange(length) for length in lengths]).layout
     return made, [torch.randn(sum(lengths), 3, 4, dtype=kind).requires_grad_() for _ in range(3)]
 
 
@@ -229,22 +231,52 @@ def test_attention_with_few_calls_is_attention_by_length() -> None:
     made, rows = laid([5, 1, 5, 2, 9, 30, 3])
     padded = sum(group.texts * group.longest for group in made.groups)
     assert (len(made.groups), sum(group.texts for group in made.groups)) == (2, 7)
-    assert padded <= packing.PADDING * 55
-    ours = gradients(packing.padded_attention(*rows, made, 0.0, 0.5), rows)
-    for one, other in zip(ours, gradients(packing.attention_by_length(*rows, made, 0.5), rows), strict=True):
+    assert padded <= attention.PADDING * 55
+    ours = gradients(attention.padded_attention(*rows, made, 0.0, 0.5), rows)
+    for one, other in zip(ours, gradients(attention.attention_by_length(*rows, made, 0.5), rows), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
-    dropped = packing.padded_attention(*rows, made, 0.5, 0.5)
+    dropped = attention.padded_attention(*rows, made, 0.5, 0.5)
     assert dropped.shape == ours[0].shape
     assert not torch.allclose(dropped, ours[0], atol=1e-2)
+
+
+def test_a_kernel_is_relied_on_where_it_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has it for CUDA alone; here another stands for it, a right one and two that are wrong."""
+
+    def tried(way: Any) -> bool:
+        monkeypatch.setattr(attention, "by_kernel", way)
+        return attention.has_kernel.__wrapped__(torch.device("cpu"), torch.float32, 4)
+
+    def right(*rows: Any) -> torch.Tensor:
+        return attention.attention_by_length(*rows[:4], rows[5])
+
+    assert not attention.has_kernel(torch.device("cpu"), torch.float32, 4)
+    assert tried(right)
+    assert not tried(lambda *rows: right(*rows) * 1.01)
+    assert not tried(lambda *rows: right(*rows).detach() + 0 * rows[0])  # no gradient
+
+
+def test_the_kernel_takes_what_it_is_given() -> None:
+    """Its arguments and the shape of what comes out, on the device that computes nothing."""
+    made, rows = laid([5, 1, 5])
+    there = attention.Layout(made.lengths, made.ends.to("meta"))
+    found = attention.by_kernel(*(each.detach().to("meta") for each in rows), there, 0.1, 0.5)
+    assert (found.shape, found.device.type) == (rows[0].shape, "meta")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_kernel_is_relied_on_where_there_is_a_gpu(kind: torch.dtype) -> None:
+    assert attention.has_kernel(torch.device("cuda", 0), kind, 64)
 
 
 def test_attention_with_dropout_is_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, with the same weights dropped, against autograd."""
     made, rows = laid([5, 1, 5, 2], torch.float64)
     dropped = torch.arange(0, 3 * (1 + 4 + 25 + 25), 4)
-    monkeypatch.setattr(packing, "places", lambda count, p: dropped)
+    monkeypatch.setattr(attention, "places", lambda count, p: dropped)
     query, key, value = (each.transpose(0, 1)[None] for each in rows)  # as transformers hands them over
-    ours, _ = packing.packed_attention(nn.Identity(), query, key, value, None, 0.2, 0.5, pack=made)
+    ours, _ = attention.packed_attention(nn.Identity(), query, key, value, None, 0.2, 0.5, layout=made)
     found, token, weight = [], 0, 0
     for length in (1, 2, 5, 5):
         q, k, v = (each[token : token + length].transpose(0, 1) for each in rows)  # (heads, tokens, dim)

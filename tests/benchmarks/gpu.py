@@ -1,7 +1,7 @@
 """Train the five recipes at their real shapes on this machine's GPU: both engines, speed, memory, loss.
 
-    make bench-gpu                                              # 60 steps of each, three rounds, into RESULTS.md
-    python tests/benchmarks/gpu.py --cards porsche-mxbai --steps 200
+    make bench-gpu                                              # 200 steps of each, into RESULTS.md
+    python tests/benchmarks/gpu.py --cards porsche-mxbai --steps 60 --rounds 3
     python tests/benchmarks/gpu.py --device cpu --small         # every line of this script, in minutes; writes nothing
 
 What is trained, and how it is timed, stands in engines.py. The engines take turns from the same weights; the first
@@ -82,7 +82,7 @@ def section(lines: list[tuple[str, ...]], failures: list[str], chosen: argparse.
         "",
         f"{date.today()}, {device}; Python {platform.python_version()}, torch {torch.__version__}, transformers",
         f"{transformers.__version__}, sentence-transformers {sentence_transformers.__version__}. `make bench-gpu`:",
-        f"{'few' if chosen.small else chosen.steps} optimizer steps of each recipe as written, {chosen.rounds} rounds,",
+        f"{'few' if chosen.small else chosen.steps} optimizer steps of each recipe as written, rounds: {chosen.rounds},",
         "random weights, made-up words. The first fifth of the steps is not counted. Seconds until the first step had",
         'ended and the most memory that torch held are trainer → fast; "losses apart" is the greatest relative',
         "difference in float32 without dropout, over all steps.",
@@ -104,8 +104,8 @@ def keep(text: str) -> None:
 def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Both engines on the five recipes at their real shapes.")
-    parser.add_argument("--steps", type=int, default=60, help="of a turn; at least 2")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=200, help="of a turn; at least 2")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each engine, one after the other")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu writes nothing")
     parser.add_argument("--small", action="store_true", help="small bases and few steps; writes nothing")
     parser.add_argument("--cards", nargs="*", help="only these; writes nothing")

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workbench.fast.packing import sent
+
 
 class Table:
     """The gradient of one table of embeddings."""
@@ -123,17 +125,21 @@ def bags(texts: Sequence[np.ndarray[Any, Any]], device: Any) -> Bags:
     """Lay out texts for one reading of a table."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     ids = np.concatenate(texts).astype(np.int64)
-    order = np.argsort(ids, kind="stable")
-    unique, token_starts = np.unique(ids[order], return_index=True)
-    arrays = (
+    small = ids.astype(np.uint16) if ids.size and ids.max() < 1 << 16 else ids  # NumPy sorts these ten times as fast
+    order = np.argsort(small, kind="stable")
+    ordered = ids[order]
+    token_starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    counted = np.maximum(lengths, 1)
+    whole = (
         ids,
         np.cumsum(lengths) - lengths,
-        np.maximum(lengths, 1).astype(np.float32)[:, None],
-        unique,
+        counted,
+        ordered[token_starts],
         np.repeat(np.arange(len(texts)), lengths)[order],
         token_starts,
     )
-    return Bags(*(torch.from_numpy(array).to(device) for array in arrays))
+    made = sent([torch.from_numpy(array) for array in whole], device)
+    return Bags(made[0], made[1], made[2].float()[:, None], *made[3:])
 
 
 class _Means(torch.autograd.Function):

@@ -79,7 +79,10 @@ def stored(
         except OSError:
             return _gathered(model, rows, column, prompt)
     os.utime(place)
-    return Tokens(*(np.load(place / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets")))
+    ids, offsets = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("ids", "offsets"))
+    return Tokens(
+        np.asarray(ids), np.asarray(offsets)
+    )  # still on the disk; a slice of a np.memmap takes ten times as long
 
 
 def _texts(rows: Dataset, column: str) -> Iterator[list[str]]:
