@@ -268,8 +268,8 @@ def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
         ),
         (
             "queries",
-            '{"_id": "q1", "query": "one?"}\n',
-            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'query'; mend that row.",
+            '{"_id": "q1", "words": "one?"}\n',
+            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'words'; mend that row.",
         ),
         (
             "queries",

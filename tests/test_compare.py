@@ -592,7 +592,7 @@ def test_a_correlation_has_an_interval_and_a_verdict(made_items: Callable[..., R
     assert (found.queries, found.unit, found.evaluation) == (PAIRS, "pairs", "sts")
     assert found.notes[0] == (
         "* decides. Intervals: 95 %, percentile bootstrap over 120 pairs, 2,000 resamples, seed 0. p: paired "
-        "randomisation test of the change, corrected for all metrics by Holm."
+        "randomisation test of the change, corrected for all 2 metrics by Holm."
     )
     row = found.main
     assert row is not None
@@ -707,8 +707,12 @@ def test_the_table_reads_by_itself(make: Callable[..., Run], measured: Mapping[s
     assert lines[0] == "card 'made' and run: reproduced"
     assert lines[1].split()[:4] == ["metric", "card", "before", "after"]
     assert any(line.startswith("cosine_ndcg@10 *") for line in lines)
-    assert "seed 0" in lines[-3]
-    assert lines[-3].endswith("a graded judgement above 0 counts as 1.")
+    assert "seed 0" in lines[-4]
+    assert lines[-4].endswith("a graded judgement above 0 counts as 1.")
+    assert lines[-3] == (
+        "Change of cosine_ndcg@10: +0.2575 (95 % interval +0.1880 to +0.3282, of this metric alone); 111 queries better, "
+        "30 equal, 39 worse."
+    )
     assert re.fullmatch(
         r"To tell a change of 0.01 in cosine_ndcg@10, about [\d,]+ queries would be needed \(80 % power\).", lines[-2]
     )

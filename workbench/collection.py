@@ -271,7 +271,7 @@ def _judgements(root: Path, split: str | None) -> tuple[str, list[Path]]:
         found = ", ".join(path.name for files in splits.values() for path in files) or "none"
         raise DataError(
             f"expected judgements in {str(root / 'qrels' / f'{chosen}.tsv')!r}, found {found}; choose a split that is "
-            "there with --split."
+            "there."
         )
     return chosen, splits[chosen]
 

@@ -89,8 +89,8 @@ def judgement(row: Mapping[str, Any], where: str) -> Judgement:
 
 
 def _lines_of_qrels(path: Path) -> Iterator[Judgement]:
-    """Lines of three fields (or TREC's four), apart by tabs or blanks; in a .csv by commas. Where the first line has
-    two, all have, and every document that is named is relevant."""
+    """Lines of three fields (or TREC's four), apart by tabs or blanks; in a .csv by commas. Under a heading of two,
+    every document that is named is relevant."""
     try:
         lines = [line.strip() for line in text_lines(path)]
     except OSError as error:
@@ -102,10 +102,11 @@ def _lines_of_qrels(path: Path) -> Iterator[Judgement]:
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) == 1:
             fields = line.split("," if ending(path) == ".csv" else None)
-        heading, two, first = first and len(fields) in (3, 4), two or (first and len(fields) == 2), False
+        names = [field.lower().replace("-", "_") for field in fields]
+        two = two or (first and len(names) == 2 and names[0] in QUERY_NAMES and names[1] in DOCUMENT_NAMES)
+        heading, first = first and (two or len(fields) in (3, 4)), False
         if two and len(fields) == 2:
-            plain = fields[0].lower().replace("-", "_")
-            if number > 1 or plain not in QUERY_NAMES:
+            if not heading:
                 yield fields[0], fields[1], 1.0
             continue
         try:

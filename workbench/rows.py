@@ -171,7 +171,8 @@ def text_lines(path: Path) -> Iterator[str]:
 
 def _utf16_lines(file: gzip.GzipFile | io.BufferedReader, name: str) -> Iterator[str]:
     try:
-        yield from io.TextIOWrapper(file, encoding="utf-16", newline="")
+        with io.TextIOWrapper(file, encoding="utf-16", newline="") as text:
+            yield from text
     except UnicodeDecodeError as error:
         raise DataError(f"expected UTF-16 text in {name!r}, found a broken end; save it as UTF-8.") from error
 
