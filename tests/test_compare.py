@@ -710,8 +710,8 @@ def test_the_table_reads_by_itself(make: Callable[..., Run], measured: Mapping[s
     assert "seed 0" in lines[-4]
     assert lines[-4].endswith("a graded judgement above 0 counts as 1.")
     assert lines[-3] == (
-        "Change of cosine_ndcg@10: +0.2575 (95 % interval +0.1880 to +0.3282, of this metric alone); 111 queries better, "
-        "30 equal, 39 worse."
+        "Change of cosine_ndcg@10: +0.2575 (95 % interval +0.1880 to +0.3282, of this metric alone); 111 queries "
+        "better, 30 equal, 39 worse."
     )
     assert re.fullmatch(
         r"To tell a change of 0.01 in cosine_ndcg@10, about [\d,]+ queries would be needed \(80 % power\).", lines[-2]

@@ -113,8 +113,8 @@ class Comparison:
 
 
 _HEADINGS = {
-    "card": ("metric", "card", "before", "after", "95 % interval", "change", "p", "verdict"),
-    "runs": ("metric", "first", "other", "95 % interval", "change", "95 % interval", "p", "verdict"),
+    "card": ("metric", "card", "before", "after", "95 % of after", "change", "p", "verdict"),
+    "runs": ("metric", "first", "other", "95 % of other", "change", "95 % of change", "p", "verdict"),
 }
 
 
