@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,24 @@ def test_batches_of_a_step_may_share_a_pass(made: Made, tmp_path: Path, monkeypa
     assert (second.passes, second.tokens_passed) == (12, first.tokens_passed)  # 4 steps in each of 3 epochs
 
 
+@pytest.mark.parametrize(("free", "most"), [(80 * 10**9, 65_536), (6 * 10**9, 9_574), (10**4, 0)])
+def test_a_pass_is_shared_as_far_as_the_memory_of_a_gpu_allows(
+    free: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6 GB free: half of it is 9,574 tokens of six layers of 768 numbers, 68 bytes for each."""
+
+    class Model(list[Any]):
+        device = torch.device("cuda", 0)
+
+        def parameters(self) -> list[nn.Parameter]:
+            return [nn.Parameter(torch.empty(1_000))]
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**11))
+    config = SimpleNamespace(hidden_size=768, num_hidden_layers=6)
+    model: Any = Model([SimpleNamespace(config=config)])
+    assert engine._step_tokens(model) == most
+
+
 def test_dropout_has_the_librarys_distribution(tmp_path: Path) -> None:
     """Means and spreads of token embeddings over many draws, ours and the library's."""
     model = load(tiny_base(tmp_path, dropout=0.3)).train()
@@ -247,20 +266,21 @@ def test_a_kernel_is_relied_on_where_it_gives_the_same(monkeypatch: pytest.Monke
         monkeypatch.setattr(attention, "by_kernel", way)
         return attention.has_kernel.__wrapped__(torch.device("cpu"), torch.float32, 4)
 
-    def right(*rows: Any) -> torch.Tensor:
-        return attention.attention_by_length(*rows[:4], rows[5])
+    def right(query: Any, key: Any, value: Any, layout: Any, dropout: float, scale: float) -> torch.Tensor:
+        return attention.attention_by_length(query, key, value, layout, scale)
 
     assert not attention.has_kernel(torch.device("cpu"), torch.float32, 4)
     assert tried(right)
-    assert not tried(lambda *rows: right(*rows) * 1.01)
-    assert not tried(lambda *rows: right(*rows).detach() + 0 * rows[0])  # no gradient
+    assert not tried(lambda *given: right(*given) * 1.01)
+    assert not tried(lambda *given: right(*given).detach() + 0 * given[0])  # no gradient
 
 
 def test_the_kernel_takes_what_it_is_given() -> None:
     """Its arguments and the shape of what comes out, on the device that computes nothing."""
     made, rows = laid([5, 1, 5])
     there = attention.Layout(made.lengths, made.ends.to("meta"))
-    found = attention.by_kernel(*(each.detach().to("meta") for each in rows), there, 0.1, 0.5)
+    query, key, value = (each.detach().to("meta") for each in rows)
+    found = attention.by_kernel(query, key, value, there, 0.1, 0.5)
     assert (found.shape, found.device.type) == (rows[0].shape, "meta")
 
 

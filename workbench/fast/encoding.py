@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
-TOKENS = {"cpu": 2048, "cuda": 65_536}
-"""Tokens of one pass; more of them gain nothing on a CPU, whose caches they leave."""
+TOKENS = {"cpu": 2048, "cuda": 16_384}
+"""Tokens of one pass; more of them gain nothing: they leave the caches of a CPU, and so many fill a GPU."""
 
 TABLE_TOKENS = 1 << 18
 """Tokens of one reading of a table of embeddings."""

@@ -46,6 +46,11 @@ LOSSES = (
 STEP_TOKENS = {"cpu": 0, "cuda": 65_536}
 """Tokens up to which the micro-batches of a step share one pass; on a CPU that gains nothing and costs memory."""
 
+BYTES_PER_TOKEN = 68
+"""What a layer keeps of a token for the backward pass, for each number of its width, in float32: twice the 34 bytes of
+Korthikanti et al., 2022, "Reducing Activation Recomputation in Large Transformer Models", table 2, whose attention
+weights no kernel keeps here."""
+
 
 def accepts(recipe: Recipe, model: SentenceTransformer) -> str | None:
     """None where this engine trains `recipe`, else a sentence that says why the library's trainer does."""
@@ -151,6 +156,7 @@ class Fast(Watched):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.tables = _tables(self.model)
+        self.most = _step_tokens(self.model)
         self.step: list[dict[str, Any]] = []  # batches that share a pass
         self.passes = self.tokens_passed = 0  # of the transformer or table, and tokens in them, while training
         journal, plain = self.journal, self.accelerator.clip_grad_norm_
@@ -211,8 +217,7 @@ class Fast(Watched):
         """The batches of a step; those that are to share a pass know of each other."""
         samples, items = super().get_batch_samples(*args, **kwargs)
         batches = [sample["texts"] for sample in samples]
-        most = STEP_TOKENS.get(self.model.device.type, 0)
-        if len(batches) > 1 and sum(batch.tokens for batch in batches) <= most:
+        if len(batches) > 1 and sum(batch.tokens for batch in batches) <= self.most:
             for batch in batches:
                 batch.together = batches
             self.step = samples
@@ -270,6 +275,18 @@ class Fast(Watched):
                 features = laid.features(number)
                 batch.features.append(features if prompt is None else {**features, "prompt_length": prompt})
                 number += 1
+
+
+def _step_tokens(model: SentenceTransformer) -> int:
+    """Tokens up to which a pass is shared; on a GPU what they need is at most half of the memory that gradients and
+    AdamW will leave, since a person who splits a batch may do so because it does not fit."""
+    most = STEP_TOKENS.get(model.device.type, 0)
+    sizes = getattr(model[0], "config", None)
+    if model.device.type != "cuda" or sizes is None:
+        return most
+    free = torch.cuda.mem_get_info(model.device)[0]
+    trained = sum(weight.numel() * 12 for weight in model.parameters() if weight.requires_grad)
+    return min(most, max(free - trained, 0) // (2 * BYTES_PER_TOKEN * int(sizes.hidden_size * sizes.num_hidden_layers)))
 
 
 def _tables(model: SentenceTransformer) -> list[Table]:
