@@ -282,6 +282,18 @@ def test_energy_needs_tokens() -> None:
         evaluate(HAND, lambda texts, kind: [np.ones((2 + len(t), 2)) for t in texts])
 
 
+def test_an_encoder_may_give_tensors_of_any_precision() -> None:
+    import torch
+
+    def halves(texts: list[str], kind: str) -> Any:
+        return torch.tensor([[float(len(text)), 1.0] for text in texts], dtype=torch.bfloat16, requires_grad=True)
+
+    def floats(texts: list[str], kind: str) -> Any:
+        return np.array([[len(text), 1.0] for text in texts])
+
+    assert evaluate(HAND, halves).metrics == evaluate(HAND, floats).metrics
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 

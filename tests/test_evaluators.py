@@ -28,7 +28,7 @@ from workbench.evaluators import (
     reranking,
     triplet_accuracy,
 )
-from workbench.items import has_items, read_items, save_items
+from workbench.items import correlated, has_items, read_items, save_items
 from workbench.run import Run
 
 WORDS = ["engine", "wheel", "seat", "door", "speed", "range", "price", "colour", "light", "brake"]
@@ -167,6 +167,17 @@ def test_classification_is_the_library_s(tiny: Any, encode: Any) -> None:
     counted = [name for name in expected if not name.endswith("_threshold")]
     assert [ours.metrics[name] for name in counted] == pytest.approx([expected[name] for name in counted], abs=1e-9)
     assert ours.main_metric == theirs.primary_metric == "max_ap"
+
+
+def test_labelled_pairs_are_correlated_where_asked(encode: Any) -> None:
+    from scipy import stats
+
+    found = binary_classification("duplicates", pairs(), labels(), encode)
+    both = correlated(found)
+    scores = found.per_item["cosine"]
+    assert both.metrics["spearman_cosine"] == pytest.approx(stats.spearmanr(scores, labels()).statistic, abs=1e-9)
+    assert both.metrics["pearson_cosine"] == pytest.approx(stats.pearsonr(scores, labels()).statistic, abs=1e-9)
+    assert {metric: both.metrics[metric] for metric in found.metrics} == dict(found.metrics)
 
 
 def test_classification_where_nothing_helps(encode: Any) -> None:

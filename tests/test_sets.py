@@ -13,6 +13,7 @@ import pytest
 from hub_cache import cached_dataset
 
 from workbench.errors import DataError
+from workbench.items import by_collection
 from workbench.sets import Measured, task_on
 from workbench.tasks import NANO, Items, Mean, Search
 
@@ -354,6 +355,15 @@ def test_all_of_nanobeir_by_the_id_of_a_dataset(cache: Path) -> None:
     task = task_on("somebody/NanoBEIR-xx").task
     assert isinstance(task, Mean)
     assert [member.name for member in task.members] == names
+
+    def encode(found: list[str], kind: str) -> Any:
+        return [[len(text), text.count("e"), 1.0] for text in found]
+
+    whole = by_collection(task.measure(encode))
+    one = task.members[3].measure(encode).metrics["cosine_mrr@10"]
+    assert one == pytest.approx(2 / 3)  # by hand: the first and the third place
+    keys = ("cosine_mrr@10", "NanoBEIR_mean_cosine_mrr@10", f"{names[3]}_cosine_mrr@10")
+    assert [whole.metrics[key] for key in keys] == pytest.approx([one] * 3)
     assert searched(task_on("somebody/NanoBEIR-xx", split=names[3])).collection.evaluated == ("q1", "3")
 
 

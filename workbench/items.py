@@ -110,6 +110,18 @@ def correlated(evaluation: ItemEvaluation) -> ItemEvaluation:
     return replace(evaluation, metrics={**evaluation.metrics, **computed(evaluation.per_item, more)}, settings=settings)
 
 
+def by_collection(evaluation: ItemEvaluation) -> ItemEvaluation:
+    """A mean over collections with the numbers of each beside it, as NanoBEIREvaluator names them."""
+    statistics = evaluation.settings["statistics"]
+    each = {
+        f"{name}_{metric}": float(rows[column].mean())
+        for name, rows in evaluation.per_item.groupby("collection", sort=False)
+        for metric, (_, column) in statistics.items()
+    }
+    named = {f"{evaluation.name}_{metric}": value for metric, value in evaluation.metrics.items()}
+    return replace(evaluation, metrics={**evaluation.metrics, **named, **each})
+
+
 def items_sha256(table: pd.DataFrame) -> str:
     """Hash of all ids, texts and gold values; equal hashes mean the same items."""
     digest = hashlib.sha256()

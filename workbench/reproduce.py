@@ -16,7 +16,7 @@ from workbench.card import Card
 from workbench.compare import Comparison, compare, save_comparison
 from workbench.errors import DataError, RunError
 from workbench.evaluate import Evaluation
-from workbench.items import ItemEvaluation, correlated
+from workbench.items import ItemEvaluation, by_collection, correlated
 from workbench.reading import read_card
 from workbench.recipe import Base, LossSpec, Recipe, recipe
 from workbench.report import report
@@ -106,6 +106,8 @@ def evaluate(
         return done
     if done.kind == "BinaryClassificationEvaluator" and on is not None:
         done = correlated(done)
+    if done.kind == "NanoBEIREvaluator" and on is not None:
+        done = by_collection(done)
     return replace(done, settings={**done.settings, "checks": [asdict(note) for note in notes]})
 
 
