@@ -74,6 +74,7 @@ class Live:
         buttons.add_class("wb-buttons")
         hiding = ipywidgets.HTML(self._still.hiding)
         self.box = ipywidgets.VBox([self.head, buttons, self.figure, Fit(), hiding])
+        self.box.add_class("wb-figures")
 
     def __repr__(self) -> str:
         return f"<Live view of {self.run!r}>"

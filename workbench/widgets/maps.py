@@ -84,7 +84,7 @@ class Places:
             for moment, figure in self.figures.items()
         ]
         side = ipywidgets.HBox(sides)
-        side.add_class("wb-side")
+        side.add_class("wb-side").add_class("wb-figures")
         head = ipywidgets.HBox([self.by, self.clear])
         self.box = ipywidgets.VBox([head, self.said, side, Fit(), self.table, ipywidgets.HTML(self._still.hiding)])
         self._say()

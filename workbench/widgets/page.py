@@ -1,7 +1,8 @@
 """Pieces of HTML that notebooks show: escaped text, one style, and what stays where a widget is gone.
 
 Everything that comes from a card or from data goes through `text`. Colours that belong to the page are Jupyter's own
-variables, so that a dark theme is dark; colours that mean something are those of `look`.
+variables, so that a dark theme is dark; colours that mean something are those of `look`. Figures are drawn for a light
+ground; under a dark theme of JupyterLab they are inverted as a whole, and their hues turned back.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ STYLE = f"""<style>
 .wb table.rows .number {{ font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }}
 .wb-side > * {{ flex: 1 1 0; min-width: 0; overflow: hidden; }}
 .wb-buttons button {{ border-radius: 4px; }}
+body[data-jp-theme-light="false"] .wb-figures .js-plotly-plot {{ filter: invert(0.9) hue-rotate(180deg); }}
 </style>"""
 
 
