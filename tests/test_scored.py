@@ -120,6 +120,7 @@ def test_several_files_by_a_pattern(tmp_path: Path) -> None:
 
 def test_scores_beside_pairs_under_one_another(tmp_path: Path) -> None:
     (tmp_path / "SOURCE.txt").write_text("about it\n", encoding="utf-8")
+    (tmp_path / "README.txt").write_bytes("Von Käse\n".encode("latin-1"))
     (tmp_path / "pairs.txt").write_text("".join(f"{one}\n{two}\n" for one, two in PAIRS), encoding="utf-8")
     (tmp_path / "scores.txt").write_text("4.75\n0.5\n2\n", encoding="utf-8")
     found = scored_pairs(str(tmp_path))

@@ -96,13 +96,22 @@ def _is_number(value: object) -> bool:
 # --- a folder --------------------------------------------------------------------------------------------------------
 
 
+def is_data(path: Path) -> bool:
+    """Whether a file may hold rows; those that say what the others are do not.
+
+    >>> is_data(Path("README.txt"))
+    False
+    """
+    return path.is_file() and not path.name.lower().startswith(("readme", "license", "source", "dataset_infos"))
+
+
 def of_lines(path: Path) -> ScoredPairs | None:
     """Pairs and scores that lie beside each other, line by line, in a folder, or in `path` and a file beside it.
 
     None where they do not. Raises DataError where it is not clear which files belong together.
     """
     folder = path if path.is_dir() else path.parent
-    files = sorted(file for file in folder.glob("*") if file.is_file() and ending(file) == ".txt")
+    files = sorted(file for file in folder.glob("*") if is_data(file) and ending(file) == ".txt")
     if path != folder:
         there = [each for each in (path, path.with_name(path.name.replace("input", "gs"))) if each in files]
         files = files if path in files and _are_scores(_lines(path)) else there

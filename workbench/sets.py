@@ -31,7 +31,7 @@ from workbench.pairs import load_pairs
 from workbench.qrels import judgements_of
 from workbench.recipe import Source
 from workbench.rows import READERS, Row, Rows, ending, file_rows, file_sha256, open_rows, read_json, sample_file
-from workbench.scored import OURS, names_of, of_lines, plain
+from workbench.scored import OURS, is_data, names_of, of_lines, plain
 from workbench.tasks import NANO, NANO_MEAN, Items, Mean, Search, Task
 
 Columns = Mapping[str, str] | Sequence[str]
@@ -145,7 +145,8 @@ def _folder_rows(folder: Path, split: str | None) -> Rows:
         return _saved_rows(_of_split(folder, {path.name: [path] for path in sorted(folder.iterdir())}, split)[0])
     if (folder / "state.json").is_file():
         return _saved_rows(folder)
-    files = sorted(path for place in (folder, folder / "data") for path in place.glob("*") if _is_table(path))
+    files = sorted(path for place in (folder, folder / "data") for path in place.glob("*") if is_data(path))
+    files = [path for path in files if ending(path) in READERS]
     splits: dict[str, list[Path]] = {}
     for path in files:
         splits.setdefault(path.name.partition(".")[0].partition("-00")[0], []).append(path)
@@ -156,11 +157,6 @@ def _folder_rows(folder: Path, split: str | None) -> Rows:
             f"{str(folder)!r}, found {inside}; name the file, or the folder that holds them."
         )
     return _rows_of(_of_split(folder, splits, split))
-
-
-def _is_table(path: Path) -> bool:
-    about = path.name.lower().startswith(("readme", "license", "source", "dataset_infos"))
-    return path.is_file() and ending(path) in READERS and not about
 
 
 def _of_split(folder: Path, splits: Mapping[str, list[Path]], split: str | None) -> list[Path]:
