@@ -102,7 +102,9 @@ def is_data(path: Path) -> bool:
     >>> is_data(Path("README.txt"))
     False
     """
-    return path.is_file() and not path.name.lower().startswith(("readme", "license", "source", "dataset_infos"))
+    name = path.name.lower()
+    about = name.startswith(("readme", "license", "licence", "dataset_info")) or name == "source.txt"
+    return path.is_file() and not about
 
 
 def of_lines(path: Path) -> ScoredPairs | None:
