@@ -89,6 +89,7 @@ def on_did(scene: Scene) -> None:
         st.session_state.pop("find", None)
     elif did["what"] == "pick":
         st.query_params["pick"] = maps.point_name(scene, int(did["row"]))
+        st.session_state["picks"] = st.session_state.get("picks", 0) + 1  # the table starts anew, from the address
     else:
         forget("area", "pick", "find")
         st.session_state.pop("find", None)
@@ -164,14 +165,14 @@ def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -
     if by in table and pd.api.types.is_numeric_dtype(table[by]):
         config[by] = st.column_config.NumberColumn(format="%.4f" if "@" in by else "%.4g", width=110)
     names = [maps.point_name(scene, row) for row in rows]
-    asked = st.query_params.get("pick")
+    asked, held = st.query_params.get("pick"), st.session_state
     parts.pick_row(
         table,
         names,
         "pick",
         columns=config,
         height=min(36 * len(table) + 40, 330),
-        key=f"selected {st.query_params.get('area')} {st.session_state.get('find')} {by}",
+        key=f"selected {st.query_params.get('area')} {held.get('find')} {held.get('picks')} {by}",
     )
     cut = f"The first {LISTED:,} are listed, queries first. " if total > LISTED else ""
     st.caption(f"{cut}Select a row for its neighbours before and after.")

@@ -116,7 +116,7 @@ def embedding_map(
     drawn = picture(points, there, name=name, lines=len(lines), dark=dark)
     traces = [_trace(points, drawn, layers, chosen=chosen, dark=dark) for layers in _together(drawn.layers)]
     if traces:
-        traces = [*_lines(x, y, lines, drawn), *traces, *_ring(x, y, ring, drawn)]
+        traces += [*_lines(x, y, lines, drawn), *_ring(x, y, ring, drawn)]
     return figure_of(
         traces,
         x=drawn.axes[0],
