@@ -82,7 +82,7 @@ def section(lines: list[tuple[str, ...]], failures: list[str], chosen: argparse.
         "",
         f"{date.today()}, {device}; Python {platform.python_version()}, torch {torch.__version__}, transformers",
         f"{transformers.__version__}, sentence-transformers {sentence_transformers.__version__}. `make bench-gpu`:",
-        f"{'few' if chosen.small else chosen.steps} optimizer steps of each recipe as written, rounds: {chosen.rounds},",
+        f"{'few' if chosen.small else chosen.steps} optimizer steps of each recipe as written, rounds {chosen.rounds},",
         "random weights, made-up words. The first fifth of the steps is not counted. Seconds until the first step had",
         'ended and the most memory that torch held are trainer → fast; "losses apart" is the greatest relative',
         "difference in float32 without dropout, over all steps.",
