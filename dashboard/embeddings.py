@@ -171,7 +171,7 @@ def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -
         names,
         "pick",
         columns=config,
-        height=min(36 * len(table) + 40, 330),
+        most=8.5,
         key=f"selected {st.query_params.get('area')} {held.get('find')} {held.get('picks')} {by}",
     )
     cut = f"The first {LISTED:,} are listed, queries first. " if total > LISTED else ""

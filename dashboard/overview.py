@@ -19,7 +19,6 @@ NOT_YET = "not compared yet"
 VERDICTS = {"reproduced": "green", "differs": "orange", "not comparable": "gray", NOT_YET: "gray"}
 STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupted": "yellow", "failed": "orange"}
 COLOURS = {**STATES, "broken": "red"}
-TALLEST = 15.5  # rows of the table; half a row says that there are more
 COLUMNS = {
     "card": st.column_config.TextColumn("Card", help="The model card that the recipe was read from"),
     "variant": st.column_config.TextColumn("Variant", help="As written, or with the audit's corrections"),
@@ -155,8 +154,7 @@ def show() -> None:
         kept.sort(key=lambda pair: (pair[0].card or "", pair[0].name))
     table = pd.DataFrame([as_record(row, status) for row, status in kept], columns=list(COLUMNS))
     names = [row.name for row, _ in kept]
-    height = round(35 * min(len(names) + 1, TALLEST)) + 3
-    picked = parts.pick_row(table, names, "run", columns=COLUMNS, key=f"table {names}", height=height)
+    picked = parts.pick_row(table, names, "run", columns=COLUMNS, key=f"table {names}", most=15.5)
     total = "1 run" if len(found) == 1 else f"{len(found):,} runs"
     st.caption(f"{len(kept):,} of {total}. Select a row to open the run; click a heading to sort.")
     run = find_run(runs, picked)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 canvas = st.components.v2.component("map", js=Path(__file__).with_name("map.js").read_text(encoding="utf-8"))
 """The maps before and after, drawn in the browser; what is done on them comes back as `did`."""
 
+ROW_HEIGHT = 33  # px, a row of a table in the theme's font size
 SHARED = ("run", "runs", "card")  # parameters that several pages have in their address
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 4.25rem 2rem 3rem; max-width: 1760px; }
@@ -274,19 +275,19 @@ def pick_row(
     parameter: str,
     *,
     key: str,
-    height: Any = "auto",
+    most: float,
     columns: dict[str, Any],
 ) -> str | None:
     """A table of which one row can be selected; gives its name.
 
-    `names` are those of the rows. The selected one's goes into the address under `parameter`, from which the table
-    starts; a row that is deselected leaves it.
+    `names` are those of the rows, of which `most` are seen at once: half a row says that there are more. The selected
+    one's goes into the address under `parameter`, from which the table starts; a row that is deselected leaves it.
     """
     asked = st.query_params.get(parameter)
     state = st.dataframe(
         table,
         hide_index=True,
-        height=height,
+        height="content" if len(names) <= most else round(ROW_HEIGHT * (most + 1)),
         placeholder="–",
         column_config=columns,
         on_select="rerun",

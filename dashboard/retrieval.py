@@ -166,7 +166,7 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
         list(kept["query_id"]),
         "query",
         columns=config,
-        height=min(36 * len(kept) + 40, 360),
+        most=9.5,
         key=f"queries {place}",
     )
     st.caption(f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}, the greatest loss first. Select one to open it.")
