@@ -255,19 +255,20 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_is_fast_and_pulls_nothing_heavy() -> None:
-    # Seconds of the processor, not of the clock: a machine that is busy elsewhere says nothing about this package.
+    # Half a second where pydantic, on which it stands, takes 0.07; the ratio says the same on a busy or slow machine.
     code = (
-        "import sys, time; start = time.process_time(); import workbench; seconds = time.process_time() - start; "
-        "print(seconds, *sorted({name.split('.')[0] for name in sys.modules}))"
+        "import sys, time; start = time.process_time(); import pydantic.main; one = time.process_time() - start; "
+        "import workbench; seconds = time.process_time() - start; "
+        "print(seconds / one, *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     best = float("inf")
     for _ in range(5):
-        seconds, *modules = run_python(code).split()
-        best = min(best, float(seconds))
+        ratio, *modules = run_python(code).split()
+        best = min(best, float(ratio))
         assert set(modules) & HEAVY == set()
-        if best < 0.5:
+        if best < 7:
             break
-    assert best < 0.5
+    assert best < 7
 
 
 def test_modules_without_training_pull_no_heavy_library() -> None:
