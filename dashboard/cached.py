@@ -16,9 +16,9 @@ import streamlit as st
 from workbench import browse
 from workbench import scene as maps
 from workbench.browse import Identity, RunRow
-from workbench.closeup import LogTail, encoder_of, model_files, sizes
+from workbench.closeup import LogTail, Opened, encoder_of, model_files, sizes
+from workbench.closeup import opened as opened_of
 from workbench.closeup import paired as paired_of
-from workbench.closeup import ranking as ranking_of
 from workbench.curves import Axis, Curves, LogColumns, curves
 from workbench.errors import CardError, RunError
 from workbench.projection import Method, Moment, Vectors, load_vectors
@@ -241,9 +241,6 @@ def _query_metrics(path: str, evaluation: str, files: Identity) -> tuple[str, ..
         return browse.query_metrics(Run(Path(path)), evaluation)
 
 
-Opened = tuple["pd.DataFrame", "pd.DataFrame", list[tuple[str, str]]]
-
-
 def opened(run: Run, evaluation: str, query_id: str) -> Opened:
     """The ranking before, the ranking after, and the documents that answer the query."""
     return _opened(str(run.path), evaluation, query_id, browse.identity(*browse.query_files(run, evaluation)))
@@ -253,8 +250,7 @@ def opened(run: Run, evaluation: str, query_id: str) -> Opened:
 def _opened(path: str, evaluation: str, query_id: str, files: Identity) -> Opened:
     run = Run(Path(path))
     with expected_form(run.name):
-        before, after = (ranking_of(run, evaluation, moment, query_id) for moment in ("before", "after"))
-        return before, after, browse.relevant_documents(run, evaluation, query_id)
+        return opened_of(run, evaluation, query_id)
 
 
 def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:

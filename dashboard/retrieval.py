@@ -79,22 +79,22 @@ def query_columns(metric: str, pairs: bool) -> "dict[str, ColumnConfig]":
 
 def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
     """The query, its gold documents, and the ten best before and after side by side."""
-    before, after, gold = cached.opened(run, evaluation, str(row["query_id"]))
+    found = cached.opened(run, evaluation, str(row["query_id"]))
     st.subheader("The pair" if "gold" in row else "The query", anchor=False)
     with st.container(border=True, gap="xsmall"):
         st.text(row["query"])
         st.caption("Gold: the documents that answer it" if "gold" not in row else "Its texts and gold score")
-        for document, text in gold:
+        for document, text in found.gold:
             st.text(f"{document}: {text}")
         if has_vectors(run, evaluation):
             place = {"run": run.name, "on": evaluation, "pick": f"query:{row['query_id']}"}
             st.page_link(
                 "embeddings.py", label="Show it on the map", icon=":material/bubble_chart:", query_params=place
             )
-    if before.empty and after.empty:
+    if found.before.empty and found.after.empty:
         return
     st.caption("Words that the query has too are underlined; short ones are not.")
-    for column, heading, hits in zip(st.columns(2), parts.TITLES.values(), (before, after), strict=True):
+    for column, heading, hits in zip(st.columns(2), parts.TITLES.values(), (found.before, found.after), strict=True):
         with column:
             parts.ranking(heading, hits, row["query"])
 

@@ -11,6 +11,7 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_recipe, 
 
 from workbench import browse
 from workbench.card import Card, Stated
+from workbench.closeup import opened
 from workbench.compare import compare, save_comparison
 from workbench.recipe import Origin, with_overrides
 from workbench.run import Run, RunWriter, write_json, write_parquet
@@ -90,10 +91,12 @@ def test_every_filter_is_known() -> None:
 
 def test_a_ranking_comes_in_order_with_its_gold(tmp_path: Path) -> None:
     run = small_run(tmp_path)
-    hits = browse.ranking(run, "test", "after", "a")
+    hits = opened(run, "test", "a").after
     assert hits[["position", "relevant", "document"]].values.tolist() == [[1, True, "one"], [2, False, "other"]]
-    assert browse.ranking(run, "test", "after", "nobody").empty
-    assert browse.relevant_documents(run, "test", "b") == [("b", "two")]
+    nobody = opened(run, "test", "nobody")
+    assert nobody.before.empty
+    assert nobody.after.empty
+    assert opened(run, "test", "b").gold == [("b", "two")]
     assert browse.query_metrics(run, "test") == ("ndcg@10", "mrr@10")
 
 
@@ -115,8 +118,8 @@ def test_items_are_rows_too(tmp_path: Path) -> None:
     assert counts["got better"] > counts["got worse"] > 0
     assert list(browse.chosen(table, search="CARRIES 301")["query_id"]) == ["i001"]
     assert len(browse.changes_of(table)) == 60
-    assert browse.ranking(run, "sts", "after", "i000").empty
-    assert browse.relevant_documents(run, "sts", "i000") == [
+    assert opened(run, "sts", "i000").after.empty
+    assert opened(run, "sts", "i000").gold == [
         ("sentence1", KOREAN), ("sentence2", "Model 0 carries 300 litres."), ("gold", "1"),
     ]  # fmt: skip
     assert any(path.name == "items.parquet" for path in browse.query_files(run, "sts"))

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from workbench.closeup import (
     encoder_of,
     groupings,
     logged,
+    opened,
     paired,
-    ranking,
     report_page,
     shared_words,
     sizes,
@@ -265,14 +266,17 @@ def test_queries_of_two_runs_share_marks_and_are_counted() -> None:
 # --- queries ---
 
 
-def test_a_ranking_read_alone_is_that_of_the_whole_file(run: Run) -> None:
+def test_a_ranking_read_alone_is_that_of_the_whole_file(run: Run, tmp_path: Path) -> None:
     hits = run.hits("finetune", "after")
     expected = hits[hits["query_id"] == "q3"].sort_values("position").head(10)
-    found = ranking(run, "finetune", "after", "q3")
+    found = opened(run, "finetune", "q3").after
     for column in ("position", "relevant", "score", "document_id", "document"):
         assert found[column].tolist() == expected[column].tolist()
     assert document_texts(run, "finetune", ["d3", "nobody"]) == {"d3": "The boot of model 3 holds 303 litres."}
-    assert ranking(run, "finetune", "step-1", "q3").empty
+    less = Run(Path(shutil.copytree(run.path, tmp_path / run.name)))
+    (less.path / "evaluations/finetune/after-hits.parquet").unlink()
+    assert opened(less, "finetune", "q3").after.empty
+    assert not opened(less, "finetune", "q3").before.empty
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from workbench.curves import LogColumns
 from workbench.errors import WorkbenchError
 from workbench.figures import MetricMark, QueryChange, thin
-from workbench.items import has_items, input_columns, read_items
+from workbench.items import has_items, input_columns
 from workbench.look import shorten
 from workbench.report.summary import field_text
 from workbench.tasks import moved
@@ -323,39 +323,6 @@ def changes_of(table: pd.DataFrame) -> list[QueryChange]:
         QueryChange(query, rank(first), rank(last), before, after)
         for query, first, last, before, after in table[list(columns)].itertuples(index=False)
     ]
-
-
-def ranking(run: Run, evaluation: str, moment: str, query_id: str, top: int = TOP) -> pd.DataFrame:
-    """The first `top` documents of one query: position, relevant, score, document_id, document; of items, none."""
-    import pandas as pd
-
-    if has_items(run, evaluation):
-        return pd.DataFrame(columns=["position", "relevant", "score", "document_id", "document"])
-    hits = run.hits(evaluation, moment)
-    mine = hits[hits["query_id"].astype(str) == query_id].sort_values("position").head(top)
-    mine = mine[["position", "relevant", "score", "document_id", "document"]].copy()
-    mine["document"] = [shorten(text, TEXT_LIMIT) for text in mine["document"].fillna("")]
-    return mine.reset_index(drop=True)
-
-
-def relevant_documents(run: Run, evaluation: str, query_id: str) -> list[tuple[str, str]]:
-    """(document id, text) of every document that answers one query; of an item, (column, text) and its gold value."""
-    if has_items(run, evaluation):
-        return _item_texts(run, evaluation, query_id)
-    queries = run.per_query(evaluation, "before")
-    wanted = queries[queries["query_id"].astype(str) == query_id]["relevant"]
-    ids = [str(document) for documents in wanted for document in documents]
-    documents = run.documents(evaluation)
-    found = documents[documents["document_id"].astype(str).isin(ids)]
-    texts = dict(zip(found["document_id"].astype(str), found["document"], strict=True))
-    return [(document, shorten(texts.get(document, ""), TEXT_LIMIT)) for document in ids]
-
-
-def _item_texts(run: Run, evaluation: str, item_id: str) -> list[tuple[str, str]]:
-    table = read_items(run, evaluation, "after")
-    found = table[table["item_id"].astype(str) == item_id]
-    texts = [(name, shorten(text, TEXT_LIMIT)) for name in input_columns(table) for text in found[name]]
-    return texts + [("gold", f"{gold:g}") for gold in found["gold"] if gold == gold]
 
 
 # --- cards and recipes ------------------------------------------------------------------------------------------

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.browse import TEXT_LIMIT, TOP, Identity, identity
 from workbench.curves import LogColumns
 from workbench.errors import RunError
+from workbench.items import has_items, input_columns, read_items
 from workbench.look import shorten
 from workbench.movements import word_places, words
 from workbench.projection import Moment, Vectors
@@ -116,22 +118,48 @@ def train_rows(run: Run) -> int | None:
 # --- one query --------------------------------------------------------------------------------------------------
 
 
-def ranking(run: Run, evaluation: str, moment: str, query_id: str, top: int = TOP) -> pd.DataFrame:
-    """The first `top` documents of one query, read alone: position, relevant, score, document_id, document.
+@dataclass(frozen=True)
+class Opened:
+    """One query looked at, or one pair."""
 
-    No rows where the run keeps no rankings of this evaluation.
+    before: pd.DataFrame  # the best documents: position, relevant, score, document_id, document
+    after: pd.DataFrame
+    gold: list[tuple[str, str]]  # (document id, text) of what answers it; of a pair (column, text), and its gold value
+
+
+def opened(run: Run, evaluation: str, query_id: str, top: int = TOP) -> Opened:
+    """The first `top` documents of a query before and after, and those that answer it, each file read for them alone.
+
+    Rankings without a row where the run keeps none of this evaluation.
     """
+    before, after = (_hits(run, evaluation, moment, query_id, top) for moment in ("before", "after"))
+    if has_items(run, evaluation):
+        return Opened(before, after, _item_texts(run, evaluation, query_id))
+    found = _rows(run.path / "evaluations" / evaluation / "queries.parquet", [("query_id", "==", query_id)])
+    gold = [str(document) for documents in found["relevant"] for document in documents]
+    ids = dict.fromkeys([*gold, *map(str, before["document_id"]), *map(str, after["document_id"])])
+    texts = document_texts(run, evaluation, list(ids))
+    for hits in (before, after):
+        hits["document"] = [texts.get(str(document), "") for document in hits["document_id"]]
+    return Opened(before, after, [(document, texts.get(document, "")) for document in gold])
+
+
+def _hits(run: Run, evaluation: str, moment: str, query_id: str, top: int) -> pd.DataFrame:
     import pandas as pd
 
-    columns = ["position", "relevant", "score", "document_id", "document"]
-    folder = run.path / "evaluations" / evaluation
-    path = folder / f"{moment}-hits.parquet"
+    columns = ["position", "relevant", "score", "document_id"]
+    path = run.path / "evaluations" / evaluation / f"{moment}-hits.parquet"
     if not path.is_file():
-        return pd.DataFrame(columns=columns)
-    hits = _rows(path, [("query_id", "==", query_id), ("position", "<=", top)]).sort_values("position")
-    texts = document_texts(run, evaluation, hits["document_id"].tolist())
-    hits["document"] = [texts.get(str(key), "") for key in hits["document_id"]]
-    return hits[columns].reset_index(drop=True)
+        return pd.DataFrame(columns=[*columns, "document"])
+    hits = _rows(path, [("query_id", "==", query_id), ("position", "<=", top)])
+    return hits.sort_values("position")[columns].reset_index(drop=True)
+
+
+def _item_texts(run: Run, evaluation: str, item_id: str) -> list[tuple[str, str]]:
+    table = read_items(run, evaluation, "after")
+    found = table[table["item_id"].astype(str) == item_id]
+    texts = [(name, shorten(text, TEXT_LIMIT)) for name in input_columns(table) for text in found[name]]
+    return texts + [("gold", f"{gold:g}") for gold in found["gold"] if gold == gold]
 
 
 def document_texts(run: Run, evaluation: str, ids: Sequence[str]) -> dict[str, str]:

@@ -9,11 +9,10 @@ from workbench.browse import (
     chosen,
     query_metrics,
     query_table,
-    relevant_documents,
     unit,
     whole_evaluations,
 )
-from workbench.closeup import ranking, shared_words
+from workbench.closeup import opened, shared_words
 from workbench.errors import RunError
 from workbench.figures import metric_name
 from workbench.items import has_items
@@ -135,13 +134,15 @@ class Queries:
 
     def _opened(self, query_id: str, query: str) -> str:
         name = self.evaluation.value
-        answers = relevant_documents(self.run, name, query_id)
+        found = opened(self.run, name, query_id)
         if self.items:
-            return "".join(f'<p><span class="muted">{text(label)}</span> {text(value)}</p>' for label, value in answers)
-        wanted = "".join(f'<p><span class="muted">Answer</span> {text(value)}</p>' for _, value in answers)
+            return "".join(
+                f'<p><span class="muted">{text(label)}</span> {text(value)}</p>' for label, value in found.gold
+            )
+        wanted = "".join(f'<p><span class="muted">Answer</span> {text(value)}</p>' for _, value in found.gold)
         sides = "".join(
-            f"<div><h4>{label}</h4>{_hits(ranking(self.run, name, moment, query_id), query)}</div>"
-            for moment, label in (("before", "Before"), ("after", "After training"))
+            f"<div><h4>{label}</h4>{_hits(hits, query)}</div>"
+            for hits, label in ((found.before, "Before"), (found.after, "After training"))
         )
         return f'<p><b>{text(query)}</b></p>{wanted}<div class="sides">{sides}</div>'
 
