@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ class _Module(_DummyBackendModule):
         return [torch.float16, torch.bfloat16]
 
 
-_setup_privateuseone_for_python_backend("gpu", backend_module=_Module())
-GPU = torch.device("gpu", 0)
+@cache
+def registered() -> torch.device:
+    """The device, which torch knows from then on; not at import, since whoever reads this file is to be left alone."""
+    _setup_privateuseone_for_python_backend("gpu", backend_module=_Module())
+    return torch.device("gpu", 0)
 
 
 class Far(torch.Tensor):
@@ -59,7 +63,12 @@ class Far(torch.Tensor):
     @staticmethod
     def __new__(cls: type[Far], near: torch.Tensor) -> Far:
         made: Far = torch.Tensor._make_wrapper_subclass(
-            cls, near.shape, strides=near.stride(), storage_offset=near.storage_offset(), dtype=near.dtype, device=GPU
+            cls,
+            near.shape,
+            strides=near.stride(),
+            storage_offset=near.storage_offset(),
+            dtype=near.dtype,
+            device=registered(),
         )
         made.near = near
         return made
@@ -230,11 +239,12 @@ def pretending() -> Iterator[None]:
     import accelerate
     import transformers
 
+    registered()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch.inference_mode = _no_gradients
     kept = transformers.TrainingArguments.device, accelerate.Accelerator.device
-    transformers.TrainingArguments.device = property(lambda self: (self._setup_devices, GPU)[1])
-    accelerate.Accelerator.device = property(lambda self: GPU)
+    transformers.TrainingArguments.device = property(lambda self: (self._setup_devices, registered())[1])
+    accelerate.Accelerator.device = property(lambda self: registered())
     try:
         with Computing(), Moving():
             yield
