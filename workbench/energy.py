@@ -48,7 +48,7 @@ SIMILARITY_FILE = "energy_similarity.json"
 NEAR = 1e-3
 """Share of |x|² + |y|² below which a squared L2 distance is computed again without a matrix product, which loses it."""
 PAIRS_AT_ONCE = 1 << 22  # numbers in one difference of such pairs: 16 MiB
-NUMBERS_AT_ONCE = {"cpu": 1 << 17}  # numbers in one difference of tokens and a document: 512 KiB stay in the cache
+NUMBERS_AT_ONCE = 1 << 17  # numbers in one difference of tokens and a document, for each thread: 512 KiB of its cache
 NUMBERS_AT_ONCE_ELSEWHERE = 1 << 24
 
 
@@ -212,7 +212,8 @@ class _Manhattan(torch.autograd.Function):
 
 def _blocks(points: Tensor, *more: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Rows of `points`, and the same ones of others, as many at once as keep their differences small."""
-    numbers = NUMBERS_AT_ONCE.get(points.device.type, NUMBERS_AT_ONCE_ELSEWHERE)
+    cpu = points.device.type == "cpu"
+    numbers = NUMBERS_AT_ONCE * torch.get_num_threads() if cpu else NUMBERS_AT_ONCE_ELSEWHERE
     size = max(numbers // max(points.shape[1], 1), 1)
     return zip(*(torch.split(each, size) for each in (points, *more)), strict=True)
 
