@@ -597,24 +597,6 @@ def test_frozen_weights_get_no_gradient_and_layers_are_put_back(monkeypatch: pyt
         assert not any("forward" in each.__dict__ for each in model)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "xlm-roberta"])
-def test_a_gelu_goes_with_the_layer_before_it(kind: str, made: Made) -> None:
-    """With the numbers of both, once in each layer, and with gradients as ever."""
-    model = of_kind(kind, made.base).eval()
-    inputs = model.preprocess(["a b c", "d"])
-    with torch.no_grad():
-        apart = model(dict(inputs))["sentence_embedding"]
-    with linear.joined_gelus(model):
-        joined = [each for each in model.modules() if isinstance(each, nn.Linear) and "forward" in each.__dict__]
-        with torch.no_grad():
-            together = model(dict(inputs))["sentence_embedding"]
-        model(dict(inputs))["sentence_embedding"].sum().backward()
-    assert len(joined) == (model[0].config.num_hidden_layers if linear.has_product() else 0)
-    assert torch.allclose(apart, together, atol=1e-6)
-    assert all(layer.weight.grad is not None for layer in joined)
-    assert not any("forward" in each.__dict__ for each in model.modules())
-
-
 # --- tables --------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import torch
 
 from workbench.encoder import prompt_of
 from workbench.energy import energy_encoder, padded
-from workbench.fast.linear import faster_linears, joined_gelus
+from workbench.fast.linear import faster_linears
 from workbench.fast.packing import Pass, pack, packed_forward, packs
 from workbench.fast.tokens import tokenize
 
@@ -93,7 +93,6 @@ def passes(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Par
     extra = {"prompt_length": first._get_prompt_length(prompt)} if prompt else {}
     with ExitStack() as stack:
         stack.enter_context(packed_forward(model))
-        stack.enter_context(joined_gelus(model))
         stack.enter_context(faster_linears(model))
         for start, end in _parts(lengths[order].tolist(), TOKENS.get(model.device.type, TOKENS["cuda"])):
             places = order[start:end].tolist()
