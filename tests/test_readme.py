@@ -3,8 +3,7 @@
 What is put in place of the reader's own things: RUN is a run that the fixture made, CARD a shipped card, `rows.json`,
 `path/to/README.md` and `path/to/beir` are files of the kind that the sentence before the command asks for. Of `make
 test` and `make check` all is run but the tests, which pytest only collects: this file is one of them. `srun` is a
-script that does what srun does: it runs its command on each node, here twice on this machine. Only conda is not run:
-what its file asks for is held against pyproject.toml, constraints.txt and the Makefile in test_environment.py.
+script that does what srun does: it runs its command on each node, here twice on this machine.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def spans() -> list[str]:
     """Commands that stand in a sentence, between backticks."""
     prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
     found = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
-    return sorted({span for span in found if re.match(r"(workbench|make|conda|torchrun|python|pip) ", span)})
+    return sorted({span for span in found if re.match(r"(workbench|make|conda|torchrun|python|pip|srun) ", span)})
 
 
 COMMANDS = commands()
@@ -280,7 +279,6 @@ def test_the_environment_puts_the_command_on_the_path() -> None:
 
 
 IN_SENTENCES = {
-    "conda env create -f environment.yml",
     "workbench doctor",
     "workbench train --resume RUN",
     "workbench runs",
@@ -288,7 +286,7 @@ IN_SENTENCES = {
 
 
 def test_every_command_in_a_sentence_has_a_rule() -> None:
-    """conda: see above; two of the workbench are run below, the third stands in a block; those of make are above."""
+    """Two of the workbench are run below, the third stands in a block; those of make are above."""
     assert {span for span in spans() if not span.startswith("make ")} == IN_SENTENCES
     assert {line for line in (*COMMANDS, *spans()) if line.startswith("make ")} == {*MAKES, "make demo"}
 
@@ -304,7 +302,8 @@ def test_the_doctor_looks_at_this_machine(scratch: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_with_values_of_ones_own_goes_on(scratch: Path) -> None:
-    (values,) = re.findall(r"`(--set [^`]+)`", README)
+    values = " ".join(re.findall(r"`(--set [^`]+)`", README))  # those of two sentences, the second engine among them
+    assert "engine=fast" in values
     runs = scratch / "killed"
     (mine,) = (line for line in COMMANDS if "rows.json" in line)
     words = ["train", *mine.split()[2:], "--base", "scratch:small", *values.split(), "--runs", str(runs)]
