@@ -192,7 +192,7 @@ def _attention(
         q, k, v = (each[0, text].transpose(0, 1) for each in (query, key, value))
         found[0, text] = (torch.softmax(scale * q @ k.transpose(1, 2), -1) @ v).transpose(0, 1)
     nothing = torch.zeros(1)
-    return found, nothing, nothing.long(), nothing.long(), most, too
+    return found, torch.zeros(int(more[-1])), nothing.long(), nothing.long(), most, too
 
 
 def _attention_backward(
@@ -208,6 +208,7 @@ def _attention_backward(
     *more: Any,
     scale: float,
 ) -> Any:
+    assert more[1].numel() == 1, "the kernel was not told that a gradient would be asked for"
     made = [torch.empty_like(each) for each in (query, key, value)]
     for text in _texts(ends, most):
         q, k, v, g = (each[0, text].transpose(0, 1) for each in (query, key, value, gradient))

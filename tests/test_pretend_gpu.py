@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ CARDS = (
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the script printed; it fails where tensors of two devices meet."""
     words = [sys.executable, str(SCRIPT), str(tmp_path_factory.mktemp("gpu"))]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums in one order
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=one)
     assert done.returncode == 0, done.stderr[-3000:]
     read: dict[str, Any] = json.loads(done.stdout)
     return read

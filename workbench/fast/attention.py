@@ -130,8 +130,9 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, 
 
 def by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
     """The same in one call: torch's memory-efficient kernel, which it takes for nested tensors on CUDA."""
-    ends, longest, asked = layout.short_ends, layout.lengths[-1], torch.is_grad_enabled() and query.requires_grad
+    ends, longest = layout.short_ends, layout.lengths[-1]
     given = [each[None] for each in (query, key, value)]  # (1, tokens, heads, dim) each
+    asked = torch.is_grad_enabled() and any(each.requires_grad for each in given)  # an adapter may train one of them
     found: Tensor = torch.ops.aten._efficient_attention_forward(
         *given, None, ends, ends, longest, longest, dropout, 0, asked, scale=scale
     )[0]
