@@ -1,10 +1,29 @@
-"""Datasets in the local cache as `datasets` leaves them there after a download, made without one."""
+"""Models and datasets in the local caches as the Hub's clients leave them there after a download, made without one."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached_model(cache: Path, folder: Path, identity: str, commit: str = COMMIT, reference: str = "main") -> None:
+    """Put the model in `folder` into `cache` (HF_HUB_CACHE) as a Hub repository: blobs, references, links to blobs."""
+    repository = cache / f"models--{identity.replace('/', '--')}"
+    for part in ("blobs", "refs"):
+        (repository / part).mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / reference).write_text(commit)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
+        blob.write_bytes(content)
+        link = repository / "snapshots" / commit / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
 
 
 def cached_dataset(

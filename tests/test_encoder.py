@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
-import os
 import shutil
 import socket
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_cache import COMMIT, cached_model
 from tiny import tiny_base
 
 from workbench import standins
@@ -32,8 +32,6 @@ from workbench.encoder import (
 from workbench.errors import BaseError
 from workbench.fast.encoding import encoder
 from workbench.recipe import Base, Lora
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +59,7 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def lay(folder: Path, name: str, commit: str = COMMIT, reference: str = "main") -> str:
-        repository = tmp_path / "hub" / f"models--somebody--{name}"
-        for part in ("blobs", "refs"):
-            (repository / part).mkdir(parents=True, exist_ok=True)
-        (repository / "refs" / reference).write_text(commit)
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            content = path.read_bytes()
-            blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
-            blob.write_bytes(content)
-            link = repository / "snapshots" / commit / path.relative_to(folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(blob, link.parent))
+        cached_model(tmp_path / "hub", folder, f"somebody/{name}", commit, reference)
         return f"somebody/{name}"
 
     return lay

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from hub_cache import cached_dataset, cached_model
 from nbclient import NotebookClient
 from synthetic_run import made_run
+from tiny import tiny_base
 
+import workbench as wb
+from workbench.encoder import load_base
 from workbench.report.notebook import render_notebook
 from workbench.run import RunWriter
+from workbench.tasks import NANO
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
@@ -74,6 +80,67 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     assert [page for page in still if 'class="word running"' in page] == []  # it shows how the training ended
     exported = render_notebook(notebook, path.stem)
     assert exported.count("<img alt") == sum(page.count("<img alt") for page in still)
+
+
+def hub(folder: Path, card: str) -> str:
+    """Caches of the Hub in `folder` with a small base under the name of the card's own, and its rows: there under their
+    name where they are public, else in a file, whose path is returned."""
+    base, data = (recipe := wb.recipe(wb.read_card(card))).base, recipe.data
+    assert base.revision is not None
+    if base.static_dimensions is None:
+        saved = tiny_base(folder / "base", dimension=512 if card == "porsche-mxbai" else 32)  # it is cut to 512
+    else:
+        saved = folder / "table"
+        load_base("bundled:static").model.save_pretrained(str(saved), create_model_card=False)
+    cached_model(folder / "hub", saved, base.model, base.revision)
+    texts = [(f"how far does car {number} go", f"car {number} goes {7 * number} miles") for number in range(200)]
+    beir = {
+        "corpus": [{"_id": f"d{place}", "title": "", "text": text} for place, (_, text) in enumerate(texts)],
+        "queries": [{"_id": f"q{place}", "text": text} for place, (text, _) in enumerate(texts)],
+        "qrels": [{"query-id": f"q{place}", "corpus-id": f"d{place}", "score": 1} for place in range(len(texts))],
+    }
+    if card == "hotpotqa-distilbert-energy":
+        cached_dataset(
+            folder / "datasets", "BeIR/hotpotqa", {part: {part: beir[part]} for part in ("corpus", "queries")}
+        )
+        cached_dataset(folder / "datasets", "BeIR/hotpotqa-qrels", {"default": {"train": beir["qrels"]}})
+    elif card == "gooaq-static-matryoshka":
+        rows = [{"question": question, "answer": answer} for question, answer in texts]
+        cached_dataset(folder / "datasets", "sentence-transformers/gooaq", {"default": {"train": rows}})
+        nano = {part: dict.fromkeys([f"Nano{name}" for name in NANO], rows) for part, rows in beir.items()}
+        cached_dataset(folder / "datasets", "sentence-transformers/NanoBEIR-en", nano)
+    else:
+        made = [dict(zip(data.columns, (*pair, place % 10 / 10), strict=False)) for place, pair in enumerate(texts)]
+        (folder / "own.json").write_text(json.dumps(made), encoding="utf-8")
+        return str(folder / "own.json")
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[0] in "12345"], ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_switch_takes_the_cards_own_base_and_rows(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = prepared(path, tmp_path / "runs", steps=2)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    found = re.search(r'wb.read_card\("(.+)"\)', code)
+    assert found is not None
+    rows = hub(tmp_path, found[1])
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = first.source.replace("full = False", "full = True")
+    first.source = first.source.replace("(None, None)", f"(None, {rows or None!r})")
+    if path.stem[0] != "1":  # UMAP compiles itself in every process that asks for it: once is enough
+        for cell in notebook.cells:
+            cell.source = cell.source.replace('"umap" if full else "pca"', '"pca"')
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    place = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=300, store_widget_state=False, resources=place).execute()
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "runs").glob("*/run.json")]
+    assert len(records) >= 2
+    assert [record["base"]["stand_in"] for record in records] == [False] * len(records)
+    assert [record["data"]["stand_in"] for record in records] == [False] * len(records)
 
 
 STOPPED = """

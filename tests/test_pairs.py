@@ -448,11 +448,11 @@ def test_cut_texts_and_unknown_tokens_are_measured() -> None:
     assert check_pairs(rows, tokens=Tokens(count, limit=6)) == (
         Check(
             "warning",
-            "50.0% of the texts of column 'positive' are longer than 6 tokens and are cut (the longest has 8).",
+            "50.0 % of the texts of column 'positive' are longer than 6 tokens and are cut (the longest has 8).",
         ),
         Check(
             "warning",
-            "80.0% of the tokens of column 'positive' are unknown to the base's tokenizer; it cannot read this "
+            "80.0 % of the tokens of column 'positive' are unknown to the base's tokenizer; it cannot read this "
             "language or script well.",
         ),
     )

@@ -215,7 +215,7 @@ def test_inferred_fields_give_the_calculation(shared: Path) -> None:
     made = recipe(read_card(shared / "cards" / "seeds-clean" / "porsche-mxbai.md"))
     origin = made.provenance["data.split.train"]
     assert origin.source == "inferred"
-    assert "180 batches an epoch × 8 rows = 1,440 of 1,797 rows, which is 80%" in origin.note
+    assert "180 batches an epoch × 8 rows = 1,440 of 1,797 rows, which is 80 %" in origin.note
     assert "1/180" in origin.note
     made = recipe(read_card(shared / "cards" / "seeds-clean" / "hotpotqa-distilbert-energy.md"))
     assert "one of 2 processes" in made.provenance["training.processes"].note

@@ -616,7 +616,7 @@ def test_queries_won_and_lost_are_counted_and_grouped(ranked):
     words = Reader(own(render(summary, written=WRITTEN))).words
     assert "Won by training 5 Lost by training 5" in words
     assert "What the 10 queries that fail after training have in common" in words
-    assert "not found 5 50% no relevant document among the first 100" in words
+    assert "not found 5 50 % no relevant document among the first 100" in words
     assert "truncated not counted the query or a relevant document is longer than the model reads" in words
 
 

@@ -131,15 +131,15 @@ def _token_checks(pairs: Columns, tokens: Tokens) -> Iterator[Check]:
         if cut:
             yield Check(
                 "warning",
-                f"{cut / len(texts):.1%} of the texts of column {column!r} are longer than {tokens.limit} tokens and "
-                f"are cut (the longest has {max(lengths):,}).",
+                f"{100 * cut / len(texts):.1f} % of the texts of column {column!r} are longer than {tokens.limit} "
+                f"tokens and are cut (the longest has {max(lengths):,}).",
             )
         share = sum(unknown) / max(sum(lengths), 1)
         if share > UNKNOWN:
             yield Check(
                 "warning",
-                f"{share:.1%} of the tokens of column {column!r} are unknown to the base's tokenizer; it cannot read "
-                "this language or script well.",
+                f"{100 * share:.1f} % of the tokens of column {column!r} are unknown to the base's tokenizer; it "
+                "cannot read this language or script well.",
             )
 
 

@@ -66,7 +66,7 @@ class Map:
     kept: dict[str, float] = field(default_factory=dict)  # moment -> share of true neighbours kept, 0 to 1
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{share:.0%} {moment}" for moment, share in self.kept.items())
+        shares = ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in self.kept.items())
         return f"<Map by {self.parameters['method']}: {len(self.points):,} points, true neighbours kept: {shares}>"
 
 

@@ -61,7 +61,7 @@ def suited(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
         return STATIC, "because the card's base is such a table, too, and no transformer"
     share = unknown_share(_bundled_tokenizer(), texts) if texts else 0.0
     if share > MOST_UNKNOWN:
-        return SCRATCH, f"because the tokenizer of {BUNDLED} does not know {share:.0%} of the tokens in them"
+        return SCRATCH, f"because the tokenizer of {BUNDLED} does not know {100 * share:.0f} % of the tokens in them"
     return BUNDLED, ""
 
 

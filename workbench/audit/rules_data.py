@@ -415,7 +415,7 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
     most, column = max(hit)
     heavy = most >= 0.9 * limit.value
     sure = 1 - (limit.value - most)  # a text under the limit is at least one token shorter
-    share = f"at least {sure:.0%} of its texts reach it" if sure > 0.5 else "many reach it"
+    share = f"at least {100 * sure:.0f} % of its texts reach it" if sure > 0.5 else "many reach it"
     yield finding(
         "truncated-texts",
         "warning" if heavy else "note",

@@ -279,7 +279,8 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
         "loss-at-chance",
         "error",
         f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the labels' shares "
-        f"({some(f'{share:.0%}' for share in shares)}) gives {short(chance)}: the model does not tell them apart.",
+        f"({some(f'{100 * share:.0f} %' for share in shares)}) gives {short(chance)}: the model does not tell them "
+        "apart.",
         lines=[root.line or clues.fact_line(dataset, "loss"), first.line, last.line],
         chance=round(chance, 4),
         last=last_value,

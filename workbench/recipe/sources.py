@@ -153,11 +153,11 @@ def put_split(draft: Draft, card: Card, train: Dataset) -> None:
 def put_share_seen(
     draft: Draft, card: Card, share: float, rows: int, seen: str, lines: tuple[int | None, int | None]
 ) -> None:
-    note, rest = f"{seen}, which is {share:.0%}", round(1 - share, 4)
+    note, rest = f"{seen}, which is {100 * share:.0f} %", round(1 - share, 4)
     queries = evaluation_queries(card)
     held_out = round(queries / rows, 2) if queries else rest
     if queries and held_out < rest:
-        note += f"; accuracies are multiples of 1/{queries}, {held_out:.0%} of the rows"
+        note += f"; accuracies are multiples of 1/{queries}, {100 * held_out:.0f} % of the rows"
         put_shares(draft, (share, held_out, round(rest - held_out, 4)), lines, note)
     else:
         put_shares(draft, (share, rest, 0.0), lines, note)

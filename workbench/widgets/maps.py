@@ -90,7 +90,7 @@ class Places:
         self._say()
 
     def __repr__(self) -> str:
-        kept = ", ".join(f"{share:.0%} {moment}" for moment, share in self.scene.kept.items())
+        kept = ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in self.scene.kept.items())
         return f"<Map of {self.evaluation!r} of {self.run!r}, true neighbours kept: {kept}>"
 
     def _ipython_display_(self) -> None:
@@ -189,7 +189,7 @@ class Places:
         self.said.value = f'{STYLE}<div class="wb"><p class="muted">{self._how()}</p>{chosen}</div>'
 
     def _how(self) -> str:
-        kept = ", ".join(f"{share:.0%} {moment}" for moment, share in self.scene.kept.items())
+        kept = ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in self.scene.kept.items())
         return (
             f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
             f"nearest neighbours the map keeps {kept}."
