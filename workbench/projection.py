@@ -66,8 +66,16 @@ class Map:
     kept: dict[str, float] = field(default_factory=dict)  # moment -> share of true neighbours kept, 0 to 1
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in self.kept.items())
+        shares = kept_words(self.kept)
         return f"<Map by {self.parameters['method']}: {len(self.points):,} points, true neighbours kept: {shares}>"
+
+
+def kept_words(kept: Mapping[str, float]) -> str:
+    """
+    >>> kept_words({"before": 0.081, "after": 0.5})
+    '8 % before, 50 % after'
+    """
+    return ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in kept.items())
 
 
 # --- vectors -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from workbench.browse import whole_evaluations
 from workbench.errors import RunError
 from workbench.figures_points import embedding_map
 from workbench.look import CONFIG
-from workbench.projection import Method, project
+from workbench.projection import Method, kept_words, project
 from workbench.scene import Polygon, Scene, has_vectors, inside, labels, map_points, ranges, scene
 from workbench.widgets.page import STYLE, Still, picture, text
 from workbench.widgets.queries import plain_rows
@@ -90,7 +90,7 @@ class Places:
         self._say()
 
     def __repr__(self) -> str:
-        kept = ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in self.scene.kept.items())
+        kept = kept_words(self.scene.kept)
         return f"<Map of {self.evaluation!r} of {self.run!r}, true neighbours kept: {kept}>"
 
     def _ipython_display_(self) -> None:
@@ -189,10 +189,9 @@ class Places:
         self.said.value = f'{STYLE}<div class="wb"><p class="muted">{self._how()}</p>{chosen}</div>'
 
     def _how(self) -> str:
-        kept = ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in self.scene.kept.items())
         return (
             f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
-            f"nearest neighbours the map keeps {kept}."
+            f"nearest neighbours the map keeps {kept_words(self.scene.kept)}."
         )
 
     def _label(self, moment: str) -> str:

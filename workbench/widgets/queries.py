@@ -151,7 +151,8 @@ class Queries:
             return
         columns = [name for name, _ in self.table.columns]
         picked = [*self.table.rows[:5], *self.table.rows[5:][-5:]]
-        cells = [[shorten(row[0], 160), *(_number(value) for value in row[1:])] for row in picked]
+        kinds = [kind for _, kind in self.table.columns[1:]]
+        cells = [[shorten(row[0], 160), *map(_number, row[1:], kinds)] for row in picked]
         what = text(unit(self.run, self.evaluation.value))
         head = f"<p>{len(self.found):,} {what}: those that lost most and those that won most.</p>"
         self._still.show(head + rows(columns, cells, columns[1:]), repr(self))
@@ -185,5 +186,12 @@ def _hits(hits: pd.DataFrame, query: str) -> str:
     return f'<ol class="hits">{"".join(lines)}</ol>'
 
 
-def _number(value: object) -> str:
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+def _number(value: object, kind: str) -> str:
+    """As table.js writes it.
+
+    >>> _number(0.25, "change"), _number(-0.25, "change"), _number(0.25, "number"), _number(3, "rank")
+    ('+0.250', '−0.250', '0.250', '3')
+    """
+    if not isinstance(value, float):
+        return "–" if value is None else str(value)
+    return (f"{value:+.3f}" if kind == "change" and value else f"{value:.3f}").replace("-", "−")
