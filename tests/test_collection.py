@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -458,7 +459,13 @@ def test_a_collection_of_nano_beir_is_that_of_its_split(cache: Path) -> None:
     texts = {name: split(name) for name in ("NanoNQ", "NanoSciFact")}
     judged = {name: [{"query-id": "2", "corpus-id": "1"}] for name in texts}
     cached_dataset(cache, "somebody/NanoBEIR-xx", {"corpus": texts, "queries": texts, "qrels": judged})
+    said: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    listener.emit = said.append  # type: ignore[method-assign]
+    logging.getLogger("datasets").addHandler(listener)
     found = load_collection("somebody/NanoBEIR-xx", split="NanoSciFact")
+    logging.getLogger("datasets").removeHandler(listener)
+    assert said == []  # else a line for each part
     assert found.corpus == {"1": "NanoSciFact one", "2": "NanoSciFact two"}
     assert found.queries["2"] == "NanoSciFact two"
     assert found.relevant == {"2": {"1": 1.0}}

@@ -506,17 +506,21 @@ def load_dataset(source: Source, online: Callable[[], bool]) -> Any:
 
 @contextmanager
 def datasets_online(online: Callable[[], bool]) -> Iterator[tuple[Any, bool]]:
-    """The library `datasets` and whether it may ask the Hub; while this lasts it does not where it may not."""
+    """The library `datasets` and whether it may ask the Hub; while this lasts it does not where it may not, nor does it
+    say of each part that it comes from the cache."""
     reached = online()
 
     import datasets
 
-    was = datasets.config.HF_HUB_OFFLINE
+    was, verbosity = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
     datasets.config.HF_HUB_OFFLINE = was or not reached
+    if not reached:
+        datasets.logging.set_verbosity_error()
     try:
         yield datasets, reached
     finally:
         datasets.config.HF_HUB_OFFLINE = was
+        datasets.logging.set_verbosity(verbosity)
 
 
 def _first_line(error: Exception) -> str:
