@@ -77,7 +77,9 @@ def say_below(text: str, style: str = "") -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """Print a table; a column of numbers is aligned to the right."""
     kept = [list(row) for row in rows]
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    if title is not None:  # not the table's own, which is broken where the table ends
+        out.print(Text(title, style="bold"))
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(columns):
         numbers = bool(kept) and all(isinstance(row[index], int | float | None) for row in kept)
         drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")
