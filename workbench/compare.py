@@ -103,7 +103,10 @@ class Comparison:
         def cells(tag: str, texts: Sequence[str]) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
 
-        body = "".join(cells("td", _cells(row, self)) for row in self.rows)
+        def typeset(name: str, *numbers: str) -> tuple[str, ...]:
+            return name, *("–" if text == "-" else text.replace("-", "−") for text in numbers)
+
+        body = "".join(cells("td", typeset(*_cells(row, self))) for row in self.rows)
         reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in self.reasons)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         return (

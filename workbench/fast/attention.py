@@ -7,21 +7,25 @@ not give what it should, texts of near lengths are padded for the attention alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.fast.dropout import places, scaled
+from workbench.fast.dropout import places
 
 Blocks = list[tuple[int, int]]
 
 PADDING = 2
 """Numbers that are padded for each that is a token's, at most, where attention is by groups of texts."""
+
+WEIGHTS = 1 << 18
+"""Attention weights of the texts that are computed together on a CPU: 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -165,69 +169,96 @@ def _with_gradients(found: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _Attention(torch.autograd.Function):
-    """Attention with dropout on the CPU, text by text: torch's makes copies and draws a random number for each weight.
+    """Attention with dropout on the CPU, some texts at a time: torch's makes copies and draws a random number for each
+    weight.
 
-    The weights of all texts lie in one row, so that dropout takes all of them at once.
+    All that is done to the weights of a block is done while they are in the processor's cache. What is dropped is 0
+    there and kept beside it for the backward pass; the factor 1 / (1 - p) is one of the products'.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, p: float, scale: float) -> Tensor:
-        heads = query.shape[1]
-        flat = query.new_empty(sum(texts * heads * tokens**2 for texts, tokens in blocks))
-        for weights, _, q, k in _by_block(flat, heads, blocks, query, key):
-            torch.baddbmm(weights, q, k.transpose(1, 2), beta=0, alpha=scale, out=weights)
-            torch.softmax(weights, dim=-1, out=weights)
-        dropped = places(len(flat), p)
-        left, found = scaled(flat, p, dropped), torch.empty_like(query)
-        for weights, rows, v in _by_block(left, heads, blocks, value):
-            _put(found, rows, torch.bmm(weights, v))
-        ctx.blocks, ctx.p, ctx.scale = blocks, p, scale
-        ctx.save_for_backward(query, key, value, flat, left, dropped)
+        parts = _parts(blocks, query.shape[1])
+        weights = query.new_empty(parts[-1].weights.stop)
+        dropped = places(len(weights), p)
+        lost, found = weights.new_empty(len(dropped)), torch.empty_like(query)
+        for part, mine in zip(parts, _cuts(dropped, parts), strict=True):
+            q, k, v = (part.of(each) for each in (query, key, value))
+            block = weights[part.weights].view(len(q), part.tokens, part.tokens)
+            torch.baddbmm(block, q, k.transpose(1, 2), beta=0, alpha=scale, out=block)
+            torch.softmax(block, dim=-1, out=block)
+            torch.index_select(weights, 0, dropped[mine], out=lost[mine])
+            weights.index_fill_(0, dropped[mine], 0.0)
+            part.put(found, _product(block, v, 1 / (1 - p)))
+        ctx.parts, ctx.p, ctx.scale = parts, p, scale
+        ctx.save_for_backward(query, key, value, weights, dropped, lost)
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, flat, left, dropped = ctx.saved_tensors
-        heads, blocks = query.shape[1], ctx.blocks
-        to_query, to_key, to_value = (torch.empty_like(each) for each in (query, key, value))
-        to_left = torch.empty_like(left)
-        for weights, rows, v, g in _by_block(to_left, heads, blocks, value, gradient):
-            torch.bmm(g, v.transpose(1, 2), out=weights)
-            kept = left[rows.weights].view_as(weights)
-            _put(to_value, rows, torch.bmm(kept.transpose(1, 2), g))
-        to_flat = scaled(to_left, ctx.p, dropped)
-        for weights, rows, q, k in _by_block(flat, heads, blocks, query, key):
-            above = to_flat[rows.weights].view_as(weights)
-            to_scores = torch._softmax_backward_data(above, weights, -1, weights.dtype)
-            _put(to_query, rows, torch.bmm(to_scores, k).mul_(ctx.scale))
-            _put(to_key, rows, torch.bmm(to_scores.transpose(1, 2), q).mul_(ctx.scale))
+        query, key, value, saved, dropped, lost = ctx.saved_tensors
+        weights = saved.data  # changed and changed back below, of which autograd need not know
+        to_query, to_key, to_value = (
+            torch.empty_like(each) if asked else None
+            for each, asked in zip((query, key, value), ctx.needs_input_grad, strict=False)
+        )
+        room = weights.new_empty(max(part.weights.stop - part.weights.start for part in ctx.parts))
+        for part, mine in zip(ctx.parts, _cuts(dropped, ctx.parts), strict=True):
+            q, k, v, g = (part.of(each) for each in (query, key, value, gradient))
+            block = weights[part.weights].view(len(q), part.tokens, part.tokens)
+            above = room[: block.numel()].view_as(block)  # the gradient of the weights, then of the scores
+            torch.baddbmm(above, g, v.transpose(1, 2), beta=0, alpha=1 / (1 - ctx.p), out=above)
+            if to_value is not None:
+                part.put(to_value, _product(block.transpose(1, 2), g, 1 / (1 - ctx.p)))
+            above.view(-1).index_fill_(0, dropped[mine] - part.weights.start, 0.0)
+            weights.index_copy_(0, dropped[mine], lost[mine])
+            torch._softmax_backward_data(above, block, -1, above.dtype, grad_input=above)
+            weights.index_fill_(0, dropped[mine], 0.0)
+            if to_query is not None:
+                part.put(to_query, _product(above, k, ctx.scale))
+            if to_key is not None:
+                part.put(to_key, _product(above.transpose(1, 2), q, ctx.scale))
         return to_query, to_key, to_value, None, None, None
 
 
-class _Rows(NamedTuple):
-    """A block of texts of one length."""
+class _Part(NamedTuple):
+    """Some texts of one length."""
 
-    tokens: slice  # of all tokens
+    texts: int
+    tokens: int  # of each text
+    lying: slice  # of all tokens
     weights: slice  # of all attention weights
-    sizes: tuple[int, int]  # texts, tokens of each
+
+    def of(self, each: Tensor) -> Tensor:
+        """(texts · heads, tokens, dim) of (all tokens, heads, dim)."""
+        return each[self.lying].view(self.texts, self.tokens, *each.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+    def put(self, target: Tensor, found: Tensor) -> None:
+        """Put (texts · heads, tokens, dim) where they belong in (all tokens, heads, dim)."""
+        own = target[self.lying].view(self.texts, self.tokens, *target.shape[1:])
+        own.copy_(found.view(self.texts, -1, *found.shape[1:]).transpose(1, 2))
 
 
-def _by_block(flat: Tensor, heads: int, blocks: Blocks, *given: Tensor) -> Iterator[Any]:
-    """(texts · heads, tokens, tokens) weights in `flat`, where the block is, and its (texts · heads, tokens, dim) of
-    each of `given` (all tokens, heads, dim)."""
-    token = weight = 0
+def _parts(blocks: Blocks, heads: int) -> list[_Part]:
+    """The texts of each length, no more together than a cache holds the attention weights of."""
+    found, token, weight = [], 0, 0
     for texts, tokens in blocks:
-        size = texts * heads * tokens**2
-        rows = _Rows(slice(token, token + texts * tokens), slice(weight, weight + size), (texts, tokens))
-        parts = (each[rows.tokens].view(texts, tokens, *each.shape[1:]).transpose(1, 2).flatten(0, 1) for each in given)
-        yield flat[rows.weights].view(texts * heads, tokens, tokens), rows, *parts
-        token, weight = token + texts * tokens, weight + size
+        most = max(WEIGHTS // (heads * tokens**2), 1)
+        for start in range(0, texts, most):
+            count = min(most, texts - start)
+            ends = token + count * tokens, weight + count * heads * tokens**2
+            found.append(_Part(count, tokens, slice(token, ends[0]), slice(weight, ends[1])))
+            token, weight = ends
+    return found
 
 
-def _put(target: Tensor, rows: _Rows, found: Tensor) -> None:
-    """Put (texts · heads, tokens, dim) where they belong in (all tokens, heads, dim)."""
-    heads = target.shape[1]
-    target[rows.tokens].view(*rows.sizes, *target.shape[1:]).copy_(
-        found.view(rows.sizes[0], heads, *found.shape[1:]).transpose(1, 2)
-    )
+def _cuts(dropped: Tensor, parts: Sequence[_Part]) -> list[slice]:
+    """Which of the ascending places `dropped` lie in each part."""
+    ends = torch.searchsorted(dropped, torch.tensor([part.weights.stop for part in parts])).tolist()
+    return [slice(start, end) for start, end in pairwise([0, *ends])]
+
+
+def _product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale · left · right, matrix by matrix."""
+    return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
