@@ -340,6 +340,16 @@ def test_a_library_default_names_its_version() -> None:
     assert "version not stated" in recipe(small()).provenance["training.weight_decay"].note
 
 
+def test_what_is_called_a_default_of_the_library_is_an_argument_of_it() -> None:
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    arguments = {field.name for field in dataclasses.fields(SentenceTransformerTrainingArguments)}
+    origins = recipe(small()).provenance
+    said = {path.removeprefix("training.") for path, origin in origins.items() if origin.source == "library"}
+    assert {name for name in said if "." not in name} - arguments == set()
+    assert "engine" not in said
+
+
 def test_truncation_is_inferred_from_the_dimensions() -> None:
     pooling = Module(1, "Pooling", {"word_embedding_dimension": 1024, "pooling_mode_cls_token": True}, line=80)
     made = recipe(small(modules=(pooling,), output_dimension=Stated(512, 40)))

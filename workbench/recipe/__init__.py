@@ -98,7 +98,7 @@ class Recipe(Part):
 SECTIONS = ("base", "data", "loss", "training", "evaluation")
 OPEN = ("parameters", "prompts", "lr_scheduler_kwargs")
 """Fields whose entries are leaves of their own: `loss.parameters.scale`."""
-OURS = ("processes", "prompts", "report_to")
+OURS = ("engine", "processes", "prompts", "report_to")
 """Fields of `training` whose default is the recipe's own, not a library's."""
 OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
 
@@ -336,6 +336,7 @@ def _default_origin(path: str, card: Card | None) -> Origin:
         "training.report_to": "no tracker follows a run unless asked",
         "evaluation.repeated_queries": "each row is a query of its own unless something shows the contrary",
         "training.processes": "no number of the card shows more than one",
+        "training.engine": "the library's trainer, unless another is asked for",
     }
     return Origin(source="default", note=reasons.get(path, "not on the card"))
 
