@@ -561,7 +561,10 @@ def test_a_model_without_a_faster_way_goes_the_librarys(made: Made) -> None:
 # --- linear layers -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN")
+onednn = pytest.mark.skipif(not linear.has_onednn(), reason="this torch has no oneDNN")
+
+
+@onednn
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5)])
 def test_products_and_gradients_are_those_of_torch(shape: tuple[int, ...]) -> None:
     """Against float64."""
@@ -580,21 +583,62 @@ def test_products_and_gradients_are_those_of_torch(shape: tuple[int, ...]) -> No
         assert torch.allclose(ours.double(), exact, atol=1e-5)
 
 
-def test_frozen_weights_get_no_gradient_and_layers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
-    x = torch.randn(4, 3, requires_grad=True)
-    with linear.faster_linears(model):
-        assert all("forward" in each.__dict__ for each in model)
-        model(x).sum().backward()
-    assert x.grad is not None
-    assert [weight.grad for weight in model.parameters()] == [None] * 4
-    assert not any("forward" in each.__dict__ for each in model)
+@onednn
+def test_layers_go_through_the_faster_product_and_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    x = torch.randn(4, 3)
+
+    def taken(tokens: int | None) -> list[bool]:
+        with linear.faster_linears(model, tokens):
+            model(x).sum().backward()
+            return ["forward" in each.__dict__ for each in model]
+
     monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
+    assert taken(None) == [False, False]  # both are trained, and MKL is as good
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)
+    assert taken(None) == [True, True]
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
+    model[0].requires_grad_(False)
+    assert taken(None) == [True, True]
+    assert taken(linear.LAID_FROM - 1) == [False, False]  # too few to be worth it
+    monkeypatch.setattr(linear, "LAID_MOST", 8)  # the frozen weight has 9 numbers
+    assert taken(None) == [False, False]
+    assert not any("forward" in each.__dict__ for each in model)
+
+
+@onednn
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_laid_out_give_what_torch_gives(bias: bool, slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen among trained ones as beneath an adapter, and again after a step of those."""
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: slow)
+    model, exact = (
+        nn.Sequential(nn.Linear(33, 20, bias=bias), nn.Linear(20, 17, bias=bias), nn.Linear(17, 5)) for _ in range(2)
+    )
+    exact.double()
+    for each in (model, exact):
+        each[1].requires_grad_(False)
+    x = torch.randn(2, 6, 33)
     with linear.faster_linears(model):
-        assert not any("forward" in each.__dict__ for each in model)
+        for _ in range(2):
+            exact.load_state_dict(model.state_dict())
+            found: list[list[Any]] = []
+            for each in (model, exact):
+                each.zero_grad()
+                y = each(x.to(each[0].weight.dtype))
+                y.pow(2).sum().backward()
+                found.append([y, *(weight.grad for weight in each.parameters())])
+            for ours, theirs in zip(*found, strict=True):
+                assert (ours is None) == (theirs is None)
+                assert ours is None or torch.allclose(ours.double(), theirs, atol=1e-4)
+            assert sum(weight.grad is None for weight in model.parameters()) == 1 + bias
+            with torch.no_grad():
+                model[0].weight.mul_(-2)
+    with torch.no_grad(), linear.faster_linears(model):  # nothing is trained here
+        kept = model[0].forward.func.__self__
+        plain = nn.functional.linear(x, model[0].weight, model[0].bias)
+        assert torch.allclose(model[0](x), plain, atol=1e-5)
+        assert [each is not None for each in kept._laid.values()] == [True, False, False]
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

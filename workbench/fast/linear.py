@@ -1,13 +1,15 @@
-"""Linear layers by oneDNN where MKL, which torch takes for float32 matrices, runs its slow code.
+"""Linear layers by oneDNN, which every build of torch carries, where it is faster than MKL, which torch takes.
 
-On processors that are not Intel's, MKL takes code for older ones: on an AMD EPYC (Zen 5, one thread) it came to 104
-GFLOP/s where oneDNN, which every build of torch carries, came to 230. The vendor decides and no stopwatch, so that the
-same machine always gives the same numbers. Sums are taken in another order: results differ in the last bits.
+Weights that do not change, of an encoder or under an adapter, can be laid out for it once: it then beats MKL by what
+adding the bias costs there. Those that are trained go to oneDNN where MKL runs its slow code: on processors that are
+not Intel's it takes code for older ones, on an AMD EPYC (Zen 5, one thread) 104 GFLOP/s where oneDNN came to 230. The
+vendor decides and no stopwatch, so that the same machine always gives the same numbers. Sums are taken in another
+order: results differ in the last bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -18,14 +20,26 @@ from torch import Tensor, nn
 
 CPU = Path("/proc/cpuinfo")
 
+LAID_FROM = 4096
+"""Tokens from which laying the weights out is worth what it costs, which is what a product of 2,000 saves."""
+
+LAID_MOST = 1 << 27
+"""Numbers of all weights up to which a second copy of them is made: 512 MiB."""
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether oneDNN's product can be called."""
+    backends: Any = torch.backends
+    calls = ("_linear_pointwise", "_reorder_linear_weight")
+    return bool(backends.mkldnn.is_available()) and all(hasattr(torch.ops.mkldnn, name) for name in calls)
+
 
 @cache
 def mkl_is_slow() -> bool:
     """Whether this is a processor that MKL does not serve well, and oneDNN's product can be called."""
     backends: Any = torch.backends
-    if not (backends.mkl.is_available() and backends.mkldnn.is_available()):
-        return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not CPU.is_file():
+    if not (backends.mkl.is_available() and has_onednn() and CPU.is_file()):
         return False
     vendors = [line for line in CPU.read_text(encoding="utf-8", errors="replace").splitlines() if "vendor_id" in line]
     return bool(vendors) and "GenuineIntel" not in vendors[0]
@@ -56,11 +70,52 @@ class _Linear(torch.autograd.Function):
         return to_x, to_weight, gradient.sum(0) if ctx.biased else None
 
 
+class _Frozen(torch.autograd.Function):
+    """y = x Wᵀ + b with a weight that is not trained and lies as oneDNN likes it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, laid: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight if x.requires_grad else None)
+        return product(x, laid, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        if weight is None:
+            return None, None, None, None
+        to_x = product(gradient.contiguous(), weight.T) if mkl_is_slow() else torch.mm(gradient, weight)
+        return to_x, None, None, None
+
+
+class Laid:
+    """Layers whose weights stay as they are, and these weights as oneDNN likes them, laid out when first asked for."""
+
+    def __init__(self, fixed: Iterable[nn.Linear]) -> None:
+        self._laid: dict[nn.Linear, Tensor | None] = dict.fromkeys(fixed)
+
+    def linear(self, module: nn.Linear, x: Tensor) -> Tensor:
+        """As `linear`; of layers that are trained as this machine does it best."""
+        weight, bias = module.weight, module.bias
+        if module not in self._laid or not _plain(weight, x):
+            return linear(module, x) if mkl_is_slow() else nn.functional.linear(x, weight, bias)
+        laid = self._laid[module]
+        if laid is None:
+            laid = self._laid[module] = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+        found: Tensor = _Frozen.apply(x.reshape(-1, x.shape[-1]), laid, weight, bias)  # type: ignore[no-untyped-call]
+        return found.view(*x.shape[:-1], -1)
+
+
+def _plain(weight: Tensor, x: Tensor) -> bool:
+    """Whether both are float32 on the CPU, and stay so."""
+    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
+    return plain and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+
+
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """What `module` gives for x (..., in): float32 on the CPU by oneDNN, everything else as ever."""
     weight, bias = module.weight, module.bias
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    if not plain or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
+    if not _plain(weight, x):
         return nn.functional.linear(x, weight, bias)
     found: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
     return found.view(*x.shape[:-1], -1)
@@ -79,6 +134,12 @@ def passing_through(model: nn.Module, kind: type[nn.Module], forward: Callable[.
             del module.forward
 
 
-def faster_linears(model: nn.Module) -> AbstractContextManager[None]:
-    """Inside the block the linear layers of `model` go through `linear`, where that is faster on this machine."""
+def faster_linears(model: nn.Module, tokens: int | None = None) -> AbstractContextManager[None]:
+    """Inside the block the linear layers of `model` take the faster product; `tokens` will go through, None: many."""
+    layers = [each for each in model.modules() if type(each) is nn.Linear]
+    trained = [torch.is_grad_enabled() and any(each.requires_grad for each in layer.parameters()) for layer in layers]
+    fixed = [layer for layer, each in zip(layers, trained, strict=True) if not each]
+    size = sum(layer.weight.numel() for layer in fixed)
+    if has_onednn() and (tokens is None or tokens >= LAID_FROM) and 0 < size <= LAID_MOST:
+        return passing_through(model, nn.Linear, Laid(fixed).linear)
     return passing_through(model, nn.Linear, linear) if mkl_is_slow() else nullcontext()
