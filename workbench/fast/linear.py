@@ -1,15 +1,15 @@
 """Linear layers by oneDNN, which every build of torch carries, where it is faster than MKL, which torch takes.
 
-Weights that do not change, of an encoder or under an adapter, can be laid out for it once: it then beats MKL by what
-adding the bias costs there. Those that are trained go to oneDNN where MKL runs its slow code: on processors that are
-not Intel's it takes code for older ones, on an AMD EPYC (Zen 5, one thread) 104 GFLOP/s where oneDNN came to 230. The
-vendor decides and no stopwatch, so that the same machine always gives the same numbers. Sums are taken in another
-order: results differ in the last bits.
+Where nothing is trained the weights can be laid out for it once; it then beats MKL by what adding the bias costs there.
+Where they are trained it takes the products where MKL runs its slow code: on processors that are not Intel's it takes
+code for older ones, on an AMD EPYC (Zen 5, one thread) 104 GFLOP/s where oneDNN came to 230. The vendor decides and no
+stopwatch, so that the same machine always gives the same numbers. Sums are taken in another order: results differ in
+the last bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -70,40 +70,19 @@ class _Linear(torch.autograd.Function):
         return to_x, to_weight, gradient.sum(0) if ctx.biased else None
 
 
-class _Frozen(torch.autograd.Function):
-    """y = x Wᵀ + b with a weight that is not trained and lies as oneDNN likes it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, laid: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight if x.requires_grad else None)
-        return product(x, laid, bias)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        if weight is None:
-            return None, None, None, None
-        to_x = product(gradient.contiguous(), weight.T) if mkl_is_slow() else torch.mm(gradient, weight)
-        return to_x, None, None, None
-
-
 class Laid:
-    """Layers whose weights stay as they are, and these weights as oneDNN likes them, laid out when first asked for."""
+    """Weights as oneDNN likes them, laid out when first asked for, for layers that nothing changes meanwhile."""
 
-    def __init__(self, fixed: Iterable[nn.Linear]) -> None:
-        self._laid: dict[nn.Linear, Tensor | None] = dict.fromkeys(fixed)
+    def __init__(self) -> None:
+        self._laid: dict[nn.Linear, Tensor] = {}
 
     def linear(self, module: nn.Linear, x: Tensor) -> Tensor:
-        """As `linear`; of layers that are trained as this machine does it best."""
-        weight, bias = module.weight, module.bias
-        if module not in self._laid or not _plain(weight, x):
-            return linear(module, x) if mkl_is_slow() else nn.functional.linear(x, weight, bias)
-        laid = self._laid[module]
-        if laid is None:
-            laid = self._laid[module] = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-        found: Tensor = _Frozen.apply(x.reshape(-1, x.shape[-1]), laid, weight, bias)  # type: ignore[no-untyped-call]
-        return found.view(*x.shape[:-1], -1)
+        """As `linear`, without gradients."""
+        if torch.is_grad_enabled() or not _plain(module.weight, x):
+            return linear(module, x) if mkl_is_slow() else nn.functional.linear(x, module.weight, module.bias)
+        if module not in self._laid:
+            self._laid[module] = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
+        return product(x.reshape(-1, x.shape[-1]), self._laid[module], module.bias).view(*x.shape[:-1], -1)
 
 
 def _plain(weight: Tensor, x: Tensor) -> bool:
@@ -134,12 +113,10 @@ def passing_through(model: nn.Module, kind: type[nn.Module], forward: Callable[.
             del module.forward
 
 
-def faster_linears(model: nn.Module, tokens: int | None = None) -> AbstractContextManager[None]:
-    """Inside the block the linear layers of `model` take the faster product; `tokens` will go through, None: many."""
-    layers = [each for each in model.modules() if type(each) is nn.Linear]
-    trained = [torch.is_grad_enabled() and any(each.requires_grad for each in layer.parameters()) for layer in layers]
-    fixed = [layer for layer, each in zip(layers, trained, strict=True) if not each]
-    size = sum(layer.weight.numel() for layer in fixed)
-    if has_onednn() and (tokens is None or tokens >= LAID_FROM) and 0 < size <= LAID_MOST:
-        return passing_through(model, nn.Linear, Laid(fixed).linear)
+def faster_linears(model: nn.Module, tokens: int = 0) -> AbstractContextManager[None]:
+    """Inside the block the linear layers of `model` take the faster product. `tokens`: how many will go through while
+    nothing is trained."""
+    size = sum(layer.weight.numel() for layer in model.modules() if type(layer) is nn.Linear)
+    if tokens >= LAID_FROM and size <= LAID_MOST and has_onednn():
+        return passing_through(model, nn.Linear, Laid().linear)
     return passing_through(model, nn.Linear, linear) if mkl_is_slow() else nullcontext()
