@@ -175,6 +175,24 @@ def test_rows_hold_the_statistics_of_their_queries(make: Callable[..., Run], mea
     assert row.queries_needed == intervals.queries_needed((after - before)[:, None])[0]
 
 
+def test_metrics_that_differ_by_a_factor_are_one_test(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+    """Each query has one answer: accuracy, recall and, but for k, precision at k are one number."""
+    from workbench import intervals
+
+    found = compare(make(card=card(rounded(measured["after"]))))
+    rows = {row.metric.removeprefix("cosine_"): row for row in found.rows}
+    for k in (1, 3, 5, 10):
+        assert rows[f"accuracy@{k}"].same_test == ""
+        for name in (f"precision@{k}", f"recall@{k}"):
+            assert rows[name].same_test == f"cosine_accuracy@{k}"
+            assert (rows[name].p, rows[name].p_holm) == (rows[f"accuracy@{k}"].p, rows[f"accuracy@{k}"].p_holm)
+    own = [row for row in found.rows if not row.same_test]
+    assert len(own) == len(found.rows) - 8
+    assert [row.p_holm for row in own] == intervals.holm([row.p for row in own if row.p is not None])
+    note = f"for all {len(found.rows)} metrics, of which {len(own)} are tests of their own"
+    assert note in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("part", "change"),
     [
@@ -592,7 +610,7 @@ def test_a_correlation_has_an_interval_and_a_verdict(made_items: Callable[..., R
     assert (found.queries, found.unit, found.evaluation) == (PAIRS, "pairs", "sts")
     assert found.notes[0] == (
         "* decides. Intervals: 95 %, percentile bootstrap over 120 pairs, 2,000 resamples, seed 0. p: paired "
-        "randomisation test of the change, corrected for all 2 metrics by Holm."
+        "randomisation test of the change, corrected by Holm for all 2 metrics."
     )
     row = found.main
     assert row is not None

@@ -55,7 +55,8 @@ class Row:
     difference_low: float | None = None  # 95 % interval of the difference
     difference_high: float | None = None
     p: float | None = None  # of the difference, paired randomisation test
-    p_holm: float | None = None  # corrected for all metrics of the comparison
+    p_holm: float | None = None  # corrected for all metrics of the comparison that are tests of their own
+    same_test: str = ""  # the metric before this one whose changes are these but for a factor: one test, not two
     wins: int | None = None  # queries, or other items, that are better after
     ties: int | None = None
     losses: int | None = None
@@ -356,12 +357,14 @@ def _of_means(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
         moved = np.stack([each.values - each.earlier for each in paired.values()], axis=1)
         low, high = intervals.bootstrap_interval(moved)
         p, needed = intervals.randomisation_p(moved), intervals.queries_needed(moved, EFFECT)
-        for at, metric in enumerate(paired):
+        names, first = list(paired), intervals.first_alike(moved)
+        for at, metric in enumerate(names):
             found[metric] |= {
                 "difference": float(moved[:, at].mean()),
                 "difference_low": float(low[at]),
                 "difference_high": float(high[at]),
-                "p": float(p[at]),
+                "p": float(p[first[at]]),
+                "same_test": names[first[at]] if first[at] != at else "",
                 **_won(moved[:, at]),
                 "queries_needed": needed[at],
             }
@@ -397,9 +400,9 @@ def _of_statistic(each: Kept) -> dict[str, Any]:
 def _holm(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     from workbench.intervals import holm
 
-    tested = {place: row.p for place, row in enumerate(rows) if row.p is not None}
+    tested = {(row.run, row.same_test or row.metric): row.p for row in rows if row.p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return tuple(replace(row, p_holm=corrected.get(place)) for place, row in enumerate(rows))
+    return tuple(replace(row, p_holm=corrected.get((row.run, row.same_test or row.metric))) for row in rows)
 
 
 def _overall(rows: Sequence[Row], main: str) -> Verdict:
@@ -433,10 +436,12 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items
     if queries is None:
         return []
     resamples = RESAMPLES if all(each.statistic == "mean" for each in measured.values()) else draws(queries)
-    tested = sum(row.p is not None for row in rows)
+    tested = [row for row in rows if row.p is not None]
+    own = sum(not row.same_test for row in tested)
+    alike = "" if own == len(tested) else f", of which {own} are tests of their own: the others differ by a factor"
     notes = [
         f"* decides. Intervals: 95 %, percentile bootstrap over {queries:,} {items}, {resamples:,} resamples, seed "
-        f"{SEED}. p: paired randomisation test of the change, corrected for all {tested} metrics by Holm."
+        f"{SEED}. p: paired randomisation test of the change, corrected by Holm for all {len(tested)} metrics{alike}."
         f"{BINARY if items == 'queries' else ''}"
     ]
     several = len({row.run for row in rows}) > 1

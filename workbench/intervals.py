@@ -87,6 +87,21 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
+def first_alike(differences: Any) -> list[int]:
+    """For each column the first one that it is but for a positive factor, itself where there is none before it.
+
+    Accuracy, precision and recall at 1 are one number, and at any k where a query has one answer they are one but for a
+    factor: a test of each is the same test.
+
+    >>> first_alike([[1.0, 0.5, 0.0], [0.0, 0.0, 1.0], [-1.0, -0.5, 0.0]])
+    [0, 0, 2]
+    """
+    table = np.asarray(differences, dtype=float)
+    table = table / np.maximum(np.abs(table).max(axis=0, initial=0.0), np.finfo(float).tiny)
+    alike = [np.isclose(table[:, :at], table[:, [at]], rtol=0, atol=1e-9).all(axis=0) for at in range(table.shape[1])]
+    return [int(each.argmax()) if each.any() else at for at, each in enumerate(alike)]
+
+
 def queries_needed(differences: Any, effect: float = 0.01, power: float = 0.8) -> list[int | None]:
     """Queries with which a mean difference of `effect` would be told from 0, at 5 %, with probability `power`.
 
