@@ -93,7 +93,7 @@ def passes(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Par
     extra = {"prompt_length": first._get_prompt_length(prompt)} if prompt else {}
     with ExitStack() as stack:
         stack.enter_context(packed_forward(model))
-        stack.enter_context(faster_linears(model, int(lengths.sum())))
+        stack.enter_context(faster_linears(model))
         for start, end in _parts(lengths[order].tolist(), TOKENS.get(model.device.type, TOKENS["cuda"])):
             places = order[start:end].tolist()
             packed = pack([rows[place] for place in places]).to(model.device)

@@ -1,10 +1,8 @@
-"""Linear layers by oneDNN, which every build of torch carries, where it is faster than MKL, which torch takes.
+"""Linear layers by oneDNN where MKL, which torch takes for float32 matrices, runs its slow code.
 
-Where nothing is trained the weights can be laid out for it once; it then beats MKL by what adding the bias costs there.
-Where they are trained it takes the products where MKL runs its slow code: on processors that are not Intel's it takes
-code for older ones, on an AMD EPYC (Zen 5, one thread) 104 GFLOP/s where oneDNN came to 230. The vendor decides and no
-stopwatch, so that the same machine always gives the same numbers. Sums are taken in another order: results differ in
-the last bits.
+On processors that are not Intel's, MKL takes code for older ones: on an AMD EPYC (Zen 5, one thread) it came to 104
+GFLOP/s where oneDNN, which every build of torch carries, came to 230. The vendor decides and no stopwatch, so that the
+same machine always gives the same numbers. Sums are taken in another order: results differ in the last bits.
 """
 
 from __future__ import annotations
@@ -20,26 +18,14 @@ from torch import Tensor, nn
 
 CPU = Path("/proc/cpuinfo")
 
-LAID_FROM = 4096
-"""Tokens from which laying the weights out is worth what it costs, which is what a product of 2,000 saves."""
-
-LAID_MOST = 1 << 27
-"""Numbers of all weights up to which a second copy of them is made: 512 MiB."""
-
-
-@cache
-def has_onednn() -> bool:
-    """Whether oneDNN's product can be called."""
-    backends: Any = torch.backends
-    calls = ("_linear_pointwise", "_reorder_linear_weight")
-    return bool(backends.mkldnn.is_available()) and all(hasattr(torch.ops.mkldnn, name) for name in calls)
-
 
 @cache
 def mkl_is_slow() -> bool:
     """Whether this is a processor that MKL does not serve well, and oneDNN's product can be called."""
     backends: Any = torch.backends
-    if not (backends.mkl.is_available() and has_onednn() and CPU.is_file()):
+    if not (backends.mkl.is_available() and backends.mkldnn.is_available()):
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not CPU.is_file():
         return False
     vendors = [line for line in CPU.read_text(encoding="utf-8", errors="replace").splitlines() if "vendor_id" in line]
     return bool(vendors) and "GenuineIntel" not in vendors[0]
@@ -70,31 +56,11 @@ class _Linear(torch.autograd.Function):
         return to_x, to_weight, gradient.sum(0) if ctx.biased else None
 
 
-class Laid:
-    """Weights as oneDNN likes them, laid out when first asked for, for layers that nothing changes meanwhile."""
-
-    def __init__(self) -> None:
-        self._laid: dict[nn.Linear, Tensor] = {}
-
-    def linear(self, module: nn.Linear, x: Tensor) -> Tensor:
-        """As `linear`, without gradients."""
-        if torch.is_grad_enabled() or not _plain(module.weight, x):
-            return linear(module, x) if mkl_is_slow() else nn.functional.linear(x, module.weight, module.bias)
-        if module not in self._laid:
-            self._laid[module] = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
-        return product(x.reshape(-1, x.shape[-1]), self._laid[module], module.bias).view(*x.shape[:-1], -1)
-
-
-def _plain(weight: Tensor, x: Tensor) -> bool:
-    """Whether both are float32 on the CPU, and stay so."""
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    return plain and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
-
-
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """What `module` gives for x (..., in): float32 on the CPU by oneDNN, everything else as ever."""
     weight, bias = module.weight, module.bias
-    if not _plain(weight, x):
+    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
+    if not plain or x.numel() == 0 or torch.is_autocast_enabled("cpu"):
         return nn.functional.linear(x, weight, bias)
     found: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
     return found.view(*x.shape[:-1], -1)
@@ -113,10 +79,6 @@ def passing_through(model: nn.Module, kind: type[nn.Module], forward: Callable[.
             del module.forward
 
 
-def faster_linears(model: nn.Module, tokens: int = 0) -> AbstractContextManager[None]:
-    """Inside the block the linear layers of `model` take the faster product. `tokens`: how many will go through while
-    nothing is trained."""
-    size = sum(layer.weight.numel() for layer in model.modules() if type(layer) is nn.Linear)
-    if tokens >= LAID_FROM and size <= LAID_MOST and has_onednn():
-        return passing_through(model, nn.Linear, Laid().linear)
+def faster_linears(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside the block the linear layers of `model` go through `linear`, where that is faster on this machine."""
     return passing_through(model, nn.Linear, linear) if mkl_is_slow() else nullcontext()
