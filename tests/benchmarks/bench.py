@@ -239,14 +239,7 @@ def growth(rounds: int) -> Iterator[tuple[str, Table]]:
     yield "Growth: documents, 100 queries × 64 numbers, k = 100", (heads[:3], [searched(size) for size in sizes[1:]])
     yield "Growth: rows of the log written (and read again)", (heads, [logged(size) for size in sizes[:4]])
     mapped(100)  # UMAP is compiled at its first use; last, as it changes how many threads torch has
-    yield "Growth: points of a map, UMAP (and PCA)", (heads, [mapped(size) for size in sizes[1:3]])
-
-
-def points(rounds: int) -> Iterator[tuple[str, Table]]:
-    """The largest map, which alone takes minutes."""
-    mapped(100)
-    heads: Row = ("how many", "seconds", "memory at most", "again", "memory at most")
-    yield "Growth: points of a map, UMAP (and PCA)", (heads, [mapped(10**power) for power in (3, 4, 5)])
+    yield "Growth: points of a map, UMAP (and PCA)", (heads, [mapped(size) for size in sizes[1:4]])
 
 
 def made(size: int) -> Row:
@@ -283,11 +276,8 @@ def mapped(size: int) -> Row:
 
 PARTS: dict[str, Callable[[int], Iterator[tuple[str, Table]]]] = {
     "training": training, "encoding": encodings, "energy": energies, "search": searches, "starts": starts,
-    "growth": growth, "points": points,
+    "growth": growth,
 }  # fmt: skip
-
-
-WHOLE = [name for name in PARTS if name != "points"]
 
 
 def machine() -> str:
@@ -334,7 +324,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         tables = []
-        for name in chosen.only or WHOLE:
+        for name in chosen.only or PARTS:
             for title, table in PARTS[name](chosen.rounds):
                 tables.append((title, table))
                 print("\n".join(shown(title, table)), flush=True)
