@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -249,3 +251,29 @@ def test_recipe_fields_show_what_a_correction_changes() -> None:
     by_path = {field.path: field for field in browse.recipe_fields(written, written)}
     assert by_path["loss.inner.name"].written == "MultipleNegativesRankingLoss"
     assert by_path["training.adam_beta1"].source == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("test", "test_256", "test_512", "validation"), "test"),
+        (("validation_256", "validation"), "validation"),
+        (("NanoArguAna", "NanoBEIR_mean", "NanoBEIR_mean_256"), "NanoBEIR_mean"),
+    ],
+)
+def test_the_overview_shows_the_evaluation_that_a_comparison_would_choose(
+    tmp_path: Path, names: tuple[str, ...], shown: str
+) -> None:
+    run = made_run(tmp_path)
+    (run.path / "comparison.json").unlink()
+    made = run.path / "evaluations" / "finetune"
+    for place, name in enumerate(names):
+        shutil.copytree(made, made.with_name(name))
+        for moment in ("before", "after"):
+            path = made.with_name(name) / f"{moment}.json"
+            said = json.loads(path.read_text())
+            write_json(path, {**said, "metrics": dict.fromkeys(said["metrics"], place / 10)})
+    shutil.rmtree(made)
+    mark = browse.main_mark(run)
+    assert mark is not None
+    assert mark.after == names.index(shown) / 10

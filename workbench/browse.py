@@ -9,6 +9,7 @@ characters, and still has to be shown as text.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,7 @@ def metric_marks(run: Run) -> list[MetricMark]:
         return marks_of(stored["rows"])
     marks: list[MetricMark] = []
     evaluations = run.evaluations()
-    for name in sorted(evaluations, key=_preference):
+    for name in sorted(evaluations, key=lambda name: (not name.endswith("_mean"), _preference(name))):  # NanoBEIR_mean
         moments = evaluations[name]
         before = run.metrics(name, "before") if "before" in moments else {}
         after = run.metrics(name, "after") if "after" in moments else {}
@@ -225,12 +226,14 @@ def whole_evaluations(run: Run) -> tuple[str, ...]:
 
 
 def _preference(evaluation: str) -> tuple[bool, bool, str]:
-    """Sort key, as `compare` chooses: a named collection, then the test rows, then the validation rows.
+    """Sort key, as `compare` chooses: a named collection, then the test rows, then the validation rows; each before
+    what was measured of it at fewer dimensions.
 
-    >>> sorted(["validation", "test", "finetune"], key=_preference)
-    ['finetune', 'test', 'validation']
+    >>> sorted(["validation", "test_256", "test", "finetune"], key=_preference)
+    ['finetune', 'test', 'test_256', 'validation']
     """
-    return (evaluation == "validation", evaluation == "test", evaluation)
+    whole = re.sub(r"_\d+$", "", evaluation)
+    return (whole == "validation", whole == "test", evaluation)
 
 
 def query_files(run: Run, evaluation: str) -> tuple[Path, ...]:
