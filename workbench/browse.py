@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workbench.compare import evaluation_name
 from workbench.curves import LogColumns
 from workbench.errors import WorkbenchError
 from workbench.figures import MetricMark, QueryChange, thin
@@ -198,7 +199,8 @@ def metric_marks(run: Run) -> list[MetricMark]:
         return marks_of(stored["rows"])
     marks: list[MetricMark] = []
     evaluations = run.evaluations()
-    for name in sorted(evaluations, key=lambda name: (not name.endswith("_mean"), _preference(name))):  # NanoBEIR_mean
+    compared = evaluation_name(run, run.recipe(), None)
+    for name in sorted(evaluations, key=lambda name: (name != compared, _preference(name))):
         moments = evaluations[name]
         before = run.metrics(name, "before") if "before" in moments else {}
         after = run.metrics(name, "after") if "after" in moments else {}
