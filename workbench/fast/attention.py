@@ -182,7 +182,8 @@ class _Attention(torch.autograd.Function):
         weights = query.new_empty(parts[-1].weights.stop)
         dropped = places(len(weights), p)
         lost, found = weights.new_empty(len(dropped)), torch.empty_like(query)
-        for part, mine in zip(parts, _cuts(dropped, parts), strict=True):
+        pieces = list(zip(parts, _cuts(dropped, parts), strict=True))
+        for part, mine in pieces:
             q, k, v = (part.of(each) for each in (query, key, value))
             block = weights[part.weights].view(len(q), part.tokens, part.tokens)
             torch.baddbmm(block, q, k.transpose(1, 2), beta=0, alpha=scale, out=block)
@@ -190,7 +191,7 @@ class _Attention(torch.autograd.Function):
             torch.index_select(weights, 0, dropped[mine], out=lost[mine])
             weights.index_fill_(0, dropped[mine], 0.0)
             part.put(found, _product(block, v, 1 / (1 - p)))
-        ctx.parts, ctx.p, ctx.scale = parts, p, scale
+        ctx.pieces, ctx.p, ctx.scale = pieces, p, scale
         ctx.save_for_backward(query, key, value, weights, dropped, lost)
         return found
 
@@ -203,8 +204,8 @@ class _Attention(torch.autograd.Function):
             torch.empty_like(each) if asked else None
             for each, asked in zip((query, key, value), ctx.needs_input_grad, strict=False)
         )
-        room = weights.new_empty(max(part.weights.stop - part.weights.start for part in ctx.parts))
-        for part, mine in zip(ctx.parts, _cuts(dropped, ctx.parts), strict=True):
+        room = weights.new_empty(max(part.weights.stop - part.weights.start for part, _ in ctx.pieces))
+        for part, mine in ctx.pieces:
             q, k, v, g = (part.of(each) for each in (query, key, value, gradient))
             block = weights[part.weights].view(len(q), part.tokens, part.tokens)
             above = room[: block.numel()].view_as(block)  # the gradient of the weights, then of the scores
