@@ -56,7 +56,7 @@ class Row:
     difference_high: float | None = None
     p: float | None = None  # of the difference, paired randomisation test
     p_holm: float | None = None  # corrected for all metrics of the comparison that are tests of their own
-    same_test: str = ""  # the metric before this one whose changes are these but for a factor: one test, not two
+    same_test: str = ""  # another metric whose changes are these but for a factor: one test, not two
     wins: int | None = None  # queries, or other items, that are better after
     ties: int | None = None
     losses: int | None = None

@@ -71,7 +71,8 @@ class Map:
 
 
 def kept_words(kept: Mapping[str, float]) -> str:
-    """
+    """The shares of true neighbours kept, in words.
+
     >>> kept_words({"before": 0.081, "after": 0.5})
     '8 % before, 50 % after'
     """

@@ -513,11 +513,8 @@ def _in_words(recipe: Recipe) -> str:
     pooling = f", {base.pooling} pooling" if base.pooling else ""
     rows = f"{data.train.rows:,} rows" if data.train.rows is not None else "rows unknown"
     split = data.split
-    shares = (
-        f", split {100 * split.train:.0f} % / {100 * split.validation:.0f} % / {100 * split.test:.0f} %"
-        if split
-        else ""
-    )
+    parts = (split.train, split.validation, split.test) if split else ()
+    shares = ", split " * bool(parts) + " / ".join(f"{100 * part:.0f} %" for part in parts)
     batch = f"batch {training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
     cut = f" at {plan.truncate_dim} dimensions" if plan.truncate_dim else ""
     lines = [
