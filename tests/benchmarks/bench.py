@@ -2,7 +2,6 @@
 
     make bench                                   # all of it, into the section "Fast" of RESULTS.md
     python tests/benchmarks/bench.py --only training encoding --rounds 5
-    python tests/benchmarks/bench.py --only points           # a map of 100,000 points: minutes, so not in make bench
 
 Training: the library's own SentenceTransformerTrainer and the fast engine take turns on each card's recipe, from the
 same weights and rows; bases are small ones of the real architectures, texts are made-up words with real-shaped lengths
@@ -24,7 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -114,9 +113,14 @@ def training(rounds: int) -> Iterator[tuple[str, Table]]:
 # --- encoding, energy, search --------------------------------------------------------------------------------------
 
 
-def encodings(rounds: int) -> Iterator[tuple[str, Table]]:
+TEXTS = {"bundled:minilm": 200, "bundled:static": 2000}
+"""How many texts each base encodes."""
+
+
+def encodings(rounds: int, names: Sequence[str] = tuple(TEXTS), when: str = "") -> Iterator[tuple[str, Table]]:
     drawn, lines, equal = np.random.default_rng(1), [], []
-    for name, count in (("bundled:minilm", 200), ("bundled:static", 2000)):
+    for name in names:
+        count = TEXTS[name]
         model = load_base(name, device="cpu").model
         words = [word for word in dict(model.tokenizer.get_vocab()) if word.isalpha()]
         texts = [" ".join(drawn.choice(words, max(2, int(drawn.lognormal(np.log(40), 0.5))))) for _ in range(count)]
@@ -128,8 +132,8 @@ def encodings(rounds: int) -> Iterator[tuple[str, Table]]:
         lines.append(compared(f"encode, {name}", plain, ours, per=count, unit="texts/s"))
         apart = np.abs(model.encode(texts, show_progress_bar=False) - encoding.encode(model, texts)).max()
         equal.append((name, f"{apart:.1e}"))
-    yield "Encoding", (COMPARED, lines)
-    yield "Vectors: greatest difference", (("model", "difference"), equal)
+    yield f"Encoding{when}", (COMPARED, lines)
+    yield f"Vectors{when}: greatest difference", (("model", "difference"), equal)
 
 
 def energies(rounds: int) -> Iterator[tuple[str, Table]]:
@@ -275,9 +279,14 @@ def mapped(size: int) -> Row:
 # --- the report ----------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[int], Iterator[tuple[str, Table]]]] = {
-    "training": training, "encoding": encodings, "energy": energies, "search": searches, "starts": starts,
+    "encoding": encodings,
+    "training": training,
+    "encoding-later": partial(encodings, names=["bundled:minilm"], when=", after the trainings"),
+    "energy": energies,
+    "search": searches,
+    "starts": starts,
     "growth": growth,
-}  # fmt: skip
+}
 
 
 def machine() -> str:
@@ -293,8 +302,8 @@ def section(tables: list[tuple[str, Table]], command: str, busy: str, minutes: f
         HEADING,
         "",
         f"{date.today()}, {busy} at the start; Python {platform.python_version()}, torch {torch.__version__},",
-        f"sentence-transformers {__version__}. `{command}`, {minutes:.1f} minutes. Candidates took turns in one",
-        "process; a ratio is that of one round.",
+        f"sentence-transformers {__version__}. `{command}`, {minutes:.1f} minutes. Candidates took turns",
+        "in one process; a ratio is that of one round.",
     ]
     return "\n".join([*lines, *(line for title, table in tables for line in shown(title, table))]) + "\n"
 
