@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cached
 import parts
@@ -13,7 +13,7 @@ from workbench import browse
 from workbench.closeup import checkpoints, logged, train_rows
 from workbench.curves import Axis
 from workbench.errors import WorkbenchError
-from workbench.figures import Along, Curve, loss_curves, metric_name
+from workbench.figures import Along, Curve, axis_of, loss_curves, metric_name
 from workbench.look import CONFIG, Role
 from workbench.run import Run
 
@@ -34,13 +34,17 @@ MARKS = {
     ", validation": "squares: validation loss",
     ", spike": "triangles: spikes",
     ", saved checkpoint": "rings: checkpoints on the disk",
-    ", mean over the card's stretch": "ring with a dot: mean over the steps that a point of the card stands for",
+    ", mean over the card's stretch": "large dots: mean over the steps that a point of the card stands for",
     ", not a finite number": "crosses: not a finite number",
 }
 """How the name of a trace ends -> what its marks mean."""
-X: tuple[Along, ...] = ("step", "epoch", "rows", "time")
+Auto = Literal["auto"]
+X: tuple[Along | Auto, ...] = ("auto", "step", "epoch", "rows", "time")
 AXES: dict[Along, Axis] = {"step": "steps", "epoch": "epochs", "rows": "rows", "time": "seconds"}
-X_HELP = "rows: training rows seen · time: minutes since the start; a card's points are spread evenly over its time"
+X_HELP = (
+    "auto: epochs where one log is longer than another, else steps · rows: training rows seen · time: minutes since "
+    "the start; a card's points are spread evenly over its time"
+)
 
 
 def quantity(key: str) -> str:
@@ -115,15 +119,19 @@ def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tupl
     return [*cards.values(), *found], sentences(said)
 
 
-def apart(found: Sequence[Curve], along: Along) -> list[str]:
-    """What to do where the card's curve is so much longer than the runs' that they can hardly be seen beside it."""
-    ends = {
-        card: max((at for each in found if (each.role == "card") is card for at in each.along(along) if at), default=0)
-        for card in (True, False)
-    }
-    if along == "epoch" or not ends[False] or ends[True] <= 3 * ends[False]:
-        return []
-    return ["The card trained far more steps than these runs; along epochs the curves stand pass by pass."]
+def on_axis(
+    runs: Sequence[Run], key: str, asked: Along | Auto, with_card: bool
+) -> tuple[Along, list[Curve], list[str]]:
+    """The axis that was asked for and the `curves` along it; "auto" is epochs where one log is longer than another and
+    each knows its epochs, else steps."""
+    if asked != "auto":
+        return asked, *curves(runs, key, asked, with_card)
+    by_step = curves(runs, key, "step", with_card)
+    if axis_of(by_step[0]) == "epoch":
+        by_epoch = curves(runs, key, "epoch", with_card)
+        if all(each.points(each.values, "epoch")[0] for each in by_epoch[0]):
+            return "epoch", *by_epoch
+    return "step", *by_step
 
 
 def sentences(said: dict[str, tuple[str, ...]]) -> list[str]:
@@ -137,19 +145,18 @@ Drawn = tuple[Any, tuple[str, ...], list[str]]
 
 @st.cache_data(max_entries=40, show_spinner=False)
 def drawn(
-    paths: Sequence[str], key: str, along: Along, with_card: bool, look: dict[str, Any], files: browse.Identity
+    paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: browse.Identity
 ) -> Drawn:
     """The figure (None where nothing is logged), what its marks mean, and what has to be said of the cards' curves.
 
     Kept until a file of `files` changes, so that a choice made before costs nothing. `look` are arguments of
     `loss_curves`.
     """
-    found, said = curves([Run(Path(path)) for path in paths], key, along, with_card)
+    along, found, said = on_axis([Run(Path(path)) for path in paths], key, asked, with_card)
     if not any(each.points(each.values, along)[0] for each in found):
         return None, (), said
     figure = loss_curves(found, x=along, quantity=quantity(key), height=520, **look)
     marks = [word for end, word in MARKS.items() if any(str(trace.name).endswith(end) for trace in figure.data)]
-    said += apart(found, along)
     kept = ["dotted line: the checkpoint that was kept"] if any(each.kept is not None for each in found) else []
     return figure, (*marks, *kept), said
 
@@ -170,8 +177,9 @@ def show(runs: Sequence[Run]) -> None:
         parts.problem("A run cannot be read.", str(error))
         return
     if figure is None:
+        by = "" if along == "auto" else f" by {along}"
         waiting = "It appears here with the first step." if live else "Choose another quantity or another axis."
-        parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)} by {along}. {waiting}")
+        parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)}{by}. {waiting}")
     else:
         st.plotly_chart(figure, theme=None, config=CONFIG, key="curves")
         legend(marks, said)

@@ -234,11 +234,26 @@ def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
     drawn = app.get("plotly_chart")[0].proto.spec
     assert "Card: porsche-mxbai" in drawn
     assert "porsche-mxbai, corrected" in drawn
+    assert title_of_x(app) == "Epoch (passes over the training rows)"  # the card's log is longer than these
+    app.selectbox(key="x").set_value("step").run()
+    assert title_of_x(app) == "Step (optimizer updates)"
     app.selectbox(key="y").set_value("learning_rate").run()
     assert "Learning rate" in app.get("plotly_chart")[0].proto.spec
     app = page("loss.py", runs=runs[1])
     app.selectbox(key="y").set_value("grad_norm").run()
     assert "Nothing logged yet" in obeyed(app)
+
+
+def test_logs_of_one_length_lie_along_steps(folder: Path) -> None:
+    app = page("loss.py", runs=named(folder, "porsche-mxbai").name)
+    assert title_of_x(app) == "Epoch (passes over the training rows)"
+    app.toggle(key="with_card").set_value(False).run()
+    assert title_of_x(app) == "Step (optimizer updates)"
+
+
+def title_of_x(app: AppTest) -> str:
+    title: str = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["xaxis"]["title"]["text"]
+    return title
 
 
 def drawn_names(app: AppTest) -> list[str]:

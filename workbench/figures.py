@@ -226,6 +226,13 @@ X_TITLES: dict[Along, str] = {
 SMOOTH_FROM = 40  # points; a shorter log is drawn as it is
 
 
+def axis_of(curves: Sequence[Curve]) -> Literal["step", "epoch"]:
+    """Epochs where logs of different length would not fit one another over steps, else steps."""
+    lengths = [max(curve.steps) for curve in curves if curve.steps]
+    by_epoch = all(any(epoch is not None for epoch in curve.epochs) for curve in curves if curve.steps)
+    return "epoch" if by_epoch and len(lengths) > 1 and max(lengths) > 1.1 * min(lengths) else "step"
+
+
 def loss_curves(
     runs: Sequence[Curve],
     *,
@@ -342,7 +349,7 @@ def _marked_traces(run: Curve, *, x: Along, dark: bool, log: bool, mark_spikes: 
     if run.means:
         colour = colours.role(run.role)
         marks.append(
-            ("mean over the card's stretch", list(run.means), {"color": colour, "size": 10, "symbol": "circle-dot"})
+            ("mean over the card's stretch", list(run.means), {"color": colour, "size": 10, "symbol": "circle"})
         )
     return [
         go.Scatter(

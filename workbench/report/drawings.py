@@ -10,7 +10,7 @@ from workbench import figures, look
 from workbench.figures import Curve, MetricMark
 from workbench.figures_points import MapPoints, embedding_map
 from workbench.figures_slices import slice_figure
-from workbench.report.values import Grouping, MapPlaces, MapView, Several, Summary, axis_of
+from workbench.report.values import Grouping, MapPlaces, MapView, Several, Summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -39,7 +39,7 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
     if any(curve.steps for curve in summary.curves):
         figure = figures.loss_curves(
             summary.curves,
-            x=axis_of(summary.curves),
+            x=figures.axis_of(summary.curves),
             log=_spans_decades(summary.curves),
             quantity="Loss",
         ).update_layout(yaxis_exponentformat="none")
@@ -83,7 +83,7 @@ def drawings_of_several(several: Several) -> dict[str, Drawing]:
     found: dict[str, Drawing] = {}
     curves = _curves_of_several(several)
     if any(curve.steps for curve in curves):
-        figure = figures.loss_curves(curves, x=axis_of(curves), log=_spans_decades(curves))
+        figure = figures.loss_curves(curves, x=figures.axis_of(curves), log=_spans_decades(curves))
         figure.update_layout(yaxis_exponentformat="none")  # 0.0001, not 100µ
         found["loss"] = drawing("loss", figure, "Training and validation loss of every run.", WIDE)
     if any(row.after is not None for run in several.runs for row in run.metrics):

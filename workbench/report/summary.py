@@ -15,11 +15,11 @@ from workbench.curves import Curves
 from workbench.curves import curves as side_by_side
 from workbench.errors import WorkbenchError
 from workbench.evaluate import folder_name
-from workbench.figures import Curve, metric_name
+from workbench.figures import Curve, axis_of, metric_name
 from workbench.look import Role, shorten
 from workbench.report.maps import map_view
 from workbench.report.queries import queries as all_queries
-from workbench.report.values import Fact, FindingLine, FindingRow, Metric, RecipeRow, Summary, Verdict, axis_of
+from workbench.report.values import Fact, FindingLine, FindingRow, Metric, RecipeRow, Summary, Verdict
 from workbench.run import Run
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from workbench.figures import Curve, QueryChange
 
@@ -306,13 +306,6 @@ class Several:
     card: Mapping[str, float]  # metric -> the card's number, where all runs come from one card
     differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
     gaps: Mapping[str, str] = field(default_factory=dict)
-
-
-def axis_of(curves: Sequence[Curve]) -> Literal["step", "epoch"]:
-    """Epochs where logs of different length would not fit one another over steps, else steps."""
-    lengths = [max(curve.steps) for curve in curves if curve.steps]
-    by_epoch = all(any(epoch is not None for epoch in curve.epochs) for curve in curves if curve.steps)
-    return "epoch" if by_epoch and len(lengths) > 1 and max(lengths) > 1.1 * min(lengths) else "step"
 
 
 # --- numbers as reports print them -----------------------------------------------------------------------------------
