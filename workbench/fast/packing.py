@@ -75,10 +75,15 @@ class Pack:
 
 
 def sent(numbers: Sequence[Tensor], device: Any) -> Sequence[Tensor]:
-    """Rows of whole numbers on a device, by one copy: a copy of a few numbers costs as much as one of many."""
+    """Rows of whole numbers on a device, by one copy: a copy of a few numbers costs as much as one of many.
+
+    To a GPU they go from memory that it reads by itself: any other copy waits until all that was asked before is done.
+    """
     if torch.device(device) == numbers[0].device:
         return numbers
-    return torch.split(torch.cat(list(numbers)).to(device), [len(each) for each in numbers])
+    whole, pinned = torch.cat(list(numbers)), torch.device(device).type == "cuda"
+    there = whole.pin_memory().to(device, non_blocking=True) if pinned else whole.to(device)
+    return torch.split(there, [len(each) for each in numbers])
 
 
 def pack(texts: Sequence[np.ndarray[Any, Any]], *, distinct: bool = False) -> Pack:
