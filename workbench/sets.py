@@ -73,7 +73,8 @@ def task_on(
         return Measured(Search(on.name, on, own_documents=own_documents))
     place = os.fspath(on)
     path = Path(place).expanduser()
-    if "nanobeir" in place.lower() and split is None and not path.is_file():
+    nano = "nanobeir" in place.lower() and not path.is_file()
+    if nano and split is None:
         return Measured(_nano(place, online))
     if path.is_dir() and is_collection(path):
         return search(from_folder(path, split))
@@ -85,7 +86,8 @@ def task_on(
     table = _table(place, path, split)
     if table is None:
         try:
-            return search(load_collection(place, split=split, online=online))
+            found = load_collection(place, split=split, online=online)
+            return search(replace(found, name=split) if nano and split else found)
         except DataError:
             table = _hub_table(place, split, online) if is_hub_id(place) else None
             if table is None:
