@@ -13,7 +13,7 @@ import streamlit as st
 from workbench import browse
 from workbench.closeup import DOWNLOADS, download, groupings, report_page
 from workbench.errors import DataError, WorkbenchError
-from workbench.figures import MetricMark, metric_bars, metric_name
+from workbench.figures import MetricMark, metric_bars, metric_name, metric_names, with_metric_names
 from workbench.figures_points import query_scatter
 from workbench.report.summary import MEANINGS
 from workbench.run import Run
@@ -70,14 +70,7 @@ def verdict(found: dict[str, Any], others: int) -> None:
         if meaning:
             st.text(meaning)
         for reason in found.get("reasons") or []:
-            st.text(f"· {in_words(reason, found.get('rows') or [])}")
-
-
-def in_words(sentence: str, rows: Sequence[dict[str, Any]]) -> str:
-    """A sentence of a comparison, its metrics named as they are on this page."""
-    for metric in sorted((str(row.get("metric")) for row in rows), key=len, reverse=True):
-        sentence = sentence.replace(metric, metric_name(metric))
-    return sentence
+            st.text(f"· {with_metric_names(reason, metrics_of(found))}")
 
 
 def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
@@ -99,12 +92,13 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
         parts.empty("Nothing measured", "This comparison holds no metric.")
         return
     first, last = names_of(run, others)
+    names = metric_names(metrics_of(found))
     if len(others) < 2:
-        marks = [replace(mark, metric=metric_name(mark.metric)) for mark in browse.marks_of(rows)]
+        marks = [replace(mark, metric=names[mark.metric]) for mark in browse.marks_of(rows)]
         title = axis([row["metric"] for row in rows], browse.unit(run, str(found.get("evaluation"))))
         parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
     table = pd.DataFrame(rows)
-    table["metric"] = [metric_name(str(name)) + (" *" if name == main else "") for name in table["metric"]]
+    table["metric"] = [names[str(name)] + (" *" if name == main else "") for name in table["metric"]]
     config = columns(first, last, with_card=not others)
     shown = [name for name in config if name in table and (name != "run" or len(others) > 1)]
     said = [str(reason or "") for reason in table.get("reason", ())]
@@ -113,7 +107,11 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     height: Any = "content" if len(table) < 20 else 560
     st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
     for note in found.get("notes") or []:
-        st.text(in_words(note, rows))
+        st.text(with_metric_names(note, names))
+
+
+def metrics_of(found: dict[str, Any]) -> list[str]:
+    return [str(row["metric"]) for row in found.get("rows") or []]
 
 
 def axis(metrics: Iterable[str], unit: str) -> str:

@@ -150,6 +150,22 @@ def test_curves_are_the_cards_and_ours(run):
     assert [step for step, value in zip(ours.steps, ours.evaluated, strict=True) if value] == [180, 360, 540]
 
 
+def test_large_dots_are_explained_where_there_are_any(run, page, lacking):
+    words = "Large dots: this run's mean over the steps that a point of the card stands for."
+    assert summarize(run).curves[1].means
+    assert words in Reader(page).words
+    assert words not in read(lacking("card.json")).words
+
+
+def test_metrics_are_called_alike_in_tables_and_sentences(lacking):
+    run = lacking("report.html")
+    file = run.path / "comparison.json"
+    found = json.loads(file.read_text())
+    found["notes"] = ["On validation (9 queries): cosine_ndcg@10 0.1000 before, 0.2000 after."]
+    file.write_text(json.dumps(found))
+    assert summarize(run).metric_notes == ("On validation (9 queries): nDCG@10 0.1000 before, 0.2000 after.",)
+
+
 def test_summed_losses_of_a_card_are_divided_and_that_is_said(lacking):
     """A log of sums over four accumulation steps, as the versions of the time wrote it."""
     run = lacking("card.json")

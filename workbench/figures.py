@@ -448,6 +448,30 @@ def metric_name(metric: str) -> str:
     return said + at + depth if at else f"{said} ({similarity})"
 
 
+def metric_names(metrics: Iterable[str]) -> dict[str, str]:
+    """Each of `metrics` and its `metric_name`; itself where two of them would be called the same.
+
+    >>> metric_names(["cosine_mrr@10", "cosine_map@100"])
+    {'cosine_mrr@10': 'MRR@10', 'cosine_map@100': 'MAP@100'}
+    >>> metric_names(["cosine_mrr@10", "dot_mrr@10"])
+    {'cosine_mrr@10': 'cosine_mrr@10', 'dot_mrr@10': 'dot_mrr@10'}
+    """
+    names = {metric: metric_name(metric) for metric in metrics}
+    return names if len(set(names.values())) == len(names) else {metric: metric for metric in names}
+
+
+def with_metric_names(sentence: str, metrics: Iterable[str]) -> str:
+    """A sentence in which metrics are called as the library calls them, with their `metric_names`.
+
+    >>> with_metric_names("cosine_mrr@10 tells them apart.", ["cosine_mrr@1", "cosine_mrr@10"])
+    'MRR@10 tells them apart.'
+    """
+    names = metric_names(metrics)
+    for metric in sorted(names, key=len, reverse=True):  # the longest first: one may begin another
+        sentence = sentence.replace(metric, names[metric])
+    return sentence
+
+
 @dataclass(frozen=True)
 class MetricMark:
     """One metric for `metric_bars`; None where there is no such number."""

@@ -45,10 +45,9 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
         ).update_layout(yaxis_exponentformat="none")
         found["loss"] = drawing("loss", figure, "Training and validation loss, the card's and this run's.", WIDE)
     if summary.metrics:
-        names = _names([row.metric for row in summary.metrics])
+        names = figures.metric_names(row.metric for row in summary.metrics)
         marks = [
-            MetricMark(name, row.card, row.before, row.after, row.low, row.high)
-            for name, row in zip(names, summary.metrics, strict=True)
+            MetricMark(names[row.metric], row.card, row.before, row.after, row.low, row.high) for row in summary.metrics
         ]
         label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
         along = f"Value over {summary.measured:,} {summary.unit}" if summary.by_item else "Mean over queries (0 to 1)"
@@ -126,12 +125,6 @@ def _of(trace: Any) -> Mapping[str, Any]:
     return values
 
 
-def _names(metrics: Sequence[str]) -> list[str]:
-    """Names of metrics as people write them, or as the library does where two would be the same."""
-    names = [figures.metric_name(metric) for metric in metrics]
-    return names if len(set(names)) == len(names) else list(metrics)
-
-
 def _spans_decades(curves: Sequence[Curve]) -> bool:
     """Whether the greatest loss is more than a hundred times the smallest: too much for a linear axis."""
     values = [value for curve in curves for value in curve.values if value is not None and 0 < value < float("inf")]
@@ -194,14 +187,14 @@ SYMBOLS = ("circle", "square", "diamond", "circle-open", "square-open", "diamond
 def _metrics_of_several(several: Several) -> Any:
     """One row per metric, in it a mark with its interval for each run."""
     metrics = several.metrics[::-1]  # Plotly draws upwards
-    names = _names(metrics)
+    names = figures.metric_names(metrics)
     traces: list[dict[str, Any]] = []
     runs = len(several.runs)
     for place, (letter, run) in enumerate(zip(several.letters, several.runs, strict=True)):
         role, index = colours_of(several)[place]
         colour = look.LIGHT.role(role, index)
         rows = {row.metric: row for row in run.metrics if row.after is not None}
-        there = [(at, rows[metric], names[at]) for at, metric in enumerate(metrics) if metric in rows]
+        there = [(at, rows[metric], names[metric]) for at, metric in enumerate(metrics) if metric in rows]
         value = [float(row.after or 0.0) for _, row, _ in there]
         ends = [
             (row.low if row.low is not None else after, row.high if row.high is not None else after)
@@ -232,13 +225,13 @@ def _metrics_of_several(several: Several) -> Any:
                 "hovertemplate": "%{text}<extra></extra>",
             }
         )
-    carded = [(at, names[at], several.card[metric]) for at, metric in enumerate(metrics) if metric in several.card]
+    carded = [(at, names[metric], several.card[metric]) for at, metric in enumerate(metrics) if metric in several.card]
     if carded:
         traces.append(_lines_of_the_card(carded))
     axis = {
         "tickmode": "array",
         "tickvals": list(range(len(names))),
-        "ticktext": [look.plain(name, 40) for name in names],
+        "ticktext": [look.plain(name, 40) for name in names.values()],
         "showgrid": False,
         "range": [-0.6, len(names) - 0.4],
         "tickfont": {"color": look.LIGHT.ink},

@@ -48,6 +48,7 @@ def render(summary: Summary, *, written: str | None = None) -> str:
         written,
         summary=summary,
         has={name: any(getattr(row, name) not in (None, "") for row in summary.metrics) for name in COLUMNS},
+        averaged=any(curve.means for curve in summary.curves),
         smoothed=any(len(curve.steps) >= figures.SMOOTH_FROM for curve in summary.curves),
         drawn_maps=[name for name in drawn if name.startswith("map-")],
         stated=_groups(summary.recipe, defaults=False),

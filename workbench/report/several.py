@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.compare import compare
 from workbench.errors import RunError, WorkbenchError
-from workbench.figures import metric_name
+from workbench.figures import metric_name, with_metric_names
 from workbench.report.summary import field_text, summarize
 from workbench.report.values import Pair, PairRow, Several, Summary, Verdict, signed
 from workbench.run import Run
@@ -66,11 +66,12 @@ def _pair(letter: str, found: dict[str, Any], main: str, letters: dict[str, str]
         )
         for row in found["rows"]
     )
+    metrics = [row.metric for row in rows]
     return Pair(
         letter,
         str(found["verdict"]),
-        tuple(_short(why, letters) for why in found["reasons"]),
-        tuple(found["notes"]),
+        tuple(_short(with_metric_names(why, metrics), letters) for why in found["reasons"]),
+        tuple(with_metric_names(note, metrics) for note in found["notes"]),
         rows,
     )
 

@@ -15,7 +15,7 @@ from workbench.curves import Curves
 from workbench.curves import curves as side_by_side
 from workbench.errors import WorkbenchError
 from workbench.evaluate import folder_name
-from workbench.figures import Curve, axis_of, metric_name
+from workbench.figures import Curve, axis_of, metric_name, with_metric_names
 from workbench.look import Role, shorten
 from workbench.report.maps import map_view
 from workbench.report.queries import queries as all_queries
@@ -79,7 +79,7 @@ def summarize(run: Run) -> Summary:
         by_item=queries is not None and queries.by_item,
         depth=queries.depth if queries else 100,
         metrics=tuple(rows),
-        metric_notes=part("notes", lambda: tuple(map(str, comparison.get("notes") or ()))) or (),
+        metric_notes=part("notes", lambda: tuple(_worded(comparison, "notes"))) or (),
         findings=findings,
         **(part("curves", lambda: _curves(run, record, card, log)) or {}),
         changes=queries.changes if queries else (),
@@ -145,7 +145,7 @@ def _verdict(
         return Verdict(status, "bad", meaning, (why,))
     word = str(comparison.get("verdict") or "")
     if word in MEANINGS and status not in GOING:
-        reasons = dict.fromkeys(reason for reason in _reasons(comparison) if reason not in stand_ins)
+        reasons = dict.fromkeys(reason for reason in _worded(comparison, "reasons") if reason not in stand_ins)
         return Verdict(word, *MEANINGS[word], reasons=tuple(reasons))
     if status in MEANINGS_OF_STATUS:
         progress = record.get("progress") or {}
@@ -159,9 +159,11 @@ def _verdict(
     return Verdict("no verdict", "open", "Nothing was compared with the card's numbers.", (why,))
 
 
-def _reasons(comparison: Mapping[str, Any]) -> list[str]:
-    reasons = comparison.get("reasons") or ()
-    return [reasons] if isinstance(reasons, str) else [str(reason) for reason in reasons]
+def _worded(comparison: Mapping[str, Any], what: str) -> list[str]:
+    """The sentences of a comparison, its metrics called as tables and figures call them."""
+    found = comparison.get(what) or ()
+    metrics = [str(row["metric"]) for row in comparison.get("rows") or ()]
+    return [with_metric_names(str(each), metrics) for each in ([found] if isinstance(found, str) else found)]
 
 
 def _metrics(run: Run, comparison: Mapping[str, Any], main: str, wanted: str) -> tuple[Metric, ...]:
