@@ -466,9 +466,17 @@ def with_metric_names(sentence: str, metrics: Iterable[str]) -> str:
     >>> with_metric_names("cosine_mrr@10 tells them apart.", ["cosine_mrr@1", "cosine_mrr@10"])
     'MRR@10 tells them apart.'
     """
-    names = metric_names(metrics)
-    for metric in sorted(names, key=len, reverse=True):  # the longest first: one may begin another
-        sentence = sentence.replace(metric, names[metric])
+    return renamed(sentence, metric_names(metrics))
+
+
+def renamed(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence with each name replaced by what stands for it, the longest first: one may begin another.
+
+    >>> renamed("run-12 beside run-1", {"run-1": "A", "run-12": "B"})
+    'B beside A'
+    """
+    for name in sorted(names, key=len, reverse=True):
+        sentence = sentence.replace(name, names[name])
     return sentence
 
 

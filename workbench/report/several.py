@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.compare import compare
 from workbench.errors import RunError, WorkbenchError
-from workbench.figures import metric_name, with_metric_names
+from workbench.figures import metric_name, renamed, with_metric_names
 from workbench.report.summary import field_text, summarize
 from workbench.report.values import Pair, PairRow, Several, Summary, Verdict, signed
 from workbench.run import Run
@@ -70,17 +70,10 @@ def _pair(letter: str, found: dict[str, Any], main: str, letters: dict[str, str]
     return Pair(
         letter,
         str(found["verdict"]),
-        tuple(_short(with_metric_names(why, metrics), letters) for why in found["reasons"]),
+        tuple(renamed(with_metric_names(why, metrics), letters) for why in found["reasons"]),
         tuple(with_metric_names(note, metrics) for note in found["notes"]),
         rows,
     )
-
-
-def _short(sentence: str, letters: dict[str, str]) -> str:
-    """A sentence with the letters of runs in place of their names, the longest first: one may begin another."""
-    for name in sorted(letters, key=len, reverse=True):
-        sentence = sentence.replace(name, letters[name])
-    return sentence
 
 
 def _verdict(pairs: Sequence[Pair], main: str, letters: Sequence[str]) -> Verdict:
