@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from workbench import browse
-from workbench import scene as maps
-from workbench.browse import Identity, RunRow
-from workbench.closeup import LogTail, Opened, encoder_of, model_files, sizes
-from workbench.closeup import opened as opened_of
-from workbench.closeup import paired as paired_of
-from workbench.curves import Axis, Curves, LogColumns, curves
 from workbench.errors import CardError, RunError
-from workbench.projection import Method, Moment, Vectors, load_vectors
+from workbench.evaluation.projection import Method, Moment, Vectors, load_vectors
 from workbench.run import Run, list_runs
-from workbench.scene import Scene
+from workbench.views import map_view as maps
+from workbench.views import overview
+from workbench.views.closeup import LogTail, Opened, encoder_of, model_files, sizes
+from workbench.views.closeup import opened as opened_of
+from workbench.views.closeup import paired as paired_of
+from workbench.views.loss_curves import Axis, Curves, LogColumns, curves
+from workbench.views.map_view import Scene
+from workbench.views.overview import Identity, RunRow
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.audit import Audit
-    from workbench.card import Card
-    from workbench.recipe import Recipe
+    from workbench.audit.rules import Audit
+    from workbench.cards.card import Card
+    from workbench.recipe.schema import Recipe
 
 
 def runs_folder() -> Path:
@@ -56,13 +56,13 @@ def expected_form(name: str) -> Iterator[None]:
 
 
 def row(run: Run) -> RunRow:
-    return _row(str(run.path), browse.identity(*browse.overview_files(run)))
+    return _row(str(run.path), overview.identity(*overview.overview_files(run)))
 
 
 @st.cache_data(max_entries=500, show_spinner=False)
 def _row(path: str, files: Identity) -> RunRow:
     run = Run(Path(path))
-    return browse.run_row(run, lambda: log(run))
+    return overview.run_row(run, lambda: log(run))
 
 
 def log(run: Run) -> LogColumns:
@@ -77,7 +77,7 @@ def _tail(path: str) -> LogTail:
 
 def beside_card(run: Run, axis: Axis) -> Curves:
     """The card's log, corrected for what the audit knows, and the run's averaged as the card's is."""
-    return _beside_card(str(run.path), axis, browse.identity(run.path / "card.json", run.path / "log.jsonl"))
+    return _beside_card(str(run.path), axis, overview.identity(run.path / "card.json", run.path / "log.jsonl"))
 
 
 @st.cache_resource(max_entries=50, show_spinner=False)
@@ -87,7 +87,7 @@ def _beside_card(path: str, axis: Axis, files: Identity) -> Curves:
 
 
 def scene(run: Run, evaluation: str, method: Method, together: bool) -> Scene | None:
-    files = browse.identity(*maps.map_files(run, evaluation, method, together=together))
+    files = overview.identity(*maps.map_files(run, evaluation, method, together=together))
     return _scene(str(run.path), evaluation, method, together, files)
 
 
@@ -98,7 +98,7 @@ def _scene(path: str, evaluation: str, method: Method, together: bool, files: Id
 
 
 def map_names(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
-    files = browse.identity(*maps.map_files(run, evaluation, method, together=together))
+    files = overview.identity(*maps.map_files(run, evaluation, method, together=together))
     return _map_names(str(run.path), evaluation, method, together, files)
 
 
@@ -111,7 +111,7 @@ def _map_names(path: str, evaluation: str, method: Method, together: bool, files
 def vectors(run: Run, evaluation: str, moment: Moment) -> Vectors:
     """The full vectors of an evaluation; not to be changed."""
     file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
-    return _vectors(str(run.path), evaluation, moment, browse.identity(file))
+    return _vectors(str(run.path), evaluation, moment, overview.identity(file))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the vectors …")
@@ -132,7 +132,7 @@ def neighbours(
 ) -> dict[str, list[tuple[str, float]]]:
     """The nearest documents of each text by the full vectors: id -> (document id, cosine), nearest first."""
     file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
-    return _neighbours(str(run.path), evaluation, moment, kind, tuple(ids), browse.identity(file))
+    return _neighbours(str(run.path), evaluation, moment, kind, tuple(ids), overview.identity(file))
 
 
 def model(run: Run, moment: Moment) -> Any:
@@ -147,7 +147,7 @@ def _model(path: str, moment: Moment, files: Identity) -> Any:
 
 
 def paired(run: Run, other: Run, evaluation: str, metric: str) -> pd.DataFrame:
-    files = browse.identity(*browse.query_files(run, evaluation), *browse.query_files(other, evaluation))
+    files = overview.identity(*overview.query_files(run, evaluation), *overview.query_files(other, evaluation))
     return _paired(str(run.path), str(other.path), evaluation, metric, files)
 
 
@@ -163,13 +163,13 @@ VECTORS = ("fewer dimensions", "coarser numbers")
 def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
     """A metric by groups of queries, or, for one of `VECTORS`, by what is kept of the vectors."""
     kept = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in ("before", "after")]
-    files = browse.identity(*browse.query_files(run, evaluation), *(kept if by in VECTORS else []))
+    files = overview.identity(*overview.query_files(run, evaluation), *(kept if by in VECTORS else []))
     return _grouped(str(run.path), evaluation, by, metric, files)
 
 
 @st.cache_data(max_entries=50, show_spinner="Grouping …")
 def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) -> pd.DataFrame:
-    from workbench.slices import at_dimensions, at_precisions, sliced
+    from workbench.evaluation.slices import at_dimensions, at_precisions, sliced
 
     with expected_form(Path(path).name):
         run = Run(Path(path))
@@ -179,7 +179,7 @@ def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) 
 
 
 def card_of(run: Run) -> Card | None:
-    return _card_of(str(run.path), browse.identity(run.path / "card.json"))
+    return _card_of(str(run.path), overview.identity(run.path / "card.json"))
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
@@ -191,26 +191,26 @@ def _card_of(path: str, files: Identity) -> Card | None:
 
 @st.cache_data(max_entries=50, show_spinner=False)
 def shipped_card(name: str) -> Card:
-    from workbench.reading import read_card
+    from workbench.cards.read import read_card
 
     return read_card(name)
 
 
 @st.cache_data(max_entries=20, show_spinner=False)
 def dropped_card(data: bytes, name: str) -> Card:
-    from workbench.reading import parse_card
+    from workbench.cards.read import parse_card
 
     return parse_card(data, name=name)
 
 
 @st.cache_data(
-    max_entries=50, show_spinner=False, hash_funcs={"workbench.card.Card": lambda card: (card.name, card.sha256)}
+    max_entries=50, show_spinner=False, hash_funcs={"workbench.cards.card.Card": lambda card: (card.name, card.sha256)}
 )
 def understood(card: Card) -> tuple[Audit, Recipe | None, Recipe | None, str]:
     """The audit, the recipe as written and corrected, and why there is no recipe where there is none."""
-    from workbench.audit import audit
+    from workbench.audit.rules import audit
     from workbench.errors import RecipeError
-    from workbench.recipe import recipe
+    from workbench.recipe.schema import recipe
 
     found = audit(card)
     try:
@@ -220,30 +220,30 @@ def understood(card: Card) -> tuple[Audit, Recipe | None, Recipe | None, str]:
 
 
 def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
-    return _queries(str(run.path), evaluation, metric, browse.identity(*browse.query_files(run, evaluation)))
+    return _queries(str(run.path), evaluation, metric, overview.identity(*overview.query_files(run, evaluation)))
 
 
 @st.cache_data(max_entries=20, show_spinner="Reading the queries …")
 def _queries(path: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
     with expected_form(Path(path).name):
         run = Run(Path(path))
-        table = browse.query_table(run, evaluation, metric)
+        table = overview.query_table(run, evaluation, metric)
         return table if "gold" in table else table.merge(sizes(run, evaluation), on="query_id", how="left")
 
 
 def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
-    return _query_metrics(str(run.path), evaluation, browse.identity(*browse.query_files(run, evaluation)))
+    return _query_metrics(str(run.path), evaluation, overview.identity(*overview.query_files(run, evaluation)))
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
 def _query_metrics(path: str, evaluation: str, files: Identity) -> tuple[str, ...]:
     with expected_form(Path(path).name):
-        return browse.query_metrics(Run(Path(path)), evaluation)
+        return overview.query_metrics(Run(Path(path)), evaluation)
 
 
 def opened(run: Run, evaluation: str, query_id: str) -> Opened:
     """The ranking before, the ranking after, and the documents that answer the query."""
-    return _opened(str(run.path), evaluation, query_id, browse.identity(*browse.query_files(run, evaluation)))
+    return _opened(str(run.path), evaluation, query_id, overview.identity(*overview.query_files(run, evaluation)))
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -259,9 +259,9 @@ def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
     files = [
         file
         for path in paths
-        for file in (*browse.overview_files(Run(path)), *sorted((path / "evaluations").glob("*/*.parquet")))
+        for file in (*overview.overview_files(Run(path)), *sorted((path / "evaluations").glob("*/*.parquet")))
     ]
-    return _comparison(tuple(map(str, paths)), browse.identity(*files))
+    return _comparison(tuple(map(str, paths)), overview.identity(*files))
 
 
 @st.cache_data(max_entries=50, show_spinner="Comparing …")
@@ -271,6 +271,6 @@ def _comparison(paths: tuple[str, ...], files: Identity) -> dict[str, Any]:
         stored = runs[0].comparison() if len(runs) == 1 else None
         if stored is not None:
             return stored
-        from workbench.compare import compare
+        from workbench.evaluation.compare import compare
 
         return compare(runs).to_dict()

@@ -7,14 +7,14 @@ import pandas as pd
 import parts
 import streamlit as st
 
-from workbench import browse
-from workbench.figures import metric_name
-from workbench.reading import shipped_cards
+from workbench.cards.read import shipped_cards
+from workbench.views import overview
+from workbench.views.figures import metric_name
 
 if TYPE_CHECKING:
-    from workbench.audit import Audit, Finding
-    from workbench.card import Card
-    from workbench.recipe import Recipe
+    from workbench.audit.rules import Audit, Finding
+    from workbench.cards.card import Card
+    from workbench.recipe.schema import Recipe
 
 SEVERITIES = {
     "error": ("orange", ":material/error:", "Errors: the card contradicts itself"),
@@ -46,7 +46,7 @@ def finding_box(card: "Card", finding: "Finding") -> None:
                 st.text(f"Correction: {finding.fix.sentence}")
         with right:
             if finding.lines:
-                parts.source(browse.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
+                parts.source(overview.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
             else:
                 st.caption("It rests on no single line: on what is missing, or on the files beside the card.")
 
@@ -66,13 +66,15 @@ def what_it_says(card: "Card") -> None:
     left, right = st.columns([3, 2])
     with left:
         st.subheader("Facts", anchor=False)
-        facts = pd.DataFrame([(fact.name, fact.value, fact.lines) for fact in browse.card_facts(card)])
+        facts = pd.DataFrame([(fact.name, fact.value, fact.lines) for fact in overview.card_facts(card)])
         facts.columns = ["Fact", "The card says", "Lines"]
         widths = {"The card says": st.column_config.TextColumn(width="large")}
         st.dataframe(facts, hide_index=True, height="content", column_config=widths)
     with right:
         st.subheader("Metrics", anchor=False)
-        rows = [(on, metric_name(metric), value, line, metric) for on, metric, value, line in browse.card_metrics(card)]
+        rows = [
+            (on, metric_name(metric), value, line, metric) for on, metric, value, line in overview.card_metrics(card)
+        ]
         metrics = pd.DataFrame(rows, columns=["Measured on", "Metric", "Value", "Line", "As the card names it"])
         config = {
             "Metric": st.column_config.TextColumn(help=parts.ABBREVIATIONS),
@@ -86,7 +88,7 @@ def what_it_says(card: "Card") -> None:
 
 def text(card: "Card", audit: "Audit") -> None:
     """The whole card as it is written, each line that a finding rests on marked with the finding's code."""
-    rows = browse.excerpt(card, browse.noted_lines(audit))
+    rows = overview.excerpt(card, overview.noted_lines(audit))
     st.caption(f"{len(card.lines):,} lines; marked are those that a finding rests on, with its code.")
     if len(rows) < len(card.lines):
         st.text(f"Only the first {len(rows):,} lines are shown.")
@@ -103,7 +105,7 @@ def what_is_needed(audit: "Audit") -> None:
         "Lines": st.column_config.TextColumn(help="Of the card", width=80),
         "Note": st.column_config.TextColumn(width="large"),
     }
-    facts = pd.DataFrame(browse.needed_facts(audit), columns=columns)
+    facts = pd.DataFrame(overview.needed_facts(audit), columns=columns)
     facts["Status"] = [[status] for status in facts["Status"]]
     st.dataframe(facts, hide_index=True, column_config=config, height="content")
 
@@ -112,9 +114,9 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
     if written is None or corrected is None:
         parts.problem("No recipe can be read from this card.", why)
         return
-    from workbench.recipe import recipe_yaml
+    from workbench.recipe.schema import recipe_yaml
 
-    fields = browse.recipe_fields(written, corrected)
+    fields = overview.recipe_fields(written, corrected)
     changed = [field for field in fields if field.changed]
     only = st.toggle(f"Only what the corrections change ({len(changed)} fields)", key="changes", bind="query-params")
     table = pd.DataFrame(
@@ -187,7 +189,7 @@ if file is not None:
     show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))
 elif picked is not None:
     if picked.startswith("run "):
-        found = browse.find_run(runs, picked.removeprefix("run "))
+        found = overview.find_run(runs, picked.removeprefix("run "))
         of_run = cached.card_of(found) if found is not None else None
         if of_run is not None:
             show(of_run)

@@ -10,13 +10,14 @@ import pandas as pd
 import parts
 import streamlit as st
 
-from workbench import browse
-from workbench.closeup import DOWNLOADS, download, groupings, report_page
 from workbench.errors import DataError, WorkbenchError
-from workbench.figures import MetricMark, metric_bars, metric_name, metric_names, with_metric_names
-from workbench.figures_points import query_scatter
-from workbench.report.summary import MEANINGS
+from workbench.report.export import report_page
 from workbench.run import Run
+from workbench.views import overview
+from workbench.views.closeup import DOWNLOADS, download, groupings
+from workbench.views.figures import MetricMark, metric_bars, metric_name, metric_names, with_metric_names
+from workbench.views.figures_map import query_scatter
+from workbench.views.summary import MEANINGS
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
@@ -94,8 +95,8 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     first, last = names_of(run, others)
     names = metric_names(metrics_of(found))
     if len(others) < 2:
-        marks = [replace(mark, metric=names[mark.metric]) for mark in browse.marks_of(rows)]
-        title = axis([row["metric"] for row in rows], browse.unit(run, str(found.get("evaluation"))))
+        marks = [replace(mark, metric=names[mark.metric]) for mark in overview.marks_of(rows)]
+        title = axis([row["metric"] for row in rows], overview.unit(run, str(found.get("evaluation"))))
         parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
     table = pd.DataFrame(rows)
     table["metric"] = [names[str(name)] + (" *" if name == main else "") for name in table["metric"]]
@@ -124,7 +125,7 @@ def axis(metrics: Iterable[str], unit: str) -> str:
 def each_run(runs: Sequence[Run], unit: str) -> None:
     """The main metric of every chosen run beside its card's number."""
     rows = [cached.row(run) for run in runs]
-    names = browse.short_names(rows)
+    names = overview.short_names(rows)
     marks = [MetricMark(names[row.name], row.printed, row.before, row.after, row.low, row.high) for row in rows]
     metrics = {row.metric for row in rows if row.metric}
     named = metric_name(next(iter(metrics))) if len(metrics) == 1 else "Main metric of each run"
@@ -138,7 +139,7 @@ def worded(value: object) -> str:
 
 def differences(run: Run, others: Sequence[Run]) -> None:
     """Recipe fields in which runs differ from the first."""
-    from workbench.recipe import difference
+    from workbench.recipe.schema import difference
 
     mine = run.recipe()
     found: dict[str, dict[str, str]] = {}
@@ -174,7 +175,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     if table.empty:
         parts.empty("No query in common", "These two runs asked different queries, so there is nothing to pair.")
         return
-    short = browse.short_names([cached.row(run), cached.row(names[name])])
+    short = overview.short_names([cached.row(run), cached.row(names[name])])
     labels = (short[run.name], short[name])
     sides = names_of(run, [names[name]])
     left, right = st.columns([1, 1])
@@ -219,7 +220,7 @@ def save(label: str, made: Callable[[], bytes], name: str, kind: str, help: str)
 def show(run: Run, others: Sequence[Run]) -> None:
     found = cached.comparison(run, others)
     if others:
-        each_run([run, *others], browse.unit(run, str(found.get("evaluation"))))
+        each_run([run, *others], overview.unit(run, str(found.get("evaluation"))))
     verdict(found, len(others))
     numbers(found, run, others)
     if others:

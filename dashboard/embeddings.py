@@ -13,11 +13,11 @@ import pandas as pd
 import parts
 import streamlit as st
 
-from workbench import browse
-from workbench import scene as maps
-from workbench.projection import Method
+from workbench.evaluation.projection import Method
 from workbench.run import Run
-from workbench.scene import Scene
+from workbench.views import map_view as maps
+from workbench.views import overview
+from workbench.views.map_view import Scene
 
 METHODS: dict[Method, str] = {"umap": "UMAP", "pca": "PCA"}
 METHOD_HELP = (
@@ -56,7 +56,7 @@ def no_map(run: Run, evaluation: str) -> None:
 
 def nothing_mapped(run: Run) -> tuple[str, str]:
     """Why a run has neither vectors nor a map: a heading and a sentence."""
-    if any(browse.unit(run, name) != "queries" for name in browse.whole_evaluations(run)):
+    if any(overview.unit(run, name) != "queries" for name in overview.whole_evaluations(run)):
         sentence = (
             "This run was measured on pairs of texts, not on queries that search documents; only those are mapped."
         )
@@ -198,7 +198,7 @@ def opened(run: Run, evaluation: str, scene: Scene, row: int) -> None:
     with st.container(border=True, gap="xsmall"):
         st.caption(f"The {kind} and its nearest documents, by the cosine of the full vectors")
         st.text(f"{key}: {text or 'the run keeps no text of this document'}")
-        if kind == "query" and evaluation in browse.whole_evaluations(run):
+        if kind == "query" and evaluation in overview.whole_evaluations(run):
             place = {"run": run.name, "on": evaluation, "query": key}
             st.page_link("retrieval.py", label="Its rankings", icon=":material/search:", query_params=place)
     for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):

@@ -9,13 +9,13 @@ import cached
 import parts
 import streamlit as st
 
-from workbench import browse
-from workbench.closeup import checkpoints, logged, train_rows
-from workbench.curves import Axis
 from workbench.errors import WorkbenchError
-from workbench.figures import Along, Curve, axis_of, loss_curves, metric_name
-from workbench.look import CONFIG, Role
 from workbench.run import Run
+from workbench.views import overview
+from workbench.views.closeup import checkpoints, logged, train_rows
+from workbench.views.figures import Along, Curve, axis_of, loss_curves, metric_name
+from workbench.views.loss_curves import Axis
+from workbench.views.theme import CONFIG, Role
 
 QUANTITIES = {
     "loss": "Loss (as the trainer logs it)",
@@ -67,21 +67,21 @@ def quantities(runs: Sequence[Run]) -> list[str]:
 
 
 def names_logged(run: Run) -> tuple[str, ...]:
-    return _names_logged(str(run.path), browse.identity(run.path / "log.jsonl"))
+    return _names_logged(str(run.path), overview.identity(run.path / "log.jsonl"))
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
-def _names_logged(path: str, files: browse.Identity) -> tuple[str, ...]:
+def _names_logged(path: str, files: overview.Identity) -> tuple[str, ...]:
     return logged(cached.log(Run(Path(path))))
 
 
 def curve(run: Run, key: str) -> Curve:
     """The run's log of one quantity, without a name; read again where a file of the run has changed."""
-    return _curve(str(run.path), key, browse.identity(*files_of(run)))
+    return _curve(str(run.path), key, overview.identity(*files_of(run)))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)  # 100,000 rows are some 10 MB
-def _curve(path: str, key: str, files: browse.Identity) -> Curve:
+def _curve(path: str, key: str, files: overview.Identity) -> Curve:
     run = Run(Path(path))
     best = (run.record.get("best") or {}).get("step")
     saved = checkpoints(run) if key == "loss" else ()
@@ -90,12 +90,12 @@ def _curve(path: str, key: str, files: browse.Identity) -> Curve:
 
 def files_of(run: Run) -> list[Path]:
     """What a figure of the run rests on; the folder of checkpoints changes with what lies in it."""
-    return [*browse.overview_files(run), run.path / "card.json", run.path / "checkpoints"]
+    return [*overview.overview_files(run), run.path / "card.json", run.path / "checkpoints"]
 
 
 def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:
     """A curve for each run or part of its loss, and one for each card; and what has to be said of the cards' curves."""
-    names = browse.short_names([cached.row(run) for run in runs])
+    names = overview.short_names([cached.row(run) for run in runs])
     found: list[Curve] = []
     cards: dict[str, Curve] = {}
     said: dict[str, tuple[str, ...]] = {}
@@ -145,7 +145,7 @@ Drawn = tuple[Any, tuple[str, ...], list[str]]
 
 @st.cache_data(max_entries=40, show_spinner=False)
 def drawn(
-    paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: browse.Identity
+    paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: overview.Identity
 ) -> Drawn:
     """The figure (None where nothing is logged), what its marks mean, and what has to be said of the cards' curves.
 
@@ -169,7 +169,7 @@ def show(runs: Sequence[Run]) -> None:
     key, along, smoothing = st.session_state["y"], st.session_state["x"], st.session_state["smooth"]
     look = {"log": st.session_state["log"], "smoothing": SMOOTHING.get(smoothing), "dark": parts.dark()}
     look["mark_spikes"] = st.session_state["spikes"] and key == "loss"
-    files = browse.identity(*(file for run in runs for file in files_of(run)))
+    files = overview.identity(*(file for run in runs for file in files_of(run)))
     paths = [str(run.path) for run in runs]
     try:
         figure, marks, said = drawn(paths, key, along, st.session_state["with_card"], look, files)

@@ -9,10 +9,10 @@ import pandas as pd
 import parts
 import streamlit as st
 
-from workbench.browse import RunRow, find_run, status_reason
-from workbench.figures import metric_name
-from workbench.reading import shipped_cards
+from workbench.cards.read import shipped_cards
 from workbench.run import STATUSES, Run
+from workbench.views.figures import metric_name
+from workbench.views.overview import RunRow, find_run, status_reason
 
 SORTS = ["newest", "greatest gain", "card"]
 NOT_YET = "not compared yet"

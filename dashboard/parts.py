@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import cached
 import streamlit as st
 
-from workbench import browse
-from workbench.browse import RunRow
 from workbench.errors import WorkbenchError
-from workbench.look import CONFIG, harmless
-from workbench.projection import Moment
+from workbench.evaluation.projection import Moment
 from workbench.run import Run
+from workbench.views import overview
+from workbench.views.overview import RunRow
+from workbench.views.theme import CONFIG, harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def title(words: str, sentence: str, help: str | None = None) -> None:
 
 
 def chart(draw: Callable[..., Any], *values: Any, key: str, **settings: Any) -> None:
-    """Show what a function of `workbench.figures` draws, in the reader's theme."""
+    """Show what a function of `workbench.views.figures` draws, in the reader's theme."""
     st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=CONFIG, key=key)
 
 
@@ -119,7 +119,7 @@ def marked(parts: Iterable[tuple[str, bool]]) -> None:
 
 def ranking(title: str, hits: pd.DataFrame, query: str, *, known: bool = True) -> None:
     """Ten documents of a query, gold ones marked, words of the query underlined. `known`: whether gold is known."""
-    from workbench.closeup import shared_words
+    from workbench.views.closeup import shared_words
 
     st.markdown(f"**{title}**")
     if hits.empty:
@@ -226,12 +226,12 @@ def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", wid
     """
     names = [run.name for run in runs]
     last = st.session_state.get("last_run")
-    whole = (run.name for run in runs if browse.whole_evaluations(run))
+    whole = (run.name for run in runs if overview.whole_evaluations(run))
     keep(key, last if last in names else next(whole, names[0]), names)
     name = st.selectbox(label, names, index=None, key=key, bind="query-params", placeholder="Choose a run", width=width)
     if name is not None:
         st.session_state["last_run"] = name
-    return browse.find_run(runs, name)
+    return overview.find_run(runs, name)
 
 
 def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:

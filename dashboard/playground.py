@@ -4,11 +4,11 @@ import cached
 import parts
 import streamlit as st
 
-from workbench import scene as maps
-from workbench.closeup import answer as answered
 from workbench.errors import WorkbenchError
-from workbench.projection import Moment
+from workbench.evaluation.projection import Moment
 from workbench.run import Run
+from workbench.views import map_view as maps
+from workbench.views.closeup import answer as answered
 
 
 def show(run: Run, evaluation: str) -> None:

@@ -8,12 +8,12 @@ import parts
 import playground
 import streamlit as st
 
-from workbench import browse
-from workbench.closeup import groupings
-from workbench.figures import metric_name, per_query_difference, rank_changes
-from workbench.figures_slices import slice_figure
 from workbench.run import Run
-from workbench.scene import has_vectors
+from workbench.views import overview
+from workbench.views.closeup import groupings
+from workbench.views.figures import metric_name, per_query_difference, rank_changes
+from workbench.views.figures_slices import slice_figure
+from workbench.views.map_view import has_vectors
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
@@ -101,7 +101,7 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
 
 def filters(pairs: bool) -> tuple[str, ...]:
     """Those that make sense: pairs have no ranks."""
-    return browse.FILTERS[:3] if pairs else browse.FILTERS
+    return overview.FILTERS[:3] if pairs else overview.FILTERS
 
 
 def counts(table: pd.DataFrame, unit: str, metric: str) -> None:
@@ -119,14 +119,14 @@ def counts(table: pd.DataFrame, unit: str, metric: str) -> None:
     with st.container(horizontal=True, gap="large"):
         for each in filters(pairs):
             label = unit if each == "all" else each
-            count = f"{len(browse.chosen(table, each)):,}"
+            count = f"{len(overview.chosen(table, each)):,}"
             st.metric(label.capitalize(), count, width="content", help=help[each])
 
 
 def queries(run: Run, evaluation: str, metric: str) -> None:
     """The table of queries, filtered; the one that is selected opened."""
     table = cached.queries(run, evaluation, metric)
-    unit = browse.unit(run, evaluation)
+    unit = overview.unit(run, evaluation)
     counts(table, unit, metric)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = filters("gold" in table)
@@ -134,7 +134,7 @@ def queries(run: Run, evaluation: str, metric: str) -> None:
         only = st.selectbox("Show", names, key="only", bind="query-params", help=help, width=200)
         words = st.text_input(f"Find in {unit}", key="words", bind="query-params", width=320)
         drawn = st.toggle(f"Draw these {unit}", key="glance", bind="query-params")
-    kept = browse.chosen(table, only, words)
+    kept = overview.chosen(table, only, words)
     if kept.empty:
         parts.empty("Nothing passes", f"None of the {len(table):,} {unit} passes the filter and the words above.")
     else:
@@ -151,10 +151,10 @@ def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
     left, right = st.columns(2)
     if kept["rank_after"].notna().any() or kept["rank_before"].notna().any():
         with left:
-            parts.chart(rank_changes, browse.changes_of(kept), key="ranks", height=GLANCE)
+            parts.chart(rank_changes, overview.changes_of(kept), key="ranks", height=GLANCE)
     with right:
         name = metric_name(metric)
-        parts.chart(per_query_difference, browse.changes_of(kept), key="changes", metric=name, height=GLANCE)
+        parts.chart(per_query_difference, overview.changes_of(kept), key="changes", metric=name, height=GLANCE)
 
 
 def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
@@ -194,7 +194,7 @@ def groups(run: Run, evaluation: str, metric: str) -> None:
 
 def show(run: Run, row: Any) -> None:
     """The choice of an evaluation, in the same row as that of the run, and the view."""
-    evaluations = browse.whole_evaluations(run)
+    evaluations = overview.whole_evaluations(run)
     if not evaluations:
         running = run.status == "running"
         sentence = (

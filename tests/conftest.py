@@ -56,11 +56,11 @@ def shared() -> Path:
 @pytest.fixture(scope="module")
 def save_often() -> Iterator[None]:
     """Checkpoints every four steps, however long they take."""
-    from workbench import fit, journal
+    from workbench.training import callbacks, trainer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "CHECKPOINT_STEPS", 4)
-        patch.setattr(journal, "SAVING_SHARE", 1e9)
+        patch.setattr(trainer, "CHECKPOINT_STEPS", 4)
+        patch.setattr(callbacks, "SAVING_SHARE", 1e9)
         yield
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from workbench.card import Card, ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module, Stated
+from workbench.cards.card import Card, ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module, Stated
 
 ROWS, BATCH, PER_EPOCH, EPOCHS = 64_000, 64, 1000, 3
 COLUMN = "dev_cosine_ndcg@10"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from synthetic_run import made_run
 
-from workbench.projection import MOMENTS, project, save_vectors
+from workbench.evaluation.projection import MOMENTS, project, save_vectors
 from workbench.run import Run, RunWriter, write_json, write_parquet
 
 TOPICS = ("boot", "engine", "tyres", "seats", "lights", "brakes", "roof", "battery", "doors", "wipers", "radio", "keys")

@@ -259,7 +259,7 @@ def trained(folder: Path) -> dict[str, Any]:
     import engines
     from transformers import BertConfig, DistilBertConfig, RobertaConfig, XLMRobertaConfig
 
-    from workbench.fast import engine
+    from workbench.training.fast import engine
 
     engine.STEP_TOKENS["gpu"] = engine.STEP_TOKENS["cuda"]
     small: dict[str, Any] = {
@@ -287,7 +287,7 @@ def trained(folder: Path) -> dict[str, Any]:
 
 def searched() -> dict[str, bool]:
     """Whether the search finds the same documents on the GPU, of each similarity."""
-    from workbench.search import SIMILARITIES, top_k
+    from workbench.evaluation.topk import SIMILARITIES, top_k
 
     drawn = np.random.default_rng(1)
     queries, documents = (drawn.normal(size=(rows, 16)).astype(np.float32) for rows in (30, 700))
@@ -304,8 +304,8 @@ def searched() -> dict[str, bool]:
 
 def encoded() -> float:
     """The greatest difference between vectors of a model on the GPU and on the CPU."""
-    from workbench.encoder import load_base
-    from workbench.fast.encoding import encode
+    from workbench.models.base import load_base
+    from workbench.models.encoding import encode
 
     texts = ["one", "a text of some more words", "", "the last, " * 40]
     model = load_base("bundled:minilm").model

@@ -8,10 +8,21 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.card import Card, Dataset, LogRow, Module, Stated
-from workbench.card import Evaluation as CardEvaluation
-from workbench.items import of_table, save_items
-from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source, Split, Training, save_recipe
+from workbench.cards.card import Card, Dataset, LogRow, Module, Stated
+from workbench.cards.card import Evaluation as CardEvaluation
+from workbench.evaluation.examples import of_table, save_items
+from workbench.recipe.schema import (
+    Base,
+    Data,
+    EvaluationPlan,
+    LossSpec,
+    Origin,
+    Recipe,
+    Source,
+    Split,
+    Training,
+    save_recipe,
+)
 from workbench.run import Run, create, write_json, write_parquet
 
 STAND_IN = "bundled all-MiniLM-L6-v2 in place of mixedbread-ai/mxbai-embed-large-v1: the hub could not be reached"
@@ -186,7 +197,7 @@ def made_run(
     def write(folder: Path) -> None:
         save_recipe(recipe, folder / "recipe.yaml")
         if card:
-            from workbench.reading import card_to_dict
+            from workbench.cards.read import card_to_dict
 
             write_json(folder / "card.json", card_to_dict(the_card))
 

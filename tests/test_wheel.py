@@ -145,7 +145,7 @@ def test_the_dashboard_answers_and_finds_its_pages(place: Place) -> None:
     with place.serving(f"{address}/_stcore/health", "dashboard", "--no-browser", "--port", str(port)):
         assert b"<title>" in urllib.request.urlopen(address, timeout=10).read()
     said = place.python_says(
-        "import sys; from streamlit.testing.v1 import AppTest; from workbench.shipped import shipped\n"
+        "import sys; from streamlit.testing.v1 import AppTest; from workbench.resources import shipped\n"
         "sys.argv = ['app.py', 'runs']\n"
         "for name in ('overview', 'card', 'loss', 'embeddings', 'retrieval', 'compare'):\n"
         "    assert shipped(f'dashboard/{name}.py').is_file()\n"

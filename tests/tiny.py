@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.recipe import Base, Data, EvaluationPlan, LossSpec, Recipe, Source, Split, Training
+from workbench.recipe.schema import Base, Data, EvaluationPlan, LossSpec, Recipe, Source, Split, Training
 
 WORDS = [
     "brake",
@@ -121,10 +121,10 @@ def tiny_recipe(base: Path, rows: Path, **training: Any) -> Recipe:
 
 
 def main() -> None:
-    from workbench import fit
-    from workbench.train import train
+    from workbench.training import trainer
+    from workbench.training.train import train
 
-    fit.CHECKPOINT_STEPS = 4
+    trainer.CHECKPOINT_STEPS = 4
     base, rows, runs, *resumed = sys.argv[1:]
     run = train(tiny_recipe(Path(base), Path(rows)), runs=runs, resume=resumed[0] if resumed else None)
     print(run.path, run.status)

@@ -8,108 +8,104 @@
     wb.compare(run)                             # its numbers beside the card's: intervals and a verdict
     wb.report(run)                              # one HTML file
 
-In a notebook `wb.start` trains in a process of its own, `await wb.finished(run)` waits for its end, and `wb.live`,
+In a notebook `wb.start` trains in a separate process, `await wb.finished(run)` waits for it, and `wb.live`,
 `wb.findings`, `wb.explore` and `wb.map` show things.
 
-The modules of the same names are imported here first, so that `wb.audit` stays the function after
-`import workbench.audit`. None of them imports a heavy library before it is called.
+A name is imported when it is first used: `import workbench` alone loads none of the rooms.
 """
 
-from typing import Any
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from workbench.audit import Audit, Finding, audit
-from workbench.background import resume, start, wait
-from workbench.card import Card
-from workbench.collection import Collection, load_collection
-from workbench.compare import Comparison, compare
-from workbench.errors import BaseError, CardError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.evaluate import Evaluation
-from workbench.reading import parse_card, read_card, shipped_cards
-from workbench.recipe import Recipe, load_recipe, recipe
-from workbench.report import report
-from workbench.reproduce import evaluate, reproduce
-from workbench.run import Run, list_runs, open_run
-from workbench.train import train
+if TYPE_CHECKING:
+    from workbench.audit.finding import Finding as Finding
+    from workbench.audit.rules import Audit as Audit
+    from workbench.audit.rules import audit as audit
+    from workbench.cards.card import Card as Card
+    from workbench.cards.read import parse_card as parse_card
+    from workbench.cards.read import read_card as read_card
+    from workbench.cards.read import shipped_cards as shipped_cards
+    from workbench.data.collection import Collection as Collection
+    from workbench.data.collection import load_collection as load_collection
+    from workbench.errors import BaseError as BaseError
+    from workbench.errors import CardError as CardError
+    from workbench.errors import DataError as DataError
+    from workbench.errors import RecipeError as RecipeError
+    from workbench.errors import RunError as RunError
+    from workbench.errors import TrainingError as TrainingError
+    from workbench.errors import WorkbenchError as WorkbenchError
+    from workbench.evaluation.compare import Comparison as Comparison
+    from workbench.evaluation.compare import compare as compare
+    from workbench.evaluation.retrieval import Evaluation as Evaluation
+    from workbench.models.losses import register_loss as register_loss
+    from workbench.notebook.findings import findings as findings
+    from workbench.notebook.live_training import live as live
+    from workbench.notebook.map import map as map
+    from workbench.notebook.query_table import explore as explore
+    from workbench.notebook.waiting import finished as finished
+    from workbench.pipeline import evaluate as evaluate
+    from workbench.pipeline import reproduce as reproduce
+    from workbench.recipe.schema import Recipe as Recipe
+    from workbench.recipe.schema import load_recipe as load_recipe
+    from workbench.recipe.schema import recipe as recipe
+    from workbench.report.export import report as report
+    from workbench.run import Run as Run
+    from workbench.run import list_runs as list_runs
+    from workbench.run import open_run as open_run
+    from workbench.training.background import resume as resume
+    from workbench.training.background import start as start
+    from workbench.training.background import wait as wait
+    from workbench.training.train import train as train
 
-__all__ = [
-    "Audit",
-    "BaseError",
-    "Card",
-    "CardError",
-    "Collection",
-    "Comparison",
-    "DataError",
-    "Evaluation",
-    "Finding",
-    "Recipe",
-    "RecipeError",
-    "Run",
-    "RunError",
-    "TrainingError",
-    "WorkbenchError",
-    "audit",
-    "compare",
-    "evaluate",
-    "explore",
-    "findings",
-    "finished",
-    "list_runs",
-    "live",
-    "load_collection",
-    "load_recipe",
-    "map",
-    "open_run",
-    "parse_card",
-    "read_card",
-    "recipe",
-    "register_loss",
-    "report",
-    "reproduce",
-    "resume",
-    "shipped_cards",
-    "start",
-    "train",
-    "wait",
-]
+_NAMES = {
+    "audit.finding": ("Finding",),
+    "audit.rules": ("Audit", "audit"),
+    "cards.card": ("Card",),
+    "cards.read": ("parse_card", "read_card", "shipped_cards"),
+    "data.collection": ("Collection", "load_collection"),
+    "errors": (
+        "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
+    ),
+    "evaluation.compare": ("Comparison", "compare"),
+    "evaluation.retrieval": ("Evaluation",),
+    "models.losses": ("register_loss",),
+    "notebook.findings": ("findings",),
+    "notebook.live_training": ("live",),
+    "notebook.map": ("map",),
+    "notebook.query_table": ("explore",),
+    "notebook.waiting": ("finished",),
+    "pipeline": ("evaluate", "reproduce"),
+    "recipe.schema": ("Recipe", "load_recipe", "recipe"),
+    "report.export": ("report",),
+    "run": ("Run", "list_runs", "open_run"),
+    "training.background": ("resume", "start", "wait"),
+    "training.train": ("train",),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
-
-def explore(run: Run, evaluation: str | None = None) -> Any:
-    """The queries of a run in a notebook, with their rankings; see `widgets.explore`."""
-    from workbench.widgets import explore as show
-
-    return show(run, evaluation)
-
-
-def findings(card: Card) -> Any:
-    """The findings on a card in a notebook; see `widgets.findings`."""
-    from workbench.widgets import findings as show
-
-    return show(card)
-
-
-async def finished(run: Run) -> Run:
-    """The run, once its training has ended, awaited in a notebook; see `widgets.finished`."""
-    from workbench.widgets import finished as end
-
-    return await end(run)
+__all__ = sorted(_MODULES)
 
 
-def live(run: Run) -> Any:
-    """A run in a notebook while it is trained; see `widgets.live`."""
-    from workbench.widgets import live as show
-
-    return show(run)
-
-
-def map(run: Run, evaluation: str | None = None, method: Any = "umap") -> Any:
-    """The map of a run's queries and documents in a notebook; see `widgets.map`."""
-    from workbench.widgets import map as show
-
-    return show(run, evaluation, method)
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-def register_loss(name: str, build: Any) -> None:
-    """Let recipes name a loss of your own; see `losses.register_loss`."""
-    from workbench.losses import register_loss as register
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
 
-    register(name, build)
+
+class _Package(ModuleType):
+    """Keeps `wb.audit`, `wb.recipe` and `wb.report` functions: importing those rooms does not replace them."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _MODULES):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -221,13 +221,13 @@ class Run:
 
     def recipe(self) -> Any:
         """The Recipe that was run."""
-        from workbench.recipe import load_recipe
+        from workbench.recipe.schema import load_recipe
 
         return load_recipe(self.path / "recipe.yaml")
 
     def card(self) -> Any | None:
         """The Card that the recipe came from, or None."""
-        from workbench.reading import card_from_dict
+        from workbench.cards.read import card_from_dict
 
         return card_from_dict(self._json("card.json")) if (self.path / "card.json").exists() else None
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from workbench.card import Card, ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module
-from workbench.reading import read_card
+from workbench.cards.card import Card, ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module
+from workbench.cards.read import read_card
 
 HERE = Path(__file__).resolve().parent
 CARDS = {

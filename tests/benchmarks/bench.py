@@ -39,14 +39,14 @@ from datasets import Dataset
 from sentence_transformers import __version__
 
 import workbench as wb
-from workbench import energy, projection
-from workbench.collection import Collection
-from workbench.encoder import load_base
-from workbench.evaluate import ranking_table
-from workbench.fast import encoding, tokens
-from workbench.fit import tiny_as_zero
+from workbench.data.collection import Collection
+from workbench.evaluation import projection
+from workbench.evaluation.retrieval import ranking_table
+from workbench.evaluation.topk import top_k
+from workbench.models import encoding, energy_distance, tokens
+from workbench.models.base import load_base
 from workbench.run import Run, RunWriter
-from workbench.search import top_k
+from workbench.training.trainer import tiny_as_zero
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "## Fast"
@@ -148,10 +148,12 @@ def energies(rounds: int) -> Iterator[tuple[str, Table]]:
             apart = difference.abs().sum(-1) if distance == "manhattan" else difference.square().sum(-1).sqrt()
             found = -2 * apart.mean(1)
         else:
-            found = energy.scores(x, mask, y, distance)
+            found = energy_distance.scores(x, mask, y, distance)
         torch.nn.functional.cross_entropy(found, torch.arange(64)).backward()
 
-    for distance in energy.DISTANCES:  # a certain softmax gives gradients that are nearly 0, see `fit.tiny_as_zero`
+    for (
+        distance
+    ) in energy_distance.DISTANCES:  # a certain softmax gives gradients that are nearly 0, see `fit.tiny_as_zero`
         both = [lambda distance=distance, plain=plain: step(distance, plain) for plain in (True, False)]
         with tiny_as_zero():
             plain, ours = turns(seconds_of(both[0]), seconds_of(both[1]), rounds)

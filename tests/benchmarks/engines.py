@@ -42,11 +42,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 import workbench as wb
-from workbench import fit
-from workbench.fast import engine
-from workbench.journal import Journal
-from workbench.prepare import Prepared, prepare
-from workbench.recipe import Recipe, with_overrides
+from workbench.recipe.schema import Recipe, with_overrides
+from workbench.training import trainer
+from workbench.training.callbacks import Journal
+from workbench.training.fast import engine
+from workbench.training.prepare import Prepared, prepare
 
 WORDS = 20_000  # made-up words; each is one token
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
@@ -234,19 +234,19 @@ def turn(ready: Prepared, folder: Path, *, fast: bool, dropout: bool = True, war
         if isinstance(module, torch.nn.Dropout) and not dropout:
             module.p = 0.0
     steps, kept = ready.plan.steps, []
-    job = fit.Job(
+    job = trainer.Job(
         model=model, loss=loss, rows=ready.rows, held_out=None, recipe=ready.recipe, plan=ready.plan,
         folder=folder / "checkpoints", evaluate=lambda step: {}, main_metric="",
         log=lambda *rows: kept.extend(row["loss"] for row in rows), told=lambda where: None,
     )  # fmt: skip
-    arguments = fit._arguments(job)
+    arguments = trainer._arguments(job)
     arguments.save_strategy, arguments.logging_steps = "no", steps
     given = {"model": model, "args": arguments, "train_dataset": job.rows, "loss": loss}
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with fit.quiet(), fit.tiny_as_zero(), redirect_stderr(io.StringIO()):  # as `train` has both engines
+    with trainer.quiet(), trainer.tiny_as_zero(), redirect_stderr(io.StringIO()):  # as `train` has both engines
         if fast:
             journal = Journal(log=job.log, told=job.told, stop_asked=lambda: False, rows_per_step=1)
             trainer: Any = engine.Fast(journal=journal, **given)

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import workbench as wb
-from workbench.compare import Comparison, Row
-from workbench.pairs import SAMPLES
+from workbench.data.training_rows import SAMPLES
+from workbench.evaluation.compare import Comparison, Row
 from workbench.run import Run
 
 README = Path(__file__).parents[2] / "README.md"

@@ -42,9 +42,9 @@ def main() -> None:
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_DATASETS_CACHE"] = folder
-        from workbench.checks import check_pairs
-        from workbench.pairs import load_pairs
-        from workbench.recipe import Source
+        from workbench.data.checks import check_pairs
+        from workbench.data.training_rows import load_pairs
+        from workbench.recipe.schema import Source
 
         path = Path(folder) / "rows.parquet"
         write(path, rows)

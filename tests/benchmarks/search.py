@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from workbench.collection import Collection
-from workbench.evaluate import ranking_table
-from workbench.search import top_k
+from workbench.data.collection import Collection
+from workbench.evaluation.retrieval import ranking_table
+from workbench.evaluation.topk import top_k
 
 K = 100
 LIBRARY_AT_MOST = 200_000  # documents: the library sorts in Python, and the whole product takes 4 GB for a million

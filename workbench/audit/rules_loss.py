@@ -10,38 +10,38 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from workbench.audit import bands, clues
-from workbench.audit.clues import Softmax
-from workbench.audit.findings import Finding, Fix, Rule, finding, short, some
-from workbench.card import Card, LogRow
+from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
+from workbench.cards import inference, loss_bounds
+from workbench.cards.card import Card, LogRow
+from workbench.cards.inference import Softmax
 
 SUMMED = "https://github.com/huggingface/transformers/issues/37766"
 
 
 def _loss_lines(spec: Softmax) -> list[int | None]:
-    return [spec.loss.line or clues.fact_line(spec.dataset, "loss")]
+    return [spec.loss.line or inference.fact_line(spec.dataset, "loss")]
 
 
-def _band(card: Card, spec: Softmax) -> bands.Band:
+def _band(card: Card, spec: Softmax) -> loss_bounds.Band:
     """Every value that a logged training loss can take: short last batches and summed micro-batches allowed for."""
     rows = spec.dataset.size
     rest = (rows % spec.batch) * (spec.candidates // spec.batch) if rows else 1
-    if clues.argument(card, "dataloader_drop_last") is True or rest == 0:
-        band = bands.softmax_band(spec.candidates, spec.scale)
+    if inference.argument(card, "dataloader_drop_last") is True or rest == 0:
+        band = loss_bounds.softmax_band(spec.candidates, spec.scale)
     else:
-        epoch = clues.epoch(card)
-        window = clues.logging_steps(card) * clues.accumulation(card)
+        epoch = inference.epoch(card)
+        window = inference.logging_steps(card) * inference.accumulation(card)
         shorts = math.ceil(window / epoch.batches[0]) if epoch else window
-        band = bands.mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
+        band = loss_bounds.mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
     if _several_devices(card):  # one process that feeds several devices pools their candidates
-        band = bands.Band(band.low, band.chance, bands.softmax_band(spec.candidates * 8, spec.scale).high)
+        band = loss_bounds.Band(band.low, band.chance, loss_bounds.softmax_band(spec.candidates * 8, spec.scale).high)
     band = band.times(spec.factor)
-    return band.union(band.times(clues.accumulation(card))) if clues.sums_accumulation(card) else band
+    return band.union(band.times(inference.accumulation(card))) if inference.sums_accumulation(card) else band
 
 
 def _several_devices(card: Card) -> bool:
     """Whether the log shows fewer batches than one device would make (see world-size)."""
-    epoch, rows, batch = clues.epoch(card), clues.sizes(card), clues.batch_size(card)
+    epoch, rows, batch = inference.epoch(card), inference.sizes(card), inference.batch_size(card)
     return bool(epoch and rows and batch and epoch.batches[-1] * batch < 0.6 * sum(rows))
 
 
@@ -60,10 +60,10 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
     Example: scale 0.05, batch 4: the loss lies between 1.3122 and 1.4622, chance is 1.3863; logged 1.3812 to 1.3681 is
     a gap of 0.14 growing to 0.49.
     """
-    for dataset, root in clues.loss_trees(card):
+    for dataset, root in inference.loss_trees(card):
         for node in root.chain():
-            name, path = clues.bare(node.name), clues.loss_path(card, dataset, node)
-            lines = [node.line or clues.fact_line(dataset, "loss")]
+            name, path = inference.bare(node.name), inference.loss_path(card, dataset, node)
+            lines = [node.line or inference.fact_line(dataset, "loss")]
             temperature = _number(node.parameters.get("temperature"))
             if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and temperature > 1:
                 yield finding(
@@ -76,7 +76,7 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
                     temperature=temperature,
                 )
             scale = _number(node.parameters.get("scale"))
-            if name in clues.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1:
+            if name in inference.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1:
                 yield from _small_scale(card, scale, name, path, lines)
 
 
@@ -85,8 +85,8 @@ def _number(value: object) -> float:
 
 
 def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int | None]) -> Iterator[Finding]:
-    spec = clues.softmax(card)
-    if name in clues.SOFTMAX and spec is not None and not spec.bounded:
+    spec = inference.softmax(card)
+    if name in inference.SOFTMAX and spec is not None and not spec.bounded:
         return
     inverse = round(1 / scale, 4)
     better = float(inverse) if scale < 1 and 5 <= inverse <= 200 else 20.0
@@ -95,14 +95,14 @@ def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int
     if scale == 1:
         text = "Scale 1 leaves cosine similarities as they are, where 20 is usual"
     if spec is not None and spec.path == path:
-        band = bands.softmax_band(spec.candidates, scale).times(spec.factor)
+        band = loss_bounds.softmax_band(spec.candidates, scale).times(spec.factor)
         evidence |= {"low": round(band.low, 4), "chance": round(band.chance, 4), "high": round(band.high, 4)}
         text += (
             f"; with {spec.candidates} candidates the loss can only lie between {short(band.low)} and "
             f"{short(band.high)} (chance {short(band.chance)})"
         )
-        logged = clues.finite(clues.last_run(card))
-        gaps = [bands.implied_gap(value / spec.factor, spec.candidates, scale) for _, value in logged]
+        logged = inference.finite(inference.last_run(card))
+        gaps = [loss_bounds.implied_gap(value / spec.factor, spec.candidates, scale) for _, value in logged]
         if logged and gaps[0] is not None and gaps[-1] is not None and all(band.holds(v) for _, v in logged):
             lines = [*lines, logged[0][0].line, logged[-1][0].line]
             evidence |= {"first_gap": round(gaps[0], 3), "last_gap": round(gaps[-1], 3)}
@@ -134,8 +134,8 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
 
     Example: loss 7,287 at batch 16, scale 20 and a lambda similarity: cosine could not exceed 42.7.
     """
-    spec = clues.softmax(card)
-    logged = clues.finite(clues.last_run(card))
+    spec = inference.softmax(card)
+    logged = inference.finite(inference.last_run(card))
     if spec is None or not logged:
         return
     band = _band(card, spec)
@@ -165,8 +165,8 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
             **evidence,
         )
     elif value > band.high:
-        per = clues.accumulation(card)
-        summed = f", even if it is a sum over {per} accumulation steps" if clues.sums_accumulation(card) else ""
+        per = inference.accumulation(card)
+        summed = f", even if it is a sum over {per} accumulation steps" if inference.sums_accumulation(card) else ""
         yield finding(
             "loss-out-of-band",
             "warning",
@@ -189,10 +189,10 @@ def summed_loss(card: Card) -> Iterator[Finding]:
 
     Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
     """
-    logged = clues.finite(clues.last_run(card))
-    if not clues.sums_accumulation(card) or not logged:
+    logged = inference.finite(inference.last_run(card))
+    if not inference.sums_accumulation(card) or not logged:
         return
-    per, stated = clues.accumulation(card), clues.version(card, "Transformers")
+    per, stated = inference.accumulation(card), inference.version(card, "Transformers")
     yield finding(
         "summed-loss",
         "warning",
@@ -200,8 +200,8 @@ def summed_loss(card: Card) -> Iterator[Finding]:
         f"first is then {short(logged[0][1] / per)} a batch, and {short(logged[-1][1])} at the end "
         f"{short(logged[-1][1] / per)}.",
         lines=[
-            *clues.line_of(card, "gradient_accumulation_steps"),
-            *clues.version_lines(card, "Transformers"),
+            *inference.line_of(card, "gradient_accumulation_steps"),
+            *inference.version_lines(card, "Transformers"),
             logged[0][0].line,
         ],
         accumulation=per,
@@ -225,16 +225,16 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
     32 with a last one of 9 average 3.4588 when all scores are equal.
     """
-    spec, logged = clues.softmax(card), clues.finite(clues.last_run(card))
+    spec, logged = inference.softmax(card), inference.finite(inference.last_run(card))
     if spec is None:
         yield from _label_chance(card, logged)
         return
     if spec.scale <= 1 or len(logged) < 2 or spec.candidates < 2:
         return
-    per = clues.accumulation(card) if clues.sums_accumulation(card) else 1
+    per = inference.accumulation(card) if inference.sums_accumulation(card) else 1
     chance = spec.factor * math.log(spec.candidates)
     tail = [value / per for _, value in logged[-max(1, len(logged) // 4) :]]
-    if any(bands.nearest_chance(value, chance) > 0.01 for value in tail):
+    if any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail):
         return
     if len(logged) < 4 and not _validation_at_chance(card, spec):
         return
@@ -259,20 +259,20 @@ CLASSIFYING = ("SoftmaxLoss", "CrossEntropyLoss", "BinaryCrossEntropyLoss")
 
 def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Finding]:
     """A classifying loss that ends at the entropy of its labels."""
-    trees = clues.loss_trees(card)
-    if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or clues.sums_accumulation(card):
+    trees = inference.loss_trees(card)
+    if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or inference.sums_accumulation(card):
         return
     dataset, root = trees[0]
-    statistics = clues.label_statistics(dataset)
-    if clues.bare(root.name) not in CLASSIFYING or statistics is None or root.parameters.get("pos_weight"):
+    statistics = inference.label_statistics(dataset)
+    if inference.bare(root.name) not in CLASSIFYING or statistics is None or root.parameters.get("pos_weight"):
         return
-    shares = list((clues.label_values(statistics) or {}).values())
+    shares = list((inference.label_values(statistics) or {}).values())
     mean = statistics.details.get("mean")
     if not shares and isinstance(mean, int | float) and 0 < mean < 1 and "Binary" in root.name:
         shares = [float(mean), 1 - float(mean)]
-    chance = bands.entropy(shares)
+    chance = loss_bounds.entropy(shares)
     tail = [value for _, value in logged[-max(2, len(logged) // 4) :]]
-    if chance < 0.2 or any(bands.nearest_chance(value, chance) > 0.01 for value in tail):
+    if chance < 0.2 or any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail):
         return
     (first, first_value), (last, last_value) = logged[0], logged[-1]
     yield finding(
@@ -281,7 +281,7 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
         f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the labels' shares "
         f"({some(f'{100 * share:.0f} %' for share in shares)}) gives {short(chance)}: the model does not tell them "
         "apart.",
-        lines=[root.line or clues.fact_line(dataset, "loss"), first.line, last.line],
+        lines=[root.line or inference.fact_line(dataset, "loss"), first.line, last.line],
         chance=round(chance, 4),
         last=last_value,
     )
@@ -289,12 +289,12 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
 
 def _validation_at_chance(card: Card, spec: Softmax) -> tuple[LogRow, float] | None:
     """The last validation loss, where it is what equal scores average over the evaluation rows."""
-    datasets, batch = card.evaluation_datasets(), clues.number(card, "per_device_eval_batch_size")
-    series = clues.validation(card.training_log)
+    datasets, batch = card.evaluation_datasets(), inference.number(card, "per_device_eval_batch_size")
+    series = inference.validation(card.training_log)
     if len(datasets) != 1 or not datasets[0].size or not batch or len(series) != 1:
         return None
     row, value = next(iter(series.values()))[-1]
-    expected = spec.factor * bands.mean_of_batches(datasets[0].size, int(batch), spec.candidates // spec.batch)
+    expected = spec.factor * loss_bounds.mean_of_batches(datasets[0].size, int(batch), spec.candidates // spec.batch)
     return (row, value) if abs(value - expected) < 2e-3 * expected else None
 
 
@@ -309,8 +309,8 @@ def loss_spikes(card: Card) -> Iterator[Finding]:
 
     Example: 2.33 at step 3,875, 5.36 at 3,900, 2.29 at 3,925.
     """
-    for part in clues.runs(card):
-        logged = clues.finite(part)
+    for part in inference.runs(card):
+        logged = inference.finite(part)
         if len(logged) < 16 or any(value <= 0 for _, value in logged):
             continue
         spikes = _spikes([value for _, value in logged])
@@ -361,12 +361,12 @@ def flat_run(card: Card) -> Iterator[Finding]:
     Example: 70 losses between 0.373 and 0.391 over 35,000 steps, 13 metrics equal at epochs 1, 2 and 3.
     """
     rows = card.training_log
-    series = {name: found for name, found in clues.metrics(rows).items() if len(found) > 1}
+    series = {name: found for name, found in inference.metrics(rows).items() if len(found) > 1}
     if not series:
         return
     moves = {name: max(v for _, v in found) - min(v for _, v in found) for name, found in series.items()}
     ceiling = all(found[0][1] >= 0.995 for found in series.values())
-    logged, spec = clues.finite(rows), clues.softmax(card)
+    logged, spec = inference.finite(rows), inference.softmax(card)
     if ceiling or (spec is not None and spec.scale <= 1):
         return
     times = max(len(found) for found in series.values())
@@ -409,7 +409,7 @@ def diverged(card: Card) -> Iterator[Finding]:
 
     Example: 2.1, 1.8, nan, nan.
     """
-    broken = [(row, value) for row, value in clues.losses(card.training_log) if not math.isfinite(value)]
+    broken = [(row, value) for row, value in inference.losses(card.training_log) if not math.isfinite(value)]
     if broken:
         yield finding(
             "diverged",
@@ -419,11 +419,11 @@ def diverged(card: Card) -> Iterator[Finding]:
             rows=len(broken),
         )
         return
-    for part in clues.runs(card):
-        logged = clues.finite(part)
+    for part in inference.runs(card):
+        logged = inference.finite(part)
         if len(logged) < 8 or any(value <= 0 for _, value in logged) or len(card.training_datasets()) > 1:
             continue
-        if any(clues.bare(root.name) in GROWING for _, root in clues.loss_trees(card)):
+        if any(inference.bare(root.name) in GROWING for _, root in inference.loss_trees(card)):
             continue
         quarter = len(logged) // 4
         first = median(value for _, value in logged[:quarter])
@@ -450,9 +450,9 @@ def overfit(card: Card) -> Iterator[Finding]:
 
     Example: validation 0.40 at epoch 2 and 0.64 at epoch 10, training 0.157 and 0.047.
     """
-    for part in clues.runs(card):
-        logged = clues.finite(part)
-        best = clues.main_metric(card, part)
+    for part in inference.runs(card):
+        logged = inference.finite(part)
+        best = inference.main_metric(card, part)
         if best is not None and len(best[1]) > 2 and best[1][-1][1] >= max(value for _, value in best[1]):
             continue
         for name, series in _validation_total(part):
@@ -465,7 +465,7 @@ def overfit(card: Card) -> Iterator[Finding]:
             after = [value for row, value in logged if (row.step or 0) > (low_row.step or 0)]
             if at >= len(series) - 2 or last < 1.1 * low or not before or not after or after[-1] > 0.95 * before[-1]:
                 continue
-            kept = clues.argument(card, "load_best_model_at_end") is True
+            kept = inference.argument(card, "load_best_model_at_end") is True
             yield finding(
                 "overfit",
                 "note" if kept else "warning",
@@ -481,7 +481,7 @@ def overfit(card: Card) -> Iterator[Finding]:
 
 def _validation_total(rows: Sequence[LogRow]) -> list[tuple[str, list[tuple[LogRow, float]]]]:
     """The validation loss of a run; of several datasets, their sum where all were measured."""
-    series = clues.validation(rows)
+    series = inference.validation(rows)
     if len(series) < 2:
         return list(series.items())
     by_step: dict[int, list[tuple[LogRow, float]]] = {}
@@ -504,11 +504,11 @@ def margin_unreachable(card: Card) -> Iterator[Finding]:
 
     Example: BatchAllTripletLoss on a normalised model, losses from 4.99 down to 3.32: the floor is 5 - 2 = 3.
     """
-    if clues.module(card, "Normalize") is None:
+    if inference.module(card, "Normalize") is None:
         return
-    for dataset, root in clues.loss_trees(card):
-        name = clues.bare(root.name)
-        lines = [root.line or clues.fact_line(dataset, "loss")]
+    for dataset, root in inference.loss_trees(card):
+        name = inference.bare(root.name)
+        lines = [root.line or inference.fact_line(dataset, "loss")]
         metric = str(root.parameters.get("distance_metric", "")).lower()
         stated = root.parameters.get("triplet_margin", root.parameters.get("margin"))
         if name == "TripletLoss" and "euclidean" in metric and _number(stated) > 2:
@@ -519,8 +519,8 @@ def margin_unreachable(card: Card) -> Iterator[Finding]:
             margin, assumed = _number(stated), False
         else:
             continue
-        floor = bands.hinge_floor(margin)
-        logged = [value for _, value in clues.finite(clues.last_run(card))]
+        floor = loss_bounds.hinge_floor(margin)
+        logged = [value for _, value in inference.finite(inference.last_run(card))]
         if assumed and (not logged or min(logged) < floor - 0.01 or max(logged) > margin + 2.01):
             continue
         which = f"the default margin of {short(margin)}" if assumed else f"a margin of {short(margin)}"

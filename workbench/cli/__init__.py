@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import sys
 
-from workbench.cli import cards, places, results, training
-from workbench.cli.words import app
+from workbench.cli import cards, launch, results, training
+from workbench.cli.options import app
+from workbench.cli.terminal import plain
 from workbench.errors import WorkbenchError
-from workbench.processes import is_first
-from workbench.terminal import plain
+from workbench.training.processes import is_first
 
 ORDER = (
     "show", "audit", "recipe", "reproduce", "train", "stop", "runs", "evaluate", "compare", "slices", "map", "report",
@@ -25,7 +25,7 @@ ORDER = (
 
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or getattr(command.callback, "__name__", "")))
 
-__all__ = ["app", "cards", "main", "places", "results", "training"]
+__all__ = ["app", "cards", "launch", "main", "results", "training"]
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from workbench.cli.words import AsJson, CardWord, Corrected, Settings, Strict, app, find_card, find_recipe
+from workbench.cli.options import AsJson, CardWord, Corrected, Settings, Strict, app, find_card, find_recipe
+from workbench.cli.terminal import err, plain, print_json, say, say_below, table
 from workbench.errors import WorkbenchError
-from workbench.terminal import err, plain, print_json, say, say_below, table
 
 if TYPE_CHECKING:
-    from workbench.audit import Audit
+    from workbench.audit.rules import Audit
 
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -22,7 +22,7 @@ SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 @app.command()
 def show(card: CardWord, as_json: AsJson = False) -> None:
     """What a card says, as it was read."""
-    from workbench.reading import card_to_dict, read_card
+    from workbench.cards.read import card_to_dict, read_card
 
     found = read_card(card)
     if as_json:
@@ -38,8 +38,8 @@ def audit(
     strict: Strict = False,
 ) -> None:
     """What a card contradicts, hides, or cannot have measured."""
-    from workbench.audit import audit as examine
-    from workbench.reading import read_card
+    from workbench.audit.rules import audit as examine
+    from workbench.cards.read import read_card
 
     audits: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
@@ -126,8 +126,8 @@ def recipe(
     as_json: AsJson = False,
 ) -> None:
     """The executable reading of a card, every field with where it came from."""
-    from workbench.recipe import difference, recipe_yaml, save_recipe
-    from workbench.recipe import recipe as understand
+    from workbench.recipe.schema import difference, recipe_yaml, save_recipe
+    from workbench.recipe.schema import recipe as understand
 
     found = find_card(card)
     made = find_recipe(card, found, corrected=corrected, settings=settings)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from workbench.cli.words import AsJson, ColumnsWord, Runs, Strict, app, parse_columns
+from workbench.cli.options import AsJson, ColumnsWord, Runs, Strict, app, parse_columns
+from workbench.cli.terminal import plain, print_json, progress_bars, say, table
 from workbench.errors import RunError, WorkbenchError
-from workbench.terminal import plain, print_json, progress_bars, say, table
 
 if TYPE_CHECKING:
-    from workbench.compare import Comparison
+    from workbench.evaluation.compare import Comparison
     from workbench.run import Run
 
 
@@ -65,8 +65,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run or a model, query by query on a collection or pair by pair on scored pairs."""
-    from workbench.evaluate import Evaluation
-    from workbench.reproduce import evaluate as measure
+    from workbench.evaluation.retrieval import Evaluation
+    from workbench.pipeline import evaluate as measure
 
     with progress_bars(quiet=as_json) as on_progress:
         found = measure(
@@ -105,7 +105,7 @@ def compare(
     strict: Strict = False,
 ) -> None:
     """A run with its card, or a run with another run: numbers, intervals, verdict."""
-    from workbench.compare import compare as weigh
+    from workbench.evaluation.compare import compare as weigh
     from workbench.run import open_run
 
     found = weigh(*(open_run(name, runs) for name in runs_named), evaluation=evaluation)
@@ -132,8 +132,8 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write what came out: one self-contained HTML file, a summary, a PDF, a model card, or a site of all runs."""
-    from workbench.report import model_card, report_index
-    from workbench.report import report as write
+    from workbench.report.export import model_card, report_index
+    from workbench.report.export import report as write
     from workbench.run import open_run
 
     if index is not None:
@@ -182,7 +182,7 @@ def map_of(
     as_json: AsJson = False,
 ) -> None:
     """Draw up the map of an evaluation's texts, before and after training, for dashboard, notebook and report."""
-    from workbench.projection import METHODS, project
+    from workbench.evaluation.projection import METHODS, project
     from workbench.run import open_run
 
     if method not in METHODS:
@@ -207,8 +207,8 @@ def slices(
     as_json: AsJson = False,
 ) -> None:
     """An evaluation by groups of queries, at fewer dimensions, and with coarser numbers."""
+    from workbench.evaluation.slices import BY, at_dimensions, at_precisions, sliced
     from workbench.run import open_run
-    from workbench.slices import BY, at_dimensions, at_precisions, sliced
 
     run = open_run(name, runs)
     tables = {}
@@ -235,9 +235,9 @@ def export(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write rankings for other tools, (model) the trained model with its adapter merged, or a notebook as one page."""
-    from workbench.encoder import export_merged
-    from workbench.exports import export as write
-    from workbench.report import export_notebook
+    from workbench.evaluation.trec import export as write
+    from workbench.models.base import export_merged
+    from workbench.report.export import export_notebook
     from workbench.run import open_run
 
     if Path(name).suffix == ".ipynb":

@@ -11,8 +11,7 @@ import typer
 from rich.text import Text
 
 from workbench.cli.cards import SEVERITY_STYLES
-from workbench.cli.results import print_comparison, print_metrics
-from workbench.cli.words import (
+from workbench.cli.options import (
     AsJson,
     BaseWord,
     CardWord,
@@ -29,13 +28,14 @@ from workbench.cli.words import (
     find_recipe,
     parse_columns,
 )
+from workbench.cli.results import print_comparison, print_metrics
+from workbench.cli.terminal import plain, print_json, progress_bars, say, table
 from workbench.errors import RunError
-from workbench.processes import is_first, launch
-from workbench.terminal import plain, print_json, progress_bars, say, table
+from workbench.training.processes import is_first, launch
 
 if TYPE_CHECKING:
-    from workbench.card import Card
-    from workbench.recipe import Recipe
+    from workbench.cards.card import Card
+    from workbench.recipe.schema import Recipe
     from workbench.run import Run
 
 
@@ -75,7 +75,7 @@ def train(
 def resumed(name: str, runs: Path, as_json: bool) -> Run:
     """Go on with a run."""
     from workbench.run import open_run
-    from workbench.train import train as fit
+    from workbench.training.train import train as fit
 
     run = open_run(name, runs)
     with progress_bars(quiet=as_json or not is_first()) as on_progress:
@@ -101,7 +101,7 @@ def options(
 
 def trained(made: Recipe, arguments: Mapping[str, Any], *, quiet: bool) -> Run:
     """Train a recipe, with bars that show how far it is unless `quiet`."""
-    from workbench.train import train as fit
+    from workbench.training.train import train as fit
 
     with progress_bars(quiet=quiet or not is_first()) as on_progress:
         return fit(made, on_progress=on_progress, **arguments)
@@ -124,8 +124,8 @@ def reproduce(
     strict: Strict = False,
 ) -> None:
     """All of it: read, audit, train, evaluate, compare, report."""
-    from workbench.audit import audit as examine
-    from workbench.reproduce import finish
+    from workbench.audit.rules import audit as examine
+    from workbench.pipeline import finish
 
     launch(sys.argv[1:], processes)
     read = find_card(card)
@@ -177,8 +177,8 @@ def stop(name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = Path(
 
 def repeated(made: Recipe, seeds: int, arguments: Mapping[str, Any], as_json: bool) -> None:
     """Train a recipe with several seeds and say how far they are apart."""
-    from workbench.reproduce import finish
-    from workbench.seeds import compare_seeds, repeat
+    from workbench.pipeline import finish
+    from workbench.training.seeds import compare_seeds, repeat
 
     with progress_bars(quiet=as_json or not is_first()) as on_progress:
         done = repeat(made, seeds, on_progress=on_progress, **arguments)

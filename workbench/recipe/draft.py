@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from workbench.audit.clues import beside
-from workbench.card import Card, Stated
+from workbench.cards.card import Card, Stated
+from workbench.cards.inference import beside
 
 Source = Literal["card", "file", "library", "inferred", "default"]
 

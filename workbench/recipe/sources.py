@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from workbench.audit.clues import epoch, fact_line, sizes, text_columns
-from workbench.audit.epochs import readings
 from workbench.audit.rules_data import duplicate_anchors, prompts_in_texts
-from workbench.card import Card, Dataset, Stated
+from workbench.cards.card import Card, Dataset, Stated
+from workbench.cards.inference import epoch, fact_line, sizes, text_columns
+from workbench.cards.steps_per_epoch import readings
 from workbench.recipe.draft import Draft
-from workbench.recipe.plain_yaml import read_yaml
-from workbench.shipped import shipped
+from workbench.recipe.yaml_io import read_yaml
+from workbench.resources import shipped
 
 MOST_QUERIES = 20_000
 SOURCES = "data/cards/sources.yaml"

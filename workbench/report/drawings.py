@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from workbench import figures, look
-from workbench.figures import Curve, MetricMark
-from workbench.figures_points import MapPoints, embedding_map
-from workbench.figures_slices import slice_figure
-from workbench.report.values import Grouping, MapPlaces, MapView, Several, Summary
+from workbench.views import figures, theme
+from workbench.views.figures import Curve, MetricMark
+from workbench.views.figures_map import MapPoints, embedding_map
+from workbench.views.figures_slices import slice_figure
+from workbench.views.records import Grouping, MapPlaces, MapView, Several, Summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -99,8 +99,8 @@ def drawing(identity: str, figure: Any, label: str, width: int) -> Drawing:
 
     parts = figure if isinstance(figure, dict) else figure.to_dict()
     names: dict[str, str] = {}
-    for name in look.Palette.__dataclass_fields__:
-        value = getattr(look.LIGHT, name)
+    for name in theme.Palette.__dataclass_fields__:
+        value = getattr(theme.LIGHT, name)
         pairs = zip(value, range(len(value)), strict=True) if name == "series" else [(value, "")]
         names.update({colour: f"var(--{name}{index})" for colour, index in pairs})
 
@@ -133,7 +133,7 @@ def _spans_decades(curves: Sequence[Curve]) -> bool:
 
 def _map(view: MapView, places: MapPlaces) -> dict[str, Any]:
     """One moment of the map, on the axes that all moments share."""
-    labels = [look.wrapped(text, width=48, limit=110) for text in places.texts]
+    labels = [theme.wrapped(text, width=48, limit=110) for text in places.texts]
     points = MapPoints(places.queries, places.x, places.y, places.groups, labels=labels)
     every = [[value for moment in view.moments for value in getattr(moment, axis)] for axis in ("x", "y")]
     ranges = [_with_air(min(values), max(values)) for values in every]
@@ -159,19 +159,19 @@ def _curves_of_several(several: Several) -> list[Curve]:
     for letter, run in zip(several.letters, several.runs, strict=True):
         for curve in run.curves:
             if curve.role != "card":
-                role: look.Role = "other" if curve.role in taken else curve.role
+                role: theme.Role = "other" if curve.role in taken else curve.role
                 taken.add(curve.role)
                 curves.append(replace(curve, name=f"{letter}: {run.variant}", role=role, means=()))
     return curves
 
 
-def colours_of(several: Several) -> list[tuple[look.Role, int]]:
+def colours_of(several: Several) -> list[tuple[theme.Role, int]]:
     """The role and place among `other` of each run: the colour that it has in every figure."""
-    found: list[tuple[look.Role, int]] = []
+    found: list[tuple[theme.Role, int]] = []
     taken: set[str] = set()
     others = 0
     for run in several.runs:
-        role: look.Role = "corrected" if run.variant == "corrected" else "after"
+        role: theme.Role = "corrected" if run.variant == "corrected" else "after"
         if role in taken:
             found.append(("other", others))
             others += 1
@@ -192,7 +192,7 @@ def _metrics_of_several(several: Several) -> Any:
     runs = len(several.runs)
     for place, (letter, run) in enumerate(zip(several.letters, several.runs, strict=True)):
         role, index = colours_of(several)[place]
-        colour = look.LIGHT.role(role, index)
+        colour = theme.LIGHT.role(role, index)
         rows = {row.metric: row for row in run.metrics if row.after is not None}
         there = [(at, rows[metric], names[metric]) for at, metric in enumerate(metrics) if metric in rows]
         value = [float(row.after or 0.0) for _, row, _ in there]
@@ -219,7 +219,7 @@ def _metrics_of_several(several: Several) -> Any:
                     "arrayminus": [max(after - low, 0.0) for (low, _), after in zip(ends, value, strict=True)],
                 },
                 "text": [
-                    f"{look.plain(name)}<br>{letter}: {after:.4f}<br>95 % interval {low:.4f} to {high:.4f}"
+                    f"{theme.plain(name)}<br>{letter}: {after:.4f}<br>95 % interval {low:.4f} to {high:.4f}"
                     for (_, _, name), after, (low, high) in zip(there, value, ends, strict=True)
                 ],
                 "hovertemplate": "%{text}<extra></extra>",
@@ -231,10 +231,10 @@ def _metrics_of_several(several: Several) -> Any:
     axis = {
         "tickmode": "array",
         "tickvals": list(range(len(names))),
-        "ticktext": [look.plain(name, 40) for name in names.values()],
+        "ticktext": [theme.plain(name, 40) for name in names.values()],
         "showgrid": False,
         "range": [-0.6, len(names) - 0.4],
-        "tickfont": {"color": look.LIGHT.ink},
+        "tickfont": {"color": theme.LIGHT.ink},
     }
     height = max(30, 14 * runs + 8) * len(names) + 120
     along = f"After training, over {several.runs[0].unit} (0 to 1)"
@@ -249,7 +249,7 @@ def _lines_of_the_card(rows: Sequence[tuple[int, str, float]]) -> dict[str, Any]
         "name": "The card's number",
         "x": [x for _, _, value in rows for x in (value, value, None)],
         "y": [y for at, _, _ in rows for y in (at - 0.38, at + 0.38, None)],
-        "line": {"color": look.LIGHT.ink, "width": 2.25, "dash": "dash"},
-        "text": [look.plain(name) for _, name, _ in rows for _ in range(3)],
+        "line": {"color": theme.LIGHT.ink, "width": 2.25, "dash": "dash"},
+        "text": [theme.plain(name) for _, name, _ in rows for _ in range(3)],
         "hovertemplate": "%{text}<br>the card: %{x:.4f}<extra></extra>",
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from workbench.figures import metric_name
-from workbench.look import shorten
-from workbench.report.values import FindingRow, Metric, Several, Summary, chance, number, signed
+from workbench.views.figures import metric_name
+from workbench.views.records import FindingRow, Metric, Several, Summary, chance, number, signed
+from workbench.views.theme import shorten
 
 FINDINGS = 3  # findings that a summary tells
 SIGNS = {"good": "✅", "bad": "❌", "open": "⚪", "told": "🔵"}

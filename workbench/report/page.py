@@ -15,9 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench import figures, look
 from workbench.report.drawings import Drawing, drawings, drawings_of_several
-from workbench.report.values import RecipeRow, Several, Summary, chance, number, rank_text, signed
+from workbench.views import figures, theme
+from workbench.views.records import RecipeRow, Several, Summary, chance, number, rank_text, signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -108,8 +108,8 @@ def page(
         library=Markup(library) if drawn else "",
         script=Markup(script),
         drawn=drawn,
-        dark_colours=Markup(_script_json(look.to_dark())),
-        config=Markup(_script_json(look.CONFIG)),
+        dark_colours=Markup(_script_json(theme.to_dark())),
+        config=Markup(_script_json(theme.CONFIG)),
         **values,
     )
 
@@ -123,7 +123,7 @@ def _environment() -> Environment:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: look.harmless(value) if type(value) is str else value,
+        finalize=lambda value: theme.harmless(value) if type(value) is str else value,
     )
     environment.filters.update(number=number, signed=signed, rank=rank_text, chance=chance, metric=figures.metric_name)
     return environment
@@ -164,13 +164,13 @@ def _source(environment: Environment, name: str) -> str:
 def _style(environment: Environment) -> str:
     """The style sheet: the palette of `look` as custom properties, then report.css."""
 
-    def properties(palette: look.Palette) -> str:
-        pairs = {name: getattr(palette, name) for name in look.Palette.__dataclass_fields__ if name != "series"}
+    def properties(palette: theme.Palette) -> str:
+        pairs = {name: getattr(palette, name) for name in theme.Palette.__dataclass_fields__ if name != "series"}
         pairs |= {f"series{index}": colour for index, colour in enumerate(palette.series)}
         return "".join(f"--{name}:{colour};" for name, colour in pairs.items())
 
-    fonts = f"--font:{look.FONT_FAMILY};"
-    light, dark = properties(look.LIGHT), properties(look.DARK)
+    fonts = f"--font:{theme.FONT_FAMILY};"
+    light, dark = properties(theme.LIGHT), properties(theme.DARK)
     head = f":root{{{fonts}{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
     return head + _source(environment, "report.css")
 

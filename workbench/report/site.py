@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from workbench.errors import RunError
 from workbench.report.page import page, render
-from workbench.report.summary import summarize
-from workbench.report.values import Summary
 from workbench.run import list_runs, replacing
+from workbench.views.records import Summary
+from workbench.views.summary import summarize
 
 INDEX = "index.html"
 FOLDER = "runs"  # of the reports, below the overview

@@ -1,0 +1,556 @@
+"""The dashboard's pages without a browser: what they show, their addresses, damaged runs, hostile text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from large_run import long_log, mapped_run
+from streamlit.testing.v1 import AppTest
+from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
+
+from workbench.audit.rules import audit
+from workbench.cards.card_json import card_to_dict
+from workbench.cards.read import read_card
+from workbench.run import Run, RunWriter, list_runs, write_json
+from workbench.views import map_view as maps
+from workbench.views import theme
+from workbench.views.figures_map import embedding_map
+
+DASHBOARD = Path(__file__).resolve().parents[2] / "dashboard"
+PAGES = ["overview.py", "card.py", "loss.py", "embeddings.py", "retrieval.py", "compare.py"]
+PROGRESS = {"step": 90, "steps": 540, "epoch": 0.5, "rows_per_second": 61.4, "seconds_left": 700.0}
+CARD = """---
+library_name: sentence-transformers
+base_model: a/b
+---
+
+# <script>window.hostile=1</script> SentenceTransformer based on a/b
+
+## Model Details
+
+### Model Description
+- **Model Type:** Sentence Transformer
+- **Base model:** [a/b](https://huggingface.co/a/b)
+- **Maximum Sequence Length:** 128 tokens
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with a run that ended well, a corrected one, a hostile one and a broken one."""
+    root = tmp_path_factory.mktemp("runs")
+    long_log(mapped_run(root, topics=False), 600)
+    RunWriter(made_run(root, stand_in=False, verdict="differs").path).update(variant="corrected")
+    RunWriter(mapped_run(root, topics=False, hostile=True).path).update(card="hostile")
+    (made_run(root).path / "run.json").write_text("{", encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, as the one that the app was started with."""
+    start(made, monkeypatch)
+    return made
+
+
+def start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `streamlit run dashboard/app.py -- ROOT` does."""
+    monkeypatch.setattr(sys, "argv", ["app.py", str(root)])
+    monkeypatch.syspath_prepend(str(DASHBOARD))
+
+
+def page(name: str, **address: str | list[str]) -> AppTest:
+    """The page, opened at an address, without an exception."""
+    app = AppTest.from_file(DASHBOARD / "app.py", default_timeout=60)
+    app.query_params.update(address)
+    if name != "overview.py":
+        app.switch_page(name)
+    app.run()
+    assert [error.value for error in app.exception] == []
+    return app
+
+
+def named(root: Path, card: str, variant: str = "as written") -> Run:
+    return next(
+        run
+        for run in list_runs(root)
+        if run.status != "broken" and (run.record["card"], run.record["variant"]) == (card, variant)
+    )
+
+
+def texts(app: AppTest) -> str:
+    return "\n".join([*(str(text.value) for text in app.text), *shown_hits(app)])
+
+
+def shown_hits(app: AppTest) -> list[str]:
+    """Texts of documents, which are shown with shared words underlined, as a reader sees them."""
+    pages = [str(block.value) for block in app.html if "<div class=" in str(block.value)]
+    return [html.unescape(re.sub(r"</?(div|mark)[^>]*>", "", block)) for block in pages]
+
+
+def obeyed(app: AppTest) -> str:
+    """Everything that is shown through Markdown or HTML, or as a label, which is Markdown too."""
+    shown = [app.markdown, app.caption, app.title, app.header, app.subheader]
+    words = [re.sub(r"window\.hostile|\$x\^2\$", "", str(block.value)) for block in app.html]  # escaped, see `hits`
+    words += [str(element.value) for elements in shown for element in elements]
+    widgets = [app.selectbox, app.multiselect, app.toggle, app.text_input, app.metric, app.button, app.expander]
+    return "\n".join([*words, *(str(widget.label) for widgets_ in widgets for widget in widgets_)])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens(folder: Path, name: str) -> None:
+    app = page(name)
+    assert len(app.title) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "card.py"])
+def test_an_empty_folder_says_how_to_make_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root = tmp_path / "with space"
+    start(root, monkeypatch)
+    app = page(name)
+    assert [block.value for block in app.code] == [
+        f"workbench reproduce porsche-mxbai --base bundled:minilm --data sample:porsche --runs '{root}'"
+    ]
+    assert not root.exists()
+
+
+def test_the_overview_has_a_row_for_every_run(folder: Path) -> None:
+    table = page("overview.py").dataframe[0].value
+    assert sorted(table["name"]) == sorted(run.name for run in list_runs(folder))
+    row = table[table["name"] == named(folder, "porsche-mxbai", "corrected").name].iloc[0]
+    assert (list(row["status"]), list(row["verdict"]), row["metric"]) == (["finished"], ["differs"], "nDCG@10")
+    stored = named(folder, "porsche-mxbai", "corrected").metrics("finetune", "after")["cosine_ndcg@10"]
+    assert row["after"] == pytest.approx(stored)
+
+
+def test_a_broken_run_shows_why_and_the_others_stay(folder: Path) -> None:
+    app = page("overview.py")
+    broken = next(run for run in list_runs(folder) if run.status == "broken")
+    assert broken.name in texts(app)
+    assert "expected JSON in" in texts(app)
+    assert {status for found in app.dataframe[0].value["status"] for status in found} == {"finished", "broken"}
+
+
+def test_filter_and_sort_of_the_overview_are_in_the_address(folder: Path) -> None:
+    app = page("overview.py", find="corrected", status="finished")
+    assert list(app.dataframe[0].value["variant"]) == ["corrected"]
+    app.text_input(key="find").set_value("no such run").run()
+    assert len(app.dataframe[0].value) == 0
+
+
+def test_the_address_opens_a_query(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    app = page("retrieval.py", run=run.name, query="q1")
+    assert SINHALA in [text.value for text in app.text]
+    hits = run.hits("finetune", "after")
+    best = hits[(hits["query_id"] == "q1") & (hits["position"] == 1)]["document"].iloc[0]
+    assert best in shown_hits(app)
+    assert KOREAN in list(app.dataframe[0].value["query"])
+
+
+@pytest.mark.parametrize("only", ["got worse", "lost from top 10"])
+def test_filters_keep_the_queries_that_the_files_tell(folder: Path, only: str) -> None:
+    run = named(folder, "porsche-mxbai")
+    parts = [
+        pd.read_parquet(run.path / "evaluations" / "finetune" / f"{moment}.parquet") for moment in ("before", "after")
+    ]
+    pairs = [part.set_index("query_id") for part in parts]
+    if only == "got worse":
+        expected = int((pairs[1]["ndcg@10"] < pairs[0]["ndcg@10"]).sum())
+    else:
+        ranks = [pair["rank"].fillna(1000).astype(int) for pair in pairs]
+        expected = int(((ranks[0] <= 10) & (ranks[1] > 10)).sum())
+    assert expected > 0
+    app = page("retrieval.py", run=run.name, only=only)
+    assert len(app.dataframe[0].value) == expected
+    assert [metric.value for metric in app.metric if metric.label == only.capitalize()] == [str(expected)]
+
+
+def test_what_counts_as_worse_is_said_where_it_is_counted(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    counted = {metric.label: metric for metric in page("retrieval.py", run=run.name, metric="MRR@10").metric}
+    assert counted["Got worse"].proto.help.startswith("By MRR@10, after lower than before")
+    assert counted["Never found"].proto.help.startswith("By rank: ")
+    legend = [layer["name"] for layer in drawn_map(page("embeddings.py", run=run.name, by="rank change"))["layers"]]
+    assert any(re.fullmatch(r"worse rank \(\d+\)", name) for name in legend)
+
+
+def test_the_figures_of_the_queries_are_drawn_when_asked_for(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    assert len(page("retrieval.py", run=run.name).get("plotly_chart")) == 0
+    assert len(page("retrieval.py", run=run.name, glance="true").get("plotly_chart")) == 2
+
+
+@pytest.mark.parametrize("name", ["../../etc", "..", "/etc/passwd", "no-such-run", HOSTILE])
+def test_a_strange_name_in_the_address_is_said_and_left_aside(folder: Path, name: str) -> None:
+    app = page("retrieval.py", run=name)
+    assert name[:100] in texts(app)
+    assert app.selectbox(key="run").value in [run.name for run in list_runs(folder)]
+
+
+def test_a_choice_without_an_address_gets_one(folder: Path) -> None:
+    app = page("compare.py")
+    assert app.query_params["run"] == app.selectbox(key="run").value
+
+
+def test_compare_shows_the_stored_verdict_with_its_reasons(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai", "corrected")
+    app = page("compare.py", run=run.name)
+    assert any("differs" in markdown.value for markdown in app.markdown)
+    stored = run.comparison()
+    assert stored is not None
+    table = app.dataframe[0].value
+    main, *others = sorted(stored["rows"], key=lambda row: row["metric"] != stored["main_metric"])
+    assert table["metric"].tolist()[0] == "nDCG@10 *"
+    assert table["after"].tolist() == pytest.approx([row["after"] for row in (main, *others)])
+
+
+def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
+    first, other = named(folder, "porsche-mxbai"), named(folder, "porsche-mxbai", "corrected")
+    app = page("compare.py", run=first.name, **{"with": other.name})
+    assert any("not told apart" in markdown.value for markdown in app.markdown)
+    table = app.dataframe[0].value
+    assert table["difference"].dropna().tolist() == pytest.approx([0.0] * table["difference"].notna().sum())
+    assert "both runs trained the same recipe" in texts(app)
+
+
+def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
+    runs = [named(folder, "porsche-mxbai").name, named(folder, "porsche-mxbai", "corrected").name]
+    app = page("loss.py", runs=runs)
+    drawn = app.get("plotly_chart")[0].proto.spec
+    assert "Card: porsche-mxbai" in drawn
+    assert "porsche-mxbai, corrected" in drawn
+    assert title_of_x(app) == "Epoch (passes over the training rows)"  # the card's log is longer than these
+    app.selectbox(key="x").set_value("step").run()
+    assert title_of_x(app) == "Step (optimizer updates)"
+    app.selectbox(key="y").set_value("learning_rate").run()
+    assert "Learning rate" in app.get("plotly_chart")[0].proto.spec
+    app = page("loss.py", runs=runs[1])
+    app.selectbox(key="y").set_value("grad_norm").run()
+    assert "Nothing logged yet" in obeyed(app)
+
+
+def test_logs_of_one_length_lie_along_steps(folder: Path) -> None:
+    app = page("loss.py", runs=named(folder, "porsche-mxbai").name)
+    assert title_of_x(app) == "Epoch (passes over the training rows)"
+    app.toggle(key="with_card").set_value(False).run()
+    assert title_of_x(app) == "Step (optimizer updates)"
+
+
+def title_of_x(app: AppTest) -> str:
+    title: str = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["xaxis"]["title"]["text"]
+    return title
+
+
+def drawn_names(app: AppTest) -> list[str]:
+    return [trace.get("name", "") for trace in json.loads(app.get("plotly_chart")[0].proto.spec)["data"]]
+
+
+def test_spikes_checkpoints_and_parts_of_a_loss_are_drawn(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai").name
+    app = page("loss.py", runs=run)
+    names = " ".join(drawn_names(app))
+    assert "spike" in names
+    assert "saved checkpoint" in names
+    assert "mean over the card's stretch" in names
+    assert "A point of the card is the mean of 100 steps" in texts(app)
+    app.selectbox(key="y").set_value("components").run()
+    assert {name.rpartition(", ")[2] for name in drawn_names(app)} >= {"dim_512", "dim_256"}
+    for along, title in (("rows", "Training rows seen (count)"), ("time", "Time since the start (minutes)")):
+        app.selectbox(key="x").set_value(along).run()
+        assert title in app.get("plotly_chart")[0].proto.spec
+
+
+# --- embeddings ---
+
+
+def drawn_map(app: AppTest) -> dict[str, Any]:
+    """What the canvas of the maps is told to draw."""
+    found: dict[str, Any] = json.loads(app.get("bidi_component")[0].proto.bytes)
+    return found
+
+
+def test_the_map_has_both_moments_with_the_same_axes(folder: Path) -> None:
+    app = page("embeddings.py", run=named(folder, "porsche-mxbai").name)
+    drawn = drawn_map(app)
+    assert [moment["name"] for moment in drawn["moments"]] == ["before", "after"]
+    assert drawn["moments"][0]["ranges"] == drawn["moments"][1]["ranges"]
+    assert drawn["axes"] == ["PCA 1 (no unit)", "PCA 2 (no unit)"]
+    assert len(drawn["labels"]) == 360
+    assert app.selectbox(key="map").value == "PCA, together"
+    assert "workbench map" in app.code[0].value  # the one by UMAP is not there
+
+
+Mark = tuple[float, float, str, str, str, float, float, str]  # x, y, layer, colour, symbol, size, opacity, hover text
+
+
+def of_canvas(drawn: dict[str, Any], moment: dict[str, Any]) -> set[Mark]:
+    """Every mark that the canvas is told to paint."""
+    x, y = (np.frombuffer(base64.b64decode(moment[axis]), dtype="f4") for axis in "xy")
+    group = np.frombuffer(base64.b64decode(drawn["group"]), dtype="u1")
+    looks = [drawn["layers"][number] for number in group]
+    return {
+        (*place, look["name"], look["color"], look["symbol"], look["size"], look["opacity"], label)
+        for *place, look, label in zip(x.tolist(), y.tolist(), looks, drawn["labels"], strict=True)
+    }
+
+
+def of_plotly(figure: Any) -> set[Mark]:
+    """Every mark that Plotly is told to paint."""
+    found: set[Mark] = set()
+    for trace in figure.data:
+        colours = [trace.marker.color] * len(trace.x)
+        if trace.marker.showscale:
+            ends, scale = zip(*trace.marker.colorscale, strict=True)
+            parts = [[int(colour[at : at + 2], 16) for colour in scale] for at in (1, 3, 5)]
+            shares = (np.asarray(trace.marker.color) - trace.marker.cmin) / (trace.marker.cmax - trace.marker.cmin)
+            rows = zip(*(np.interp(shares, ends, part).round().astype(int) for part in parts), strict=True)
+            colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in rows]
+        texts = [html.unescape(text.replace("<br>", "\n")) for text in trace.hovertext]
+        look = (trace.marker.symbol, trace.marker.size, trace.marker.opacity)
+        places = zip(trace.x.tolist(), trace.y.tolist(), colours, texts, strict=True)
+        found |= {(x, y, html.unescape(trace.name), colour, *look, text) for x, y, colour, text in places}
+    return found
+
+
+@pytest.mark.parametrize("by", ["type", "rank change", "MRR@10 after", "length (words)"])
+def test_the_canvas_paints_the_marks_that_plotly_paints(folder: Path, by: str) -> None:
+    run = named(folder, "porsche-mxbai")
+    drawn = drawn_map(page("embeddings.py", run=run.name, by=by, find="holds 14"))
+    seen = maps.scene(run, "finetune", "pca")
+    assert seen is not None
+    for moment in drawn["moments"]:
+        points = maps.map_points(seen, moment["name"], by, maps.labels(seen))
+        figure = embedding_map(points, name="PCA", ranges=maps.ranges(seen), picked=maps.holding(seen, "holds 14"))
+        assert len(of_canvas(drawn, moment)) == 360
+        assert of_canvas(drawn, moment) == of_plotly(figure)
+        axes = (figure.layout.xaxis, figure.layout.yaxis)
+        assert [axis.title.text for axis in axes] == drawn["axes"]
+        assert [list(axis.range) for axis in axes] == moment["ranges"]
+        for trace in figure.data:
+            assert trace.unselected.marker.opacity == drawn["faded"]
+            assert trace.selected.marker.size == trace.marker.size + drawn["grown"]
+            if trace.marker.showscale:
+                assert list(trace.marker.colorbar.ticktext) == [drawn["scale"]["low"], drawn["scale"]["high"]]
+
+
+def test_queries_lie_above_documents_whatever_colours_them(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    for by in ("type", "failure", "MRR@10 after", "length (words)"):
+        marks = [
+            layer["symbol"].split("-")[0] for layer in drawn_map(page("embeddings.py", run=run.name, by=by))["layers"]
+        ]
+        assert marks == sorted(marks)  # circles, then diamonds
+        assert set(marks) == {"circle", "diamond"}
+
+
+def test_a_search_marks_points_in_both_maps_and_lists_texts_with_neighbours(folder: Path) -> None:
+    app = page("embeddings.py", run=named(folder, "porsche-mxbai").name, find="holds 14")
+    table = app.dataframe[0].value
+    expected = {f"d{n}" for n in range(3, 180) if "14" in f"{n} {300 + n}"}  # "The boot of model 14 holds 314 litres."
+    assert set(table["id"]) == expected
+    marked = base64.b64decode(drawn_map(app)["marked"])
+    assert sum(byte.bit_count() for byte in marked) == len(expected)
+    nearest = table.set_index("id").loc["d14", "nearest after"]
+    assert re.fullmatch(r"0\.\d{3}  The boot of model \d+ holds \d+ litres\.", nearest)
+
+
+def test_an_area_and_a_point_of_the_address_are_selected(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai")
+    app = page("embeddings.py", run=run.name, area="after:-9,-9;9,-9;9,9;-9,9", pick="query:q5", lines="true")
+    assert len(app.dataframe[0].value) == 300  # of 360
+    assert any("Selected: 360 texts" in heading.value for heading in app.subheader)
+    assert "q5: " in texts(app)
+    assert len(shown_hits(app)) == 20
+    strange = page("embeddings.py", run=run.name, area="../../etc:1,2", pick="query:../../etc")
+    assert len(strange.dataframe) == 0
+
+
+@pytest.mark.parametrize(
+    "by", ["type", "rank change", "failure", "length (words)", "relevant documents", "MRR@10 after"]
+)
+def test_a_map_is_coloured_by(folder: Path, by: str) -> None:
+    app = page("embeddings.py", run=named(folder, "porsche-mxbai").name, by=by)
+    assert app.selectbox(key="by").value == by
+    assert len(drawn_map(app)["layers"]) > 1
+
+
+def test_without_a_map_the_command_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mapped_run(tmp_path, queries=20)
+    shutil.rmtree(run.path / "maps")
+    start(tmp_path, monkeypatch)
+    app = page("embeddings.py")
+    command = f"workbench map {run.name} --evaluation finetune --runs {tmp_path}"
+    assert [block.value for block in app.code] == [command]
+    shutil.rmtree(run.path / "vectors")
+    assert "No vectors, no map" in obeyed(page("embeddings.py"))
+
+
+# --- more of the queries ---
+
+
+def test_queries_in_groups(folder: Path) -> None:
+    app = page("retrieval.py", run=named(folder, "porsche-mxbai").name, view="groups", by="relevant documents")
+    assert list(app.dataframe[0].value["group"]) == ["1"]
+    assert list(app.dataframe[0].value["queries"]) == [180]
+
+
+def test_a_model_that_is_not_there_says_so_in_the_playground(folder: Path) -> None:
+    run = named(folder, "porsche-mxbai", "as written")
+    app = page("retrieval.py", run=run.name, view="playground", ask="Which tyres?")
+    assert obeyed(app).count("This model cannot answer.") >= 1
+    other = named(folder, "porsche-mxbai", "corrected")
+    assert "No vectors to search" in obeyed(page("retrieval.py", run=other.name, view="playground"))
+
+
+def test_items_have_no_rankings_and_no_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_item_run(tmp_path, hostile=True)
+    start(tmp_path, monkeypatch)
+    app = page("retrieval.py", run=run.name, query="i001")
+    assert {"gold", "score_before", "score_after"} <= set(app.dataframe[0].value.columns)
+    assert [metric.label for metric in app.metric] == ["Pairs", "Got worse", "Got better"]  # pairs have no ranks
+    assert SINHALA in texts(app)
+    assert "No groups" in obeyed(page("retrieval.py", run=run.name, view="groups"))
+    assert "Pairs have no map" in obeyed(page("embeddings.py", run=run.name))
+    page("compare.py", run=run.name)
+
+
+def test_three_runs_and_what_can_be_taken_away(folder: Path) -> None:
+    runs = [run.name for run in list_runs(folder) if run.status != "broken"]
+    app = page("compare.py", run=runs[0], **{"with": runs[1:3]})
+    assert set(app.dataframe[0].value["run"]) == set(runs[1:3])
+    labels = [button.label for button in app.get("download_button")]
+    assert labels[:3] == ["Report (HTML)", "Each query (CSV)", "Each query (Parquet)"]
+    assert sum("TREC" in label for label in labels) == 2
+
+
+def test_a_running_training_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path, verdict=None, steps=9)
+    RunWriter(run.path).update(status="running", progress=PROGRESS)
+    start(tmp_path, monkeypatch)
+    for name in ("overview.py", "loss.py"):
+        bars = [bar.proto.text for bar in page(name).get("progress")]
+        assert bars == ["step 90 of 540 · 61 rows/s · 12 min left"]
+
+
+def test_a_dropped_card_is_read_and_its_text_stays_text(folder: Path) -> None:
+    app = page("card.py")
+    app.file_uploader[0].set_value(("README.md", CARD.encode(), "text/markdown")).run()
+    assert [error.value for error in app.exception] == []
+    assert "<script>window.hostile=1</script>" in texts(app) + "".join(block.value for block in app.code)
+    assert "hostile" not in obeyed(app)
+    app.file_uploader[0].set_value(("README.md", b"\0\1\2", "text/markdown")).run()
+    assert "binary data" in texts(app)
+
+
+@pytest.mark.parametrize("view", ["what it says", "what is needed", "recipe"])
+def test_the_tables_of_a_shipped_card(folder: Path, view: str) -> None:
+    app = page("card.py", card="korean-law-lora", view=view)
+    assert app.query_params["card"] == "korean-law-lora"
+    assert len(app.dataframe) > 0
+
+
+def marked_lines(app: AppTest) -> list[str]:
+    """The lines of the card that are marked, each with its number."""
+    bodies = " ".join(element.proto.body for element in app.get("html"))
+    rows = re.findall(r'<div class="wb-marked"><i>(\d+)</i><span[^>]*>(.*?)</span>', bodies)
+    return [f"{number} {html.unescape(text)}" for number, text in rows]
+
+
+def test_findings_stand_beside_the_lines_that_they_rest_on(folder: Path) -> None:
+    card = read_card("korean-law-lora")
+    scale = next(found for found in audit(card) if found.code == "scale-as-temperature")
+    app = page("card.py", card="korean-law-lora")
+    assert {f"{line} {card.lines[line - 1]}" for line in scale.lines} <= set(marked_lines(app))
+    assert scale.message in texts(app)
+    whole = page("card.py", card="korean-law-lora", view="text")
+    assert len(marked_lines(whole)) == len({line for found in audit(card) for line in found.lines})
+
+
+def test_the_curve_of_a_card_is_corrected_for_what_the_audit_knows(tmp_path: Path, monkeypatch: Any) -> None:
+    run = made_run(tmp_path)
+    card = read_card("hotpotqa-distilbert-energy")
+    write_json(run.path / "card.json", card_to_dict(card))
+    start(tmp_path, monkeypatch)
+    app = page("loss.py", runs=run.name)
+    summed = next(found for found in audit(card) if found.code == "summed-loss").evidence["accumulation"]
+    assert f"Card: {card.name}, loss divided by {summed}" in drawn_names(app)
+    assert f"The card's losses are divided by {summed}" in texts(app)
+
+
+def test_recipe_of_a_card_names_where_each_field_is_from(folder: Path) -> None:
+    table = page("card.py", card="korean-law-lora", view="recipe").dataframe[0].value.set_index("Field")
+    assert table.loc["base.model", "As written"] == "jhgan/ko-sroberta-multitask"
+    assert (table.loc["base.model", "From"], table.loc["base.model", "Lines"]) == ("card", "24")
+    assert (table.loc["base.lora.r", "From"], table.loc["base.lora.r", "Note"]) == ("file", "adapter_config.json")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_text_goes_nowhere_where_markup_is_obeyed(folder: Path, name: str) -> None:
+    run = named(folder, "hostile")
+    address = (
+        {"card": f"run {run.name}", "view": "what it says"}
+        if name == "card.py"
+        else {"run": run.name, "runs": run.name, "query": "q2", "find": "bold" if name == "embeddings.py" else ""}
+    )
+    app = page(name, **address)
+    for part in ("window.hostile", "<img", "<b>bold", "$x^2$", "\u202e"):
+        assert part not in obeyed(app)
+    assert "\u202e" not in texts(app)
+
+
+def test_looking_changes_no_run(folder: Path) -> None:
+    def fingerprint() -> dict[str, str]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before = fingerprint()
+    for name in PAGES:
+        page(name)
+    assert fingerprint() == before
+
+
+def test_a_file_of_another_form_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path)
+    pd.DataFrame({"something": [1]}).to_parquet(run.path / "evaluations" / "finetune" / "after.parquet")
+    start(tmp_path, monkeypatch)
+    app = page("retrieval.py", run=run.name)
+    assert "expected the files of run" in texts(app)
+
+
+def test_a_run_whose_folder_vanishes_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, gone = made_run(tmp_path), made_run(tmp_path)
+    start(tmp_path, monkeypatch)
+    app = page("overview.py")
+    assert len(app.dataframe[0].value) == 2
+    shutil.rmtree(gone.path)
+    app.run()
+    assert list(app.dataframe[0].value["name"]) == [kept.name]
+
+
+def test_the_theme_is_the_palette() -> None:
+    settings = tomllib.loads((DASHBOARD / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
+    assert settings["font"] == theme.FONT_FAMILY
+    assert settings["dark"]["primaryColor"] == theme.DARK.after
+    for part, colours in (("light", theme.LIGHT), ("dark", theme.DARK)):
+        mine = settings[part]
+        assert (mine["textColor"], mine["linkColor"]) == (colours.ink, colours.after)
+        assert (mine["greenColor"], mine["orangeColor"], mine["grayColor"]) == (
+            colours.better,
+            colours.worse,
+            colours.before,
+        )

@@ -1,0 +1,174 @@
+"""Notebooks are committed without outputs, define nothing, and run from top to bottom."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from hub_cache import cached_dataset, cached_model
+from nbclient import NotebookClient
+from synthetic_run import made_run
+from tiny import tiny_base
+
+import workbench as wb
+from workbench.evaluation.tasks import NANO
+from workbench.models.base import load_base
+from workbench.report.notebook_page import render_notebook
+from workbench.run import RunWriter
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+IDS = [path.stem for path in NOTEBOOKS]
+LONGEST_CELL = 15  # lines
+
+
+def prepared(path: Path, runs: Path, steps: int = 6) -> nbformat.NotebookNode:
+    """The notebook with few steps, a base that trains in seconds, and its runs in another folder."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = re.sub(r"^steps = .*$", f"steps = {steps}", cell.source, flags=re.MULTILINE)
+        cell.source = cell.source.replace('runs = "../runs"', f"runs = {str(runs)!r}")
+        cell.source = cell.source.replace('"bundled:minilm"', '"scratch:small"')
+    return notebook
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_lays_out_and_keeps_no_output(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            defined = [
+                node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            ]
+            assert defined == []
+            assert len(cell.source.splitlines()) <= LONGEST_CELL
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_has_one_switch_at_the_top(path: Path) -> None:
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert re.search(r"^full = False\b.*\nsteps = None if full else \d+$", code[0], re.MULTILINE)
+    assert 'runs = "../runs"' in code[0]
+    assert not any(re.search(r"^(full|steps|runs|base|data) = ", source, re.MULTILINE) for source in code[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    notebook = prepared(path, tmp_path / "runs")
+    NotebookClient(
+        notebook, timeout=300, store_widget_state=False, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [set(output.get("data", {})) for output in outputs]
+    assert [output for output in outputs if output.output_type == "error"] == []
+    widgets = sum("application/vnd.jupyter.widget-view+json" in kinds for kinds in shown)
+    assert widgets >= 2  # a living training, the queries
+    still = [
+        output.data["text/html"] for output in outputs if "wb-still-" in output.get("data", {}).get("text/html", "")
+    ]
+    assert len(still) == widgets  # what a saved notebook shows in their place
+    assert sum("<img alt" in page for page in still) >= 1
+    assert [page for page in still if 'class="word running"' in page] == []  # it shows how the training ended
+    exported = render_notebook(notebook, path.stem)
+    assert exported.count("<img alt") == sum(page.count("<img alt") for page in still)
+
+
+def hub(folder: Path, card: str) -> str:
+    """Caches of the Hub in `folder` with a small base under the name of the card's own, and its rows: there under their
+    name where they are public, else in a file, whose path is returned."""
+    base, data = (recipe := wb.recipe(wb.read_card(card))).base, recipe.data
+    assert base.revision is not None
+    if base.static_dimensions is None:
+        saved = tiny_base(folder / "base", dimension=512 if card == "porsche-mxbai" else 32)  # it is cut to 512
+    else:
+        saved = folder / "table"
+        load_base("bundled:static").model.save_pretrained(str(saved), create_model_card=False)
+    cached_model(folder / "hub", saved, base.model, base.revision)
+    texts = [(f"how far does car {number} go", f"car {number} goes {7 * number} miles") for number in range(200)]
+    beir = {
+        "corpus": [{"_id": f"d{place}", "title": "", "text": text} for place, (_, text) in enumerate(texts)],
+        "queries": [{"_id": f"q{place}", "text": text} for place, (text, _) in enumerate(texts)],
+        "qrels": [{"query-id": f"q{place}", "corpus-id": f"d{place}", "score": 1} for place in range(len(texts))],
+    }
+    if card == "hotpotqa-distilbert-energy":
+        cached_dataset(
+            folder / "datasets", "BeIR/hotpotqa", {part: {part: beir[part]} for part in ("corpus", "queries")}
+        )
+        cached_dataset(folder / "datasets", "BeIR/hotpotqa-qrels", {"default": {"train": beir["qrels"]}})
+    elif card == "gooaq-static-matryoshka":
+        rows = [{"question": question, "answer": answer} for question, answer in texts]
+        cached_dataset(folder / "datasets", "sentence-transformers/gooaq", {"default": {"train": rows}})
+        nano = {part: dict.fromkeys([f"Nano{name}" for name in NANO], rows) for part, rows in beir.items()}
+        cached_dataset(folder / "datasets", "sentence-transformers/NanoBEIR-en", nano)
+    else:
+        made = [dict(zip(data.columns, (*pair, place % 10 / 10), strict=False)) for place, pair in enumerate(texts)]
+        (folder / "own.json").write_text(json.dumps(made), encoding="utf-8")
+        return str(folder / "own.json")
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[0] in "12345"], ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_switch_takes_the_cards_own_base_and_rows(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = prepared(path, tmp_path / "runs", steps=2)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    found = re.search(r'wb.read_card\("(.+)"\)', code)
+    assert found is not None
+    rows = hub(tmp_path, found[1])
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = first.source.replace("full = False", "full = True")
+    first.source = first.source.replace("(None, None)", f"(None, {rows or None!r})")
+    if path.stem[0] != "1":  # UMAP compiles itself in every process that asks for it: once is enough
+        for cell in notebook.cells:
+            cell.source = cell.source.replace('"umap" if full else "pca"', '"pca"')
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    place = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=300, store_widget_state=False, resources=place).execute()
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "runs").glob("*/run.json")]
+    assert len(records) >= 2
+    assert [record["base"]["stand_in"] for record in records] == [False] * len(records)
+    assert [record["data"]["stand_in"] for record in records] == [False] * len(records)
+
+
+STOPPED = """
+import asyncio, contextlib, threading
+import workbench as wb
+from workbench.report.notebook import render_notebook
+from workbench.run import RunWriter
+run = wb.open_run({path!r})
+with contextlib.suppress(TimeoutError):
+    await asyncio.wait_for(wb.finished(run), 1)
+"""
+GOES_ON = """
+threading.Timer(1.5, lambda: RunWriter(run.path).update(status="finished")).start()
+(await wb.finished(run)).status
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_cell_that_waits_for_a_stopped_run_says_what_to_do(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    RunWriter(run.path).update(status="stopped", progress={"step": 40, "steps": 150})
+    cells = [nbformat.v4.new_code_cell(source) for source in (STOPPED.format(path=str(run.path)), GOES_ON)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    first, second = (cell.outputs for cell in notebook.cells)
+    assert [output.data["text/plain"] for output in first] == [
+        f"{run.name} is stopped at step 40 of 150. Press Resume above, and the notebook goes on when the training has "
+        "ended; or interrupt this cell (the square in the toolbar) to leave it there."
+    ]
+    assert [output.data["text/plain"] for output in second] == ["", "'finished'"]  # the sentence is taken back

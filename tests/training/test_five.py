@@ -1,0 +1,193 @@
+"""The five cards run whole, offline, as written and corrected; on their own rows with as many steps as they say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hub_cache import cached_dataset
+from tiny import tiny_base
+
+import workbench as wb
+from workbench.data.training_rows import SAMPLES
+from workbench.models.energy_distance import read_similarity
+from workbench.models.lora import adapter_config
+from workbench.resources import shipped
+from workbench.run import Run
+from workbench.training.prepare import rows_of
+
+STEPS = 3
+MAIN = {
+    "gooaq-static-matryoshka": "cosine_ndcg@10",
+    "hotpotqa-distilbert-energy": "energy_ndcg@10",
+    "korean-law-lora": "cosine_ndcg@10",
+    "porsche-mxbai": "cosine_ndcg@10",
+    "sinhala-xlmr-cosine": "spearman_cosine",
+}
+STANDS_IN = {
+    "gooaq-static-matryoshka": "bundled:static",
+    "hotpotqa-distilbert-energy": "bundled:minilm",
+    "korean-law-lora": "bundled:minilm",
+    "porsche-mxbai": "bundled:minilm",
+    "sinhala-xlmr-cosine": "scratch:small",
+}
+BAND = (math.log(1 + 3 * math.exp(-0.1)), math.log(1 + 3 * math.exp(0.1)))  # batch 4, scale 0.05
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+TINY = {"hotpotqa-distilbert-energy": 32, "korean-law-lora": 32, "porsche-mxbai": 512}  # numbers of a vector
+MADE: dict[tuple[str, bool, str], Run] = {}
+
+
+def trained(name: str, runs: Path, *, corrected: bool, small: bool = False) -> Run:
+    """Trained once for all tests. `small`: on a base that is made in a second, where MiniLM stands in."""
+    base = "auto"
+    if small and name in TINY:
+        folder = runs.parent / f"tiny-{name}"
+        base = str(folder / "base" if folder.is_dir() else tiny_base(folder, dimension=TINY[name]))
+    key = (name, corrected, base)
+    if key not in MADE:
+        card = wb.read_card(name)
+        asked = wb.recipe(card, corrected=corrected)
+        MADE[key] = wb.train(asked, card=card, runs=runs, base=base, data=f"sample:{SAMPLES[name]}", max_steps=STEPS)
+    return MADE[key]
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in run.log() if row.get("loss") is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MAIN))
+def test_a_card_runs_as_written_on_what_stands_in(name: str, runs: Path) -> None:
+    run = trained(name, runs, corrected=False)
+    record = run.record
+    assert run.status == "finished"
+    assert record["base"]["model"] == STANDS_IN[name]
+    assert record["base"]["stand_in"]
+    assert record["data"]["stand_in"]
+    assert len(losses(run)) == STEPS
+    assert all(map(math.isfinite, losses(run)))
+    for evaluation in ("validation", "test"):
+        assert {"before", "after"} <= set(run.evaluations()[evaluation])
+        assert MAIN[name] in run.metrics(evaluation, "after")
+    found = wb.compare(run)
+    assert found.verdict == "not comparable"
+    assert any("stands in" in reason or "stand-in" in reason for reason in found.reasons)
+    assert (run.path / "model" / "modules.json").is_file()
+    assert not [path for path in run.path.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MAIN))
+def test_a_card_runs_corrected_and_is_compared_with_as_written(name: str, runs: Path) -> None:
+    written, corrected = (trained(name, runs, corrected=which, small=True) for which in (False, True))
+    assert corrected.status == "finished"
+    assert corrected.record["variant"] == "corrected"
+    found = wb.compare(written, corrected)
+    main = found.main
+    assert found.kind == "runs"
+    assert found.main_metric == MAIN[name]
+    assert main is not None
+    assert main.difference_low is not None
+    assert main.difference_high is not None
+    assert main.difference_low <= main.difference_high
+
+
+@pytest.mark.slow
+def test_a_stand_in_does_without_an_adapter_and_prompts_that_are_not_its_own(runs: Path) -> None:
+    """Porsche's adapter and prompt lie beside its card; the Korean card shows its adapter and trains with prompts."""
+    porsche, korean = (trained(name, runs, corrected=False) for name in ("porsche-mxbai", "korean-law-lora"))
+    assert adapter_config(porsche.path / "model", "model") is None
+    assert porsche.record["base"]["note"].endswith(
+        "It is trained in full: the card shows nothing of the adapter that lies beside it. It gets no prompts, because "
+        "it neither knows the base's nor is trained with them."
+    )
+    assert adapter_config(korean.path / "model", "model") is not None
+    assert "trained in full" not in korean.record["base"]["note"]
+
+
+def test_public_rows_that_match_are_taken_where_they_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cache of `datasets`, with the network off; without it the sample stands in."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    recipe = wb.recipe(wb.read_card("gooaq-static-matryoshka"))
+    assert "'gooaq' stands in" in rows_of(recipe)[1]
+    rows = [{"question": f"question {number}", "answer": f"answer {number}"} for number in range(5)]
+    cached_dataset(tmp_path, "sentence-transformers/gooaq", {"default": {"train": rows}})
+    splits, note = rows_of(recipe)
+    assert note == ""
+    assert splits.train.texts("sentence_1") == [row["answer"] for row in rows]
+    assert splits.train.checks[-1].message == (
+        "the rows are those of sentence-transformers/gooaq, which match what the card says; the card does not name its "
+        "own."
+    )
+
+
+@pytest.mark.slow
+def test_the_energy_distance_lies_beside_the_model(runs: Path) -> None:
+    run = trained("hotpotqa-distilbert-energy", runs, corrected=False)
+    assert read_similarity(run.path / "model") == {
+        "similarity": "energy",
+        "distance": "manhattan",
+        "special_tokens": True,
+    }
+
+
+@pytest.mark.slow
+def test_the_korean_loss_is_in_its_band_as_written_and_leaves_it_corrected(runs: Path, tmp_path: Path) -> None:
+    """A softmax over 4 cosines times 0.05 lies between ln(1 + 3 e^-0.1) and ln(1 + 3 e^0.1), whatever is learned."""
+    written = trained("korean-law-lora", runs, corrected=False)
+    few = pd.read_parquet(shipped("data/samples/korean-law/train.parquet")).head(60)  # measuring takes no time
+    few = few.rename(columns={"anchor": "sentence_0", "positive": "sentence_1"})
+    few[["sentence_0", "sentence_1"]].to_json(tmp_path / "few.json", orient="records")
+    recipe = wb.recipe(wb.read_card("korean-law-lora"), corrected=True)
+    corrected = wb.train(
+        recipe, runs=tmp_path / "runs", base="bundled:minilm", data=str(tmp_path / "few.json"), max_steps=STEPS
+    )
+    assert all(BAND[0] <= loss <= BAND[1] for loss in losses(written))
+    assert not all(BAND[0] <= loss <= BAND[1] for loss in losses(corrected))
+    kept = adapter_config(written.path / "model", "model")
+    assert kept is not None
+    assert (kept["r"], kept["lora_alpha"], sorted(kept["target_modules"])) == (8, 16, ["query", "value"])
+
+
+@pytest.mark.slow
+def test_own_rows_of_three_cards_have_the_steps_that_the_cards_say(shared: Path, tmp_path: Path) -> None:
+    """3,857, 180 and 65 steps an epoch, by the training logs and sizes on the cards."""
+    base = str(tiny_base(tmp_path, dimension=512))
+    data = shared / "data"
+    cases = (
+        (
+            "korean-law-lora",
+            data / "korean-law",
+            {"query_text": "sentence_0", "positive_passages": "sentence_1"},
+            3_857,
+        ),
+        (
+            "porsche-mxbai",
+            data / "porsche/qa_pairs_pos_only.json",
+            {"user_query": "anchor", "positive_answer": "positive"},
+            180,
+        ),
+        (
+            "sinhala-xlmr-cosine",
+            data / "sinhala/train.csv",
+            {"sentence_1": "sentence_0", "sentence_2": "sentence_1"},
+            65,
+        ),
+    )
+    for name, place, columns, steps in cases:
+        recipe = wb.recipe(wb.read_card(name))
+        run = wb.train(recipe, runs=tmp_path / "runs", base=base, data=str(place), columns=columns, max_steps=1)
+        (row,) = [row for row in run.log() if row.get("loss") is not None]
+        assert row["epoch"] == pytest.approx(1 / steps, rel=1e-6), name

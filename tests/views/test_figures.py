@@ -1,0 +1,348 @@
+"""Figures: what is drawn, in which colour and dash, from which numbers; and the static drawings of the same figures."""
+
+import json
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.cards.card import Card, LogRow
+from workbench.report.svg import draw
+from workbench.views import figures, theme
+from workbench.views.figures import Curve, MetricMark, QueryChange
+
+HOSTILE = "</script><b onclick=x>5 & 6</b> $x^2$ %{y} \u2028\u202eevil"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def curve(**more) -> Curve:
+    values = {"name": "run", "steps": [10, 20, 30], "values": [2.0, 1.0, 0.5], "epochs": [1.0, 2.0, 3.0]}
+    return Curve(**{**values, **more})
+
+
+QUERIES = [
+    QueryChange("gained", 8, 1, 0.3, 1.0),
+    QueryChange("found", None, 2, 0.0, 0.63),
+    QueryChange("same", 1, 1, 1.0, 1.0),
+    QueryChange("same too", 1, 1, 1.0, 1.0),
+    QueryChange("lost", 2, 7, 0.63, 0.33),
+]
+METRICS = [
+    MetricMark("nDCG@10", card=0.72, before=0.62, after=0.71, low=0.66, high=0.75),
+    MetricMark("MAP@100", before=0.5, after=0.6),
+]
+EVERY = {
+    "loss": lambda **k: figures.loss_curves(
+        [curve(), curve(name="card", role="card", evaluated=[None, 1.1, 0.9])], **k
+    ),
+    "metrics": lambda **k: figures.metric_bars(METRICS, **k),
+    "ranks": lambda **k: figures.rank_changes(QUERIES, **k),
+    "changes": lambda **k: figures.per_query_difference(QUERIES, **k),
+}
+EMPTY = {
+    "loss": figures.loss_curves([]),
+    "metrics": figures.metric_bars([]),
+    "ranks": figures.rank_changes([]),
+    "changes": figures.per_query_difference([]),
+}
+
+
+def named(figure, start: str):
+    return next(trace for trace in figure.data if (trace.name or "").startswith(start))
+
+
+# --- text ---
+
+
+def test_foreign_text_has_no_effect_on_a_label():
+    assert theme.plain(HOSTILE) == "&lt;/script&gt;&lt;b onclick=x&gt;5 &amp; 6&lt;/b&gt; &#36;x^2&#36; &#37;{y} evil"
+    assert "<" not in theme.wrapped(HOSTILE * 9, width=20).replace("<br>", "")
+
+
+def test_korean_and_sinhala_keep_every_character():
+    for text in ("주택임대차보호법은 언제 적용됩니까?", "ශ්\u200dරී ලංකාවේ අගනුවර"):
+        assert theme.plain(text) == text
+
+
+@given(st.text(max_size=600), st.integers(2, 50))
+def test_shortened_text_is_short_and_on_one_line(text, limit):
+    short = theme.shorten(text, limit)
+    assert len(short) <= limit
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", short)
+
+
+def test_a_text_of_a_megabyte_is_cut_before_it_is_worked_on():
+    assert theme.shorten("x" * 1_000_000, 300) == "x" * 299 + "…"
+
+
+# --- colours ---
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(("palette", "paper"), [(theme.LIGHT, "#ffffff"), (theme.DARK, "#15181b")])
+def test_colours_stand_out_from_the_ground(palette, paper):
+    for role in ("before", "after", "corrected", "better", "worse"):
+        assert contrast(getattr(palette, role), paper) >= 3.0, role  # WCAG 1.4.11, graphical objects
+    for role in ("ink", "muted"):
+        assert contrast(getattr(palette, role), paper) >= 4.5, role  # WCAG 1.4.3, text
+
+
+def test_roles_have_the_colours_of_okabe_and_ito():
+    assert (theme.LIGHT.after, theme.LIGHT.worse, theme.LIGHT.better) == ("#0072b2", "#d55e00", "#009e73")
+
+
+def test_every_light_colour_has_one_dark_one():
+    pairs = theme.to_dark()
+    for name in theme.Palette.__dataclass_fields__:
+        light, dark = getattr(theme.LIGHT, name), getattr(theme.DARK, name)
+        assert [pairs[c] for c in ([light] if isinstance(light, str) else light)] == (
+            [dark] if isinstance(dark, str) else list(dark)
+        )
+
+
+# --- what all figures share ---
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_axes_are_named_with_units(name):
+    layout = EVERY[name]().layout
+    titles = [layout.xaxis.title.text] + ([layout.yaxis.title.text] if name != "metrics" else [])
+    assert all(re.fullmatch(r".+ \(.+\).*", title) for title in titles)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_light_and_dark_are_the_same_figure_in_other_colours(name):
+    light, dark = (json.loads(figures.script_json(EVERY[name](dark=dark))) for dark in (False, True))
+    pairs = theme.to_dark()
+    text = re.sub(r"#[0-9a-f]{6}", lambda found: pairs[found[0]], json.dumps(light))
+    assert json.loads(text) == dark
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_needs_webgl(name):
+    assert {trace.type for trace in EVERY[name]().data} == {"scatter"}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_figure_says_so(name):
+    assert [note.text for note in EMPTY[name].layout.annotations] == ["Nothing to draw yet"]
+    assert "Nothing to draw yet" in draw(EMPTY[name].to_dict(), label="empty")
+
+
+def test_json_for_a_script_element_cannot_leave_it():
+    figure = figures.per_query_difference([QueryChange(HOSTILE, 2, 1, 0.5, 1.0)])
+    figure.layout.title.text = HOSTILE
+    text = figures.script_json(figure)
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text)["layout"]["title"]["text"] == HOSTILE
+
+
+# --- loss ---
+
+
+def test_the_card_is_ink_and_dashed_and_ours_blue_and_solid():
+    figure = EVERY["loss"]()
+    card, ours = named(figure, "card"), named(figure, "run")
+    assert (card.line.color, card.line.dash) == (theme.LIGHT.ink, "dash")
+    assert (ours.line.color, ours.line.dash) == ("#0072b2", "solid")
+    checked = named(figure, "card, validation")
+    assert (list(checked.x), list(checked.y), checked.marker.symbol) == ([20, 30], [1.1, 0.9], "square-open")
+
+
+def test_over_epochs_and_on_a_log_axis():
+    figure = figures.loss_curves([curve(values=[2.0, 0.0, 0.5])], x="epoch", log=True)
+    assert figure.layout.yaxis.type == "log"
+    assert list(named(figure, "run").x) == [1.0, 3.0]  # a log axis has no place for zero
+
+
+def test_the_raw_line_stays_under_the_smoothed_one():
+    steps = list(range(1, 101))
+    values = [float(step % 2) for step in steps]
+    raw, smoothed = figures.loss_curves([curve(steps=steps, values=values, epochs=())]).data
+    assert list(raw.y) == values
+    assert raw.opacity < 0.5
+    assert max(abs(value - 0.5) for value in smoothed.y[10:-10]) < 0.2
+
+
+def test_a_short_log_is_not_smoothed():
+    (line,) = figures.loss_curves([curve()]).data
+    assert list(line.y) == [2.0, 1.0, 0.5]
+
+
+def test_a_loss_that_is_not_finite_is_marked():
+    figure = figures.loss_curves([curve(values=[2.0, math.nan, math.inf])])
+    cross = named(figure, "run, not a finite")
+    assert (list(cross.x), list(cross.y), cross.marker.symbol) == ([20, 30], [2.0, 2.0], "x")
+
+
+def test_the_kept_checkpoint_has_a_line():
+    figure = figures.loss_curves([curve(kept=20)], x="epoch")
+    assert [shape.x0 for shape in figure.layout.shapes] == [2.0]
+    assert figures.loss_curves([curve(kept=25)], x="epoch").layout.shapes == ()  # no epoch is known for step 25
+
+
+def test_curves_of_a_log_and_of_a_card():
+    ours = Curve.of_log("run", [{"step": 5, "loss": 1.5, "epoch": 0.5}, {"step": 9, "eval_loss": 1.2}, {"loss": 3.0}])
+    assert (list(ours.steps), list(ours.values), list(ours.evaluated)) == ([5, 9], [1.5, None], [None, 1.2])
+    assert list(Curve.of_log("run", [{"step": 5, "grad_norm": 0.25}], key="grad_norm").values) == [0.25]
+    log = (LogRow(None, -1, None, None, {}), LogRow(1.0, 7, 0.5, None, {}), LogRow(2.0, 14, None, 0.25, {}, saved=True))
+    card = Curve.of_card(Card(name="a-card", kind="sentence-transformer", training_log=log))
+    assert (card.name, list(card.steps), card.kept, card.role) == ("Card: a-card", [7, 14], 14, "card")
+
+
+def test_smoothing_by_hand():
+    # forwards: 4; (0.5*4+1)/1.5 = 2; (0.25*4+0.5*1+1)/1.75 = 10/7.  backwards: 1; 1; (0.25+0.5+4)/1.75 = 19/7
+    assert figures.smooth([4.0, 1.0, 1.0], 0.5) == pytest.approx([(4 + 19 / 7) / 2, 1.5, (10 / 7 + 1) / 2])
+    assert figures.smooth([3.0] * 5, 0.9) == pytest.approx([3.0] * 5)
+    assert figures.smooth([1.0, math.nan, 1.0], 0.5) == pytest.approx([1.0] * 3)
+
+
+def test_thinning_keeps_a_spike_of_one_point_in_100_000():
+    y = [1.0] * 100_000
+    y[54_321], y[77_777] = 9.0, -9.0
+    x, kept = figures.thin(range(100_000), y, 2000)
+    assert len(x) <= 2000
+    assert (x[kept.index(9.0)], x[kept.index(-9.0)]) == (54_321, 77_777)
+    assert (x[0], x[-1]) == (0, 99_999)
+    assert x == sorted(x)
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300), st.integers(6, 40))
+def test_thinning_keeps_ends_and_extremes(values, points):
+    finite = [(x, y) for x, y in enumerate(values) if math.isfinite(y)]
+    xs, ys = figures.thin(range(len(values)), values, points)
+    assert set(zip(xs, ys, strict=True)) <= set(finite)
+    assert len(xs) <= points
+    if finite:
+        assert (xs[0], xs[-1]) == (finite[0][0], finite[-1][0])
+        assert (min(ys), max(ys)) == (min(y for _, y in finite), max(y for _, y in finite))
+
+
+# --- metrics and queries ---
+
+
+def test_a_metric_has_its_interval_and_the_card_its_dashed_line():
+    figure = figures.metric_bars(METRICS)
+    after = named(figure, "After")
+    assert list(after.x) == [0.6, 0.71]  # drawn upwards: the last row first
+    assert list(after.error_x.array) == pytest.approx([0.0, 0.04])
+    assert list(after.error_x.arrayminus) == pytest.approx([0.0, 0.05])
+    card = named(figure, "The card")
+    assert card.x == (0.72, 0.72, None)
+    assert (card.line.color, card.line.dash) == (theme.LIGHT.ink, "4px,3px")
+    assert list(figure.layout.yaxis.ticktext) == ["MAP@100", "nDCG@10"]
+    assert named(figure, "Before").marker.symbol == "circle-open"
+
+
+def test_ranks_share_marks_and_lost_ones_stand_beyond_the_axis():
+    figure = figures.rank_changes(QUERIES, depth=50)
+    assert [trace.name for trace in figure.data if trace.name] == ["Better rank (2)", "Same rank (2)", "Worse rank (1)"]
+    better = named(figure, "Better")
+    assert list(zip(better.x, better.y, strict=True)) == [(8.0, 1.0), (100.0, 2.0)]  # 100 = beyond 50
+    assert figure.layout.xaxis.ticktext[-1] == "&gt; 50"
+    assert "rank &gt; 50 → 2, 1 query" in better.text[1]
+    same = named(figure, "Same")
+    assert len(same.x) == 1
+    assert "2 queries" in same.text[0]
+    assert same.marker.size[0] > better.marker.size[0]
+
+
+def test_ranks_that_are_all_known_need_no_place_for_lost_ones():
+    figure = figures.rank_changes([QueryChange("q", 3, 1)], depth=100)
+    assert list(figure.layout.xaxis.ticktext) == ["1", "2", "3"]
+
+
+def test_differences_are_sorted_and_counted():
+    figure = figures.per_query_difference(QUERIES)
+    assert [trace.name for trace in figure.data] == ["Better (2)", "No change (2)", "Worse (1)"]
+    assert [y for trace in figure.data for y in trace.y] == pytest.approx([0.7, 0.63, 0, 0, -0.3])
+    assert [x for trace in figure.data for x in trace.x] == [1, 2, 3, 4, 5]
+
+
+def test_differences_of_many_queries_are_thinned_and_still_counted():
+    many = [QueryChange(f"q{n}", 2, 1, 0.0, n / 5000) for n in range(1, 5001)]
+    (trace,) = figures.per_query_difference(many, points=100).data
+    assert (len(trace.x), trace.x[0], trace.x[-1], trace.name) == (100, 1, 5000, "Better (5,000)")
+
+
+@pytest.mark.parametrize("name", ["loss", "metrics", "ranks", "changes"])
+def test_hostile_names_and_texts_stay_text(name):
+    figure = {
+        "loss": lambda: figures.loss_curves([curve(name=HOSTILE)]),
+        "metrics": lambda: figures.metric_bars([MetricMark(HOSTILE, 0.5, 0.4, 0.6, 0.5, 0.7)]),
+        "ranks": lambda: figures.rank_changes([QueryChange(HOSTILE, 1, 2)]),
+        "changes": lambda: figures.per_query_difference([QueryChange(HOSTILE, 1, 2, 1.0, 0.5)], metric=HOSTILE),
+    }[name]()
+    text = json.dumps(figure.to_plotly_json(), default=str)
+    assert "<b " not in text
+    assert "$x" not in text
+    assert "%{y} evil" not in text
+    ElementTree.fromstring(drawn(figure))
+
+
+# --- static drawings ---
+
+
+def drawn(figure, **more) -> str:
+    return draw(figure.to_dict(), label="A label", **more).replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1
+    )
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("width", [360, 960])
+def test_a_drawing_is_well_formed_and_stays_in_its_box(name, width):
+    figure = EVERY[name]()
+    root = ElementTree.fromstring(drawn(figure, width=width))
+    assert root.get("viewBox") == f"0 0 {width} {figure.layout.height}"
+    assert "nan" not in ElementTree.tostring(root, "unicode")
+    for text in root.iter(f"{SVG}text"):
+        assert -1 <= float(text.get("x")) <= width
+        assert 0 <= float(text.get("y")) <= figure.layout.height
+    words = {text.text for text in root.iter(f"{SVG}text")}
+    assert figure.layout.xaxis.title.text in words
+    assert {trace.name for trace in figure.data if trace.showlegend is not False} <= words
+
+
+def test_a_drawing_puts_points_where_they_belong():
+    figure = figures.rank_changes([QueryChange("q", 1, 10), QueryChange("r", 10, 1), QueryChange("s", 100, 1)])
+    root = ElementTree.fromstring(drawn(figure, width=500))
+    ticks = {
+        t.text: (float(t.get("x")), float(t.get("y"))) for t in root.iter(f"{SVG}text") if t.text in ("1", "10", "100")
+    }
+    shapes = [re.match(r"M([\d.]+) ([\d.]+)l([\d.]+)", path.get("d")) for path in root.iter(f"{SVG}path")]
+    middles = {round(float(m[1]) + float(m[3])) for m in shapes if m}  # x of the diamonds, legend included
+    x_axis = [
+        float(p.get("d").split()[0][1:])
+        for p in root.iter(f"{SVG}path")
+        if re.fullmatch(r"M[\d.]+ [\d.]+V[\d.]+", p.get("d"))
+    ]
+    assert {round(x_axis[0]), round(x_axis[4])} <= middles  # ranks 1 and 10
+    assert x_axis[7] - x_axis[4] == pytest.approx(x_axis[4] - x_axis[0], abs=0.3)  # a decade is a decade
+    assert len(ticks) == 3
+
+
+def test_colours_of_a_drawing_can_be_named():
+    text = drawn(figures.metric_bars(METRICS), colour=lambda colour: f"var(--c{colour[1:]})")
+    assert "var(--c0072b2)" in text
+    assert not re.search(r'"#[0-9a-f]{6}"', text)
+
+
+def test_figures_stay_where_they_are():
+    assert theme.CONFIG["showSendToCloud"] is False  # true by default in plotly.js 4
+    assert theme.CONFIG["plotlyServerURL"] == ""
+    assert theme.CONFIG["typesetMath"] is False

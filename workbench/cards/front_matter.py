@@ -1,0 +1,193 @@
+"""YAML header of a card -> plain data and the unrounded results, each with its line.
+
+A header is hostile until read: the safe loader runs no code; depth is bounded before libyaml sees the text (it
+recurses in C); aliases are bounded, because ten lines of them can stand for a billion values. Dates, `no` and `12:30`
+stay text. A header that is no valid YAML as a whole is read key by key, and the broken keys are told.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.cards.card import IndexedResult
+from workbench.cards.literals import number, plain
+
+_DEEPEST = 60
+_MOST_NODES = 400_000
+_UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TOP_KEY = re.compile(r"[A-Za-z_][\w-]*\s*:(?:\s|$)")
+
+
+@dataclass
+class Header:
+    """What the header says."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    key_lines: dict[str, int] = field(default_factory=dict)  # top-level key -> its line
+    results: list[IndexedResult] = field(default_factory=list)
+    broken: list[tuple[int, int, str]] = field(default_factory=list)  # first line, last line, reason
+
+
+def read_header(lines: list[str], first: int, last: int) -> Header:
+    """The header in lines `first` to `last` (1-based)."""
+    header = Header()
+    reason = _read_block(header, lines, first, last)
+    if reason is None:
+        return header
+    starts = [at for at in range(first, last + 1) if _TOP_KEY.match(lines[at - 1])]
+    if not starts or starts[0] > first:
+        starts.insert(0, first)
+    for start, following in zip(starts, [*starts[1:], last + 1], strict=True):
+        reason = _read_block(header, lines, start, following - 1)
+        if reason is not None:
+            header.broken.append((start, following - 1, reason))
+    return header
+
+
+def _read_block(header: Header, lines: list[str], first: int, last: int) -> str | None:
+    """Read some lines of YAML into `header`; the reason where that cannot be done."""
+    import yaml
+
+    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", "\n".join(lines[first - 1 : last]))
+    if _too_deep(text):
+        return f"YAML nested deeper than {_DEEPEST} levels"
+    loader = _loader()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if not isinstance(node, yaml.MappingNode):
+            return "YAML that is no mapping of keys to values"
+        if _size(node, {}, set()) > _MOST_NODES:
+            return f"YAML that stands for more than {_MOST_NODES:,} values"
+        data = plain(loader.construct_document(node))
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        return f"no valid YAML: {getattr(error, 'problem', None) or type(error).__name__}"
+    finally:
+        loader.dispose()
+    header.data.update(data)
+    for key, item in node.value:
+        header.key_lines[str(key.value)] = key.start_mark.line + first
+        if key.value == "model-index":
+            header.results.extend(_results(item, first))
+    return None
+
+
+def _loader() -> Any:
+    """The C safe loader without YAML 1.1's dates, yes/no, base-60 numbers and merge keys."""
+    import yaml
+
+    parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    known = globals().get("_LOADER")
+    if known is not None:
+        return known
+    loader = type("CardLoader", (parent,), {"yaml_implicit_resolvers": {}})
+    add = loader.add_implicit_resolver  # type: ignore[attr-defined]
+    add("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+    add("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    add("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9]\d{0,17})$"), list("-+0123456789"))
+    floats = (
+        r"^(?:[-+]?(?:\d{1,18}\.\d{0,25}|\.\d{1,25}|\d{1,18}(?=[eE]))(?:[eE][-+]?\d{1,3})?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    )
+    add("tag:yaml.org,2002:float", re.compile(floats), list("-+0123456789."))
+    globals()["_LOADER"] = loader
+    return loader
+
+
+def _too_deep(text: str) -> bool:
+    """Whether YAML may nest too deep for a recursive parser: counted from brackets and indentation, never too low."""
+    if re.search(r"^ {300}|(?:[-?:] ){40}", text, re.MULTILINE):
+        return True
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    depth = 0
+    for found in re.finditer(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if found.group() in "[{" else -1))
+        if depth > _DEEPEST * 4:
+            return True
+    return False
+
+
+def _size(node: Any, known: dict[int, float], open_nodes: set[int]) -> float:
+    """How many values `node` stands for when every alias is written out; infinite for a cycle."""
+    if isinstance(node.value, str):
+        return 1
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in open_nodes:
+        return math.inf
+    open_nodes.add(id(node))
+    total = 1.0
+    for item in node.value:
+        for part in item if isinstance(item, tuple) else (item,):
+            total += _size(part, known, open_nodes)
+    open_nodes.discard(id(node))
+    known[id(node)] = total
+    return total
+
+
+def _results(node: Any, first: int) -> list[IndexedResult]:
+    """Entries of `model-index`, from the YAML nodes because they know their lines."""
+    out = []
+    for model in _items(node):
+        for result in _items(_entry(model, "results")):
+            task = _entry(result, "task")
+            dataset = _entry(result, "dataset")
+            for metric in _items(_entry(result, "metrics")):
+                found = _entry(metric, "value")
+                amount = _amount(found)
+                if amount is not None:
+                    out.append(
+                        IndexedResult(
+                            task=_text(task, "name") or _text(task, "type"),
+                            dataset=_known(_text(dataset, "type") or _text(dataset, "name")),
+                            metric=_text(metric, "type") or _text(metric, "name") or "",
+                            value=amount,
+                            line=found.start_mark.line + first,
+                        )
+                    )
+    return out
+
+
+def _amount(node: Any) -> float | None:
+    if node is None or not isinstance(node.value, str):
+        return None
+    text = node.value.strip()
+    found = number({".nan": "nan", ".inf": "inf", "-.inf": "-inf"}.get(text.lower(), text.split(" ")[0]))
+    return None if found is None else math.nan if math.isnan(found) else float(found)
+
+
+def _items(node: Any) -> list[Any]:
+    return list(node.value) if node is not None and getattr(node, "id", "") == "sequence" else []
+
+
+def _entry(node: Any, key: str) -> Any:
+    if node is None or getattr(node, "id", "") != "mapping":
+        return None
+    return next((item for name, item in node.value if name.value == key), None)
+
+
+def _text(node: Any, key: str) -> str | None:
+    item = _entry(node, key)
+    return item.value if item is not None and isinstance(item.value, str) and item.value else None
+
+
+def _known(text: str | None) -> str | None:
+    return None if text is None or text.lower() == "unknown" else text
+
+
+def texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """The texts under `key`: a list, or one text.
+
+    >>> texts({"language": "en", "tags": ["a", 1]}, "tags")
+    ('a', '1')
+    """
+    found = data.get(key)
+    if isinstance(found, list):
+        return tuple(str(item) for item in found if isinstance(item, str | int | float))
+    return (str(found),) if isinstance(found, str | int | float) and found != "" else ()

@@ -1,0 +1,405 @@
+"""Markdown text of a model card, and the files beside it -> Card.
+
+    bytes ── text ──► lines ── structure ──► sections, tables, fences ── sections ──► facts ──┐
+                                             YAML header ─────────── header ──────────────────┼──► Card
+                                             files beside the card ───────────────────────────┘
+
+Everything the card states is read, nothing is inferred, and lines that no reader understood are listed in
+`card.unread`. A fact that the card leaves out and a file beside it states comes from that file (`source` says which);
+where both state it, the card's word stands and `card.beside` holds the file for the audit.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.cards import literals
+from workbench.cards.builder import Sheet
+from workbench.cards.card import Card, Kind, LogRow, Module, Stated, Unread
+from workbench.cards.card_json import card_from_dict, card_to_dict
+from workbench.cards.front_matter import Header, read_header, texts
+from workbench.cards.markdown import find_structure
+from workbench.cards.sections import read_sections
+from workbench.cards.text import MAX_BYTES, read_text
+from workbench.errors import CardError, WorkbenchError
+from workbench.resources import shipped
+
+__all__ = ["card_from_dict", "card_to_dict", "parse_card", "read_card", "shipped_cards"]
+
+BESIDE = (
+    "trainer_state.json",
+    "adapter_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "config.json",
+    "1_Pooling/config.json",
+)
+"""Files beside a card that complete it; evaluation results (`*.csv`) and the last checkpoint's state come with them."""
+
+_HUB_SECONDS = 4.0
+_LONGEST_BESIDE = 20_000_000  # bytes; a trainer_state.json of a long run has a few million
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+$|[A-Za-z0-9][\w.-]*$")
+_KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("multi-vector", ("pylate", "colbert", "multivectorencoder", "multi-vector", "late-interaction")),
+    ("cross-encoder", ("crossencoder", "cross-encoder", "cross encoder")),
+    ("sparse-encoder", ("sparseencoder", "sparse-encoder", "sparse encoder", "splade", "csr ", "inference-free")),
+    ("sentence-transformer", ("sentencetransformer", "sentence-transformers", "sentence transformer", "sbert.net")),
+)
+_MARKS = re.compile(r"sentence-transformers|sbert\.net|SentenceTransformer|CrossEncoder|SparseEncoder|PyLate|pylate")
+
+
+def read_card(source: str | os.PathLike[str]) -> Card:
+    """The card at `source`: a Markdown file, a folder with a README.md, the name of a shipped card, or a Hub id.
+
+    Files beside the card are read with it: those in `BESIDE` from its folder, or `NAME.<file>` beside `NAME.md`.
+    Raises CardError, in one sentence, for whatever cannot be read as a card.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        if path.is_file():
+            return parse_card(_bytes_of(path), name=_name_of(path), beside=_files_beside(path))
+    except OSError as error:
+        raise CardError(f"Expected a readable model card, found {str(path)!r} ({error.strerror}).") from error
+    name = str(source)
+    at = _shipped().get(name)
+    if at is not None:
+        return read_card(at)
+    if not name.endswith(".md") and "\\" not in name and _HUB_ID.match(name):
+        return _read_hub(name)
+    known = ", ".join(shipped_cards()) or "none"
+    raise CardError(
+        f"Expected a Markdown file, a folder with a README.md, a shipped card ({known}) or a Hub id, found {name!r}, "
+        "which is none of them."
+    )
+
+
+def shipped_cards() -> tuple[str, ...]:
+    """Names of the cards in `data/cards`; `read_card` takes each of them."""
+    return tuple(_shipped())
+
+
+def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = None) -> Card:
+    """The card in `data`, the bytes of a README.md; `beside` maps file names to the bytes of files beside it.
+
+    Raises CardError for what is no card: binary, empty, too long, or without any mark of Sentence Transformers.
+    """
+    if not data.strip():
+        raise CardError(f"Expected the text of a model card, found an empty file in {name!r}; pass the README.md.")
+    lines, text = read_text(data, name)
+    structure = find_structure(lines)
+    header = Header() if structure.header is None else read_header(lines, *structure.header)
+    sheet = read_sections(structure)
+    _check_card(sheet, header, name)
+    unread = [Unread("header", (first, last), reason) for first, last, reason in header.broken]
+    if structure.header is not None and not structure.header_closed:
+        unread.append(Unread("header", (structure.header[0], structure.header[0]), "header without its closing ---"))
+    _fall_back(sheet, header)
+    files, broken = _parse_beside(beside or {})
+    _complete(sheet, files)
+    version = sheet.versions.get("Sentence Transformers") or sheet.versions.get("PyLate")
+    title = next((section.title for section in structure.sections if section.level == 1), None)
+    return Card(
+        name=name,
+        kind=_kind(sheet, header, title),
+        title=title,
+        library_version=None if version is None else version.value,
+        base_model=sheet.facts.get("base_model"),
+        base_revision=sheet.facts.get("base_revision"),
+        languages=texts(header.data, "language"),
+        license=next(iter(texts(header.data, "license")), None),
+        tags=texts(header.data, "tags"),
+        modules=tuple(sheet.modules),
+        similarity=sheet.facts.get("similarity"),
+        max_seq_length=sheet.facts.get("max_seq_length"),
+        output_dimension=sheet.facts.get("output_dimension"),
+        description=sheet.description,
+        datasets=tuple(sheet.datasets),
+        non_default=sheet.non_default,
+        hyperparameters=sheet.hyperparameters,
+        training_log=tuple(sheet.log),
+        evaluations=tuple(sheet.evaluations),
+        model_index=tuple(header.results),
+        training_time=sheet.training_time,
+        versions=sheet.versions,
+        citations=tuple(sheet.citations),
+        front_matter=header.data,
+        beside=files,
+        unread=tuple(sorted([*unread, *broken, *sheet.unread], key=lambda part: part.lines)),
+        text=text,
+        lines=tuple(lines),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+# -- is it a card, and of which kind ---------------------------------------------------------------------------------
+
+
+def _check_card(sheet: Sheet, header: Header, name: str) -> None:
+    if sheet.modules or sheet.datasets or sheet.evaluations or sheet.non_default or "Model Type" in sheet.description:
+        return
+    if "sentence-transformers" in texts(header.data, "tags"):
+        return
+    if header.data.get("library_name") in ("sentence-transformers", "PyLate"):
+        return
+    if any(_MARKS.search(line) for line in sheet.structure.lines):
+        return
+    first = next((line.strip() for line in sheet.structure.lines if line.strip()), "")[:60]
+    raise CardError(
+        f"Expected the model card of a Sentence Transformers model, found a text without any of its marks in {name!r} "
+        f"(it starts with {first!r}); pass the model's README.md."
+    )
+
+
+def _kind(sheet: Sheet, header: Header, title: str | None) -> Kind:
+    """From the most telling place that says it: the architecture, the model type, the tags, the title."""
+    model_type = sheet.description.get("Model Type")
+    tags = " ".join(texts(header.data, "tags"))
+    library = str(header.data.get("library_name", ""))
+    for place in (sheet.pipeline, model_type and model_type.value, tags, title, library):
+        low = (place or "").lower()
+        for kind, words in _KINDS:
+            if low and any(word in low for word in words):
+                return kind
+    return "sentence-transformer" if sheet.modules else "unknown"
+
+
+def _fall_back(sheet: Sheet, header: Header) -> None:
+    """Facts that stand elsewhere on a card whose description leaves them out, as on those from before 3.0."""
+    base = texts(header.data, "base_model")
+    if base:
+        sheet.facts.setdefault("base_model", Stated(base[0], header.key_lines.get("base_model")))
+    for fact, elsewhere in (
+        ("base_model", "intro_base"),
+        ("max_seq_length", "module_max_seq_length"),
+        ("output_dimension", "intro_dimension"),
+    ):
+        if elsewhere in sheet.facts:
+            sheet.facts.setdefault(fact, sheet.facts[elsewhere])
+
+
+# -- files beside the card -------------------------------------------------------------------------------------------
+
+
+def _parse_beside(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Unread]]:
+    parsed: dict[str, Any] = {}
+    broken = []
+    for name, data in files.items():
+        try:
+            text = data.decode("utf-8-sig")
+            if name.endswith(".csv"):
+                parsed[name] = [literals.plain(row) for row in _csv_rows(text)]
+            else:
+                parsed[name] = literals.plain(json.loads(text))
+        except (ValueError, RecursionError, csv.Error) as error:
+            broken.append(Unread(name, (1, 1), f"file beside the card that cannot be read: {type(error).__name__}"))
+    return parsed, broken
+
+
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    out = []
+    for row in csv.DictReader(io.StringIO(text)):
+        pairs = {str(key): cell for key, cell in row.items() if isinstance(cell, str)}
+        numbers = {key: literals.number(cell) for key, cell in pairs.items()}
+        out.append({key: cell if numbers[key] is None else numbers[key] for key, cell in pairs.items()})
+    return out
+
+
+def _complete(sheet: Sheet, files: Mapping[str, Any]) -> None:
+    """Facts that the card leaves out and a file states."""
+
+    def take(fact: str, file: str, key: str, kind: type) -> None:
+        content = files.get(file)
+        found = content.get(key) if isinstance(content, dict) else None
+        if fact not in sheet.facts and isinstance(found, kind) and found:
+            sheet.facts[fact] = Stated(found, None, file)
+
+    take("max_seq_length", "sentence_bert_config.json", "max_seq_length", int)
+    take("base_model", "adapter_config.json", "base_model_name_or_path", str)
+    take("base_model", "config.json", "_name_or_path", str)
+    take("base_revision", "adapter_config.json", "revision", str)
+    take("output_dimension", "1_Pooling/config.json", "word_embedding_dimension", int)
+    take("similarity", "config_sentence_transformers.json", "similarity_fn_name", str)
+    library = files.get("config_sentence_transformers.json")
+    shown = library.get("__version__") if isinstance(library, dict) else None
+    for key, name in (
+        ("sentence_transformers", "Sentence Transformers"),
+        ("transformers", "Transformers"),
+        ("pytorch", "PyTorch"),
+    ):
+        if isinstance(shown, dict) and isinstance(shown.get(key), str):
+            sheet.versions.setdefault(name, Stated(shown[key], None, "config_sentence_transformers.json"))
+    if not sheet.modules and isinstance(files.get("modules.json"), list):
+        sheet.modules.extend(_listed_modules(files["modules.json"]))
+    if not sheet.log and isinstance(files.get("trainer_state.json"), dict):
+        sheet.log.extend(_state_log(files["trainer_state.json"]))
+
+
+def _listed_modules(listed: list[Any]) -> list[Module]:
+    return [
+        Module(at, str(entry.get("type", "")).rsplit(".", 1)[-1], {})
+        for at, entry in enumerate(listed)
+        if isinstance(entry, dict)
+    ]
+
+
+def _state_log(state: Mapping[str, Any]) -> list[LogRow]:
+    """The log of trainer_state.json, one row per step as the card prints it."""
+    rows: dict[int, dict[str, Any]] = {}
+    history = state.get("log_history")
+    for entry in history if isinstance(history, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            rows.setdefault(entry["step"], {}).update(entry)
+    out = []
+    for step, entry in rows.items():
+        if "loss" in entry or any(key.startswith("eval_") for key in entry):
+            numbers = {key: float(item) for key, item in entry.items() if isinstance(item, int | float)}
+            numbers = {key: math.nan if math.isnan(item) else item for key, item in numbers.items()}
+            metrics = {
+                key.removeprefix("eval_"): item
+                for key, item in numbers.items()
+                if key.startswith("eval_") and key != "eval_loss" and not key.endswith(("_runtime", "_per_second"))
+            }
+            out.append(
+                LogRow(
+                    numbers.get("epoch"), step, numbers.get("loss"), numbers.get("eval_loss"), metrics,
+                    source="trainer_state.json",
+                )
+            )  # fmt: skip
+    return out
+
+
+# -- where cards come from -------------------------------------------------------------------------------------------
+
+
+def _bytes_of(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise CardError(
+            f"Expected a model card of at most {MAX_BYTES:,} bytes, found {size:,} in {str(path)!r}; "
+            "pass the model's README.md."
+        )
+    return path.read_bytes()
+
+
+def _name_of(path: Path) -> str:
+    return path.resolve().parent.name if path.name.lower() == "readme.md" else path.stem
+
+
+def _read_folder(folder: Path) -> Card:
+    readme = folder / "README.md"
+    if not readme.is_file():
+        raise CardError(
+            f"Expected a README.md in the folder {str(folder)!r}, found none; pass the folder of a model card."
+        )
+    return parse_card(_bytes_of(readme), name=folder.resolve().name, beside=_files_beside(readme))
+
+
+def _files_beside(path: Path) -> dict[str, bytes]:
+    """Known files in the card's folder, or `NAME.<file>` beside `NAME.md`."""
+    folder = path.parent
+    found: dict[str, Path] = {}
+    if path.name.lower() == "readme.md":
+        found = {name: folder / name for name in BESIDE}
+        results = [*folder.glob("*results*.csv"), *folder.glob("eval/*.csv")]
+        results += sorted(folder.glob("checkpoint-*/trainer_state.json"), key=_step_of)[-1:]
+        found.update({file.relative_to(folder).as_posix(): file for file in sorted(results)[:50]})
+    else:
+        for file in sorted(folder.glob(f"{_glob_escape(path.stem)}.*")):
+            name = file.name[len(path.stem) + 1 :]
+            if name in BESIDE or name.endswith("results.csv"):
+                found[name] = file
+    out = {}
+    for name, file in found.items():
+        if file.is_file() and file.stat().st_size <= _LONGEST_BESIDE:
+            out[name] = file.read_bytes()
+    return out
+
+
+def _step_of(path: Path) -> int:
+    found = literals.number(path.parent.name.rpartition("-")[2])
+    return found if isinstance(found, int) else -1
+
+
+def _glob_escape(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _shipped() -> dict[str, Path]:
+    """Short name -> file of every card in `data/cards`."""
+    out: dict[str, Path] = {}
+    try:
+        folder = shipped("data/cards")
+    except WorkbenchError:
+        return out
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and (path / "README.md").is_file():
+            out.setdefault(path.name, path / "README.md")
+        elif path.suffix == ".md" and path.name != "README.md":
+            out.setdefault(path.stem, path)
+    return out
+
+
+def _read_hub(name: str) -> Card:
+    """A card from the Hub: from the local cache where it is there, else over the network, in seconds or not at all."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = {file: try_to_load_from_cache(name, file) for file in ("README.md", *BESIDE)}
+    except HFValidationError as error:
+        raise CardError(
+            f"Expected the id of a model on the Hub, found {name!r}, which cannot be one; pass owner/model."
+        ) from error
+    found = {file: _bytes_of(Path(path)) for file, path in cached.items() if isinstance(path, str)}
+    if "README.md" not in found:
+        reason = "it is not in the local cache and HF_HUB_OFFLINE is set"
+        if not constants.HF_HUB_OFFLINE:
+            found, reason = _fetch(f"{constants.ENDPOINT}/{name}/resolve/main")
+        if "README.md" not in found:
+            raise CardError(
+                f"Expected a card under the Hub id {name!r}, found none: {reason}; "
+                f"fetch it with `hf download {name} README.md` where there is a network, or pass a file"
+                f"{'' if '/' in name else ' or a shipped card: ' + ', '.join(_shipped())}."
+            )
+    return parse_card(found.pop("README.md"), name=name.rsplit("/", 1)[-1], beside=found)
+
+
+def _fetch(address: str) -> tuple[dict[str, bytes], str]:
+    """Files of a model over the network, and why there are none.
+
+    `huggingface_hub` tries again for 24 seconds where there is no network. This asks once; in a thread, because
+    looking up a name knows no time limit.
+    """
+    import http.client
+    import urllib.request
+
+    found: dict[str, bytes] = {}
+    reasons: list[str] = []
+
+    def ask() -> None:
+        for file in ("README.md", *BESIDE):
+            try:
+                with urllib.request.urlopen(f"{address}/{file}", timeout=_HUB_SECONDS) as answer:
+                    found[file] = answer.read(MAX_BYTES + 1)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                reasons.append(f"asking the Hub failed ({error})")
+                if file == "README.md":
+                    return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS)
+    return dict(found), reasons[0] if reasons else f"the Hub did not answer within {_HUB_SECONDS:g} seconds"

@@ -1,0 +1,484 @@
+"""Exact top-k over a corpus of any size, in bounded memory.
+
+No index and no approximation: every query is scored against every document, block by block, and only the best k are
+kept. The order is that of InformationRetrievalEvaluator in sentence-transformers 6: score descending, equal scores by
+document id ascending.
+
+Sorting costs more than scoring where it is done block by block, so it is done rarely: the k-th best score so far is a
+threshold, and a block is only compared with it. The few that reach it wait, and are merged each time the corpus seen
+has doubled. They are merged as whole numbers, score above and rank of the id below, so one comparison of numbers is
+that order, ties included; in NumPy, because threads that share cores lose more than they gain on so little.
+
+Scores are computed by the library's own products, and agree with it to the bit on the same machine. One exception:
+the last block is filled up to 16 documents with zeros, because a matrix product computes an incomplete last tile in
+another order. So equal documents tie exactly wherever they stand; the library's last 15, under few queries, may not.
+Nor does a block depend on how the documents arrived.
+
+Memory beyond the vectors themselves: a block of documents, a block of scores (`QUERIES_AT_ONCE` x `block` x 4 bytes),
+a few times k entries a query and 8 bytes a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from workbench.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan", "energy"]
+SIMILARITIES: tuple[str, ...] = get_args(Similarity)
+"""Named as sentence-transformers names them; distances are negated, so that higher is nearer. "energy" is ours."""
+
+SHORTEST = 1e-12  # length that a vector is divided by at least, as the library does
+LONGEST = 1e18  # length above which float32 may not hold a product or a distance
+QUERIES_AT_ONCE = 1024  # queries, or tokens of queries, scored at once
+BLOCK = 2_048  # documents scored at once: 8 MiB of scores, which stay in the processor's cache until they are compared
+BLOCK_OF_GPU = 16_384  # ... where starting a computation costs more than memory does
+FIRST = 1024  # documents that are sorted, for a first threshold
+TILE = 16  # documents that a matrix product computes in one way
+WAITING = 4  # times k: candidates of one query that wait to be merged
+MOST = 1 << 21  # candidates at once, or numbers of the table they are merged in, for a small k: 16 MiB
+
+
+class TopK(NamedTuple):
+    """The best documents of each query, best first."""
+
+    positions: npt.NDArray[np.int64]  # (queries, k) row numbers of the documents
+    scores: npt.NDArray[np.float32]  # (queries, k) higher is nearer
+
+
+def top_k(
+    queries: Any,
+    documents: Any,
+    k: int,
+    *,
+    similarity: str = "cosine",
+    distance: str = "manhattan",
+    ids: Sequence[str] | None = None,
+    block: int | None = None,
+    device: str | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> TopK:
+    """The k documents nearest to each query, exactly.
+
+    queries (q, dim) and documents (n, dim) are arrays or tensors, taken as float32; `documents` may be a memory map,
+    it is read one block at a time. Under "energy" each query is its token embeddings (tokens, dim), and `distance` is
+    that of `workbench.energy`. `ids` decides between equal scores, lowest first; without it the row number does.
+    A k above n gives n columns. `device` is CUDA where there is one, else the CPU. `block` is how many documents are
+    scored at once; the result is the same for any.
+
+    Raises DataError for vectors that are not finite, shapes that do not fit, ids that come twice, or an unknown
+    similarity.
+
+    >>> found = top_k([[1.0, 0.0]], [[0.0, 1.0], [2.0, 0.0], [1.0, 0.0]], k=2, ids=["c", "b", "a"])
+    >>> found.positions.tolist(), found.scores.tolist()
+    ([[2, 1]], [[1.0, 1.0]])
+    """
+    search = Search(queries, k, similarity=similarity, distance=distance, block=block, device=device)
+    ranks = id_ranks(ids) if ids is not None else None
+    total = len(documents)
+    if ranks is not None and len(ranks) != total:
+        raise DataError(f"expected one id for each of {total} documents, found {len(ranks)}; give as many.")
+    for start in range(0, total, search.block):
+        end = min(start + search.block, total)
+        search.add(documents[start:end], None if ranks is None else ranks[start:end])
+        if on_progress is not None:
+            on_progress("search", end, total)
+    return search.result()
+
+
+def id_ranks(ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Place of each id in ascending order.
+
+    Raises DataError where an id comes twice.
+
+    >>> id_ranks(["b", "a", "c"]).tolist()
+    [1, 0, 2]
+    """
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    if len(set(ids)) < len(ids):
+        twice = next(ids[one] for one, other in pairwise(order) if ids[one] == ids[other])
+        raise DataError(f"expected every document to have an id of its own, found {twice!r} twice; rename one.")
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[order] = np.arange(len(ids))
+    return ranks
+
+
+class Search:
+    """Top-k of a corpus that arrives in parts, as it does from an encoder.
+
+    `add` the parts, of any size and in any order; `result` gives what was found so far. See `top_k` for the rest.
+    """
+
+    def __init__(
+        self,
+        queries: Any,
+        k: int,
+        *,
+        similarity: str = "cosine",
+        distance: str = "manhattan",
+        block: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        import torch
+
+        if similarity not in SIMILARITIES:
+            raise DataError(f"expected a similarity of {', '.join(SIMILARITIES)}, found {similarity!r}; choose one.")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        block = (BLOCK if self.device.type == "cpu" else BLOCK_OF_GPU) if block is None else block
+        if k < 1 or block < 1:
+            raise DataError(f"expected k and block of at least 1, found {k} and {block}; give larger ones.")
+        self.k, self.block, self.similarity, self.distance = k, block, similarity, distance
+        self.dim = 0
+        self._groups = self._energy_groups(queries) if similarity == "energy" else self._groups_of(queries)
+        self.seen = 0  # documents scored
+        self._ranks: list[npt.NDArray[np.int64]] = []  # of their ids, of each block
+        self._staged = 0  # documents that wait for a full block, in the first rows of:
+        self._stage = self._unit = self._room = torch.empty(0)
+        self._mask = torch.empty(0, dtype=torch.bool)
+        self._stage_ranks = np.empty(0, dtype=np.int64)
+
+    def add(self, documents: Any, ranks: npt.NDArray[np.int64] | None = None) -> None:
+        """Score `documents` (m, dim); `ranks` (m,) is where their ids stand among those of the whole corpus."""
+        total = len(documents)
+        if ranks is None:
+            first = self.seen + self._staged
+            ranks = np.arange(first, first + total)
+        start = 0
+        while start < total:
+            whole = not self._staged and total - start >= self.block
+            end = min(start + self.block - self._staged, total)
+            part = self._float32(documents[start:end], "documents")
+            if self._groups and part.shape[1] != self.dim:
+                raise DataError(
+                    f"expected documents of {self.dim} dimensions like the queries, found {part.shape[1]}; were they "
+                    "encoded by another model?"
+                )
+            if whole:
+                self._score(part, ranks[start:end])
+            else:
+                self._wait(part, ranks[start:end])
+            start = end
+
+    def result(self) -> TopK:
+        """What was found so far."""
+        self._flush()
+        ranks = np.concatenate([np.empty(0, dtype=np.int64), *self._ranks])  # (seen,) of each document
+        places = np.zeros(int(ranks.max(initial=-1)) + 1, dtype=np.int64)  # of each rank
+        places[ranks] = np.arange(len(ranks))
+        kept = np.empty((0, min(self.k, self.seen)), dtype=np.uint64)
+        kept = np.concatenate([kept, *(group.sorted() for group in self._groups)])  # (q, up to k)
+        scores = _scores(kept)
+        if self.similarity == "energy" and self._groups:
+            scores = scores + np.concatenate([group.own_terms(self.distance) for group in self._groups])[:, None]
+        return TopK(places[kept & _LOW], scores)
+
+    # --- queries ---
+
+    def _groups_of(self, queries: Any) -> list[_Group]:
+        """Equal parts of at most `QUERIES_AT_ONCE` rows: a part of few rows would be multiplied in another way."""
+        import torch
+
+        vectors = self._float32(queries, "queries")
+        lengths = self._lengths(vectors, "queries", 0)
+        if self.similarity == "cosine":
+            vectors = torch.div(vectors, lengths.clamp_min(SHORTEST))
+        self.dim = vectors.shape[1]
+        parts = torch.tensor_split(vectors, max(-(-len(vectors) // QUERIES_AT_ONCE), 1))
+        return [_Group(part, self.k) for part in parts if len(part)]
+
+    def _energy_groups(self, queries: Any) -> list[_Group]:
+        """Queries of at most `QUERIES_AT_ONCE` tokens together, or one with more."""
+        import torch
+
+        from workbench.models.energy_distance import DISTANCES
+
+        if self.distance not in DISTANCES:
+            raise DataError(f"expected a distance of {' or '.join(DISTANCES)}, found {self.distance!r}; choose one.")
+        clouds = [self._float32(cloud, "the tokens of a query") for cloud in queries]
+        self.dim = clouds[0].shape[1] if clouds else 0
+        groups: list[list[torch.Tensor]] = []
+        size = 0
+        for row, cloud in enumerate(clouds):
+            if not len(cloud) or cloud.shape[1] != self.dim:
+                raise DataError(
+                    f"expected a token at least for every query, each of {self.dim} dimensions like the first, found "
+                    f"{tuple(cloud.shape)} for query {row}."
+                )
+            self._lengths(cloud, f"tokens of query {row}", 0)
+            size += len(cloud)
+            if not groups or size > QUERIES_AT_ONCE:
+                groups.append([])
+                size = len(cloud)
+            groups[-1].append(cloud)
+        self._centre = torch.cat(clouds).mean(dim=0) if clouds else torch.empty(0)
+        return [_Group(torch.cat(group), self.k, [len(cloud) for cloud in group]) for group in groups]
+
+    # --- documents ---
+
+    def _float32(self, vectors: Any, what: str) -> torch.Tensor:
+        """(rows, dim) on the device."""
+        import torch
+
+        if isinstance(vectors, torch.Tensor):
+            tensor = vectors.detach().to(self.device, torch.float32)
+        else:
+            array = np.require(vectors, dtype=np.float32, requirements=["C", "W"])
+            tensor = torch.from_numpy(array).to(self.device)
+        if tensor.ndim != 2:
+            raise DataError(f"expected {what} of shape (rows, dimensions), found {tuple(tensor.shape)}.")
+        return tensor
+
+    def _wait(self, part: torch.Tensor, ranks: npt.NDArray[np.int64]) -> None:
+        """Keep a copy until a block is full."""
+        import torch
+
+        if not len(self._stage):
+            self._stage = torch.empty(self.block, part.shape[1], device=self.device)
+            self._stage_ranks = np.empty(self.block, dtype=np.int64)
+        end = self._staged + len(part)
+        self._stage[self._staged : end] = part
+        self._stage_ranks[self._staged : end] = ranks
+        self._staged = end
+        if end == self.block:
+            self._flush()
+
+    def _flush(self) -> None:
+        staged, self._staged = self._staged, 0
+        if staged:
+            self._score(self._stage[:staged], self._stage_ranks[:staged])
+
+    def _score(self, documents: torch.Tensor, ranks: npt.NDArray[np.int64]) -> None:
+        """Offer one block to every group of queries."""
+        count = len(documents)
+        documents = self._whole_tiles(documents, self._lengths(documents, "documents", self.seen))
+        for group in self._groups:
+            scores = self._similarities(group, documents)
+            start = 0
+            while start < count:  # parts that at most double what was seen, so that the threshold stays near
+                end = min(start + max(self.seen + start, FIRST, 2 * self.k), count)
+                group.offer(scores[:, start:end], ranks[start:end], self.seen + end, self._mask_of(scores))
+                start = end
+        self._ranks.append(ranks.copy())
+        self.seen += count
+
+    def _mask_of(self, scores: torch.Tensor) -> torch.Tensor:
+        """Room for as many truth values as there are scores; valid until the next call."""
+        import torch
+
+        if self._mask.numel() < scores.numel():
+            self._mask = torch.empty(scores.numel(), dtype=torch.bool, device=scores.device)
+        return self._mask
+
+    def _whole_tiles(self, documents: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Of unit length for cosine, and filled up to whole tiles; valid until the next call.
+
+        A GPU chooses its way of computing by the shape, so there every block is filled up to the same one.
+        """
+        import torch
+
+        tile = TILE if self.device.type == "cpu" else self.block
+        count, rows = len(documents), -(-len(documents) // tile) * tile
+        if self.similarity == "manhattan" or (self.similarity != "cosine" and rows == count):
+            return documents
+        if len(self._unit) < rows:
+            self._unit = torch.empty(rows, documents.shape[1], device=self.device)
+        filled = self._unit[:rows]
+        if self.similarity == "cosine":
+            torch.div(documents, lengths.clamp_min(SHORTEST), out=filled[:count])
+        else:
+            filled[:count] = documents
+        filled[count:] = 0
+        return filled
+
+    def _similarities(self, group: _Group, documents: torch.Tensor) -> torch.Tensor:
+        """(q, m) similarities; valid until the next call, which uses the same memory."""
+        import torch
+
+        queries = group.queries
+        if self.similarity == "energy":
+            return group.energies(documents, self.distance, self._centre)
+        if self.similarity == "manhattan":
+            return -torch.cdist(queries, documents, p=1.0)
+        if self.similarity == "euclidean":
+            # torch.cdist decides so by the size; here by that of the whole, so that blocks are computed alike.
+            product = len(queries) > 25 or self.seen + len(documents) > 25
+            mode = "use_mm_for_euclid_dist" if product else "donot_use_mm_for_euclid_dist"
+            return -torch.cdist(queries, documents, p=2.0, compute_mode=mode)
+        size = len(queries) * len(documents)
+        if self._room.numel() < size:
+            self._room = torch.empty(size, device=self.device)
+        return torch.mm(queries, documents.T, out=self._room[:size].view(len(queries), len(documents)))
+
+    def _lengths(self, vectors: torch.Tensor, what: str, first: int) -> torch.Tensor:
+        """(rows, 1) lengths; DataError naming the first row that cannot be used, `first` being the number of row 0.
+
+        A length is not finite where a number is not. Long vectors pass under cosine, which divides by the length.
+        """
+        import torch
+
+        lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        if not bool(torch.isfinite(lengths).all()):
+            bad = torch.nonzero(~torch.isfinite(vectors).all(dim=1)).flatten()
+            if len(bad):
+                raise DataError(
+                    f"expected finite numbers in the vectors of the {what}, found NaN or infinity in row "
+                    f"{first + int(bad[0])}; the model that made them is broken, or its precision too low."
+                )
+        if self.similarity != "cosine" and len(lengths) and float(lengths.max()) > LONGEST:
+            raise DataError(
+                f"expected vectors of the {what} no longer than {LONGEST:g}, found row {first + int(lengths.argmax())} "
+                "whose scores float32 may not hold; make the vectors shorter, or use the similarity cosine."
+            )
+        return lengths
+
+
+class _Group:
+    """Some of the queries, the best k found so far for each, and the candidates that wait."""
+
+    def __init__(self, queries: torch.Tensor, k: int, counts: list[int] | None = None) -> None:
+        self.queries = queries  # (q, dim), or the tokens of all, (tokens, dim)
+        self.counts = counts  # tokens of each query; None where a query is one vector
+        self.k = k
+        count = len(queries) if counts is None else len(counts)
+        self._kept = np.empty((count, 0), dtype=np.uint64)  # (q, up to k) keys, the last the greatest once there are k
+        self._least: torch.Tensor | None = None  # (q, 1) the k-th best score, once there are k
+        self._waiting: list[tuple[npt.NDArray[np.int64], ...]] = []  # rows, and places after those kept, ...
+        self._waiting_keys: list[npt.NDArray[np.uint64]] = []  # ... and keys of candidates
+        self._counts = np.zeros(count, dtype=np.int64)  # waiting, of each query
+        self._merged = 0  # documents seen when candidates were last merged
+
+    def offer(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int, room: torch.Tensor) -> None:
+        """Take what may be among the best of scores (q, m) of documents of ranks (m,); `seen` with these. `room` is for
+        as many truth values, and is written over."""
+        import torch
+
+        count, size = scores.shape
+        least = self._least
+        if least is None:
+            least = scores.topk(self.k, dim=1).values[:, -1:] if size >= self.k else scores.amin(dim=1, keepdim=True)
+        mask = torch.ge(scores, least, out=room[: count * size].view(count, size))
+        bound = max(MOST, 2 * WAITING * count * self.k)
+        if size > 1 and _true(mask) > bound:
+            self._in_parts(scores, ranks, seen, room)
+            return
+        rows, columns, values = _chosen(scores, mask)
+        counts = np.bincount(rows, minlength=count)
+        most = int((self._counts + counts).max())
+        if size > 1 and count * most > bound:
+            self._in_parts(scores, ranks, seen, room)
+            return
+        slots = np.arange(len(rows)) + (self._counts - counts.cumsum() + counts)[rows]
+        self._waiting.append((rows, slots))
+        self._waiting_keys.append(_keys(values, ranks[columns]))
+        self._counts += counts
+        if self._least is None or seen >= 2 * self._merged or most > WAITING * self.k:
+            self._merge()
+            self._merged = seen
+
+    def _in_parts(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int, room: torch.Tensor) -> None:
+        """Offer two halves: so many tie, or come better and better, that memory would not be bounded."""
+        size = scores.shape[1]
+        half = size // 2
+        self.offer(scores[:, :half], ranks[:half], seen - size + half, room)
+        self.offer(scores[:, half:], ranks[half:], seen, room)
+
+    def _merge(self) -> None:
+        """Keep the best k of those kept and those that wait."""
+        import torch
+
+        kept = self._kept.shape[1]
+        table = np.full((len(self._counts), kept + int(self._counts.max(initial=0))), _NONE)
+        table[:, :kept] = self._kept
+        for (rows, slots), keys in zip(self._waiting, self._waiting_keys, strict=True):
+            table[rows, kept + slots] = keys
+        self._waiting, self._waiting_keys = [], []
+        self._counts[:] = 0
+        if table.shape[1] < self.k:
+            self._kept = table
+            return
+        table.partition(self.k - 1, axis=1)
+        self._kept = table[:, : self.k].copy()
+        self._least = torch.from_numpy(_scores(self._kept[:, -1:])).to(self.queries.device)
+
+    def sorted(self) -> npt.NDArray[np.uint64]:
+        """(q, up to k) keys of the best, best first."""
+        self._merge()
+        return np.sort(self._kept, axis=1)
+
+    def energies(self, documents: torch.Tensor, distance: str, centre: torch.Tensor) -> torch.Tensor:
+        """(q, m) energy scores without the query's own term."""
+        import torch
+
+        from workbench.models.energy_distance import squared_euclidean, weights
+
+        if distance == "manhattan":
+            apart = torch.cdist(self.queries, documents, p=1.0)  # (tokens, m)
+        else:
+            apart = squared_euclidean(self.queries, documents, centre)[0].sqrt_()
+        return (weights(torch.tensor(self.counts, device=apart.device)) @ apart).mul_(-2)
+
+    def own_terms(self, distance: str) -> npt.NDArray[np.float32]:
+        """(q,) mean distance among the tokens of each query."""
+        import torch
+
+        from workbench.models.energy_distance import own_distance
+
+        clouds = torch.split(self.queries, self.counts or [])
+        own = torch.stack([own_distance(cloud, distance) for cloud in clouds])
+        return np.asarray(own.float().cpu().numpy())
+
+
+def _true(mask: torch.Tensor) -> int:
+    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())
+
+
+def _chosen(
+    scores: torch.Tensor, mask: torch.Tensor
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Rows (ascending), columns and values of the scores (q, m) where the mask is true."""
+    if mask.device.type == "cpu":  # NumPy finds few among many five times faster than torch
+        rows, columns = np.divmod(np.flatnonzero(mask.numpy()), scores.shape[1])
+        return rows, columns, scores.numpy()[rows, columns]
+    where = mask.nonzero(as_tuple=True)
+    return where[0].cpu().numpy(), where[1].cpu().numpy(), scores[where].cpu().numpy()
+
+
+# --- keys: whole numbers in the order of a ranking -------------------------------------------------------------------
+
+_LOW = np.uint64(0xFFFFFFFF)
+_NONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # after every key
+_SIGN = np.uint32(0x80000000)
+
+
+def _keys(scores: npt.NDArray[np.float32], ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Ascending as the score descends, then as the rank (below 2^32) ascends.
+
+    The bits of a positive float32 ascend with it as those of a whole number do, and of a negative one descend.
+
+    >>> keys = _keys(np.array([0.0, -0.0], dtype=np.float32), np.array([7, 6]))
+    >>> int(keys[0] - keys[1])  # 0 and -0 tie
+    1
+    """
+    bits = (scores + np.float32(0)).view(np.uint32)  # -0 becomes 0, which ties with it
+    descending = np.where(bits & _SIGN, bits, ~(bits | _SIGN)).astype(np.uint64)
+    return np.asarray(descending << np.uint64(32) | ranks.astype(np.uint64), dtype=np.uint64)
+
+
+def _scores(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
+    """The scores in keys.
+
+    >>> scores = np.array([0.5, -0.25, 0.0, 3e38], dtype=np.float32)
+    >>> keys = _keys(scores, np.arange(4))
+    >>> keys.argsort().tolist(), _scores(keys).tolist() == scores.tolist()
+    ([3, 0, 2, 1], True)
+    """
+    high = (keys >> np.uint64(32)).astype(np.uint32)
+    return np.where(high & _SIGN, high, ~high & ~_SIGN).astype(np.uint32).view(np.float32)

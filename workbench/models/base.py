@@ -1,0 +1,540 @@
+"""The base model: where it comes from, made into a SentenceTransformer, and what stands in for it offline.
+
+Every model is first brought to a folder and then loaded from there: a Hub repository (its cache, or a download that
+leaves pickled weights and code where they are), a stand-in that is made on this machine (see `standins`), a local
+folder. So all go one way and nothing asks the Hub twice. An adapter's folder leads to a second one, of its base.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import os
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.errors import BaseError
+from workbench.models.lora import WEIGHTS as ADAPTER_WEIGHTS
+from workbench.models.lora import (
+    adapter_config,
+    add_lora,
+    has_adapter,
+    load_adapter,
+    merged,
+    save_adapter,
+    transformer_folder,
+    whole_view,
+)
+from workbench.models.stand_ins import (
+    BUNDLED,
+    BUNDLED_PACKAGE,
+    BUNDLED_SHA256,
+    SCRATCH,
+    STATIC,
+    bundled_folder,
+    files_sha256,
+    note_of,
+    scratch_folder,
+    static_folder,
+    suited,
+    token_ids,
+    unknown_id,
+    unknown_share,
+    weight_files,
+    without_bars,
+)
+from workbench.recipe.schema import Base
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    Encode = Callable[[list[str], Literal["query", "document"]], np.ndarray[Any, np.dtype[np.float32]]]
+
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+NOT_FETCHED = ("onnx/*", "openvino/*", "pytorch_model*", "tf_*", "flax_*")
+HUB_SECONDS = 4.0
+"""How long to wait, once, for an answer of the Hub."""
+
+__all__ = [
+    "BUNDLED", "BUNDLED_SHA256", "SCRATCH", "STATIC", "LoadedBase", "bundled_folder", "describe_device",
+    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "load_weights", "merged", "prompt_of",
+    "remembering", "save_adapter", "token_counts", "unknown_share", "weights_sha256",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base, ready to be trained or measured."""
+
+    model: SentenceTransformer  # float32, on the best device there is
+    asked: str  # what was asked for: "auto", a Hub id, a folder, "bundled:minilm", "bundled:static", "scratch:small"
+    name: str  # what it is: the Hub id, the folder, the name of the stand-in
+    sha256: str  # of its model.safetensors; of all of them in order of name where it has several
+    stand_in: bool  # whether it stands in for the base that the recipe names
+    note: str  # sentences for people: the stand-in and why, what was left as it was
+    unknown_share: float | None = None  # of the tokens of the training texts, those its tokenizer does not know
+
+
+# --- the Hub -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def hub_reachable() -> bool:
+    """Whether the Hub answers; decided once in a process, in at most `HUB_SECONDS`.
+
+    Where it does not, the Hub's libraries are told to work offline from here on, so that nothing waits for it again.
+    HF_HUB_OFFLINE set by the user is honoured without asking. The request runs in a thread, because looking up a name
+    cannot be given a time limit.
+    """
+    from huggingface_hub import constants
+
+    answered = []
+    if not constants.HF_HUB_OFFLINE:
+        thread = threading.Thread(target=lambda: answered.append(_hub_answers(constants.ENDPOINT)), daemon=True)
+        thread.start()
+        thread.join(HUB_SECONDS)
+    if not any(answered):
+        _work_offline()
+        return False
+    return True
+
+
+def _hub_answers(endpoint: str) -> bool:
+    request = urllib.request.Request(f"{endpoint}/robots.txt", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS - 0.5) as answer:
+            return bool(answer.status < 400)
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+
+
+def _work_offline() -> None:
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = True
+
+
+def hub_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a Hub repository: from the cache, else downloaded; None where neither can be."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def folder(*, local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=local,
+                allow_patterns=list(FETCHED),
+                ignore_patterns=list(NOT_FETCHED),
+            )
+        )
+
+    try:
+        cached = folder(local=True)
+        if _is_model(cached):
+            return cached
+    except HFValidationError:
+        return None
+    except (LocalEntryNotFoundError, OSError):
+        pass
+    if not hub_reachable():
+        return None
+    try:
+        return folder(local=False)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether all of a model is there; a cache may hold no more than a card.
+
+    Weights lie beside config.json, in a module's own folder (a StaticEmbedding), in several files, or are an adapter's.
+    """
+    named = any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json"))
+    if not named or not any(folder.rglob("*.safetensors")):
+        return False
+    return all(_shards(index) for index in folder.rglob("*.safetensors.index.json"))
+
+
+def _shards(index: Path) -> bool:
+    """Whether every file that an index of weights in several files names is there."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return all((index.parent / str(name)).is_file() for name in names)
+
+
+# --- bases ---------------------------------------------------------------------------------------------------------
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of the model's weights; see `LoadedBase.sha256`. Those under an adapter come after the adapter's."""
+    under = _under_adapter(folder, str(folder))
+    files = weight_files(folder) if under is None else [folder / ADAPTER_WEIGHTS, *weight_files(under)]
+    return files_sha256(files)
+
+
+def load_base(
+    base: Base | str,
+    asked: str | None = None,
+    *,
+    device: str | None = None,
+    seed: int | None = None,
+    texts: Sequence[str] | None = None,
+) -> LoadedBase:
+    """The model that `base` names, or the one asked for in its place.
+
+    `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the stand-in that suits it
+    (see `standins.suited`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that one,
+    and it is a stand-in unless it is the base's own (the same id, or a folder of the same name). The bundled model
+    gives way to the one that suits. A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
+
+    `texts` are those that will be trained on: unknown tokens are counted in them, and "scratch:small" trains its
+    tokenizer on them. The same texts and seed give the same base.
+
+    Prompts and LoRA of `base` are applied to whatever is loaded; pooling and length to its own model, because another
+    one has been trained with its own ("scratch:small" with none: it takes the length too). `seed` is set before new
+    LoRA weights are drawn.
+
+    Raises BaseError where the model cannot be had or is not safetensors.
+    """
+    wanted = Base(model=base) if isinstance(base, str) else base
+    asked = base if asked is None and isinstance(base, str) else asked
+    chosen = _choose(wanted, asked, texts, seed)
+    if seed is not None:
+        from transformers import set_seed
+
+        set_seed(seed)
+    model = load_folder(chosen.folder, chosen.name, device)
+    notes = [chosen.note]
+    if has_adapter(model):
+        model = merged(model)
+        notes.append(f"The base {chosen.name} is a LoRA adapter; it is merged into the weights under it.")
+    notes += _apply(model, wanted, chosen)
+    return LoadedBase(
+        model=model,
+        asked=asked or "auto",
+        name=chosen.name,
+        sha256=weights_sha256(chosen.folder),
+        stand_in=chosen.stand_in,
+        note=" ".join(note for note in notes if note),
+        unknown_share=unknown_share(model.tokenizer, texts) if texts else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    name: str  # see LoadedBase
+    folder: Path
+    stand_in: bool
+    note: str = ""  # the sentence about the stand-in
+
+
+def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: int | None) -> _Chosen:
+    """Which model it is, and the sentence that says what it stands in for and why."""
+
+    def folder(name: str) -> Path | None:
+        return _folder(name, wanted, texts, seed)
+
+    if asked in (None, "auto"):
+        own = None if wanted.model == "unknown" else folder(wanted.model)
+        if own is not None:
+            return _Chosen(wanted.model, own, False)
+        why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
+        name, reason = suited(wanted, texts)
+    else:
+        why = f"{asked} was asked for"
+        name, reason = suited(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
+    found = folder(name)
+    if found is None:
+        raise BaseError(
+            f"expected a base that is a Hub id, a folder with a model or {BUNDLED!r}, found {name!r}, which is "
+            "neither on this disk, nor in the local cache, nor reachable on the Hub; use --base auto or --base "
+            f"{BUNDLED}."
+        )
+    if name == wanted.model or (os.path.isdir(name) and found.resolve().name == wanted.model.split("/")[-1]):
+        return _Chosen(name, found, False)
+    return _Chosen(name, found, True, note_of(wanted, name, why, reason))
+
+
+def _folder(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
+    """The folder of a model by any of its names; None where it cannot be had."""
+    if name == BUNDLED:
+        return bundled_folder()
+    if name == STATIC:
+        return static_folder(bundled_folder(), wanted.static_dimensions)
+    if name == SCRATCH:
+        return scratch_folder(texts or (), 42 if seed is None else seed)
+    if name.startswith(("bundled:", "scratch:")):
+        raise BaseError(f"expected {BUNDLED!r}, {STATIC!r} or {SCRATCH!r}, found {name!r}; there are only these.")
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        if not _is_model(path) and not any((path / pickle).is_file() for pickle in PICKLES):
+            raise BaseError(
+                f"expected a model in the folder {name!r} (config.json or modules.json, and safetensors), found none."
+            )
+        return path
+    revision = wanted.revision if name == wanted.model else None
+    return None if path.is_absolute() or name.count("/") > 1 else hub_folder(name, revision)
+
+
+def _under_adapter(folder: Path, name: str) -> Path | None:
+    """The folder of the transformer under the adapter in `folder`; None where that is no adapter.
+
+    It is where the adapter says, or the same Hub repository or bundled model where this machine has it: an adapter
+    names a folder of the machine that it was trained on. Weights that lie beside the adapter come first.
+
+    Raises BaseError where it is nowhere.
+    """
+    config = adapter_config(folder, name)
+    if config is None:
+        return None
+    recorded = str(config["base_model_name_or_path"])
+    parts = Path(recorded).parts
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    under: Path | None
+    if (folder / "config.json").is_file() and weight_files(folder):
+        under = folder  # both in one
+    elif os.path.isdir(recorded):
+        under = Path(recorded)
+    elif BUNDLED_PACKAGE in parts:
+        under = bundled_folder()
+    elif cached is not None:
+        snapshot = parts.index(cached) + 2
+        revision = parts[snapshot] if snapshot < len(parts) else None
+        under = hub_folder(cached.removeprefix("models--").replace("--", "/", 1), revision)
+    else:
+        under = None if Path(recorded).is_absolute() else hub_folder(recorded, config.get("revision"))
+    under = under and transformer_folder(under)
+    if under is None or not (under / "config.json").is_file():
+        raise BaseError(
+            f"expected the model {recorded!r}, on which the adapter in {name!r} stands, found none that can be loaded; "
+            f"put it there, or name it in {str(folder / 'adapter_config.json')!r}."
+        )
+    return under
+
+
+def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceTransformer:
+    """The model in `folder`, in float32, by safetensors and without code of its own; `name` is for messages.
+
+    An adapter is loaded onto the model under it and not merged; see `merged` and `export_merged`.
+    """
+    under = _under_adapter(folder, name)
+    if under is None:
+        return _load(folder, name, device)
+    _no_pickles(under, str(under))
+    with tempfile.TemporaryDirectory() as temporary:
+        apart = (folder / "modules.json").is_file()  # else it was saved by PEFT alone, and all but it is the base's
+        whole = whole_view(folder, under, Path(temporary) / "model") if apart else _whole(under)
+        model = _load(whole, name, device)
+    with _told(name):
+        load_adapter(model, folder, under, name)
+    return model
+
+
+def _whole(transformer: Path) -> Path:
+    """The folder of the whole model whose transformer lies in `transformer`: that one, or the one above it."""
+    above = transformer.parent
+    return above if (above / "modules.json").is_file() and not (transformer / "modules.json").is_file() else transformer
+
+
+def _no_pickles(folder: Path, name: str) -> None:
+    for pickle in (found for pattern in PICKLES for found in folder.rglob(pattern)):
+        if not any(pickle.parent.glob("*.safetensors")):
+            raise BaseError(
+                f"expected safetensors in {name!r}, found only the pickled {pickle.name!r}, which can run code when "
+                "it is read; convert it to safetensors."
+            )
+
+
+def _load(folder: Path, name: str, device: str | None) -> SentenceTransformer:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    _no_pickles(folder, name)
+    with _told(name):
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        ).float()  # modules other than the transformer do not read `dtype`
+    model.model_card_data.local_files_only = True
+    model.model_card_data.generate_widget_examples = False
+    return model
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """BaseError for what the libraries raise where a model is damaged, and no bar of theirs meanwhile."""
+    from safetensors import SafetensorError
+
+    try:
+        with without_bars():
+            yield
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        ImportError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
+        raise BaseError(
+            f"expected a model that sentence-transformers can load in {name!r}, found one that it cannot "
+            f"({type(error).__name__}: {_first_line(error)}); check the folder or choose another with --base."
+        ) from error
+
+
+def load_weights(model: SentenceTransformer, checkpoint: Path) -> None:
+    """Give `model` the weights that it had when it was saved to `checkpoint`.
+
+    Why not as the library's trainer does: it reads a checkpoint's adapter in the precision of the base's file, and
+    loses what transformers loses (see `adapters.whole_view`), so that training would not go on where it stopped.
+    """
+    model.load_state_dict(load_folder(checkpoint, str(checkpoint), "cpu").state_dict())
+
+
+def export_merged(folder: Path, out: Path) -> Path:
+    """Save the model in `folder` to `out` with its adapter merged into the weights: plain safetensors for any program.
+
+    Raises BaseError where `out` is there already.
+    """
+    if out.exists():
+        raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which is there; name another.")
+    plain = merged(load_folder(folder, str(folder), "cpu"))
+    with without_bars():
+        plain.save_pretrained(str(out), create_model_card=False)
+    return out
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+
+
+# --- what the recipe says of its base ------------------------------------------------------------------------------
+
+
+def _apply(model: SentenceTransformer, base: Base, chosen: _Chosen) -> list[str]:
+    """Put pooling, length, prompts, similarity and LoRA of `base` on the model; sentences for what could not be."""
+    from sentence_transformers.util import SimilarityFunction
+
+    notes = []
+    if base.pooling is not None and not chosen.stand_in:
+        notes += _apply_pooling(model, base.pooling)
+    if base.max_seq_length is not None and (not chosen.stand_in or chosen.name == SCRATCH):
+        notes += _apply_length(model, base.max_seq_length)
+    if base.prompts:
+        model.prompts = {**model.prompts, **base.prompts}
+    if base.similarity in SimilarityFunction.possible_values():
+        model.similarity_fn_name = SimilarityFunction(base.similarity)
+    if base.lora is not None:
+        if adapter_config(chosen.folder, chosen.name) is not None:
+            raise BaseError(
+                f"expected a base with plain weights for LoRA, found {chosen.name!r}, which is an adapter itself; "
+                "export it merged first and give that folder as --base."
+            )
+        notes += add_lora(model, base.lora, chosen.name, chosen.folder)
+    return notes
+
+
+def _apply_pooling(model: SentenceTransformer, pooling: str) -> list[str]:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    for index, module in enumerate(model):
+        if isinstance(module, Pooling):
+            if module.pooling_mode not in (pooling, (pooling,)):
+                model[index] = Pooling(
+                    module.embedding_dimension, pooling_mode=pooling, include_prompt=module.include_prompt
+                )
+            return []
+    return [f"The base has no pooling module, so {pooling} pooling was not applied."]
+
+
+def _apply_length(model: SentenceTransformer, length: int) -> list[str]:
+    if model.max_seq_length == math.inf:  # a table of embeddings; its length cannot be set
+        return []
+    most = getattr(getattr(model[0], "config", None), "max_position_embeddings", None)
+    if isinstance(most, int) and length > most:
+        return [f"The base takes {most} tokens at most, so the card's {length} were not applied."]
+    model.max_seq_length = length
+    return []
+
+
+# --- using it ------------------------------------------------------------------------------------------------------
+
+
+def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
+    """What is put before a text of a kind; a document's may be under the name "passage".
+
+    >>> prompt_of({"query": "what is ", "passage": "a text: "}, "document")
+    'a text: '
+    """
+    return prompts.get(kind) or prompts.get("passage" if kind == "document" else kind) or ""
+
+
+REMEMBERED = 100_000
+"""Texts whose vectors are kept by `remembering`; of 1,024 numbers they take 400 MB."""
+
+
+def remembering(encode: Encode) -> Encode:
+    """`encode`, but a text that comes again is not encoded again: validation and test share their corpus."""
+    known: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]] = {}
+
+    def remember(texts: list[str], kind: Literal["query", "document"]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        import numpy as np
+
+        if len(known) + len(texts) > REMEMBERED:
+            return encode(texts, kind)
+        new = [text for text in dict.fromkeys(texts) if (kind, text) not in known]
+        if new:
+            known.update(((kind, text), vector) for text, vector in zip(new, encode(new, kind), strict=True))
+        return np.stack([known[kind, text] for text in texts]) if texts else encode(texts, kind)
+
+    return remember
+
+
+def token_counts(model: SentenceTransformer) -> Callable[[Sequence[str]], tuple[list[int], list[int]]]:
+    """A function texts -> (tokens of each, unknown tokens of each), untruncated, with the special tokens that the model
+    adds itself (a table of embeddings adds none)."""
+    tokenizer = model.tokenizer
+    unknown = unknown_id(tokenizer)
+
+    def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        if not texts:
+            return [], []
+        rows = token_ids(tokenizer, texts, special=True)
+        return [len(row) for row in rows], [sum(token == unknown for token in row) for row in rows]
+
+    return count
+
+
+def describe_device() -> tuple[str, bool]:
+    """The device that training takes, in words, and whether it is faster than the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"CUDA: {torch.cuda.get_device_name(0)}", True
+    if torch.backends.mps.is_available():
+        return "MPS: Apple GPU", True
+    return f"CPU: {os.cpu_count() or 1} cores, {torch.get_num_threads()} threads", False

@@ -1,0 +1,227 @@
+"""Texts of any lengths through a transformer without padding: one row of all their tokens, attention within each text.
+
+Linear layers, where nearly all the time goes, then see real tokens alone. Positions start anew with every text. Texts
+lie in order of length, so that those of one length are one block for the attention.
+The transformer is the library's, called with an attention function of ours: whatever it does else (embeddings, LoRA) it
+does as ever. Its output is padded again for the modules that follow; that costs one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.models.attention import Layout, packed_attention
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+
+ATTENTION = "workbench_packed"
+ARCHITECTURES = ("bert", "camembert", "distilbert", "roberta", "xlm-roberta")
+"""`model_type` of transformers whose attention is a function that can be given, over positions that can be given."""
+
+
+def spread(starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(tokens,) where each token of texts that lie end to end goes, when texts begin at `starts`.
+
+    >>> spread(np.array([0, 3]), np.array([3, 2])).tolist()
+    [0, 1, 2, 3, 4]
+    """
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+@dataclass
+class Pack:
+    """Texts laid end to end in order of length."""
+
+    ids: Tensor  # (tokens,)
+    within: Tensor  # (tokens,) each token's place in its text, from 0
+    ends: Tensor  # (texts + 1,) where each text begins, and the end
+    lengths: list[int]  # of each text, in the order in which they lie
+    place: list[int]  # text in the order of the caller -> where it lies
+    unique: Tensor | None = None  # the different tokens, ascending
+    inverse: Tensor | None = None  # (tokens,) each token's place among them
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(self.lengths, self.ends)
+
+    def to(self, device: Any) -> Pack:
+        """The same pack on a device."""
+        numbers = [self.ids, self.within, self.ends]
+        if self.unique is not None and self.inverse is not None:
+            numbers += [self.unique, self.inverse]
+        ids, within, ends, *distinct = sent(numbers, device)
+        return Pack(ids, within, ends, self.lengths, self.place, *distinct)
+
+    def positions(self, padding: int | None = None) -> Tensor:
+        """(tokens,) from 0 in each text; with `padding`, as RoBERTa counts: from padding + 1, and a token that has the
+        number of padding is not counted and stands at `padding`."""
+        if padding is None:
+            return self.within
+        counted = (self.ids != padding).long()
+        before = torch.cat([counted.new_zeros(1), counted.cumsum(0)])  # (tokens + 1,)
+        starts = torch.arange(len(self.ids), device=self.ids.device) - self.within  # (tokens,) where its text begins
+        return (before[1:] - before[starts]) * counted + padding
+
+
+def sent(numbers: Sequence[Tensor], device: Any) -> Sequence[Tensor]:
+    """Rows of whole numbers on a device, by one copy: a copy of a few numbers costs as much as one of many.
+
+    To a GPU they go from memory that it reads by itself: any other copy waits until all that was asked before is done.
+    """
+    if torch.device(device) == numbers[0].device:
+        return numbers
+    whole, pinned = torch.cat(list(numbers)), torch.device(device).type == "cuda"
+    there = whole.pin_memory().to(device, non_blocking=True) if pinned else whole.to(device)
+    return torch.split(there, [len(each) for each in numbers])
+
+
+def pack(texts: Sequence[np.ndarray[Any, Any]], *, distinct: bool = False) -> Pack:
+    """Lay the token numbers of texts end to end; `distinct` finds the different ones too, for `Pack.unique`."""
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    order = np.argsort(lengths, kind="stable")  # (texts,) the text that lies at each place
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    flat = np.concatenate([texts[text] for text in order]).astype(np.int64)
+    lying = lengths[order]
+    within, ends = spread(np.zeros_like(lying), lying), np.concatenate([[0], np.cumsum(lying)])
+    ids, inside, begin = (torch.from_numpy(each) for each in (flat, within, ends))
+    made = Pack(ids, inside, begin, lying.tolist(), place.tolist())
+    if distinct:
+        unique, inverse = np.unique(flat, return_inverse=True)
+        made.unique, made.inverse = torch.from_numpy(unique), torch.from_numpy(inverse.reshape(-1))
+    return made
+
+
+def _register() -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if ATTENTION not in ALL_ATTENTION_FUNCTIONS:
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
+
+
+def hidden_states(transformer: Transformer, pack: Pack, rows: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """(tokens, dim): the last layer's output for each token of the pack.
+
+    `rows`: gives the word embeddings of the different tokens, where another than the model's own table is to be asked.
+    """
+    _register()
+    inside: Any = transformer.model
+    offset = transformer._infer_flatten_position_offset()  # the number of padding + 1, where positions depend on it
+    positions = pack.positions(offset - 1 if offset else None)
+    given: dict[str, Any] = {"input_ids": pack.ids[None]}
+    if rows is not None:
+        assert pack.unique is not None
+        assert pack.inverse is not None
+        given = {"inputs_embeds": nn.functional.embedding(pack.inverse, rows(pack.unique))[None]}
+    was = inside.config._attn_implementation
+    inside.config._attn_implementation = ATTENTION
+    try:
+        out = inside(**given, position_ids=positions[None], layout=pack.layout)
+    finally:
+        inside.config._attn_implementation = was
+    found: Tensor = out.last_hidden_state[0]
+    return found
+
+
+class Pass:
+    """One run of the transformer over texts of several columns, whose parts are asked for one by one."""
+
+    def __init__(self, pack: Pack, columns: Sequence[int], rows: Callable[[Tensor], Tensor] | None = None) -> None:
+        """`columns`: how many texts each has, in the order in which the pack was given them; `rows`: see
+        `hidden_states`."""
+        self.pack, self.rows = pack, rows
+        self.tokens = len(pack.ids)
+        lengths, place = np.asarray(pack.lengths), np.asarray(pack.place)
+        ends = np.cumsum(columns)
+        longest = [int(lengths[place[end - texts : end]].max()) for end, texts in zip(ends, columns, strict=True)]
+        self.sizes = list(zip(columns, longest, strict=True))  # of each column, padded
+        self.starts = np.cumsum([0, *(texts * most for texts, most in self.sizes)]).tolist()
+        starts = np.empty_like(lengths)  # (texts,) where each begins among all columns padded, as they lie
+        starts[place] = np.concatenate(
+            [start + np.arange(texts) * most for start, (texts, most) in zip(self.starts, self.sizes, strict=False)]
+        )
+        self.put = torch.from_numpy(spread(starts, lengths)).to(pack.ids.device)
+        self._found: Tensor | None = None  # (all columns padded, dim)
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """(tokens, ...) as they lie -> (all columns padded, ...), with zeros where there is no token."""
+        return values.new_zeros(self.starts[-1], *values.shape[1:]).index_copy_(0, self.put, values)
+
+    def _column(self, padded: Tensor, number: int) -> Tensor:
+        return padded[self.starts[number] : self.starts[number + 1]].view(*self.sizes[number], *padded.shape[1:])
+
+    def outputs(self, module: Any, number: int) -> dict[str, Tensor]:
+        """(texts, longest, dim) token embeddings of a column, with zeros where there is no token."""
+        if self._found is None:
+            self._found = self._padded(hidden_states(module, self.pack, self.rows))
+        return {"token_embeddings": self._column(self._found, number)}
+
+    @cached_property
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        return self._padded(self.pack.ids), self._padded(torch.ones_like(self.pack.ids))
+
+    def features(self, number: int) -> dict[str, Any]:
+        """What the model is called with for a column; `packed_forward` knows what to do with it."""
+        ids, mask = (self._column(each, number) for each in self._inputs)
+        return {"input_ids": ids, "attention_mask": mask, "modality": "text", "pass": (self, number)}
+
+
+@contextmanager
+def packed_forward(model: SentenceTransformer) -> Iterator[None]:
+    """Inside the block `model` takes the features that a pass gives; others it takes as ever."""
+    first: Any = model[0]
+    plain, before = first.forward, first.__dict__.get("forward")  # another block may be around this one
+
+    def forward(features: dict[str, Any], **given: Any) -> dict[str, Any]:
+        asked = features.get("pass")
+        if asked is None:
+            found: dict[str, Any] = plain(features, **given)
+            return found
+        batch, number = asked
+        return {**features, **batch.outputs(first, number)}
+
+    first.forward = forward
+    try:
+        yield
+    finally:
+        del first.forward
+        if before is not None:
+            first.forward = before
+
+
+def packs(model: SentenceTransformer) -> str | None:
+    """None where `model` can be run without padding, else the reason why not."""
+    from sentence_transformers.base.modules import Transformer
+    from transformers import PreTrainedTokenizerFast
+
+    first = model[0]
+    if not isinstance(first, Transformer):
+        return f"its first module is a {type(first).__name__}"
+    kind = str(first.config.model_type)
+    if kind not in ARCHITECTURES:
+        return f"its architecture is {kind}"
+    if not isinstance(first.processor, PreTrainedTokenizerFast):
+        return "its tokenizer is not a fast one"
+    text = first.modality_config.get("text") or {}
+    if text.get("method") != "forward" or text.get("method_output_name") != "last_hidden_state":
+        return "its transformer gives something else than its last layer"
+    if getattr(first.config, "is_decoder", False) or first.config._attn_implementation not in ("sdpa", "eager"):
+        return "its attention is of another kind"
+    if first.processing_kwargs or first.query_expansion or getattr(first.config, "output_hidden_states", False):
+        return "it treats its texts in a way of its own"
+    if first.processor.num_special_tokens_to_add() == 0:
+        return "its texts may have no token"
+    if first.processor.padding_side != "right" or first.processor.truncation_side != "right":
+        return "it pads or cuts its texts at the left"
+    return None
