@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from workbench.data.columns import LABEL_COLUMNS
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     Hashes = npt.NDArray[np.uint64]
-
-SCORES = ("score", "scores", "label", "labels")
-"""Columns that hold numbers; sentence-transformers gives them to the loss as labels. All others hold text."""
 
 ROWS_AT_ONCE = 10_000
 UNKNOWN = 0.01  # share of unknown tokens that is worth a warning
@@ -67,7 +66,7 @@ def _hashes(pairs: Columns) -> Hashes:
     """(rows, text columns) hash of every text."""
     import numpy as np
 
-    columns = [column for column in pairs.columns if column not in SCORES]
+    columns = [column for column in pairs.columns if column not in LABEL_COLUMNS]
     found = np.empty((len(pairs), len(columns)), dtype=np.int64)
     for start in range(0, len(pairs), ROWS_AT_ONCE):
         batch = pairs.rows[start : start + ROWS_AT_ONCE]
@@ -92,7 +91,7 @@ def _repeats(pairs: Columns, hashes: Hashes) -> Iterator[Check]:
     again = len(hashes) - len(np.unique(_whole(hashes)))
     if again:
         yield Check("warning", f"{again:,} of {len(hashes):,} training rows repeat another row.")
-    if any(column in SCORES for column in pairs.columns):
+    if any(column in LABEL_COLUMNS for column in pairs.columns):
         return  # a text may have a score with each of many others
     for place, column in enumerate(pairs.columns[:2]):
         repeated = len(hashes) - len(np.unique(hashes[:, place]))
@@ -124,7 +123,7 @@ def _overlap(trained: Hashes, name: str, part: Hashes) -> Iterator[Check]:
 
 
 def _token_checks(pairs: Columns, tokens: Tokens) -> Iterator[Check]:
-    for column in (column for column in pairs.columns if column not in SCORES):
+    for column in (column for column in pairs.columns if column not in LABEL_COLUMNS):
         texts = evenly(pairs, column, tokens.most)
         lengths, unknown = tokens.count(texts)
         cut = sum(length > tokens.limit for length in lengths) if tokens.limit is not None else 0

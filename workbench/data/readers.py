@@ -23,6 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.data.columns import is_number
 from workbench.errors import DataError, WorkbenchError
 from workbench.recipe.schema import Source
 from workbench.resources import shipped
@@ -306,8 +307,8 @@ def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3], headed: b
     name = path.name
     try:
         header = next(reader, [])
-        headed = not any(map(_is_number, header)) if headed is None else headed
-        sts = not headed and len(header) >= len(STS_BENCHMARK) and _is_number(header[4])
+        headed = not any(map(is_number, header)) if headed is None else headed
+        sts = not headed and len(header) >= len(STS_BENCHMARK) and is_number(header[4])
         rows = 0
         for fields in reader if headed else chain([header], reader):
             if not fields:
@@ -325,14 +326,6 @@ def _read_table(path: Path, *, delimiter: str, quoting: Literal[0, 3], headed: b
             f"expected fields apart by {delimiter!r} in {name!r}, found {error} at line {reader.line_num}; "
             "mend that line."
         ) from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -7,34 +7,13 @@ line; a line without a score is no pair of the set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
+from workbench.data.columns import is_number
 from workbench.data.readers import ending, text_lines
 from workbench.errors import DataError
-
-Columns = Mapping[str, str]
-"""Names of columns, theirs -> ours."""
-
-OURS = ("sentence1", "sentence2", "score")
-
-ENDS = (("1", "2"), ("0", "1"), ("a", "b"))
-TEXTS = (
-    *((f"{name}{one}", f"{name}{two}") for name in ("sentence", "sent", "text", "s", "question") for one, two in ENDS),
-    ("anchor", "positive"),
-    ("premise", "hypothesis"),
-    ("1string", "2string"),
-)
-"""How two columns of text are called where a score says how near they are, without case, blanks and lines."""
-
-SCORES = (
-    "score", "scores", "label", "labels", "similarity", "similarityscore", "relatednessscore", "relatedness",
-    "goldscore", "gold", "rating", "meanscore", "averagescore", "humanscore", "isduplicate", "duplicate", "quality",
-    "isparaphrase", "paraphrase", "target",
-)  # fmt: skip
-"""How their score is called, the likeliest name first."""
 
 
 @dataclass(frozen=True)
@@ -44,53 +23,6 @@ class ScoredPairs:
     name: str
     pairs: tuple[tuple[str, str], ...]
     gold: tuple[float, ...]
-
-
-def names_of(rows: Sequence[Mapping[str, object]], columns: Columns) -> dict[str, str] | None:
-    """Their names of two texts and a score -> ours, of the first `rows` of a table; None where it has no score.
-
-    >>> names_of([{"Sentence A": "x", "Sentence B": "y", "Relatedness": 3}], {})
-    {'Sentence A': 'sentence1', 'Sentence B': 'sentence2', 'Relatedness': 'score'}
-    """
-    theirs = [str(name) for name in (rows[0] if rows else ())]
-    said = {plain(columns.get(name, name)): name for name in reversed(theirs)}  # of two alike, the first
-    said |= {plain(ours): name for name, ours in columns.items() if name in theirs}
-    gold = next((said[name] for name in SCORES if name in said), None)
-    texts = next(((said[one], said[two]) for one, two in TEXTS if one in said and two in said), None)
-    if gold is not None and texts is not None:
-        return dict(zip((*texts, gold), OURS, strict=True))
-    if rows and theirs == [str(place) for place in range(1, len(theirs) + 1)]:
-        return _by_content(rows)
-    return None
-
-
-def plain(name: str) -> str:
-    """
-    >>> plain("Sentence_A"), plain("relatedness score")
-    ('sentencea', 'relatednessscore')
-    """
-    return "".join(sign for sign in name.lower() if sign.isalnum())
-
-
-def _by_content(rows: Sequence[Mapping[str, object]]) -> dict[str, str] | None:
-    """The columns of a table without a heading: two of text, one of numbers, and at most one that counts the rows."""
-    numbers = [name for name in rows[0] if all(_is_number(row.get(name)) for row in rows)]
-    texts = [name for name in rows[0] if name not in numbers]
-    if len(numbers) == 2:
-        numbers = [name for name in numbers if not _counts([float(str(row[name])) for row in rows])]
-    return dict(zip((*texts, *numbers), OURS, strict=True)) if (len(texts), len(numbers)) == (2, 1) else None
-
-
-def _counts(numbers: Sequence[float]) -> bool:
-    return all(following == number + 1 for number, following in pairwise(numbers))
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(str(value))
-    except ValueError:
-        return False
-    return True
 
 
 # --- a folder --------------------------------------------------------------------------------------------------------
@@ -158,7 +90,7 @@ def _beside(files: Sequence[Path]) -> Iterator[tuple[tuple[tuple[str, str], ...]
 
 def _are_scores(lines: Sequence[str]) -> bool:
     said = [line for line in lines if line.strip()]
-    return len(said) > 1 and all(_is_number(line) for line in said)
+    return len(said) > 1 and all(is_number(line) for line in said)
 
 
 def _pairs_of(lines: Sequence[str], count: int) -> list[tuple[str, str]]:

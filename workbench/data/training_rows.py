@@ -17,7 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.data.checks import ROWS_AT_ONCE, SCORES, Check
+from workbench.data.checks import ROWS_AT_ONCE, Check
+from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.readers import Row, Rows, is_beir, open_rows, short
 from workbench.errors import DataError
 from workbench.recipe.schema import Data, Source, Split
@@ -272,10 +273,10 @@ def _by_place(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
     >>> _by_place(("sentence1", "sentence2", "score", "kind"), ("sentence_0", "sentence_1", "label"))
     {'sentence1': 'sentence_0', 'sentence2': 'sentence_1', 'score': 'label'}
     """
-    texts = [name for name in ours if name not in SCORES]
-    scores = [name for name in ours if name in SCORES]
-    named = dict(zip([name for name in theirs if name not in SCORES], texts, strict=False))
-    named |= dict(zip([name for name in theirs if name in SCORES], scores, strict=False))
+    texts = [name for name in ours if name not in LABEL_COLUMNS]
+    scores = [name for name in ours if name in LABEL_COLUMNS]
+    named = dict(zip([name for name in theirs if name not in LABEL_COLUMNS], texts, strict=False))
+    named |= dict(zip([name for name in theirs if name in LABEL_COLUMNS], scores, strict=False))
     return {name: our for name, our in named.items() if our not in theirs}
 
 
@@ -292,7 +293,7 @@ def _checked(found: Rows, wanted: Sequence[str], source: Source) -> Iterator[dic
             if name is None:
                 raise _missing_column(found, row, number, theirs, ours, source)
             value = row[name]
-            if isinstance(value, list) and value and found.documents is not None and ours not in SCORES:
+            if isinstance(value, list) and value and found.documents is not None and ours not in LABEL_COLUMNS:
                 documents = found.documents() if documents is None else documents
                 several = ours, [_document(documents, each, number, name, source) for each in value]
             else:
@@ -336,7 +337,7 @@ def _missing_column(rows: Rows, row: Row, number: int, names: list[str], ours: s
 
 def _value(value: Any, number: int, name: str, ours: str, source: Source) -> str | int | float:
     """One cell, checked: a number for a score or label, a text that is not empty for all others."""
-    if ours in SCORES:
+    if ours in LABEL_COLUMNS:
         if isinstance(value, str):
             try:
                 value = float(value)

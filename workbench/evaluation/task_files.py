@@ -26,9 +26,10 @@ from workbench.data.collection import (
     is_hub_id,
     load_collection,
 )
+from workbench.data.columns import SCORED_PAIR, TRIPLET, is_number, plain, scored_columns, triplet_columns
 from workbench.data.qrels import judgements_of
 from workbench.data.readers import READERS, Row, Rows, ending, file_rows, file_sha256, open_rows, read_json, sample_file
-from workbench.data.scored_pairs import OURS, is_data, names_of, of_lines, plain
+from workbench.data.scored_pairs import is_data, of_lines
 from workbench.data.training_rows import load_pairs
 from workbench.errors import DataError
 from workbench.evaluation.tasks import NANO, NANO_MEAN, Items, Mean, Search, Task
@@ -36,13 +37,6 @@ from workbench.recipe.schema import Source
 
 Columns = Mapping[str, str] | Sequence[str]
 """Names of columns, theirs -> ours; or theirs alone, in the order of texts and then the score."""
-
-ANCHORS = ("anchor", "query", "question", "userquery", "sent0")
-POSITIVES = (
-    "positive", "pos", "answer", "positiveanswer", "document", "passage", "context", "positivepassages", "doc", "sent1",
-)  # fmt: skip
-NEGATIVES = ("negative", "neg", "negatives", "negativeanswer", "hardneg", "hardnegative", "negativepassages")
-TRIPLET = ("anchor", "positive", "negative")
 
 
 @dataclass(frozen=True)
@@ -200,12 +194,12 @@ def _of_table(
     if not first:
         raise DataError(f"expected rows in {place!r}, found none; give a file that has some.")
     named = _mapping(columns, first)
-    scored = names_of(first, named)
+    scored = scored_columns(first, named)
     if scored is not None:
-        texts = _columns_of(place, Rows(lambda: map(_with_number(scored), rows), rows.sha256), scored, OURS)
+        texts = _columns_of(place, Rows(lambda: map(_with_number(scored), rows), rows.sha256), scored, SCORED_PAIR)
         pairs = tuple(zip(texts[0], texts[1], strict=True))
         return _pairs_task(name, pairs, tuple(map(float, texts[2])))
-    roles = _roles(first[0], named)
+    roles = triplet_columns(first[0], named)
     if "positive" not in roles or "anchor" not in roles:
         raise _unknown_columns(place, first)
     if "negative" in roles and (not named or "negative" in named.values()):
@@ -255,26 +249,7 @@ def _mapping(columns: Columns | None, first: Sequence[Row] = ()) -> dict[str, st
             f"{', '.join(columns)!r}."
         )
     numbers = len(columns) == 3 and all(is_number(row.get(columns[2])) for row in first)
-    return dict(zip(columns, OURS if numbers else TRIPLET, strict=False))
-
-
-def is_number(value: object) -> bool:
-    try:
-        float(str(value))
-    except ValueError:
-        return isinstance(value, bool)
-    return True
-
-
-def _roles(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
-    """Our names of texts that belong together -> theirs."""
-    said = {plain(columns.get(str(name), str(name))): str(name) for name in reversed(list(row))}
-    found = {}
-    for ours, names in zip(TRIPLET, (ANCHORS, POSITIVES, NEGATIVES), strict=True):
-        theirs = next((said[name] for name in names if name in said), None)
-        if theirs is not None:
-            found[ours] = theirs
-    return found
+    return dict(zip(columns, SCORED_PAIR if numbers else TRIPLET, strict=False))
 
 
 def _theirs(roles: Mapping[str, str], named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:

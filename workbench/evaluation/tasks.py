@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
-from workbench.data.checks import SCORES
 from workbench.data.collection import Collection, from_pairs, load_collection
+from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.readers import sample_distractors
 from workbench.data.training_rows import Pairs, Splits, has_rows
 from workbench.errors import DataError
@@ -331,8 +331,8 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
         return
     if found.notes and _evaluator(recipe) == "NanoBEIREvaluator":
         found.notes.append(f"Measured instead: the rows held out ({' and '.join(parts)}).")
-    texts = [column for column in splits.train.columns if column not in SCORES]
-    gold = next((column for column in splits.train.columns if column in SCORES), None)
+    texts = [column for column in splits.train.columns if column not in LABEL_COLUMNS]
+    gold = next((column for column in splits.train.columns if column in LABEL_COLUMNS), None)
     kind = _kind(recipe, splits.train, texts, gold, found.notes)
     if kind is None:
         return

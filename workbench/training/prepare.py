@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.data.checks import SCORES, Check, Tokens, check_pairs, evenly
+from workbench.data.checks import Check, Tokens, check_pairs, evenly
+from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.training_rows import SAMPLES, Splits, load_splits
 from workbench.errors import DataError, RecipeError
 from workbench.evaluation.retrieval import Encode
@@ -190,7 +191,7 @@ def _taken_from(recipe: Recipe, place: Mapping[str, Any]) -> Data:
 def _texts(splits: Splits) -> list[str]:
     """Texts of every column and dataset, spread over the rows."""
     parts = (splits.train, *splits.more.values())
-    columns = [(part, column) for part in parts for column in part.columns if column not in SCORES]
+    columns = [(part, column) for part in parts for column in part.columns if column not in LABEL_COLUMNS]
     return [text for part, column in columns for text in evenly(part, column, TEXTS_FOR_THE_BASE)]
 
 
