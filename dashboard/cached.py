@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from workbench.errors import CardError, RunError
-from workbench.evaluation.projection import Method, Moment, Vectors, load_vectors
+from workbench.evaluation.projection import Method, Stage, Vectors, load_vectors
 from workbench.run import Run, list_runs
 from workbench.views import map_view as maps
 from workbench.views import overview
@@ -108,40 +108,40 @@ def _map_names(path: str, evaluation: str, method: Method, together: bool, files
     return maps.names(found) if found is not None else []
 
 
-def vectors(run: Run, evaluation: str, moment: Moment) -> Vectors:
+def vectors(run: Run, evaluation: str, moment: Stage) -> Vectors:
     """The full vectors of an evaluation; not to be changed."""
     file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
     return _vectors(str(run.path), evaluation, moment, overview.identity(file))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the vectors …")
-def _vectors(path: str, evaluation: str, moment: Moment, files: Identity) -> Vectors:
+def _vectors(path: str, evaluation: str, moment: Stage, files: Identity) -> Vectors:
     with expected_form(Path(path).name):
         return load_vectors(Run(Path(path)), evaluation, moment)
 
 
 @st.cache_data(max_entries=200, show_spinner="Finding the neighbours …")
 def _neighbours(
-    path: str, evaluation: str, moment: Moment, kind: str, ids: tuple[str, ...], files: Identity
+    path: str, evaluation: str, moment: Stage, kind: str, ids: tuple[str, ...], files: Identity
 ) -> dict[str, list[tuple[str, float]]]:
     return maps.neighbours(vectors(Run(Path(path)), evaluation, moment), kind, ids)
 
 
 def neighbours(
-    run: Run, evaluation: str, moment: Moment, kind: str, ids: Sequence[str]
+    run: Run, evaluation: str, moment: Stage, kind: str, ids: Sequence[str]
 ) -> dict[str, list[tuple[str, float]]]:
     """The nearest documents of each text by the full vectors: id -> (document id, cosine), nearest first."""
     file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
     return _neighbours(str(run.path), evaluation, moment, kind, tuple(ids), overview.identity(file))
 
 
-def model(run: Run, moment: Moment) -> Any:
+def model(run: Run, moment: Stage) -> Any:
     """The function that encodes a query as the run's model does; two models are kept, those of one run."""
     return _model(str(run.path), moment, model_files(run))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the model …")
-def _model(path: str, moment: Moment, files: Identity) -> Any:
+def _model(path: str, moment: Stage, files: Identity) -> Any:
     with expected_form(Path(path).name):
         return encoder_of(Run(Path(path)), moment)
 
@@ -169,13 +169,13 @@ def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
 
 @st.cache_data(max_entries=50, show_spinner="Grouping …")
 def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) -> pd.DataFrame:
-    from workbench.evaluation.slices import at_dimensions, at_precisions, sliced
+    from workbench.evaluation.slices import at_dimensions, at_precisions, slice_queries
 
     with expected_form(Path(path).name):
         run = Run(Path(path))
         if by in VECTORS:
             return (at_dimensions if by == VECTORS[0] else at_precisions)(run, evaluation)
-        return sliced(run, evaluation, by, metric=metric)
+        return slice_queries(run, evaluation, by, metric=metric)
 
 
 def card_of(run: Run) -> Card | None:

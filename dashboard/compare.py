@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RUNS_MEANINGS = {
     "differs": "The other run's main metric differs from the first one's by more than chance.",
-    "not told apart": "On these queries, no difference between the two runs was shown.",
+    "no significant difference": "On these queries, no difference between the two runs was shown.",
     "not comparable": "The two runs were not measured on the same thing.",
 }
 FORMS = {

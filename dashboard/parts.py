@@ -16,7 +16,7 @@ import cached
 import streamlit as st
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.projection import Moment
+from workbench.evaluation.projection import Stage
 from workbench.run import Run
 from workbench.views import overview
 from workbench.views.overview import RunRow
@@ -49,7 +49,7 @@ STYLE = """<style>
 @media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
 STYLE_DARK = """<style>[data-testid="stMultiSelect"] [data-tag] * { color: #14171a !important; }</style>"""
-TITLES: dict[Moment, str] = {"before": "Before: the base model", "after": "After: the trained model"}
+TITLES: dict[Stage, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 ABBREVIATIONS = (
     "nDCG@10: normalised discounted cumulative gain of the ten best, 1 where the answers stand first · MRR: mean of 1 "
     "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best. The library puts the "
@@ -59,7 +59,7 @@ VERDICTS = {
     "reproduced": ("green", ":material/check:"),
     "differs": ("orange", ":material/close:"),
     "not comparable": ("gray", ":material/help:"),
-    "not told apart": ("gray", ":material/drag_handle:"),
+    "no significant difference": ("gray", ":material/drag_handle:"),
 }
 
 

@@ -5,7 +5,7 @@ import parts
 import streamlit as st
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.projection import Moment
+from workbench.evaluation.projection import Stage
 from workbench.run import Run
 from workbench.views import map_view as maps
 from workbench.views.closeup import answer as answered
@@ -37,7 +37,7 @@ def show(run: Run, evaluation: str) -> None:
             answer(run, evaluation, moment, title, query.strip())
 
 
-def answer(run: Run, evaluation: str, moment: Moment, title: str, query: str) -> None:
+def answer(run: Run, evaluation: str, moment: Stage, title: str, query: str) -> None:
     """One model's ten best documents; a model that cannot be had says why."""
     try:
         vectors = cached.vectors(run, evaluation, moment)

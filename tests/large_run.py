@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from synthetic_run import made_run
 
-from workbench.evaluation.projection import MOMENTS, project, save_vectors
+from workbench.evaluation.projection import STAGES, project, save_vectors
 from workbench.run import Run, RunWriter, write_json, write_parquet
 
 TOPICS = ("boot", "engine", "tyres", "seats", "lights", "brakes", "roof", "battery", "doors", "wipers", "radio", "keys")
@@ -27,7 +27,7 @@ def add_vectors(run: Run, evaluation: str = "finetune", *, dim: int = 64, seed: 
     number = {str(key): place for place, key in enumerate(documents["document_id"])}
     topics = 0.55 * chance.normal(size=(len(TOPICS), dim))
     of = np.arange(len(documents)) % len(TOPICS)
-    for moment, near, spread in zip(MOMENTS, (0.9, 0.35), (0.45, 0.3), strict=True):
+    for moment, near, spread in zip(STAGES, (0.9, 0.35), (0.45, 0.3), strict=True):
         vectors = topics[of] + spread * chance.normal(size=(len(documents), dim))
         answers = [number[str(relevant[0])] for relevant in queries["relevant"]]
         asked = vectors[answers] + near * chance.normal(size=(len(queries), dim)) + (0.8 if moment == "before" else 0)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.cards.card import Card, Dataset, LogRow, Module, Stated
 from workbench.cards.card import Evaluation as CardEvaluation
-from workbench.evaluation.examples import of_table, save_items
+from workbench.evaluation.examples import evaluation_from_table, save_examples
 from workbench.recipe.schema import (
     Base,
     Data,
@@ -314,6 +314,8 @@ def made_item_run(root: Path, *, pairs: int = 60, hostile: bool = False, noise: 
         )
         statistics = {"spearman_cosine": ["spearman", "cosine"], "pearson_cosine": ["pearson", "cosine"]}
         kind = "EmbeddingSimilarityEvaluator"
-        found = of_table("sts", kind, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None)
-        save_items(run.path, "sts", moment, found)
+        found = evaluation_from_table(
+            "sts", kind, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None
+        )
+        save_examples(run.path, "sts", moment, found)
     return run

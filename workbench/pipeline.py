@@ -16,7 +16,7 @@ from workbench.cards.card import Card
 from workbench.cards.read import read_card
 from workbench.errors import DataError, RunError
 from workbench.evaluation.compare import Comparison, compare, save_comparison
-from workbench.evaluation.examples import ItemEvaluation, by_collection, correlated
+from workbench.evaluation.examples import ExampleEvaluation, with_collection_metrics, with_correlations
 from workbench.evaluation.retrieval import Evaluation
 from workbench.recipe.schema import Base, LossSpec, Recipe, recipe
 from workbench.report.export import report
@@ -66,16 +66,16 @@ def evaluate(
     truncate_dim: int | None = None,
     runs: str | os.PathLike[str] = "runs",
     on_progress: Progress | None = None,
-) -> Evaluation | ItemEvaluation:
+) -> Evaluation | ExampleEvaluation:
     """Evaluate a run's model, or any base, on a collection or on scored pairs.
 
     `model` is a Run, its folder or name, or what `--base` takes: `bundled:minilm`, a folder, a Hub id. `on` is a
-    Collection or what `sets.task_on` takes; `columns` (theirs -> ours) names columns, `split` the part where there are
+    Collection or what `open_task` takes; `columns` (theirs -> ours) names columns, `split` the part where there are
     several; for `own_documents` see `evaluate.evaluate`. Without it, a run is measured on its own held-out rows.
 
     Raises DataError where a model that is no run comes without anything to be measured on.
     """
-    from workbench.evaluation.task_files import task_on
+    from workbench.evaluation.task_files import open_task
     from workbench.models.base import hub_reachable, load_base
     from workbench.training.prepare import encode_with, measured
 
@@ -83,7 +83,7 @@ def evaluate(
     of_run = run.recipe() if run else None
     notes: tuple[Check, ...] = ()
     if on is not None:
-        found = task_on(on, columns, split, own_documents=own_documents, online=hub_reachable)
+        found = open_task(on, columns, split, own_documents=own_documents, online=hub_reachable)
         task, notes = found.task, found.notes
     elif run is not None and of_run is not None:
         tasks = measured(of_run)
@@ -105,9 +105,9 @@ def evaluate(
     if isinstance(done, Evaluation):
         return done
     if done.kind == "BinaryClassificationEvaluator" and on is not None:
-        done = correlated(done)
+        done = with_correlations(done)
     if done.kind == "NanoBEIREvaluator" and on is not None:
-        done = by_collection(done)
+        done = with_collection_metrics(done)
     return replace(done, settings={**done.settings, "checks": [asdict(note) for note in notes]})
 
 

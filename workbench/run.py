@@ -233,7 +233,13 @@ class Run:
 
     def comparison(self) -> dict[str, Any] | None:
         """What `compare` stored, or None where it has not run."""
-        return self._json("comparison.json") if (self.path / "comparison.json").exists() else None
+        if not (self.path / "comparison.json").exists():
+            return None
+        stored = self._json("comparison.json")
+        for each in (stored, *stored.get("rows", ())):
+            if each.get("verdict") == "not told apart":  # as older versions wrote it
+                each["verdict"] = "no significant difference"
+        return stored
 
     def log(self) -> list[dict[str, Any]]:
         """Log rows in order of step, the later line winning where a step was logged twice.

@@ -414,7 +414,7 @@ def test_two_runs_are_compared_and_taken_away(page: Page, address: str, folder: 
     page.goto(f"{address}compare?{urlencode({'run': whole.name, 'with': other.name})}")
     settle(page)
     page.get_by_role("heading", name="Query by query").wait_for()
-    page.get_by_text("not told apart").first.wait_for()
+    page.get_by_text("no significant difference").first.wait_for()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Answers (TREC qrels)").click()
     lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()

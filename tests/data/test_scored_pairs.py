@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import DataError
-from workbench.evaluation.task_files import task_on
-from workbench.evaluation.tasks import Items, Search
+from workbench.evaluation.task_files import open_task
+from workbench.evaluation.tasks import Examples, Search
 
 PAIRS = (("A man rides.", "Someone is riding."), ('The "cat" sleeps.', "A dog, awake."), ("One, two.", "Three?"))
 GOLD = (4.75, 0.5, 2.0)
 
 
-def scored_pairs(place: str, columns: dict[str, str] | None = None, split: str | None = None) -> Items:
-    found = task_on(place, columns, split).task
-    assert isinstance(found, Items)
+def scored_pairs(place: str, columns: dict[str, str] | None = None, split: str | None = None) -> Examples:
+    found = open_task(place, columns, split).task
+    assert isinstance(found, Examples)
     return found
 
 
@@ -100,7 +100,7 @@ def test_columns_that_are_named(tmp_path: Path) -> None:
 
 def test_a_file_without_scores_is_searched(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("anchor\tpositive\nwhy\tbecause\n", encoding="utf-8")
-    assert isinstance(task_on(tmp_path / "pairs.tsv").task, Search)
+    assert isinstance(open_task(tmp_path / "pairs.tsv").task, Search)
 
 
 def test_several_files_by_a_pattern(tmp_path: Path) -> None:

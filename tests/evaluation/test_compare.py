@@ -18,7 +18,7 @@ from workbench.cards.read import card_to_dict, read_card
 from workbench.data.collection import Collection
 from workbench.errors import RunError
 from workbench.evaluation.compare import Comparison, compare, save_comparison
-from workbench.evaluation.examples import ItemEvaluation, of_table, save_items
+from workbench.evaluation.examples import ExampleEvaluation, evaluation_from_table, save_examples
 from workbench.evaluation.retrieval import evaluate, save_evaluation
 from workbench.evaluation.tasks import Mean, Search, save
 from workbench.recipe.schema import (
@@ -178,7 +178,7 @@ def test_rows_hold_the_statistics_of_their_queries(make: Callable[..., Run], mea
     assert (row.wins, row.ties, row.losses) == (sum(after > before), sum(after == before), sum(after < before))
     (low,), (high,) = statistics.bootstrap_interval(after[:, None])
     assert (row.low, row.high) == pytest.approx((low, high), abs=1e-12)
-    assert row.p == pytest.approx(statistics.randomisation_p((after - before)[:, None])[0], abs=1e-12)
+    assert row.p == pytest.approx(statistics.randomization_test((after - before)[:, None])[0], abs=1e-12)
     assert row.p_holm is not None
     assert row.p is not None
     assert row.p_holm >= row.p
@@ -499,11 +499,11 @@ def test_two_runs_that_differ(make: Callable[..., Run], measured: Mapping[str, A
     assert (mirrored.wins, mirrored.losses) == (row.losses, row.wins)
 
 
-def test_two_runs_that_cannot_be_told_apart(make: Callable[..., Run]) -> None:
+def test_two_runs_without_a_significant_difference(make: Callable[..., Run]) -> None:
     found = compare(make("left"), make("right", moments={"after": "again"}))
-    assert verdicts(found) == {"not told apart"}
+    assert verdicts(found) == {"no significant difference"}
     same = compare(make("first"), make("second"))
-    assert verdicts(same) == {"not told apart"}
+    assert verdicts(same) == {"no significant difference"}
     assert same.main is not None
     assert (same.main.difference, same.main.p, same.main.ties) == (0.0, 1.0, QUERIES)
 
@@ -522,7 +522,7 @@ def test_the_card_is_one_more_run_beside_runs(make: Callable[..., Run], measured
     for found in (compare(runs), compare(*runs, card=theirs)):
         assert found.main is not None
         assert found.main.card == 0.7172
-        assert verdicts(found) == {"not told apart"}  # between the runs; the card has no say in it
+        assert verdicts(found) == {"no significant difference"}  # between the runs; the card has no say in it
         lines = repr(found).splitlines()
         assert lines[1].split()[:4] == ["metric", "card", "first", "other"]
         assert "0.7172" in found._repr_html_()
@@ -585,14 +585,16 @@ SIMILAR = RECIPE.model_copy(
 )
 
 
-def correlated(noise: float, seed: int, gold: Any = None) -> ItemEvaluation:
+def correlated(noise: float, seed: int, gold: Any = None) -> ExampleEvaluation:
     """Pairs whose cosine is their gold score, moved by `noise`."""
     right = np.random.default_rng(0).integers(0, 6, PAIRS) / 5 if gold is None else np.asarray(gold, dtype=float)
     score = right + noise * np.random.default_rng(seed).normal(size=len(right))
     ids = [f"i{number:03}" for number in range(len(right))]
     table = pd.DataFrame({"item_id": ids, "sentence1": ids, "sentence2": ids, "gold": right, "cosine": score})
     statistics = {f"{name}_cosine": [name, "cosine"] for name in ("spearman", "pearson")}
-    return of_table("sts", SIMILARITY, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None)
+    return evaluation_from_table(
+        "sts", SIMILARITY, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None
+    )
 
 
 @pytest.fixture
@@ -601,8 +603,8 @@ def made_items(make: Callable[..., Run]) -> Callable[..., Run]:
         run = make(name, moments={}, **{"made": SIMILAR, **changes})
         for moment, given in (("before", before), ("after", after)):
             if given is not None:
-                found = given if isinstance(given, ItemEvaluation) else correlated(*given)
-                save_items(run.path, "sts", moment, found)
+                found = given if isinstance(given, ExampleEvaluation) else correlated(*given)
+                save_examples(run.path, "sts", moment, found)
         return run
 
     return build
@@ -650,7 +652,7 @@ def test_as_written_against_corrected_on_the_same_pairs(made_items: Callable[...
     assert row.after == correlated(0.4, 4).metrics["spearman_cosine"]
     assert row.difference_low is not None
     assert row.difference_low > 0
-    assert verdicts(compare(written, made_items("again", after=(0.9, 3)))) == {"not told apart"}
+    assert verdicts(compare(written, made_items("again", after=(0.9, 3)))) == {"no significant difference"}
 
 
 def test_runs_that_measured_other_pairs(made_items: Callable[..., Run]) -> None:
@@ -684,8 +686,8 @@ def test_shares_of_triplets_tell_how_many_there_were(make: Callable[..., Run]) -
     ids = [f"i{number}" for number in range(10)]
     table = pd.DataFrame({"item_id": ids, "anchor": ids, "gold": float("nan"), "cosine_accuracy": [1.0, 0.0] * 5})
     statistics = {"cosine_accuracy": ["mean", "cosine_accuracy"]}
-    found = of_table("t", "TripletEvaluator", table, statistics, unit="triplets", main="cosine_accuracy")
-    save_items(run.path, "triplets", "after", found)
+    found = evaluation_from_table("t", "TripletEvaluator", table, statistics, unit="triplets", main="cosine_accuracy")
+    save_examples(run.path, "triplets", "after", found)
     assert compare(run).reasons == (
         "The card's accuracies cannot come from 10 triplets, as many as this run measured; the smallest number that "
         "fits is 9.",
@@ -713,7 +715,7 @@ def test_nanobeir_s_mean_is_only_compared_with_nanobeir_s_mean(
     assert len(found.rows) == 15
 
 
-def nano_mean(encode: Callable[..., Any]) -> ItemEvaluation:
+def nano_mean(encode: Callable[..., Any]) -> ExampleEvaluation:
     return Mean("NanoBEIR_mean", tuple(Search(name, collection()) for name in ("NanoFEVER", "NanoNQ"))).measure(encode)
 
 
@@ -762,6 +764,16 @@ def test_what_is_stored_is_what_the_run_reads(make: Callable[..., Run], measured
     assert save_comparison(run, found) == run.path / "comparison.json"
     assert run.comparison() == found.to_dict()
     assert compare(run).to_dict() == found.to_dict()
+
+
+def test_the_older_word_for_no_difference_still_loads(make: Callable[..., Run]) -> None:
+    run = make("left")
+    save_comparison(run, compare(run, make("right", moments={"after": "again"})))
+    path = run.path / "comparison.json"
+    now = run.comparison()
+    path.write_text(path.read_text().replace("no significant difference", "not told apart"))
+    assert "not told apart" in path.read_text()
+    assert run.comparison() == now
 
 
 def test_user_origins_without_a_readable_card_do_no_harm(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Evaluations item by item against the library's own evaluators, and the files of a run folder.
 
-Both sides see the same vectors. Scores are computed by us in float64 and by the library in float32: a linear
+Both sides see the same vectors. Scores are compute_metrics by us in float64 and by the library in float32: a linear
 correlation or a threshold differs by less than 1e-6, everything that ranks or counts items not at all, unless texts
 are equal: equal pairs tie here, and come in the order of rounding errors there.
 """
@@ -28,7 +28,7 @@ from workbench.evaluation.evaluators import (
     reranking,
     triplet_accuracy,
 )
-from workbench.evaluation.examples import correlated, has_items, read_items, save_items
+from workbench.evaluation.examples import has_examples, read_examples, save_examples, with_correlations
 from workbench.run import Run
 
 WORDS = ["engine", "wheel", "seat", "door", "speed", "range", "price", "colour", "light", "brake"]
@@ -132,7 +132,7 @@ def test_one_similarity_gives_two_numbers_under_the_library_s_names(tiny: Any, e
 
 def test_equal_texts_tie_exactly(encode: Any) -> None:
     ours = embedding_similarity("sts", [(text, text) for text in sentences(200, 3)], [1.0] * 200, encode)
-    assert set(ours.per_item["cosine"]) == {1.0}
+    assert set(ours.per_example["cosine"]) == {1.0}
 
 
 def test_correlation_by_hand() -> None:
@@ -146,8 +146,8 @@ def test_correlation_by_hand() -> None:
 
     found = embedding_similarity("hand", [("a", "a"), ("a", "b"), ("a", "c")], [3, 1, 2], turn)
     assert found.metrics == pytest.approx({"spearman_cosine": 0.5, "pearson_cosine": 0.5}, abs=1e-7)
-    assert found.per_item["cosine"].tolist() == pytest.approx([1.0, 0.5, 0.0], abs=1e-7)
-    assert list(found.per_item) == ["item_id", "sentence1", "sentence2", "gold", "cosine"]
+    assert found.per_example["cosine"].tolist() == pytest.approx([1.0, 0.5, 0.0], abs=1e-7)
+    assert list(found.per_example) == ["item_id", "sentence1", "sentence2", "gold", "cosine"]
 
 
 def test_scores_that_do_not_vary_have_no_correlation(encode: Any) -> None:
@@ -173,8 +173,8 @@ def test_labelled_pairs_are_correlated_where_asked(encode: Any) -> None:
     from scipy import stats
 
     found = binary_classification("duplicates", pairs(), labels(), encode)
-    both = correlated(found)
-    scores = found.per_item["cosine"]
+    both = with_correlations(found)
+    scores = found.per_example["cosine"]
     assert both.metrics["spearman_cosine"] == pytest.approx(stats.spearmanr(scores, labels()).statistic, abs=1e-9)
     assert both.metrics["pearson_cosine"] == pytest.approx(stats.pearsonr(scores, labels()).statistic, abs=1e-9)
     assert {metric: both.metrics[metric] for metric in found.metrics} == dict(found.metrics)
@@ -185,7 +185,7 @@ def test_classification_where_nothing_helps(encode: Any) -> None:
     none = binary_classification("none", pairs(), [0] * 120, encode)
     assert none.metrics["cosine_accuracy"] == 1.0
     assert none.metrics["cosine_f1"] == none.metrics["cosine_f1_threshold"] == 0.0
-    assert none.metrics["cosine_accuracy_threshold"] > none.per_item["cosine"].max()
+    assert none.metrics["cosine_accuracy_threshold"] > none.per_example["cosine"].max()
     same = binary_classification("same", [("engine", "engine")] * 4, [1, 0, 1, 1], encode)
     assert same.metrics["cosine_accuracy"] == 0.75
     assert same.metrics["cosine_accuracy_threshold"] == 1.0
@@ -206,9 +206,9 @@ def test_triplets_are_the_library_s_with_its_prompts(tiny: Any, encode: Any) -> 
     theirs = TripletEvaluator(*texts, similarity_fn_names=list(SIMILARITIES), margin=0.01)
     assert ours.metrics == pytest.approx(theirs(tiny), abs=1e-7)  # the library's mean is a float32
     assert ours.main_metric == theirs.primary_metric == "max_accuracy"
-    assert ours.per_item["gold"].isna().all()
+    assert ours.per_example["gold"].isna().all()
     plain = triplet_accuracy("triplets", list(zip(*texts, strict=True)), lambda t, kind: encode(t, "text"))
-    assert plain.per_item["cosine_margin"].tolist() != ours.per_item["cosine_margin"].tolist()
+    assert plain.per_example["cosine_margin"].tolist() != ours.per_example["cosine_margin"].tolist()
 
 
 def test_reranking_is_the_library_s(tiny: Any, encode: Any) -> None:
@@ -223,7 +223,7 @@ def test_reranking_is_the_library_s(tiny: Any, encode: Any) -> None:
     assert ours.metrics["mrr@10"] == pytest.approx(expected["mrr@10"], abs=1e-6)
     assert ours.main_metric == theirs.primary_metric
     assert ours.settings["left_out"] == len(samples()) - len(kept) > 0
-    assert ours.per_item["map"].mean() == pytest.approx(ours.metrics["map"], abs=1e-12)
+    assert ours.per_example["map"].mean() == pytest.approx(ours.metrics["map"], abs=1e-12)
 
 
 def test_mean_squared_error_is_the_library_s(tiny: Any, encode: Any) -> None:
@@ -342,28 +342,28 @@ def test_no_rows_and_broken_vectors_are_said(encode: Any) -> None:
 
 def test_what_is_saved_is_what_is_read(tmp_path: Path, encode: Any) -> None:
     found = embedding_similarity("sts", pairs(), graded(), encode)
-    assert save_items(tmp_path, "eval/../sts", "before", found) == "eval-..-sts"
-    save_items(tmp_path, "eval/../sts", "after", found)
+    assert save_examples(tmp_path, "eval/../sts", "before", found) == "eval-..-sts"
+    save_examples(tmp_path, "eval/../sts", "after", found)
     run = Run(tmp_path)
     assert run.evaluations() == {"eval-..-sts": ("before", "after")}
     assert run.metrics("eval-..-sts", "after") == found.metrics
     assert run.settings("eval-..-sts", "after")["statistics"]["spearman_cosine"] == ["spearman", "cosine"]
-    assert has_items(run, "eval-..-sts")
-    assert read_items(run, "eval-..-sts", "after").equals(found.per_item)
+    assert has_examples(run, "eval-..-sts")
+    assert read_examples(run, "eval-..-sts", "after").equals(found.per_example)
     files = sorted(path.name for path in (tmp_path / "evaluations" / "eval-..-sts").iterdir())
     assert files == ["after.json", "after.parquet", "before.json", "before.parquet", "items.parquet"]
 
 
 def test_other_items_do_not_share_a_folder(tmp_path: Path, encode: Any) -> None:
-    save_items(tmp_path, "sts", "before", embedding_similarity("sts", pairs(), graded(), encode))
+    save_examples(tmp_path, "sts", "before", embedding_similarity("sts", pairs(), graded(), encode))
     other = embedding_similarity("sts", pairs(), [1 - value for value in graded()], encode)
     with pytest.raises(DataError) as raised:
-        save_items(tmp_path, "sts", "after", other)
+        save_examples(tmp_path, "sts", "after", other)
     assert str(raised.value) == (
         f"expected the items of 'sts' in {str(tmp_path / 'evaluations' / 'sts')!r}, found those of another "
         "evaluation; store this one under another name."
     )
     with pytest.raises(DataError, match="expected a moment of before, after or step-N, found 'later'"):
-        save_items(tmp_path, "sts", "later", other)
+        save_examples(tmp_path, "sts", "later", other)
     with pytest.raises(RunError, match=r"expected a Parquet table in .*after\.parquet', found something else"):
-        read_items(Run(tmp_path), "sts", "after")
+        read_examples(Run(tmp_path), "sts", "after")

@@ -11,7 +11,14 @@ import pytest
 
 from workbench.data.collection import Collection
 from workbench.errors import DataError, RunError
-from workbench.evaluation.projection import chosen, load_vectors, neighbours_kept, project, save_vectors, stored_map
+from workbench.evaluation.projection import (
+    choose_documents,
+    load_map,
+    load_vectors,
+    neighborhood_preservation,
+    project,
+    save_vectors,
+)
 from workbench.evaluation.retrieval import evaluate, save_evaluation
 from workbench.run import Run, write_json
 
@@ -65,12 +72,12 @@ def test_vectors_come_back_as_they_were(run: Run) -> None:
 
 def test_a_large_corpus_keeps_what_is_needed_and_the_same_sample_each_time() -> None:
     ids = [f"d{number}" for number in range(1000)]
-    first, second = chosen(ids, ["d3", "d900"], 100), chosen(ids, ["d4", "d901"], 100)
+    first, second = choose_documents(ids, ["d3", "d900"], 100), choose_documents(ids, ["d4", "d901"], 100)
     assert len(first) == len(second) == 100
     assert {3, 900} <= set(first)
     assert {4, 901} <= set(second)
     assert len(set(first) & set(second)) >= 96
-    assert chosen(ids, ids[:200], 100) == list(range(200))
+    assert choose_documents(ids, ids[:200], 100) == list(range(200))
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -95,8 +102,8 @@ def test_pca_keeps_as_much_variance_as_a_plane_can(run: Run, *, together: bool) 
 def test_umap_keeps_groups_apart_and_says_how_well(run: Run) -> None:
     found = project(run, "test")
     assert len(found.points) == 2 * 2 * GROUPS * EACH
-    assert set(found.kept) == {"before", "after"}
-    assert min(found.kept.values()) > 0.5  # a map at random keeps 15 of 119, an eighth
+    assert set(found.preservation) == {"before", "after"}
+    assert min(found.preservation.values()) > 0.5  # a map at random keeps 15 of 119, an eighth
     assert found.parameters["seed"] == 42
     assert found.parameters["versions"]["umap-learn"]
     again = project(run, "test", again=True)
@@ -105,15 +112,15 @@ def test_umap_keeps_groups_apart_and_says_how_well(run: Run) -> None:
 
 def test_a_map_is_made_once_and_anew_for_new_vectors(run: Run) -> None:
     made = project(run, "test", "pca")
-    stored = stored_map(run, "test", "pca")
+    stored = load_map(run, "test", "pca")
     assert stored is not None
     assert stored.parameters == made.parameters
     assert stored.points.equals(made.points)
-    assert stored_map(run, "test", "umap") is None
+    assert load_map(run, "test", "umap") is None
     file = next((run.path / "vectors").iterdir())
     newer = file.stat().st_mtime_ns + 10**10
     os.utime(file, ns=(newer, newer))
-    assert stored_map(run, "test", "pca") is None
+    assert load_map(run, "test", "pca") is None
 
 
 def test_a_sample_has_every_query_and_every_needed_document(run: Run) -> None:
@@ -127,8 +134,8 @@ def test_the_share_of_neighbours_is_counted_by_hand() -> None:
     """Four points on a line; the map swaps the last two, so of k=1 neighbours half are kept."""
     angles = np.array([0.0, 0.1, 1.0, 1.15])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    assert neighbours_kept(vectors, np.array([[0.0, 0], [1, 0], [5, 0], [6, 0]]), k=1) == 1.0
-    assert neighbours_kept(vectors, np.array([[0.0, 0], [9, 0], [1, 0], [10, 0]]), k=1) == 0.0
+    assert neighborhood_preservation(vectors, np.array([[0.0, 0], [1, 0], [5, 0], [6, 0]]), k=1) == 1.0
+    assert neighborhood_preservation(vectors, np.array([[0.0, 0], [9, 0], [1, 0], [10, 0]]), k=1) == 0.0
 
 
 def test_vectors_of_another_collection_are_refused(run: Run) -> None:

@@ -14,7 +14,7 @@ from workbench.data.collection import Collection
 from workbench.errors import DataError
 from workbench.evaluation.projection import save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
-from workbench.evaluation.slices import at_dimensions, at_precisions, sliced
+from workbench.evaluation.slices import at_dimensions, at_precisions, slice_queries
 from workbench.evaluation.trec import export
 from workbench.run import Run, write_json
 
@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_groups_by_relevant_documents_have_the_means_of_their_queries(run: Run) -> None:
-    found = sliced(run, "test", "relevant documents").set_index("group")
+    found = slice_queries(run, "test", "relevant documents").set_index("group")
     assert found["queries"].to_dict() == {"1": 10, "2": 10}
     table = run.per_query("test", "after").set_index("query_id")["ndcg@10"]
     odd = [f"q{number}" for number in range(20) if number % 2]
@@ -63,28 +63,28 @@ def test_groups_by_relevant_documents_have_the_means_of_their_queries(run: Run) 
 
 
 def test_groups_by_length_of_query_are_in_order(run: Run) -> None:
-    found = sliced(run, "test", "query length")
+    found = slice_queries(run, "test", "query length")
     assert found["group"].tolist() == ["2 words", "3 words", "4 words", "5 words"]
     assert found["queries"].tolist() == [5, 5, 5, 5]
-    halves = sliced(run, "test", "query length", groups=2)
+    halves = slice_queries(run, "test", "query length", groups=2)
     assert halves["group"].tolist() == ["2 to 3 words", "4 to 5 words"]
 
 
 def test_groups_by_any_column_leave_nobody_out(run: Run) -> None:
     topics = {query: "brakes" if number < 5 else "seats" for number, query in enumerate(QUERIES) if number < 15}
-    found = sliced(run, "test", topics)
+    found = slice_queries(run, "test", topics)
     assert dict(zip(found["group"], found["queries"], strict=True)) == {"brakes": 5, "seats": 10, "unknown": 5}
     assert found["group"].tolist()[-1] == "unknown"
 
 
 def test_what_cannot_be_sliced_is_said(run: Run) -> None:
     with pytest.raises(DataError) as caught:
-        sliced(run, "test", "colour")
+        slice_queries(run, "test", "colour")
     assert str(caught.value) == (
         "expected query length, relevant documents or a column to slice by, found 'colour'; choose one."
     )
     with pytest.raises(DataError, match="expected a metric of 'test', found 'bleu'"):
-        sliced(run, "test", "query length", metric="bleu")
+        slice_queries(run, "test", "query length", metric="bleu")
 
 
 # --- dimensions and precisions ---------------------------------------------------------------------------------------

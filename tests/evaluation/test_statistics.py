@@ -49,13 +49,13 @@ def test_the_same_values_give_the_same_answer() -> None:
     assert [each.tolist() for each in statistics.bootstrap_interval(values)] == [
         each.tolist() for each in statistics.bootstrap_interval(values)
     ]
-    assert statistics.randomisation_p(values - 0.5).tolist() == statistics.randomisation_p(values - 0.5).tolist()
+    assert statistics.randomization_test(values - 0.5).tolist() == statistics.randomization_test(values - 0.5).tolist()
 
 
 @pytest.mark.parametrize("queries", [3, 8, 13])
 def test_p_of_few_queries_is_exact(queries: int) -> None:
     differences = np.random.default_rng(queries).normal(0.4, 1, size=(queries, 2))
-    ours = statistics.randomisation_p(differences)
+    ours = statistics.randomization_test(differences)
     for column in range(2):
         theirs = stats.permutation_test(
             (differences[:, column],), np.sum, permutation_type="samples", n_resamples=np.inf
@@ -69,17 +69,17 @@ def test_p_of_many_queries_is_scipy_s_within_what_resampling_allows() -> None:
         (differences[:, 0],), np.mean, permutation_type="samples", n_resamples=20_000, rng=6
     )
     assert 0.005 < theirs.pvalue < 0.5
-    assert statistics.randomisation_p(differences)[0] == pytest.approx(theirs.pvalue, abs=0.015)
+    assert statistics.randomization_test(differences)[0] == pytest.approx(theirs.pvalue, abs=0.015)
 
 
 def test_p_counts_ties_whatever_is_rounded() -> None:
     """Ten times 0.1 up and once 1.0 down: the sum is 0 by hand, and every exchange is at least as far."""
-    assert statistics.randomisation_p([*[[0.1]] * 10, [-1.0]]).tolist() == [1.0]
+    assert statistics.randomization_test([*[[0.1]] * 10, [-1.0]]).tolist() == [1.0]
 
 
 def test_p_of_nothing_moved_is_one_and_is_never_zero() -> None:
-    assert statistics.randomisation_p(np.zeros((50, 1))).tolist() == [1.0]
-    assert statistics.randomisation_p(np.ones((500, 1)))[0] == pytest.approx(1 / 10_001)
+    assert statistics.randomization_test(np.zeros((50, 1))).tolist() == [1.0]
+    assert statistics.randomization_test(np.ones((500, 1)))[0] == pytest.approx(1 / 10_001)
 
 
 def test_holm_by_hand() -> None:
@@ -171,7 +171,7 @@ def test_a_mean_as_a_statistic_has_the_interval_and_p_of_a_mean() -> None:
     found = statistics.paired_statistic("mean", np.zeros(60), before, after)
     (low,), (high,) = statistics.bootstrap_interval((after - before)[:, None])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
-    assert found.p == pytest.approx(statistics.randomisation_p((after - before)[:, None])[0], abs=0.03)
+    assert found.p == pytest.approx(statistics.randomization_test((after - before)[:, None])[0], abs=0.03)
     needed = statistics.queries_needed((after - before)[:, None])[0]
     assert needed is not None
     assert found.needed == pytest.approx(needed, rel=0.1)

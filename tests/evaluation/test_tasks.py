@@ -13,9 +13,9 @@ from workbench.data.collection import Collection
 from workbench.data.training_rows import Pairs, Splits
 from workbench.errors import DataError
 from workbench.evaluation import tasks
-from workbench.evaluation.examples import ItemEvaluation
+from workbench.evaluation.examples import ExampleEvaluation
 from workbench.evaluation.retrieval import Evaluation, evaluate
-from workbench.evaluation.tasks import tasks_of
+from workbench.evaluation.tasks import recipe_tasks
 from workbench.recipe.schema import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source
 from workbench.run import Run
 
@@ -64,7 +64,7 @@ def kinds(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def test_pairs_are_searched_in_the_answers_of_all_parts() -> None:
-    found, notes = tasks_of(recipe(), pair_splits())
+    found, notes = recipe_tasks(recipe(), pair_splits())
     assert kinds(found) == dict.fromkeys(("validation", "test"), "InformationRetrievalEvaluator")
     assert notes == []
     collection = found["test"].collection  # type: ignore[attr-defined]
@@ -77,11 +77,11 @@ def test_pairs_are_searched_in_the_answers_of_all_parts() -> None:
 
 def test_repeated_queries_are_merged_where_the_recipe_says_so() -> None:
     """`ab` is asked twice: as one query it has both answers, that of the training row included."""
-    merged, _ = tasks_of(recipe(evaluation={"repeated_queries": "merged"}), pair_splits())
+    merged, _ = recipe_tasks(recipe(evaluation={"repeated_queries": "merged"}), pair_splits())
     collection = merged["validation"].collection  # type: ignore[attr-defined]
     answers = {collection.queries[query]: len(documents) for query, documents in collection.relevant.items()}
     assert answers == {"ab": 2, "ce": 1}
-    separate, _ = tasks_of(recipe(), pair_splits())
+    separate, _ = recipe_tasks(recipe(), pair_splits())
     alone = separate["validation"].collection.relevant  # type: ignore[attr-defined]
     assert [len(documents) for documents in alone.values()] == [1, 1]
 
@@ -92,14 +92,14 @@ def test_a_folder_of_its_own_is_the_validation(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     data = Data(evaluation=Source(location=str(tmp_path), split="dev"))
-    found, notes = tasks_of(recipe(data=data), pair_splits())
+    found, notes = recipe_tasks(recipe(data=data), pair_splits())
     assert list(found) == ["validation"]
     assert notes == []
     assert found["validation"].measure(encode).metrics["cosine_accuracy@1"] == 1.0
 
 
 def test_nothing_held_out_is_said_with_the_way_out() -> None:
-    found, notes = tasks_of(recipe(), pair_splits(0))
+    found, notes = recipe_tasks(recipe(), pair_splits(0))
     assert found == {}
     assert notes == ["The recipe holds no rows out, so nothing is measured; --set data.split.test=0.1 divides them."]
 
@@ -118,12 +118,12 @@ def test_a_matryoshka_loss_is_measured_at_its_dimensions_too() -> None:
         parameters={"matryoshka_dims": [8, 4, 2]},
         inner=LossSpec(name="MultipleNegativesRankingLoss"),
     )
-    found, _ = tasks_of(recipe(loss=loss), pair_splits())
+    found, _ = recipe_tasks(recipe(loss=loss), pair_splits())
     assert list(found) == ["validation", "test", "test_4", "test_2"]  # 8 is taken for the model's own
     assert found["test_2"].measure(encode).settings["dimensions"] == 2
     assert found["test"].measure(encode).settings["dimensions"] == 8
     assert found["test"].measure(encode, truncate_dim=4).settings["dimensions"] == 4
-    static, _ = tasks_of(recipe(loss=loss, base=Base(model="base", static_dimensions=16)), pair_splits())
+    static, _ = recipe_tasks(recipe(loss=loss, base=Base(model="base", static_dimensions=16)), pair_splits())
     assert list(static) == ["validation", "test", "test_8", "test_4", "test_2"]
 
 
@@ -131,13 +131,13 @@ def test_a_matryoshka_loss_is_measured_at_its_dimensions_too() -> None:
 
 
 def test_scored_pairs_are_correlated() -> None:
-    found, notes = tasks_of(recipe("EmbeddingSimilarityEvaluator"), scored())
+    found, notes = recipe_tasks(recipe("EmbeddingSimilarityEvaluator"), scored())
     assert kinds(found) == dict.fromkeys(("validation", "test"), "EmbeddingSimilarityEvaluator")
     assert notes == []
     measured = found["test"].measure(encode)
-    assert isinstance(measured, ItemEvaluation)
+    assert isinstance(measured, ExampleEvaluation)
     assert set(measured.metrics) == {"spearman_cosine", "pearson_cosine"}
-    assert measured.per_item["gold"].tolist() == [0.0, 0.4, 1.0, 0.2]
+    assert measured.per_example["gold"].tolist() == [0.0, 0.4, 1.0, 0.2]
     assert found["test"].measure(encode, similarity="dot").main_metric == "spearman_dot"  # type: ignore[union-attr]
     assert found["test"].measure(encode, similarity="energy").main_metric == "spearman_cosine"  # type: ignore[union-attr]
 
@@ -145,19 +145,19 @@ def test_scored_pairs_are_correlated() -> None:
 @pytest.mark.parametrize("main", ["spearman_max", "pearson_manhattan"])
 def test_all_similarities_where_the_card_s_metric_needs_them(main: str) -> None:
     plan = {"evaluator": "EmbeddingSimilarityEvaluator", "main_metric": main}
-    found, _ = tasks_of(recipe(evaluation=plan), scored())
+    found, _ = recipe_tasks(recipe(evaluation=plan), scored())
     assert main in found["test"].measure(encode).metrics
 
 
 def test_what_fits_the_columns_is_taken_where_the_evaluator_does_not() -> None:
-    found, notes = tasks_of(recipe(), scored())
+    found, notes = recipe_tasks(recipe(), scored())
     assert set(kinds(found).values()) == {"EmbeddingSimilarityEvaluator"}
     assert notes == [
         "InformationRetrievalEvaluator cannot measure rows with sentence1, sentence2, score; "
         "EmbeddingSimilarityEvaluator is used."
     ]
-    assert tasks_of(recipe(stated=False), scored())[1] == []
-    found, notes = tasks_of(recipe("EmbeddingSimilarityEvaluator"), pair_splits())
+    assert recipe_tasks(recipe(stated=False), scored())[1] == []
+    found, notes = recipe_tasks(recipe("EmbeddingSimilarityEvaluator"), pair_splits())
     assert set(kinds(found).values()) == {"InformationRetrievalEvaluator"}
     assert notes == [
         "EmbeddingSimilarityEvaluator cannot measure rows with anchor, positive; InformationRetrievalEvaluator is used."
@@ -166,41 +166,41 @@ def test_what_fits_the_columns_is_taken_where_the_evaluator_does_not() -> None:
 
 def test_labels_of_a_contrastive_loss_are_told_apart() -> None:
     loss = LossSpec(name="OnlineContrastiveLoss")
-    found, _ = tasks_of(recipe(stated=False, loss=loss), scored((0, 1, 1, 0)))
+    found, _ = recipe_tasks(recipe(stated=False, loss=loss), scored((0, 1, 1, 0)))
     assert set(kinds(found).values()) == {"BinaryClassificationEvaluator"}
     assert "cosine_ap" in found["test"].measure(encode).metrics
-    named, _ = tasks_of(recipe("EmbeddingSimilarityEvaluator", loss=loss), scored((0, 1, 1, 0)))
+    named, _ = recipe_tasks(recipe("EmbeddingSimilarityEvaluator", loss=loss), scored((0, 1, 1, 0)))
     assert set(kinds(named).values()) == {"EmbeddingSimilarityEvaluator"}
-    graded, _ = tasks_of(recipe("BinaryClassificationEvaluator"), scored())  # scores between 0 and 1 are no labels
+    graded, _ = recipe_tasks(recipe("BinaryClassificationEvaluator"), scored())  # scores between 0 and 1 are no labels
     assert set(kinds(graded).values()) == {"EmbeddingSimilarityEvaluator"}
 
 
 def test_the_evaluator_decides_what_triplets_are() -> None:
     names = ("InformationRetrievalEvaluator", "TripletEvaluator", "RerankingEvaluator")
     for name in names:
-        found, notes = tasks_of(recipe(name), triplet_splits())
+        found, notes = recipe_tasks(recipe(name), triplet_splits())
         assert kinds(found) == {"test": name}
         assert notes == []
-    triplets, _ = tasks_of(recipe("TripletEvaluator"), triplet_splits())
+    triplets, _ = recipe_tasks(recipe("TripletEvaluator"), triplet_splits())
     assert triplets["test"].measure(encode).metrics == {"cosine_accuracy": 1.0}
-    reranked, _ = tasks_of(recipe("RerankingEvaluator"), triplet_splits())
+    reranked, _ = recipe_tasks(recipe("RerankingEvaluator"), triplet_splits())
     assert reranked["test"].measure(encode).metrics == {"ndcg@10": 1.0, "mrr@10": 1.0, "map": 1.0}
-    energy, _ = tasks_of(recipe("TripletEvaluator", base=Base(model="base", similarity="energy")), triplet_splits())
+    energy, _ = recipe_tasks(recipe("TripletEvaluator", base=Base(model="base", similarity="energy")), triplet_splits())
     assert kinds(energy) == {"test": "InformationRetrievalEvaluator"}
 
 
 def test_rows_of_one_query_are_reranked_together() -> None:
     part = rows(query=["ab", "ab"], positive=["abb", "aab"], negative_1=["gh", "gh"], negative_2=["ef", "cd"])
-    found, _ = tasks_of(recipe("RerankingEvaluator"), Splits(part, part))
+    found, _ = recipe_tasks(recipe("RerankingEvaluator"), Splits(part, part))
     measured = found["validation"].measure(encode)
-    assert isinstance(measured, ItemEvaluation)
-    assert measured.per_item[["query", "positive", "negative"]].to_numpy().tolist() == [
+    assert isinstance(measured, ExampleEvaluation)
+    assert measured.per_example[["query", "positive", "negative"]].to_numpy().tolist() == [
         ["ab", "abb\naab", "gh\nef\ncd"]
     ]
 
 
 def test_classes_are_not_measured_and_that_is_said() -> None:
-    found, notes = tasks_of(recipe(loss=LossSpec(name="SoftmaxLoss")), scored((0, 1, 2, 1)))
+    found, notes = recipe_tasks(recipe(loss=LossSpec(name="SoftmaxLoss")), scored((0, 1, 2, 1)))
     assert found == {}
     assert notes == [
         "The held-out rows (sentence1, sentence2, score) are not measured: nothing here measures such columns."
@@ -221,26 +221,26 @@ def nano(location: str, *, split: str, online: Any) -> Collection:
 
 
 def test_nanobeir_gives_its_collections_and_their_mean() -> None:
-    found, notes = tasks_of(recipe("NanoBEIREvaluator"), pair_splits(0), load=nano)
+    found, notes = recipe_tasks(recipe("NanoBEIREvaluator"), pair_splits(0), load=nano)
     assert list(found) == [*(f"Nano{name}" for name in tasks.NANO), "NanoBEIR_mean"]
     assert notes == []
     each = [found[f"Nano{name}"].measure(encode).metrics["cosine_accuracy@1"] for name in tasks.NANO]
     assert each == [0.5, 1.0] * 6 + [0.5]
     measured = found["NanoBEIR_mean"].measure(encode)
-    assert isinstance(measured, ItemEvaluation)
+    assert isinstance(measured, ExampleEvaluation)
     assert measured.metrics["cosine_accuracy@1"] == pytest.approx(np.mean(each), abs=1e-12)
     assert measured.main_metric == "cosine_ndcg@10"
-    assert len(measured.per_item) == 26
-    assert measured.per_item["item_id"][2] == "NanoDBPedia/q0"
+    assert len(measured.per_example) == 26
+    assert measured.per_example["item_id"][2] == "NanoDBPedia/q0"
     assert len(measured.metrics) == 15
 
 
 def test_nanobeir_at_fewer_dimensions_has_the_library_s_names() -> None:
-    found, _ = tasks_of(recipe("NanoBEIREvaluator", evaluation={"truncate_dim": 4}), pair_splits(0), load=nano)
+    found, _ = recipe_tasks(recipe("NanoBEIREvaluator", evaluation={"truncate_dim": 4}), pair_splits(0), load=nano)
     assert [*found][-2:] == ["NanoTouche2020_4", "NanoBEIR_mean_4"]
     loss = LossSpec(name="MatryoshkaLoss", parameters={"matryoshka_dims": [4, 2]})
     base = Base(model="base", static_dimensions=8)
-    found, _ = tasks_of(recipe("NanoBEIREvaluator", loss=loss, base=base), pair_splits(), load=nano)
+    found, _ = recipe_tasks(recipe("NanoBEIREvaluator", loss=loss, base=base), pair_splits(), load=nano)
     assert [*found][-5:] == ["NanoBEIR_mean", "validation", "test", "NanoBEIR_mean_4", "NanoBEIR_mean_2"]
     assert found["NanoBEIR_mean_2"].measure(encode).settings["truncate_dim"] == 2
 
@@ -249,7 +249,7 @@ def test_without_nanobeir_the_rows_held_out_are_measured_instead() -> None:
     def refused(location: str, **_: Any) -> Collection:
         raise DataError("the Hub cannot be reached.")
 
-    found, notes = tasks_of(recipe("NanoBEIREvaluator"), pair_splits(), load=refused)
+    found, notes = recipe_tasks(recipe("NanoBEIREvaluator"), pair_splits(), load=refused)
     assert list(found) == ["validation", "test"]
     assert notes == [
         "NanoBEIR is not measured (the Hub cannot be reached).",
@@ -261,7 +261,7 @@ def test_without_nanobeir_the_rows_held_out_are_measured_instead() -> None:
             raise DataError("no such split")
         return nano(location, split=split, online=online)
 
-    found, notes = tasks_of(recipe("NanoBEIREvaluator"), pair_splits(0), load=partly)
+    found, notes = recipe_tasks(recipe("NanoBEIREvaluator"), pair_splits(0), load=partly)
     assert list(found) == ["NanoClimateFEVER", "NanoDBPedia"]
     assert notes == ["NanoFEVER cannot be had, so the mean of NanoBEIR is not measured (no such split)."]
 
@@ -270,8 +270,8 @@ def test_without_nanobeir_the_rows_held_out_are_measured_instead() -> None:
 
 
 def test_both_kinds_are_saved_in_their_own_form(tmp_path: Path) -> None:
-    search, _ = tasks_of(recipe(), pair_splits())
-    items, _ = tasks_of(recipe("EmbeddingSimilarityEvaluator"), scored())
+    search, _ = recipe_tasks(recipe(), pair_splits())
+    items, _ = recipe_tasks(recipe("EmbeddingSimilarityEvaluator"), scored())
     assert tasks.save(tmp_path, "test", "before", search["test"].measure(encode)) == "test"
     assert tasks.save(tmp_path, "sts dev", "before", items["test"].measure(encode)) == "sts-dev"
     run = Run(tmp_path)

@@ -22,7 +22,7 @@ from workbench.cards.card import LogRow, Stated
 from workbench.cards.card_json import card_to_dict
 from workbench.data.collection import Collection
 from workbench.errors import RunError, WorkbenchError
-from workbench.evaluation.examples import of_table, save_items
+from workbench.evaluation.examples import evaluation_from_table, save_examples
 from workbench.evaluation.projection import save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
 from workbench.report.export import (
@@ -309,8 +309,10 @@ def test_triplets_have_no_gold(tmp_path, item_run):
         table = pd.DataFrame({"item_id": ["i0", "i1", "i2"], "anchor": list("abc"), "positive": list("def")})
         table = table.assign(negative=list("ghi"), gold=float("nan"), cosine_accuracy=right)
         statistics = {"cosine_accuracy": ["mean", "cosine_accuracy"]}
-        found = of_table("t", "TripletEvaluator", table, statistics, unit="triplets", main="cosine_accuracy")
-        save_items(run.path, "sts", moment, found)
+        found = evaluation_from_table(
+            "t", "TripletEvaluator", table, statistics, unit="triplets", main="cosine_accuracy"
+        )
+        save_examples(run.path, "sts", moment, found)
     summary = summarize(run)
     assert [(mover.gold, mover.difference) for mover in summary.items_gained] == [(None, 1.0)]
     assert summary.items_gained[0].texts == (("anchor", "a"), ("positive", "d"), ("negative", "g"))

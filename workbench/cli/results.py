@@ -167,7 +167,7 @@ def print_comparison(found: Comparison) -> None:
 EvaluationName = Annotated[
     str, typer.Option("--evaluation", help="Which of the run's evaluations: test, validation, …")
 ]
-Moment = Annotated[str, typer.Option("--moment", help="before, step-N or after.")]
+Stage = Annotated[str, typer.Option("--moment", help="before, step-N or after.")]
 
 
 @app.command(name="map")
@@ -192,7 +192,7 @@ def map_of(
         project(run, evaluation, "pca", together=not apart, most=points, seed=seed)  # the view to begin with
         made = project(run, evaluation, method, together=not apart, most=points, seed=seed, on_progress=on_progress)
     if as_json:
-        print_json({"run": run.name, "kept": made.kept, **made.parameters})
+        print_json({"run": run.name, "kept": made.preservation, **made.parameters})
     else:
         say(plain(f"{made!r}; look at it: workbench dashboard {runs}"))
 
@@ -207,7 +207,7 @@ def slices(
     as_json: AsJson = False,
 ) -> None:
     """An evaluation by groups of queries, at fewer dimensions, and with coarser numbers."""
-    from workbench.evaluation.slices import BY, at_dimensions, at_precisions, sliced
+    from workbench.evaluation.slices import BY, at_dimensions, at_precisions, slice_queries
     from workbench.run import open_run
 
     run = open_run(name, runs)
@@ -217,7 +217,7 @@ def slices(
             found = (at_dimensions if each == "dimensions" else at_precisions)(run, evaluation)
             tables[each] = found[["moment", each, "bytes", metric]]
         else:
-            tables[each] = sliced(run, evaluation, each, metric=metric)
+            tables[each] = slice_queries(run, evaluation, each, metric=metric)
     if as_json:
         print_json({each: found.to_dict("records") for each, found in tables.items()})
         return
@@ -231,7 +231,7 @@ def export(
     to: Annotated[Path | None, typer.Option("--out", help="Folder to write into; for a notebook the file.")] = None,
     format: Annotated[str, typer.Option("--format", help="trec, json, csv, parquet; or model.")] = "trec",
     evaluation: EvaluationName = "test",
-    moment: Moment = "after",
+    moment: Stage = "after",
     runs: Runs = Path("runs"),
 ) -> None:
     """Write rankings for other tools, (model) the trained model with its adapter merged, or a notebook as one page."""

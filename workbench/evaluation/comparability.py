@@ -23,7 +23,7 @@ SHARES = re.compile(r"accuracy(@\d+)?$")  # metrics that are a share of queries,
 MOST_QUERIES = 5000  # above, four places fit any number of queries
 
 
-def hindrances(run: Run, recipe: Recipe, card: Card | None, *, apart: Sequence[str] = ()) -> list[str]:
+def comparability_problems(run: Run, recipe: Recipe, card: Card | None, *, apart: Sequence[str] = ()) -> list[str]:
     """Why this run cannot confirm or deny the card, whatever it measured; fields in `apart` may differ."""
     record = run.record
     found = []
@@ -97,7 +97,7 @@ def _departures(recipe: Recipe, card: Card, apart: Sequence[str]) -> list[str]:
     return found
 
 
-def other_queries(theirs: Evaluation, queries: int, items: str) -> list[str]:
+def query_count_problems(theirs: Evaluation, queries: int, items: str) -> list[str]:
     """A share of n queries is a multiple of 1/n: accuracies that are none belong to another number of queries.
 
     Means over collections, which NanoBEIR gives, are no such shares.

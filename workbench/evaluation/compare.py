@@ -1,8 +1,8 @@
 """Comparison: a run's numbers beside its card's, or two runs side by side, and a verdict that holds.
 
-A verdict needs the same thing measured. `reproduced` and `differs` are said only where nothing stands in the way (see
-`hindrances`) and the card has the same metric, by the same evaluator, at the same dimensions; everything else is
-`not comparable`, with each reason as a sentence. The numbers are shown in any case.
+A verdict needs the same thing measured. `reproduced` and `differs` are said only where nothing prevents it (see
+`comparability_problems`) and the card has the same metric, by the same evaluator, at the same dimensions; everything
+else is `not comparable`, with each reason as a sentence. The numbers are shown in any case.
 
 Intervals are over queries, or over the pairs or triplets that were measured (see `intervals`). The card's and ours come
 from one source but are not known to be the same ones, and the card's own uncertainty is not on the card: a value just
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import RecipeError, RunError
-from workbench.evaluation.comparability import ROUNDING, hindrances, other_queries
-from workbench.evaluation.examples import has_items
+from workbench.evaluation.comparability import ROUNDING, comparability_problems, query_count_problems
+from workbench.evaluation.examples import has_examples
 from workbench.evaluation.retrieval import folder_name
-from workbench.evaluation.tasks import Kept, kept, unit
+from workbench.evaluation.tasks import MetricValues, metric_values, unit
 from workbench.run import Run, write_json
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card, Evaluation
     from workbench.recipe.schema import Recipe
 
-Verdict = Literal["reproduced", "differs", "not comparable", "not told apart"]
-"""`not told apart` is for two runs only: no difference was shown."""
+Verdict = Literal["reproduced", "differs", "not comparable", "no significant difference"]
+"""`no significant difference` is for two runs only: no difference was shown."""
 
 EFFECT = 0.01  # the difference that `queries_needed` is about
 LEVEL = 0.05  # of tests, after Holm's correction
@@ -189,13 +189,13 @@ def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     recipe: Recipe = run.recipe()
     name = evaluation_name(run, recipe, wanted)
     theirs, reasons, notes = card_evaluation(card, recipe, run, name)
-    measured = kept(run, name) if name is not None else {}
+    measured = metric_values(run, name) if name is not None else {}
     queries, items = _counted(measured), unit(run, name) if name is not None else "queries"
-    reasons = [*hindrances(run, recipe, card), *reasons]
+    reasons = [*comparability_problems(run, recipe, card), *reasons]
     if name is None or not measured:
         reasons.append("The run has no evaluation after training.")
     elif theirs is not None and queries is not None:
-        reasons += other_queries(theirs, queries, items)
+        reasons += query_count_problems(theirs, queries, items)
     metrics = list(dict.fromkeys([*(theirs.metrics if theirs else ()), *measured]))
     found = _statistics(measured)
     rows = _holm(
@@ -221,7 +221,7 @@ def _named_by_user(recipe: Recipe) -> list[str]:
     return [f"Measured on {recipe.data.evaluation.location}, which the user named as the card's evaluation data."]
 
 
-def _counted(measured: Mapping[str, Kept]) -> int | None:
+def _counted(measured: Mapping[str, MetricValues]) -> int | None:
     """How many queries or items were measured; None where no values of theirs were stored."""
     return next((len(each.values) for each in measured.values() if each.values is not None), None)
 
@@ -286,7 +286,7 @@ def _dimensions(recipe: Recipe, card: Card) -> int | None:
 def _card_row(
     metric: str,
     theirs: Evaluation | None,
-    ours: Kept | None,
+    ours: MetricValues | None,
     found: Mapping[str, Any],
     reasons: Sequence[str],
 ) -> Row:
@@ -295,15 +295,15 @@ def _card_row(
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
     row = replace(row, before=ours.before, after=ours.after, **found)
-    return replace(row, **judged(row.card, (row.low, row.high), reasons))
+    return replace(row, **card_verdict(row.card, (row.low, row.high), reasons))
 
 
-def judged(
+def card_verdict(
     card: float | None, interval: tuple[float | None, float | None], reasons: Sequence[str], drawn: str = "queries"
 ) -> dict[str, Any]:
     """The fields of a row that say whether the card's number lies in our interval, or why nobody can say.
 
-    >>> judged(0.5, (0.4, 0.6), []), judged(None, (0.4, 0.6), [])
+    >>> card_verdict(0.5, (0.4, 0.6), []), card_verdict(None, (0.4, 0.6), [])
     ({'verdict': 'reproduced'}, {'reason': 'The card does not report this metric.'})
     """
     low, high = interval
@@ -319,7 +319,7 @@ def judged(
     return {"verdict": "reproduced" if inside else "differs"}
 
 
-def _statistics(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
+def _statistics(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
     """Metric -> the fields of its Row that come from values per query or item."""
     found: dict[str, dict[str, Any]] = {metric: {} for metric in measured}
     there = {metric: _paired(each) for metric, each in measured.items() if _complete(each.values)}
@@ -336,12 +336,12 @@ def _complete(values: Any) -> bool:
     return values is not None and len(values) > 0 and bool(np.isfinite(values).all())
 
 
-def _paired(each: Kept) -> Kept:
+def _paired(each: MetricValues) -> MetricValues:
     """Without the earlier values where they are of other queries."""
     return each if each.earlier is None or _complete(each.earlier) else replace(each, earlier=None)
 
 
-def _of_means(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
+def _of_means(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
     """Metrics that are means over queries, all in one go; `earlier` is paired with `values`, or None."""
     import numpy as np
 
@@ -356,8 +356,8 @@ def _of_means(measured: Mapping[str, Kept]) -> dict[str, dict[str, Any]]:
     if paired:
         moved = np.stack([each.values - each.earlier for each in paired.values()], axis=1)
         low, high = statistics.bootstrap_interval(moved)
-        p, needed = statistics.randomisation_p(moved), statistics.queries_needed(moved, EFFECT)
-        names, first = list(paired), statistics.first_alike(moved)
+        p, needed = statistics.randomization_test(moved), statistics.queries_needed(moved, EFFECT)
+        names, first = list(paired), statistics.first_proportional(moved)
         for at, metric in enumerate(names):
             found[metric] |= {
                 "difference": float(moved[:, at].mean()),
@@ -375,7 +375,7 @@ def _won(moved: Any) -> dict[str, int]:
     return {"wins": int((moved > 0).sum()), "ties": int((moved == 0).sum()), "losses": int((moved < 0).sum())}
 
 
-def _of_statistic(each: Kept) -> dict[str, Any]:
+def _of_statistic(each: MetricValues) -> dict[str, Any]:
     """A metric that is no mean, such as a rank correlation. Its items win that come nearer to their right place."""
     from workbench.evaluation import statistics
 
@@ -421,14 +421,14 @@ def _elsewhere(run: Run, name: str | None, main: str) -> list[str]:
         if other != name and {"before", "after"} <= set(moments):
             before, after = (run.metrics(other, moment).get(main) for moment in ("before", "after"))
             settings = run.settings(other, "after")
-            size = settings["items"] if has_items(run, other) else len(run.per_query(other, "after"))
+            size = settings["items"] if has_examples(run, other) else len(run.per_query(other, "after"))
             if before is not None or after is not None:
                 where = f"{other} ({size:,} {unit(run, other)})"
                 notes.append(f"On {where}: {main} {_number(before)} before, {_number(after)} after.")
     return notes
 
 
-def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, Kept], items: str) -> list[str]:
+def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, MetricValues], items: str) -> list[str]:
     """How to read the table."""
     from workbench.evaluation.statistics import RESAMPLES, SEED, draws
 
@@ -487,19 +487,19 @@ def _with_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) -> Co
     main = first.recipe().evaluation.main_metric
     rows: list[Row] = []
     reasons: list[str] = []
-    shared: dict[str, Kept] = {}
+    shared: dict[str, MetricValues] = {}
     for other in runs[1:]:
-        why = not_the_same(first, other, name)
+        why = pairing_problems(first, other, name)
         reasons += why
-        mine = kept(first, name) if name is not None else {}
-        theirs = kept(other, name) if name is not None and name in _finished_evaluations(other) else {}
+        mine = metric_values(first, name) if name is not None else {}
+        theirs = metric_values(other, name) if name is not None and name in _finished_evaluations(other) else {}
         if not why and name is not None:
             mine = shared = _aligned(first, other, name, mine)
         rows += [replace(row, run=other.name) for row in _run_rows(mine, theirs, why)]
     beside, absent = _beside(card, first, name)
     decided = tuple(_with_number(_decided(row), beside) for row in _holm(tuple(rows)))
     verdicts = {row.verdict for row in decided if row.metric == main} or {row.verdict for row in decided}
-    order: tuple[Verdict, ...] = ("differs", "not told apart", "not comparable")
+    order: tuple[Verdict, ...] = ("differs", "no significant difference", "not comparable")
     verdict: Verdict = next((each for each in order if each in verdicts), "not comparable")
     names = tuple(run.name for run in runs)
     items = unit(first, name) if name is not None else "queries"
@@ -531,14 +531,14 @@ def _finished_evaluations(run: Run) -> set[str]:
     return {name for name, moments in run.evaluations().items() if "after" in moments}
 
 
-def not_the_same(first: Run, other: Run, name: str | None) -> list[str]:
+def pairing_problems(first: Run, other: Run, name: str | None) -> list[str]:
     """Why two runs do not answer the same questions on the same documents."""
     if name is None:
         return [f"{first.name} has no evaluation after training."]
     if name not in _finished_evaluations(other):
         return [f"{other.name} has no evaluation {name!r} after training."]
     settings = [run.settings(name, "after") for run in (first, other)]
-    if has_items(first, name) or has_items(other, name):
+    if has_examples(first, name) or has_examples(other, name):
         hashes = [each.get("items_sha256") for each in settings]
         same = hashes[0] is not None and hashes[0] == hashes[1]
         return [] if same else [f"{first.name} and {other.name} did not measure the same {unit(first, name)}."]
@@ -557,9 +557,9 @@ def not_the_same(first: Run, other: Run, name: str | None) -> list[str]:
     return []
 
 
-def _aligned(first: Run, other: Run, name: str, mine: dict[str, Kept]) -> dict[str, Kept]:
+def _aligned(first: Run, other: Run, name: str, mine: dict[str, MetricValues]) -> dict[str, MetricValues]:
     """The first run's values in the order of the other's queries; equal items are in equal order."""
-    if has_items(first, name):
+    if has_examples(first, name):
         return mine
     place = {query: row for row, query in enumerate(first.per_query(name, "after")["query_id"])}
     order = [place[query] for query in other.per_query(name, "after")["query_id"]]
@@ -569,7 +569,7 @@ def _aligned(first: Run, other: Run, name: str, mine: dict[str, Kept]) -> dict[s
     }
 
 
-def _run_rows(mine: Mapping[str, Kept], theirs: Mapping[str, Kept], why: Sequence[str]) -> list[Row]:
+def _run_rows(mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], why: Sequence[str]) -> list[Row]:
     """A row per metric of either run; the first run's values are what the other's are paired with."""
     both = {
         metric: replace(theirs[metric], before=each.after, earlier=each.values)
@@ -594,4 +594,4 @@ def _run_rows(mine: Mapping[str, Kept], theirs: Mapping[str, Kept], why: Sequenc
 def _decided(row: Row) -> Row:
     if row.p_holm is None:
         return row
-    return replace(row, verdict="differs" if row.p_holm < LEVEL else "not told apart")
+    return replace(row, verdict="differs" if row.p_holm < LEVEL else "no significant difference")

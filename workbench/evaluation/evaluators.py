@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DataError
-from workbench.evaluation.examples import ItemEvaluation, computed, items_table, of_table
+from workbench.evaluation.examples import ExampleEvaluation, compute_metrics, evaluation_from_table, example_table
 from workbench.evaluation.retrieval import TEXTS_AT_ONCE, Progress, numbers
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def embedding_similarity(
     similarities: Sequence[str] = ("cosine",),
     truncate_dim: int | None = None,
     on_progress: Progress | None = None,
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How well the similarity of two texts follows the score that people gave: EmbeddingSimilarityEvaluator.
 
     Metrics `spearman_cosine`, `pearson_cosine`, ... for each similarity, and `spearman_max`, `pearson_max` of several.
@@ -58,11 +58,11 @@ def embedding_similarity(
     Raises DataError where there are no pairs, or `encode` gives something else than one finite vector per text.
     """
     values, dimensions = _pair_scores(pairs, encode, similarities, truncate_dim, on_progress)
-    table = items_table(_columns(SENTENCES, pairs), gold, values)
+    table = example_table(_columns(SENTENCES, pairs), gold, values)
     statistics = {f"{each}_{one}": [each, one] for one in similarities for each in ("spearman", "pearson")}
-    found, several = computed(table, statistics), len(similarities) > 1
+    found, several = compute_metrics(table, statistics), len(similarities) > 1
     most = {f"{each}_max": max(found[f"{each}_{one}"] for one in similarities) for each in ("spearman", "pearson")}
-    return of_table(
+    return evaluation_from_table(
         name,
         "EmbeddingSimilarityEvaluator",
         table,
@@ -84,7 +84,7 @@ def binary_classification(
     similarities: Sequence[str] = ("cosine",),
     truncate_dim: int | None = None,
     on_progress: Progress | None = None,
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How well the similarity of two texts tells pairs that belong together (1) from others (0).
 
     BinaryClassificationEvaluator: `cosine_ap`, `cosine_f1`, `cosine_accuracy`, `cosine_mcc`, ... for each similarity.
@@ -97,7 +97,7 @@ def binary_classification(
 
     _only_binary(labels, name)
     values, dimensions = _pair_scores(pairs, encode, similarities, truncate_dim, on_progress)
-    table = items_table(_columns(SENTENCES, pairs), labels, values)
+    table = example_table(_columns(SENTENCES, pairs), labels, values)
     statistics: dict[str, list[str]] = {}
     at: dict[str, float] = {}
     for one in similarities:
@@ -108,10 +108,10 @@ def binary_classification(
         at |= {f"{one}_accuracy_threshold": sign * accuracy, f"{one}_f1_threshold": sign * f1}
     several = len(similarities) > 1
     if several:
-        found = {**computed(table, statistics), **at}
+        found = {**compute_metrics(table, statistics), **at}
         shorts = [metric.partition("_")[2] for metric in found if metric.startswith(f"{similarities[0]}_")]
         at |= {f"max_{short}": max(found[f"{one}_{short}"] for one in similarities) for short in shorts}
-    return of_table(
+    return evaluation_from_table(
         name,
         "BinaryClassificationEvaluator",
         table,
@@ -136,7 +136,7 @@ def mean_squared_error(
     *,
     truncate_dim: int | None = None,
     on_progress: Progress | None = None,
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How near the vectors of `texts` come to those `wanted` (texts, dim), a teacher's: MSEEvaluator.
 
     The metric `negative_mse` is minus 100 times the mean squared difference; nearer to 0 is better.
@@ -151,10 +151,10 @@ def mean_squared_error(
             "as vectors, and a student of as many dimensions."
         )
     differences = (target - vectors).astype(float)
-    table = items_table({"text": list(texts)}, None, {"negative_mse": -100.0 * (differences**2).mean(axis=1)})
+    table = example_table({"text": list(texts)}, None, {"negative_mse": -100.0 * (differences**2).mean(axis=1)})
     statistics = {"negative_mse": ["mean", "negative_mse"]}
     settings = {"truncate_dim": truncate_dim, "dimensions": vectors.shape[1]}
-    return of_table(name, "MSEEvaluator", table, statistics, unit="texts", main="negative_mse", **settings)
+    return evaluation_from_table(name, "MSEEvaluator", table, statistics, unit="texts", main="negative_mse", **settings)
 
 
 # --- triplets and short lists ---------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def triplet_accuracy(
     truncate_dim: int | None = None,
     margin: float = 0.0,
     on_progress: Progress | None = None,
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """Share of (anchor, positive, negative) whose positive is nearer to the anchor by more than `margin`.
 
     TripletEvaluator: `cosine_accuracy`, ... for each similarity, and `max_accuracy` of several. A tie is not nearer.
@@ -184,16 +184,16 @@ def triplet_accuracy(
         near, far = similarity_of(one, anchor, positive), similarity_of(one, anchor, negative)
         values |= {f"{one}_accuracy": (near > far + margin).astype(float), f"{one}_margin": near - far}
     statistics = {f"{one}_accuracy": ["mean", f"{one}_accuracy"] for one in similarities}
-    table = items_table(_columns(("anchor", "positive", "negative"), triplets), None, values)
+    table = example_table(_columns(("anchor", "positive", "negative"), triplets), None, values)
     several = len(similarities) > 1
-    return of_table(
+    return evaluation_from_table(
         name,
         "TripletEvaluator",
         table,
         statistics,
         unit="triplets",
         main="max_accuracy" if several else f"{similarities[0]}_accuracy",
-        more={"max_accuracy": max(computed(table, statistics).values())} if several else None,
+        more={"max_accuracy": max(compute_metrics(table, statistics).values())} if several else None,
         truncate_dim=truncate_dim,
         dimensions=anchor.shape[1],
         margin=margin,
@@ -213,7 +213,7 @@ def reranking(
     at_k: int = 10,
     truncate_dim: int | None = None,
     on_progress: Progress | None = None,
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How far up the positive documents of each query stand among its own few: RerankingEvaluator.
 
     Metrics `map`, `mrr@10`, `ndcg@10`, means over queries. Queries without a positive or without a negative document
@@ -230,10 +230,10 @@ def reranking(
     gains = [[1] * len(sample["positive"]) + [0] * len(sample["negative"]) for sample in kept]
     values = _of_lists(gains, scores, at_k)
     statistics = {metric: ["mean", metric] for metric in values}
-    return of_table(
+    return evaluation_from_table(
         name,
         "RerankingEvaluator",
-        items_table(_sample_columns(kept, "negative"), None, values),
+        example_table(_sample_columns(kept, "negative"), None, values),
         statistics,
         unit="queries",
         main=f"ndcg@{at_k}",
@@ -249,16 +249,18 @@ def reranking(
 
 def cross_correlation(
     name: str, pairs: Sequence[tuple[str, str]], gold: Sequence[float], score: Score
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How well a cross-encoder's score follows that of people: CrossEncoderCorrelationEvaluator."""
-    table = items_table(_columns(SENTENCES, pairs), gold, {"score": _cross_scores(pairs, score)})
+    table = example_table(_columns(SENTENCES, pairs), gold, {"score": _cross_scores(pairs, score)})
     statistics = {each: [each, "score"] for each in ("spearman", "pearson")}
-    return of_table(name, "CrossEncoderCorrelationEvaluator", table, statistics, unit="pairs", main="spearman")
+    return evaluation_from_table(
+        name, "CrossEncoderCorrelationEvaluator", table, statistics, unit="pairs", main="spearman"
+    )
 
 
 def cross_classification(
     name: str, pairs: Sequence[tuple[str, str]], labels: Sequence[float], score: Score
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How well a cross-encoder finds the label of a pair: CrossEncoderClassificationEvaluator.
 
     A model with one output is measured by `average_precision`, `f1`, `accuracy`, ... over labels of 0 and 1; one with
@@ -272,20 +274,24 @@ def cross_classification(
     inputs, kind = _columns(SENTENCES, pairs), "CrossEncoderClassificationEvaluator"
     if given.ndim == 2:
         said = given.argmax(axis=1).astype(float)
-        table = items_table(inputs, labels, {"predicted": said, "correct": (said == np.asarray(labels)).astype(float)})
+        table = example_table(
+            inputs, labels, {"predicted": said, "correct": (said == np.asarray(labels)).astype(float)}
+        )
         statistics = {each: [each, "predicted"] for each in ("f1_macro", "f1_micro", "f1_weighted")}
-        return of_table(name, kind, table, statistics, unit="pairs", main="f1_macro", classes=given.shape[1])
+        return evaluation_from_table(
+            name, kind, table, statistics, unit="pairs", main="f1_macro", classes=given.shape[1]
+        )
     _only_binary(labels, name)
     parts = {"average_precision": "average_precision", "accuracy": "best_accuracy", **BEST_F1}
     statistics = {metric: [statistic, "score"] for metric, statistic in parts.items()}
     at = dict(zip(("accuracy_threshold", "f1_threshold"), best_thresholds(labels, given), strict=True))
-    table = items_table(inputs, labels, {"score": given})
-    return of_table(name, kind, table, statistics, unit="pairs", main="average_precision", more=at)
+    table = example_table(inputs, labels, {"score": given})
+    return evaluation_from_table(name, kind, table, statistics, unit="pairs", main="average_precision", more=at)
 
 
 def cross_reranking(
     name: str, samples: Sequence[Sample], score: Score, *, at_k: int = 10, always_rerank_positives: bool = True
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """How far up a cross-encoder puts the positive documents of each query: CrossEncoderRerankingEvaluator.
 
     A sample has "negative" texts, or "documents" in the order in which a first search found them; then the metrics
@@ -313,9 +319,9 @@ def cross_reranking(
         falling = [-float(place) for each in first for place in range(len(each))]
         values |= {f"base_{metric}": each for metric, each in _of_lists(first, falling, at_k).items()}
     statistics = {metric: ["mean", metric] for metric in values}
-    table = items_table(_sample_columns(samples, "documents" if first else "negative"), None, values)
+    table = example_table(_sample_columns(samples, "documents" if first else "negative"), None, values)
     kind = "CrossEncoderRerankingEvaluator"
-    return of_table(name, kind, table, statistics, unit="queries", main=f"ndcg@{at_k}")
+    return evaluation_from_table(name, kind, table, statistics, unit="queries", main=f"ndcg@{at_k}")
 
 
 def _cross_scores(pairs: Sequence[tuple[str, str]], score: Score) -> Any:

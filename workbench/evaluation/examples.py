@@ -1,6 +1,6 @@
 """What one model did on items that are no search, and how a run keeps it: pairs, triplets, short lists, texts.
 
-Every metric is a statistic (see `intervals`) of a column of the table of items, so that it can be computed anew for
+Every metric is a statistic (see `intervals`) of a column of the table of items, so that it can be computed again for
 any selection of items. `evaluators` fills such tables.
 """
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class ItemEvaluation:
+class ExampleEvaluation:
     """What one model did on items that are no search."""
 
     name: str
     kind: str  # the library's evaluator: "EmbeddingSimilarityEvaluator"
     metrics: Mapping[str, float]  # "spearman_cosine" -> 0.81; the main one first
-    per_item: pd.DataFrame  # item_id, the texts, gold, then a column for each score or outcome; higher is better
+    per_example: pd.DataFrame  # item_id, the texts, gold, then a column for each score or outcome; higher is better
     settings: Mapping[str, Any]  # how it was measured; "statistics": metric -> [one of intervals.STATISTICS, column]
 
     @property
@@ -51,7 +51,7 @@ def input_columns(table: pd.DataFrame) -> tuple[str, ...]:
 # --- tables of items -----------------------------------------------------------------------------------------------
 
 
-def items_table(inputs: Mapping[str, Sequence[str]], gold: Any, values: Mapping[str, Any]) -> pd.DataFrame:
+def example_table(inputs: Mapping[str, Sequence[str]], gold: Any, values: Mapping[str, Any]) -> pd.DataFrame:
     """The table of items; ids are their numbers, wide enough to sort as text."""
     import numpy as np
     import pandas as pd
@@ -67,7 +67,7 @@ def items_table(inputs: Mapping[str, Sequence[str]], gold: Any, values: Mapping[
     return pd.DataFrame({"item_id": ids, **{k: list(v) for k, v in inputs.items()}, "gold": right, **values})
 
 
-def of_table(
+def evaluation_from_table(
     name: str,
     kind: str,
     table: pd.DataFrame,
@@ -77,7 +77,7 @@ def of_table(
     main: str,
     more: Mapping[str, float] | None = None,
     **settings: Any,
-) -> ItemEvaluation:
+) -> ExampleEvaluation:
     """The evaluation of a table of items: metrics are `statistics` computed from its columns, and `more` as they are.
 
     `main` names the main metric; `unit` says in the plural what an item is.
@@ -91,31 +91,33 @@ def of_table(
         **settings,
         "statistics": {metric: list(each) for metric, each in statistics.items()},
     }
-    return ItemEvaluation(name, kind, {**computed(table, statistics), **(more or {})}, table, told)
+    return ExampleEvaluation(name, kind, {**compute_metrics(table, statistics), **(more or {})}, table, told)
 
 
-def computed(table: pd.DataFrame, statistics: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def compute_metrics(table: pd.DataFrame, statistics: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Metric -> its value: the statistic named first, of the column named second."""
     from workbench.evaluation.statistics import statistic
 
     return {metric: statistic(name, table["gold"], table[column]) for metric, (name, column) in statistics.items()}
 
 
-def correlated(evaluation: ItemEvaluation) -> ItemEvaluation:
+def with_correlations(evaluation: ExampleEvaluation) -> ExampleEvaluation:
     """An evaluation of labelled pairs with the correlations of its scores beside what it has."""
     said = evaluation.settings["statistics"]
     scores = dict.fromkeys(column for _, column in said.values())
     more = {f"{each}_{column}": [each, column] for column in scores for each in ("spearman", "pearson")}
     settings = {**evaluation.settings, "statistics": {**said, **more}}
-    return replace(evaluation, metrics={**evaluation.metrics, **computed(evaluation.per_item, more)}, settings=settings)
+    return replace(
+        evaluation, metrics={**evaluation.metrics, **compute_metrics(evaluation.per_example, more)}, settings=settings
+    )
 
 
-def by_collection(evaluation: ItemEvaluation) -> ItemEvaluation:
+def with_collection_metrics(evaluation: ExampleEvaluation) -> ExampleEvaluation:
     """A mean over collections with the numbers of each beside it, as NanoBEIREvaluator names them."""
     statistics = evaluation.settings["statistics"]
     each = {
         f"{name}_{metric}": float(rows[column].mean())
-        for name, rows in evaluation.per_item.groupby("collection", sort=False)
+        for name, rows in evaluation.per_example.groupby("collection", sort=False)
         for metric, (_, column) in statistics.items()
     }
     named = {f"{evaluation.name}_{metric}": value for metric, value in evaluation.metrics.items()}
@@ -133,7 +135,7 @@ def items_sha256(table: pd.DataFrame) -> str:
 # --- in a run folder ------------------------------------------------------------------------------------------------
 
 
-def save_items(run_path: str | Path, name: str, moment: str, evaluation: ItemEvaluation) -> str:
+def save_examples(run_path: str | Path, name: str, moment: str, evaluation: ExampleEvaluation) -> str:
     """Store an evaluation of items in a run folder; gives the folder's name.
 
     evaluations/<name>/items.parquet holds the texts and gold, <moment>.parquet the values, <moment>.json the metrics.
@@ -145,7 +147,7 @@ def save_items(run_path: str | Path, name: str, moment: str, evaluation: ItemEva
         raise DataError(f"expected a moment of before, after or step-N, found {moment!r}.")
     safe = folder_name(name)
     folder = Path(run_path) / "evaluations" / safe
-    table = evaluation.per_item
+    table = evaluation.per_example
     fixed = ["item_id", *input_columns(table), "gold"]
     items, wanted = folder / "items.parquet", evaluation.settings["items_sha256"]
     known = items.exists()
@@ -161,13 +163,13 @@ def save_items(run_path: str | Path, name: str, moment: str, evaluation: ItemEva
     return safe
 
 
-def has_items(run: Run, name: str) -> bool:
+def has_examples(run: Run, name: str) -> bool:
     """Whether an evaluation of a run is one of items, not a search."""
     return (run.path / "evaluations" / name / "items.parquet").is_file()
 
 
-def read_items(run: Run, name: str, moment: str) -> pd.DataFrame:
-    """`ItemEvaluation.per_item` as a run keeps it. Raises RunError where a file is missing or damaged."""
+def read_examples(run: Run, name: str, moment: str) -> pd.DataFrame:
+    """`ExampleEvaluation.per_example` as a run keeps it. Raises RunError where a file is missing or damaged."""
     folder = run.path / "evaluations" / name
     return _read(folder / "items.parquet").merge(_read(folder / f"{moment}.parquet"), on="item_id")
 

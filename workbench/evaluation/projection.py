@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 Method = Literal["umap", "pca"]
-Moment = Literal["before", "after"]
+Stage = Literal["before", "after"]
 Progress = Callable[[str, int, int], None]
 
 METHODS: tuple[Method, ...] = ("umap", "pca")
-MOMENTS: tuple[Moment, ...] = ("before", "after")
+STAGES: tuple[Stage, ...] = ("before", "after")
 MOST_VECTORS = 50_000  # documents whose vectors are kept; above, those retrieved or relevant and a sample
 MOST_POINTS = 10_000  # of each moment on a map
 NEIGHBOURS = 15  # of UMAP's graph, and of the measure of the map
@@ -63,17 +63,17 @@ class Map:
 
     points: pd.DataFrame  # moment, kind ("query" or "document"), id, x, y
     parameters: dict[str, Any]  # method, together, n_neighbors, min_dist, seed, versions, counts, seconds
-    kept: dict[str, float] = field(default_factory=dict)  # moment -> share of true neighbours kept, 0 to 1
+    preservation: dict[str, float] = field(default_factory=dict)  # stage -> neighborhood preservation, 0 to 1
 
     def __repr__(self) -> str:
-        shares = kept_words(self.kept)
-        return f"<Map by {self.parameters['method']}: {len(self.points):,} points, true neighbours kept: {shares}>"
+        shares = preservation_text(self.preservation)
+        return f"<Map by {self.parameters['method']}: {len(self.points):,} points, neighborhood preservation {shares}>"
 
 
-def kept_words(kept: Mapping[str, float]) -> str:
-    """The shares of true neighbours kept, in words.
+def preservation_text(kept: Mapping[str, float]) -> str:
+    """Neighborhood preservation as text.
 
-    >>> kept_words({"before": 0.081, "after": 0.5})
+    >>> preservation_text({"before": 0.081, "after": 0.5})
     '8 % before, 50 % after'
     """
     return ", ".join(f"{100 * share:.0f} % {moment}" for moment, share in kept.items())
@@ -100,7 +100,7 @@ def save_vectors(
     ids = list(evaluation.collection.corpus)
     needed = set(evaluation.hits["document_id"])
     needed.update(document for gains in evaluation.collection.relevant.values() for document in gains)
-    places = chosen(ids, needed, most)
+    places = choose_documents(ids, needed, most)
     tensors = {
         "queries": np.ascontiguousarray(evaluation.query_vectors, dtype=np.float32),
         "documents": np.ascontiguousarray(evaluation.document_vectors[places], dtype=np.float32),
@@ -117,11 +117,11 @@ def save_vectors(
     return path
 
 
-def chosen(ids: Sequence[str], needed: Iterable[str], most: int) -> list[int]:
+def choose_documents(ids: Sequence[str], needed: Iterable[str], most: int) -> list[int]:
     """Places of the documents to keep: all of them, or those needed and of the others a sample that is always the
     same, `most` in all (more where more are needed), in their order.
 
-    >>> chosen(["a", "b", "c"], ["b"], 3), len(chosen([str(n) for n in range(100)], ["7"], 10))
+    >>> choose_documents(["a", "b", "c"], ["b"], 3), len(choose_documents([str(n) for n in range(100)], ["7"], 10))
     ([0, 1, 2], 10)
     """
     if len(ids) <= most:
@@ -133,7 +133,7 @@ def chosen(ids: Sequence[str], needed: Iterable[str], most: int) -> list[int]:
     return sorted(kept + others[: max(most - len(kept), 0)])
 
 
-def load_vectors(run: Run, name: str, moment: Moment) -> Vectors:
+def load_vectors(run: Run, name: str, moment: Stage) -> Vectors:
     """The vectors of an evaluation.
 
     Raises RunError where there are none, or where they belong to another evaluation than the run's.
@@ -167,7 +167,7 @@ def load_vectors(run: Run, name: str, moment: Moment) -> Vectors:
     return found
 
 
-def _scored_so(run: Run, name: str, moment: Moment, vectors: Vectors, settings: Mapping[str, Any]) -> bool:
+def _scored_so(run: Run, name: str, moment: Stage, vectors: Vectors, settings: Mapping[str, Any]) -> bool:
     """Whether the vectors give the scores that the run stored, on the hits of `PROBED` queries.
 
     The energy distance needs more than the vectors, so it is not held against them.
@@ -204,12 +204,12 @@ def _map_file(run: Run, name: str, method: str, *, together: bool) -> Path:
     return run.path / "maps" / f"{name}-{method}-{'together' if together else 'apart'}.parquet"
 
 
-def stored_map(run: Run, name: str, method: Method = "umap", *, together: bool = True) -> Map | None:
+def load_map(run: Run, name: str, method: Method = "umap", *, together: bool = True) -> Map | None:
     """The map that `project` stored; None where it has not been made, or its vectors have changed since."""
     path = _map_file(run, name, method, together=together)
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
-    vectors = [_vectors_file(run.path, name, moment) for moment in MOMENTS]
+    vectors = [_vectors_file(run.path, name, moment) for moment in STAGES]
     if any(file.is_file() and file.stat().st_mtime_ns > path.stat().st_mtime_ns for file in vectors):
         return None
     import pandas as pd
@@ -245,10 +245,10 @@ def project(
 
     Raises RunError where the run has no vectors, DataError where there are too few points for a map.
     """
-    if not again and (found := stored_map(run, name, method, together=together)) is not None:
+    if not again and (found := load_map(run, name, method, together=together)) is not None:
         return found
-    moments = [moment for moment in MOMENTS if _vectors_file(run.path, name, moment).is_file()]
-    vectors = {moment: load_vectors(run, name, moment) for moment in moments or MOMENTS}
+    moments = [moment for moment in STAGES if _vectors_file(run.path, name, moment).is_file()]
+    vectors = {moment: load_vectors(run, name, moment) for moment in moments or STAGES}
     documents = _documents_of_all(run, name, vectors, most)
     frames, arrays = zip(*(_points(vectors[moment], moment, documents) for moment in moments), strict=True)
     if len(arrays[0]) < 5:
@@ -257,7 +257,10 @@ def project(
     if on_progress is not None:
         on_progress(f"map by {method}", 0, 1)
     places = _places(list(arrays), method, together=together, n_neighbors=n_neighbors, min_dist=min_dist, seed=seed)
-    kept = {str(moment): neighbours_kept(array, xy) for moment, array, xy in zip(moments, arrays, places, strict=True)}
+    kept = {
+        str(moment): neighborhood_preservation(array, xy)
+        for moment, array, xy in zip(moments, arrays, places, strict=True)
+    }
     made = Map(_table(list(frames), places), {
         "method": method,
         "together": together and len(moments) > 1,
@@ -271,23 +274,23 @@ def project(
         "seconds": round(time.monotonic() - started, 3),
     }, kept)  # fmt: skip
     path = _map_file(run, name, method, together=together)
-    write_json(path.with_suffix(".json"), {"parameters": made.parameters, "kept": made.kept})
+    write_json(path.with_suffix(".json"), {"parameters": made.parameters, "kept": made.preservation})
     write_parquet(path, made.points)
     if on_progress is not None:
         on_progress(f"map by {method}", 1, 1)
     return made
 
 
-def _documents_of_all(run: Run, name: str, vectors: dict[Moment, Vectors], most: int) -> set[str]:
+def _documents_of_all(run: Run, name: str, vectors: dict[Stage, Vectors], most: int) -> set[str]:
     """Ids of the documents that are drawn: those that have a vector at every moment, `most` points at most."""
     first, *others = vectors.values()
     common = set(first.document_ids).intersection(*(other.document_ids for other in others))
     ids = [key for key in first.document_ids if key in common]
     needed = set(run.documents(name)["document_id"])
-    return {ids[place] for place in chosen(ids, needed, max(most - len(first.query_ids), 0))}
+    return {ids[place] for place in choose_documents(ids, needed, max(most - len(first.query_ids), 0))}
 
 
-def _points(vectors: Vectors, moment: Moment, documents: set[str]) -> tuple[pd.DataFrame, Floats]:
+def _points(vectors: Vectors, moment: Stage, documents: set[str]) -> tuple[pd.DataFrame, Floats]:
     """The points of one moment without their places, and their vectors, (points, dim) of unit length."""
     import numpy as np
     import pandas as pd
@@ -353,7 +356,7 @@ def _umap(array: Floats, n_neighbors: int, min_dist: float, seed: int) -> Floats
     return places
 
 
-def neighbours_kept(vectors: Floats, places: Floats, *, k: int = NEIGHBOURS, judged: int = JUDGED) -> float:
+def neighborhood_preservation(vectors: Floats, places: Floats, *, k: int = NEIGHBOURS, judged: int = JUDGED) -> float:
     """Mean share of a point's k nearest by cosine that are among its k nearest on the map.
 
     vectors (points, dim) of unit length, places (points, 2). Exact, on `judged` points spread evenly. 1 is a map that
@@ -362,7 +365,7 @@ def neighbours_kept(vectors: Floats, places: Floats, *, k: int = NEIGHBOURS, jud
     >>> import numpy as np
     >>> angles = np.linspace(0, 1, 50)
     >>> circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    >>> neighbours_kept(circle, circle, k=2)
+    >>> neighborhood_preservation(circle, circle, k=2)
     1.0
     """
     import numpy as np

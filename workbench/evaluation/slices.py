@@ -1,6 +1,6 @@
 """An evaluation looked at in parts: by kind of query, at fewer dimensions, and with coarser numbers.
 
-`sliced` groups the queries of a stored evaluation. `at_dimensions` and `at_precisions` rank again from the vectors
+`slice_queries` groups the queries of an evaluation. `at_dimensions` and `at_precisions` rank again from the vectors
 that the run keeps, so that what truncation and quantisation cost is measured, not estimated. Quantisation is the
 library's (`sentence_transformers.util.quantize_embeddings`): int8 with the range of each dimension over the documents,
 compared by dot product; binary by the sign of each dimension, compared by the number of equal signs.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from workbench.evaluation.projection import Moment, Vectors
+    from workbench.evaluation.projection import Stage, Vectors
 
 Precision = Literal["float32", "int8", "binary"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "binary")
@@ -29,7 +29,7 @@ BY: tuple[str, ...] = ("query length", "relevant documents")
 QUARTERS = 4
 
 
-def sliced(
+def slice_queries(
     run: Run, name: str, by: str | Mapping[str, Any], *, metric: str = "ndcg@10", groups: int = QUARTERS
 ) -> pd.DataFrame:
     """A metric for each group of queries: group, queries, before, after, difference, low, high.
@@ -125,7 +125,7 @@ def _order(labels: Sequence[str]) -> list[str]:
 
 
 def at_dimensions(
-    run: Run, name: str, dimensions: Sequence[int] = (), *, moments: Sequence[Moment] = ("before", "after")
+    run: Run, name: str, dimensions: Sequence[int] = (), *, moments: Sequence[Stage] = ("before", "after")
 ) -> pd.DataFrame:
     """Every metric at each number of dimensions: moment, dimensions, bytes (of one vector), and a column per metric.
 
@@ -148,7 +148,7 @@ def at_precisions(
     name: str,
     precisions: Sequence[Precision] = PRECISIONS,
     *,
-    moments: Sequence[Moment] = ("before", "after"),
+    moments: Sequence[Stage] = ("before", "after"),
 ) -> pd.DataFrame:
     """Every metric with vectors of coarser numbers: moment, precision, bytes (of one vector), and a column per metric.
 
@@ -210,7 +210,7 @@ def _unit(array: Any) -> Any:
 def _measured(
     run: Run,
     name: str,
-    moments: Sequence[Moment],
+    moments: Sequence[Stage],
     what: str,
     wanted: Callable[[Vectors], Sequence[Any]],
     change: Callable[[Vectors, Any], tuple[Any, Any, str]],

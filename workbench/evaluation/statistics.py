@@ -48,12 +48,12 @@ def bootstrap_interval(values: Any, *, resamples: int = RESAMPLES, seed: int = S
     return low, high
 
 
-def randomisation_p(differences: Any, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+def randomization_test(differences: Any, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
     """Two-sided p of each column's mean difference under random exchange of the two sides, query by query.
 
     All exchanges are tried where there are at most 2^13, otherwise `resamples` random ones and the one that was seen.
 
-    >>> randomisation_p([[1.0], [2.0], [3.0]]).tolist()  # 2 of 8 exchanges are as far from 0
+    >>> randomization_test([[1.0], [2.0], [3.0]]).tolist()  # 2 of 8 exchanges are as far from 0
     [0.25]
     """
     table = np.asarray(differences, dtype=float)  # (queries, metrics)
@@ -87,13 +87,13 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def first_alike(differences: Any) -> list[int]:
+def first_proportional(differences: Any) -> list[int]:
     """For each column the first one that it is but for a positive factor, itself where there is none before it.
 
     Accuracy, precision and recall at 1 are one number, and at any k where a query has one answer they are one but for a
     factor: a test of each is the same test.
 
-    >>> first_alike([[1.0, 0.5, 0.0], [0.0, 0.0, 1.0], [-1.0, -0.5, 0.0]])
+    >>> first_proportional([[1.0, 0.5, 0.0], [0.0, 0.0, 1.0], [-1.0, -0.5, 0.0]])
     [0, 0, 2]
     """
     table = np.asarray(differences, dtype=float)

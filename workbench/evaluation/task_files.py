@@ -32,7 +32,7 @@ from workbench.data.readers import READERS, Row, Rows, ending, file_rows, file_s
 from workbench.data.scored_pairs import is_data, of_lines
 from workbench.data.training_rows import load_pairs
 from workbench.errors import DataError
-from workbench.evaluation.tasks import NANO, NANO_MEAN, Items, Mean, Search, Task
+from workbench.evaluation.tasks import NANO, NANO_MEAN, Examples, Mean, Search, Task
 from workbench.recipe.schema import Source
 
 Columns = Mapping[str, str] | Sequence[str]
@@ -47,7 +47,7 @@ class Measured:
     notes: tuple[Check, ...] = ()
 
 
-def task_on(
+def open_task(
     on: Collection | str | os.PathLike[str],
     columns: Columns | None = None,
     split: str | None = None,
@@ -204,10 +204,10 @@ def _of_table(
         raise _unknown_columns(place, first)
     if "negative" in roles and (not named or "negative" in named.values()):
         if isinstance(first[0][roles["negative"]], list):
-            return Measured(Items(name, "RerankingEvaluator", (), samples=tuple(_lists(place, rows, roles))))
+            return Measured(Examples(name, "RerankingEvaluator", (), samples=tuple(_lists(place, rows, roles))))
         theirs = _theirs(roles, named, TRIPLET)
         triplets = tuple(zip(*_columns_of(place, rows, theirs, TRIPLET), strict=True))
-        return Measured(Items(name, "TripletEvaluator", triplets))
+        return Measured(Examples(name, "TripletEvaluator", triplets))
     theirs = _theirs(roles, named, TRIPLET[:2])
     anchors, positives = _columns_of(place, rows, theirs, TRIPLET[:2])
     made = [{"anchor": anchor, "positive": positive} for anchor, positive in zip(anchors, positives, strict=True)]
@@ -220,12 +220,14 @@ def _pairs_task(name: str, pairs: Sequence[tuple[str, str]], gold: Sequence[floa
     if len(set(gold)) == 1:
         said = f"All {len(gold):,} pairs have the score {gold[0]:g}: no correlation with it can be computed."
         return Measured(
-            Items(name, "EmbeddingSimilarityEvaluator", tuple(pairs), tuple(gold)), (Check("warning", said),)
+            Examples(name, "EmbeddingSimilarityEvaluator", tuple(pairs), tuple(gold)), (Check("warning", said),)
         )
     if set(gold) <= {0.0, 1.0}:
         said = "The scores are labels of 0 and 1: measured as by BinaryClassificationEvaluator, and correlated."
-        return Measured(Items(name, "BinaryClassificationEvaluator", tuple(pairs), tuple(gold)), (Check("note", said),))
-    return Measured(Items(name, "EmbeddingSimilarityEvaluator", tuple(pairs), tuple(gold)))
+        return Measured(
+            Examples(name, "BinaryClassificationEvaluator", tuple(pairs), tuple(gold)), (Check("note", said),)
+        )
+    return Measured(Examples(name, "EmbeddingSimilarityEvaluator", tuple(pairs), tuple(gold)))
 
 
 def _columns_of(place: str, rows: Rows, theirs: Mapping[str, str], ours: Sequence[str]) -> list[list[Any]]:

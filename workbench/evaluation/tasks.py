@@ -20,7 +20,14 @@ from workbench.data.training_rows import Pairs, Splits, has_rows
 from workbench.errors import DataError
 from workbench.evaluation import evaluators
 from workbench.evaluation.evaluators import SIMILARITIES
-from workbench.evaluation.examples import ItemEvaluation, has_items, input_columns, of_table, read_items, save_items
+from workbench.evaluation.examples import (
+    ExampleEvaluation,
+    evaluation_from_table,
+    has_examples,
+    input_columns,
+    read_examples,
+    save_examples,
+)
 from workbench.evaluation.retrieval import Encode, Evaluation, Progress, evaluate, save_evaluation
 from workbench.recipe.schema import LossSpec, Recipe
 from workbench.run import Run
@@ -65,7 +72,7 @@ class Task(Protocol):
     def kind(self) -> str:
         """The library's evaluator: "InformationRetrievalEvaluator"."""
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> Evaluation | ItemEvaluation:
+    def measure(self, encode: Encode, **how: Unpack[How]) -> Evaluation | ExampleEvaluation:
         """Measure the model behind `encode`. A task made for fewer dimensions keeps to them."""
 
 
@@ -96,7 +103,7 @@ class Mean:
 
     kind = "NanoBEIREvaluator"
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> ItemEvaluation:
+    def measure(self, encode: Encode, **how: Unpack[How]) -> ExampleEvaluation:
         import pandas as pd
 
         how["truncate_dim"] = self.dimensions or how.get("truncate_dim")
@@ -106,7 +113,7 @@ class Mean:
             tables.append(_queries(member.measure(encode, **how), member.name, number))
         table = pd.concat(tables, ignore_index=True)
         values = [str(name) for name in table.columns[4:]]
-        return of_table(
+        return evaluation_from_table(
             self.name,
             self.kind,
             table,
@@ -133,7 +140,7 @@ def _queries(found: Evaluation, name: str, number: int) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Items:
+class Examples:
     """Rows that are measured one by one."""
 
     name: str
@@ -144,7 +151,7 @@ class Items:
     dimensions: int | None = None
     samples: tuple[evaluators.Sample, ...] = ()  # short lists as they are, in place of rows
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> ItemEvaluation:
+    def measure(self, encode: Encode, **how: Unpack[How]) -> ExampleEvaluation:
         similarity, on_progress = how.get("similarity", "cosine"), how.get("on_progress")
         chosen = similarity if similarity in SIMILARITIES else "cosine"  # the energy distance is for searches
         names = tuple(dict.fromkeys([chosen, *SIMILARITIES])) if self.every_similarity else (chosen,)
@@ -173,15 +180,15 @@ def _samples(rows: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def save(run_path: str | Path, name: str, moment: str, found: Evaluation | ItemEvaluation) -> str:
+def save(run_path: str | Path, name: str, moment: str, found: Evaluation | ExampleEvaluation) -> str:
     """Store what a task measured in a run folder; gives the folder's name below evaluations/."""
-    if isinstance(found, ItemEvaluation):
-        return save_items(run_path, name, moment, found)
+    if isinstance(found, ExampleEvaluation):
+        return save_examples(run_path, name, moment, found)
     return save_evaluation(run_path, name, moment, found)
 
 
 @dataclass(frozen=True)
-class Kept:
+class MetricValues:
     """One metric of an evaluation as a run keeps it, with what was measured for each query or item."""
 
     after: float
@@ -192,14 +199,14 @@ class Kept:
     gold: Any = None  # (items,)
 
 
-def kept(run: Run, name: str) -> dict[str, Kept]:
+def metric_values(run: Run, name: str) -> dict[str, MetricValues]:
     """Metric -> what the run `run` kept of it. Raises RunError where the evaluation `name` cannot be read."""
     moments = run.evaluations()[name]
     after = run.metrics(name, "after")
     before = run.metrics(name, "before") if "before" in moments else {}
-    if has_items(run, name):
+    if has_examples(run, name):
         identity, statistics = "item_id", run.settings(name, "after").get("statistics") or {}
-        tables = [read_items(run, name, moment) for moment in ("after", *(["before"] if before else []))]
+        tables = [read_examples(run, name, moment) for moment in ("after", *(["before"] if before else []))]
     else:
         identity, statistics = "query_id", {metric: ["mean", metric.partition("_")[2]] for metric in after}
         tables = [run.per_query(name, moment) for moment in ("after", *(["before"] if before else []))]
@@ -209,7 +216,7 @@ def kept(run: Run, name: str) -> dict[str, Kept]:
     for metric, value in after.items():
         statistic, column = statistics.get(metric, ("mean", ""))
         there = column in table
-        found[metric] = Kept(
+        found[metric] = MetricValues(
             after=value,
             before=before.get(metric),
             values=table[column].to_numpy(dtype=float) if there else None,
@@ -225,7 +232,7 @@ def unit(run: Run, name: str) -> str:
     return str(run.settings(name, "after").get("unit") or "queries")
 
 
-def moved(run: Run, name: str, metric: str | None = None) -> tuple[str, pd.DataFrame]:
+def example_changes(run: Run, name: str, metric: str | None = None) -> tuple[str, pd.DataFrame]:
     """How each item of an evaluation of items changed; the metric, which is the main one where `metric` is none of it.
 
     Columns: item_id, the texts, gold (NaN where items have none), score_before and score_after (what the metric is
@@ -239,7 +246,7 @@ def moved(run: Run, name: str, metric: str | None = None) -> tuple[str, pd.DataF
     statistics = settings["statistics"]
     chosen = next(each for each in (metric, settings.get("main_metric"), *statistics) if each in statistics)
     statistic, column = statistics[chosen]
-    first, last = read_items(run, name, "before").set_index("item_id"), read_items(run, name, "after")
+    first, last = read_examples(run, name, "before").set_index("item_id"), read_examples(run, name, "after")
     table = last[["item_id", *input_columns(last), "gold"]].copy()
     scores = {
         "before": first[column].reindex(last["item_id"]).to_numpy(dtype=float),
@@ -267,7 +274,7 @@ class _Found:
     notes: list[str] = field(default_factory=list)
 
 
-def tasks_of(
+def recipe_tasks(
     recipe: Recipe, splits: Splits, *, online: Callable[[], bool] = lambda: False, load: Load = load_collection
 ) -> tuple[dict[str, Task], list[str]]:
     """What a run of `recipe` measures, by name, and a sentence for whatever is not measured as the recipe says.
@@ -351,7 +358,7 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
     for name, part in parts.items():
         rows = tuple(zip(*(part.texts(column) for column in used), strict=True))
         values = tuple(map(float, part.rows[gold])) if gold is not None else ()
-        found.tasks[name] = Items(name, kind, rows, values, every_similarity=every)
+        found.tasks[name] = Examples(name, kind, rows, values, every_similarity=every)
 
 
 def _distractors(train: Pairs) -> list[str]:
@@ -410,7 +417,7 @@ def _add_dimensions(found: _Found, recipe: Recipe) -> None:
     whole = recipe.evaluation.truncate_dim or recipe.base.static_dimensions or max(dimensions, default=0)
     last = next((found.tasks[name] for name in found.tasks if name.startswith(NANO_MEAN)), None)
     last = last or found.tasks.get("test") or found.tasks.get("validation")
-    if isinstance(last, Search | Mean | Items):
+    if isinstance(last, Search | Mean | Examples):
         for size in sorted(dimensions - {whole}, reverse=True):
             found.tasks[f"{last.name}_{size}"] = replace(last, name=f"{last.name}_{size}", dimensions=size)
 

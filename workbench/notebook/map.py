@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
-from workbench.evaluation.projection import Method, kept_words, project
+from workbench.evaluation.projection import Method, preservation_text, project
 from workbench.notebook.html import STYLE, Still, picture, text
 from workbench.notebook.query_table import plain_rows
 from workbench.views.figures_map import embedding_map
@@ -90,7 +90,7 @@ class Places:
         self._say()
 
     def __repr__(self) -> str:
-        kept = kept_words(self.scene.kept)
+        kept = preservation_text(self.scene.kept)
         return f"<Map of {self.evaluation!r} of {self.run!r}, true neighbours kept: {kept}>"
 
     def _ipython_display_(self) -> None:
@@ -191,7 +191,7 @@ class Places:
     def _how(self) -> str:
         return (
             f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
-            f"nearest neighbours the map keeps {kept_words(self.scene.kept)}."
+            f"nearest neighbours the map keeps {preservation_text(self.scene.kept)}."
         )
 
     def _label(self, moment: str) -> str:

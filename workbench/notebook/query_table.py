@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
-from workbench.evaluation.examples import has_items
+from workbench.evaluation.examples import has_examples
 from workbench.notebook.html import STYLE, Still, rows, text
 from workbench.views.closeup import opened, shared_words
 from workbench.views.figures import metric_name
@@ -84,7 +84,7 @@ class Queries:
     def _read(self) -> None:
         """Another evaluation: its metrics and its queries."""
         names = query_metrics(self.run, self.evaluation.value)
-        self.items = has_items(self.run, self.evaluation.value)
+        self.items = has_examples(self.run, self.evaluation.value)
         self.metric.options = [(metric_name(name), name) for name in names]
         self.metric.value = names[0]
         self._read_metric()

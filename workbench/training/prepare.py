@@ -15,7 +15,7 @@ from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.training_rows import SAMPLES, Splits, load_splits
 from workbench.errors import DataError, RecipeError
 from workbench.evaluation.retrieval import Encode
-from workbench.evaluation.tasks import Task, tasks_of
+from workbench.evaluation.tasks import Task, recipe_tasks
 from workbench.models.base import LoadedBase, hub_reachable, load_base, remembering, token_counts
 from workbench.models.losses import build_loss
 from workbench.recipe.from_card import HIDDEN_ADAPTER
@@ -78,7 +78,7 @@ def prepare(recipe: Recipe, base: str | None = None) -> Prepared:
     splits, data_note = rows_of(recipe)
     loaded = _base(recipe, base, _texts(splits))
     checks = _checks(recipe, splits, loaded)
-    tasks, notes = tasks_of(recipe, splits, online=hub_reachable)
+    tasks, notes = recipe_tasks(recipe, splits, online=hub_reachable)
     planned = plan(
         recipe,
         [len(part) for part in (splits.train, *splits.more.values())],
@@ -230,7 +230,7 @@ def _loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module | dict[str, n
 
 def measured(recipe: Recipe) -> dict[str, Task]:
     """What a run of `recipe` measures before and after, by name; raises DataError where its rows cannot be had."""
-    return tasks_of(recipe, rows_of(recipe)[0], online=hub_reachable)[0]
+    return recipe_tasks(recipe, rows_of(recipe)[0], online=hub_reachable)[0]
 
 
 def while_training(tasks: Mapping[str, Task]) -> dict[str, Task]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.cards.card import Card
 from workbench.errors import RecipeError, RunError
-from workbench.evaluation.comparability import hindrances, other_queries
-from workbench.evaluation.compare import Verdict, card_evaluation, evaluation_name, judged, not_the_same
-from workbench.evaluation.tasks import Kept, kept, unit
+from workbench.evaluation.comparability import comparability_problems, query_count_problems
+from workbench.evaluation.compare import Verdict, card_evaluation, card_verdict, evaluation_name, pairing_problems
+from workbench.evaluation.tasks import MetricValues, metric_values, unit
 from workbench.recipe.schema import Origin, Recipe, difference, recipe
 from workbench.run import Run, RunWriter
 from workbench.training.processes import is_first, wait
@@ -200,12 +200,14 @@ def compare_seeds(runs: Sequence[Run], *, card: Card | None = None, evaluation: 
     _are_repeats(runs, recipes, name)
     card = card or runs[0].card()
     theirs, reasons, notes = card_evaluation(card, recipes[0], runs[0], name)
-    stands = [hindrances(run, made, card, apart=(SEED_PATH,)) for run, made in zip(runs, recipes, strict=True)]
-    measured = [kept(run, name) for run in runs]
+    stands = [
+        comparability_problems(run, made, card, apart=(SEED_PATH,)) for run, made in zip(runs, recipes, strict=True)
+    ]
+    measured = [metric_values(run, name) for run in runs]
     items, queries = unit(runs[0], name), _counted(measured[0])
     reasons = list(dict.fromkeys([*(reason for each in stands for reason in each), *reasons]))
     if theirs is not None and queries is not None:
-        reasons += other_queries(theirs, queries, items)
+        reasons += query_count_problems(theirs, queries, items)
     orders = [_order(runs[0], run, name) for run in runs]
     rows = tuple(
         _judged(_row(metric, [each[metric] for each in measured], orders), theirs, reasons)
@@ -242,7 +244,7 @@ def _are_repeats(runs: Sequence[Run], recipes: Sequence[Recipe], name: str) -> N
                 f"{run.name!r}; the same seed shows no spread."
             )
         seen[made.training.seed] = run.name
-        why = not_the_same(first, run, name)
+        why = pairing_problems(first, run, name)
         if why:
             raise RunError(f"expected runs that were measured on the same {unit(first, name)}: {why[0]}")
 
@@ -254,21 +256,21 @@ def _made_anew(run: Run, part: str) -> bool:
     )
 
 
-def _counted(measured: Mapping[str, Kept]) -> int | None:
+def _counted(measured: Mapping[str, MetricValues]) -> int | None:
     return next((len(each.values) for each in measured.values() if each.values is not None), None)
 
 
 def _order(first: Run, run: Run, name: str) -> Any:
     """Places of the first run's queries among the run's; None for items, which are in equal order."""
-    from workbench.evaluation.examples import has_items
+    from workbench.evaluation.examples import has_examples
 
-    if has_items(first, name):
+    if has_examples(first, name):
         return None
     place = {query: row for row, query in enumerate(run.per_query(name, "after")["query_id"])}
     return [place[query] for query in first.per_query(name, "after")["query_id"]]
 
 
-def _row(metric: str, each: Sequence[Kept], orders: Sequence[Any]) -> SeedRow:
+def _row(metric: str, each: Sequence[MetricValues], orders: Sequence[Any]) -> SeedRow:
     import numpy as np
 
     from workbench.evaluation.statistics import spread_over_seeds
@@ -308,4 +310,4 @@ def _judged(row: SeedRow, theirs: Evaluation | None, reasons: Sequence[str]) -> 
     """The row with the card's number, and whether that lies where one training of ours may lie."""
     if theirs is not None and row.metric in theirs.metrics:
         row = replace(row, card=theirs.metrics[row.metric], card_line=theirs.metric_lines.get(row.metric))
-    return replace(row, **judged(row.card, (row.one_low, row.one_high), reasons, "queries and seeds"))
+    return replace(row, **card_verdict(row.card, (row.one_low, row.one_high), reasons, "queries and seeds"))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.cards.card import Card
 from workbench.data.training_rows import Splits, printed_rows
 from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchError
-from workbench.evaluation.projection import MOMENTS, save_vectors
+from workbench.evaluation.projection import STAGES, save_vectors
 from workbench.evaluation.retrieval import Encode, Evaluation
 from workbench.evaluation.tasks import Task, save
 from workbench.models.base import describe_device, load_folder
@@ -406,7 +406,7 @@ def measure(
         on_progress=told,
     )
     folder = save(path, name, moment, found)
-    if moment in MOMENTS and isinstance(found, Evaluation) and getattr(task, "dimensions", None) is None:
+    if moment in STAGES and isinstance(found, Evaluation) and getattr(task, "dimensions", None) is None:
         save_vectors(path, folder, moment, found)
     return found.metrics
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
-from workbench.evaluation.examples import has_items, input_columns, read_items
-from workbench.evaluation.projection import Moment, Vectors
+from workbench.evaluation.examples import has_examples, input_columns, read_examples
+from workbench.evaluation.projection import Stage, Vectors
 from workbench.views.loss_curves import LogColumns
 from workbench.views.overview import TEXT_LIMIT, TOP, Identity, identity
 from workbench.views.rank_changes import word_places, words
@@ -133,7 +133,7 @@ def opened(run: Run, evaluation: str, query_id: str, top: int = TOP) -> Opened:
     Rankings without a row where the run keeps none of this evaluation.
     """
     before, after = (_hits(run, evaluation, moment, query_id, top) for moment in ("before", "after"))
-    if has_items(run, evaluation):
+    if has_examples(run, evaluation):
         return Opened(before, after, _item_texts(run, evaluation, query_id))
     found = _rows(run.path / "evaluations" / evaluation / "queries.parquet", [("query_id", "==", query_id)])
     gold = [str(document) for documents in found["relevant"] for document in documents]
@@ -156,7 +156,7 @@ def _hits(run: Run, evaluation: str, moment: str, query_id: str, top: int) -> pd
 
 
 def _item_texts(run: Run, evaluation: str, item_id: str) -> list[tuple[str, str]]:
-    table = read_items(run, evaluation, "after")
+    table = read_examples(run, evaluation, "after")
     found = table[table["item_id"].astype(str) == item_id]
     texts = [(name, shorten(text, TEXT_LIMIT)) for name in input_columns(table) for text in found[name]]
     return texts + [("gold", f"{gold:g}") for gold in found["gold"] if gold == gold]
@@ -249,7 +249,7 @@ def model_files(run: Run) -> Identity:
     return identity(*sorted((run.path / "model").glob("*.json")), run.path / "recipe.yaml")
 
 
-def encoder_of(run: Run, moment: Moment) -> Any:
+def encoder_of(run: Run, moment: Stage) -> Any:
     """The function that encodes as the run's model did at `moment`: `encode(texts, kind)`, see `fast.encoding.encoder`.
 
     Raises BaseError or RunError where that model cannot be had: a base that was made from the training rows is not
@@ -274,7 +274,7 @@ def encoder_of(run: Run, moment: Moment) -> Any:
     return encode_with(loaded.model, recipe)
 
 
-def answer(run: Run, evaluation: str, moment: Moment, encode: Any, vectors: Vectors, query: str) -> pd.DataFrame:
+def answer(run: Run, evaluation: str, moment: Stage, encode: Any, vectors: Vectors, query: str) -> pd.DataFrame:
     """The ranking of a query that nobody asked before: position, relevant (always False), score, document_id, document.
 
     `vectors` are those of `load_vectors`; documents that the run keeps no vector of cannot be found.

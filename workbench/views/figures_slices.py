@@ -25,7 +25,7 @@ MOMENTS = {"before": ("Before", "circle-open"), "after": ("After", "circle")}
 def slice_figure(rows: Rows, *, metric: str = "ndcg@10", title: str | None = None, dark: bool = False) -> Figure:
     """The figure of one table of `slices`; `rows` are its records: `table.to_dict("records")`.
 
-    Groups of `sliced`: one row each, before and after on a common scale, whiskers for the 95 % interval of the change,
+    `slice_queries`: a row per group, before and after on a common scale, whiskers for the 95 % interval of the change,
     drawn from before: where they do not reach the open ring, the change is told from none. `at_dimensions`: a line for
     each moment, dimensions on a log axis. `at_precisions`: one row for each precision.
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from workbench.evaluation.projection import MOMENTS, Method, Moment, Vectors, stored_map
+from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_map
 from workbench.views.figures import metric_name
 from workbench.views.figures_map import NEUTRAL, MapPoints, picture
 from workbench.views.overview import TEXT_LIMIT, TOP, whole_evaluations
@@ -38,7 +38,7 @@ class Scene:
     colourings: tuple[str, ...]
     rows: dict[tuple[str, str], int]  # (kind, id) -> row
     relevant: dict[int, tuple[int, ...]]  # row of a query -> rows of the documents that answer it
-    moments: tuple[Moment, ...]
+    moments: tuple[Stage, ...]
     parameters: dict[str, Any]
     kept: dict[str, float]  # moment -> share of true neighbours kept
 
@@ -47,7 +47,7 @@ def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> t
     """The files that `scene` reads, for `identity`."""
     folder = run.path / "evaluations" / evaluation
     stem = run.path / "maps" / f"{evaluation}-{method}-{'together' if together else 'apart'}"
-    vectors = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in MOMENTS]
+    vectors = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in STAGES]
     names = ("queries", "documents", "before", "after")
     return (
         stem.with_name(stem.name + ".parquet"),
@@ -59,7 +59,7 @@ def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> t
 
 def has_vectors(run: Run, evaluation: str) -> bool:
     """Whether the run keeps vectors of this evaluation, of which a map can be made."""
-    return any((run.path / "vectors" / f"{evaluation}-{moment}.safetensors").is_file() for moment in MOMENTS)
+    return any((run.path / "vectors" / f"{evaluation}-{moment}.safetensors").is_file() for moment in STAGES)
 
 
 def mapped(run: Run) -> tuple[str, ...]:
@@ -84,10 +84,10 @@ def scene(run: Run, evaluation: str, method: Method, *, together: bool = True) -
     """The stored map of an evaluation; None where there is none, or it is older than the vectors."""
     import pandas as pd
 
-    found = stored_map(run, evaluation, method, together=together)
+    found = load_map(run, evaluation, method, together=together)
     if found is None:
         return None
-    moments = tuple(moment for moment in MOMENTS if (found.points["moment"] == moment).any())
+    moments = tuple(moment for moment in STAGES if (found.points["moment"] == moment).any())
     parts = [
         found.points[found.points["moment"] == moment]
         .drop(columns="moment")
@@ -97,7 +97,7 @@ def scene(run: Run, evaluation: str, method: Method, *, together: bool = True) -
         for moment in moments
     ]
     table = pd.concat(parts, axis=1).reset_index().sort_values("kind", kind="stable").reset_index(drop=True)
-    for moment in MOMENTS:
+    for moment in STAGES:
         for axis in "xy":
             if f"{axis}_{moment}" not in table:
                 table[f"{axis}_{moment}"] = float("nan")
@@ -110,7 +110,7 @@ def scene(run: Run, evaluation: str, method: Method, *, together: bool = True) -
     table["text"] = [shorten(texts.get(key, ""), TEXT_LIMIT) for key in zip(table["kind"], table["id"], strict=True)]
     colourings = _add_colourings(table, queries)
     rows = {(kind, key): row for row, (kind, key) in enumerate(zip(table["kind"], table["id"], strict=True))}
-    return Scene(table, colourings, rows, _relevant(rows, queries), moments, found.parameters, found.kept)
+    return Scene(table, colourings, rows, _relevant(rows, queries), moments, found.parameters, found.preservation)
 
 
 def _queries(run: Run, evaluation: str) -> pd.DataFrame:
@@ -203,7 +203,7 @@ def labels(scene: Scene) -> list[str]:
     return ["<br>".join(plain(line, LABEL) for line in name.split("\n")) for name in names(scene)]
 
 
-def map_points(scene: Scene, moment: Moment, by: str, names: Sequence[str] = ()) -> MapPoints:
+def map_points(scene: Scene, moment: Stage, by: str, names: Sequence[str] = ()) -> MapPoints:
     """The points of one moment for `figures_points.embedding_map`, coloured by one of the scene's colourings."""
     import pandas as pd
 
@@ -227,7 +227,7 @@ def ranges(scene: Scene) -> tuple[Span, Span] | None:
     return _spans(scene, scene.moments) if scene.parameters.get("together", True) else None
 
 
-def _spans(scene: Scene, moments: Sequence[Moment]) -> tuple[Span, Span]:
+def _spans(scene: Scene, moments: Sequence[Stage]) -> tuple[Span, Span]:
     """Ranges of x and y that hold the points of these moments, with some air around them."""
 
     def span(axis: str) -> Span:
@@ -244,9 +244,9 @@ def canvas(
     scene: Scene,
     by: str,
     *,
-    titles: Mapping[Moment, str],
+    titles: Mapping[Stage, str],
     rows: Sequence[int] | None = None,
-    area: tuple[Moment, tuple[Polygon, ...]] | None = None,
+    area: tuple[Stage, tuple[Polygon, ...]] | None = None,
     lines: Sequence[tuple[int, int]] = (),
     opened: int | None = None,
     dark: bool = False,
@@ -306,7 +306,7 @@ def _base64(array: Any) -> str:
 Polygon = tuple[tuple[float, float], ...]
 
 
-def inside(scene: Scene, moment: Moment, areas: Iterable[Polygon]) -> list[int]:
+def inside(scene: Scene, moment: Stage, areas: Iterable[Polygon]) -> list[int]:
     """Rows of the scene's table whose place at `moment` is in one of the areas, by the even-odd rule."""
     import numpy as np
 
@@ -321,7 +321,7 @@ def inside(scene: Scene, moment: Moment, areas: Iterable[Polygon]) -> list[int]:
     return [int(row) for row in np.flatnonzero(hit)]
 
 
-def area_text(moment: Moment, areas: Iterable[Polygon]) -> str:
+def area_text(moment: Stage, areas: Iterable[Polygon]) -> str:
     """A drawn selection as a word for an address: "after:0,0;1,0;1,1".
 
     >>> area_of(area_text("after", [((0.0, 0.5), (1.0, 0.0), (1.0, 1.0))]))
@@ -330,10 +330,10 @@ def area_text(moment: Moment, areas: Iterable[Polygon]) -> str:
     return f"{moment}:" + "|".join(";".join(f"{x:g},{y:g}" for x, y in area) for area in areas)
 
 
-def area_of(text: str) -> tuple[Moment, tuple[Polygon, ...]] | None:
+def area_of(text: str) -> tuple[Stage, tuple[Polygon, ...]] | None:
     """What `area_text` wrote; None for anything else."""
     said, _, rest = text[:20_000].partition(":")
-    moment: Moment | None = next((each for each in MOMENTS if each == said), None)
+    moment: Stage | None = next((each for each in STAGES if each == said), None)
     try:
         areas = tuple(
             tuple((float(x), float(y)) for x, y in (corner.split(",") for corner in area.split(";")))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.compare import evaluation_name
-from workbench.evaluation.examples import has_items, input_columns
-from workbench.evaluation.tasks import moved
+from workbench.evaluation.examples import has_examples, input_columns
+from workbench.evaluation.tasks import example_changes
 from workbench.evaluation.tasks import unit as unit
 from workbench.views.figures import MetricMark, QueryChange, thin
 from workbench.views.loss_curves import LogColumns
@@ -247,7 +247,7 @@ def query_files(run: Run, evaluation: str) -> tuple[Path, ...]:
 
 def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
     """Metrics stored for every query, nDCG@10 first where it is there; of items, those computed from their values."""
-    if has_items(run, evaluation):
+    if has_examples(run, evaluation):
         settings = run.settings(evaluation, "after")
         names = list(settings["statistics"])
         return tuple(sorted(names, key=lambda name: (name != settings.get("main_metric"), names.index(name))))
@@ -260,12 +260,12 @@ def query_table(run: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFr
     """One row per query or item, the greatest loss first.
 
     Columns: query_id, query, rank_before, rank_after (Int64; null beyond the depth kept), before, after, difference.
-    An item's query is its texts, its ranks are null, before and after say how right it is (see `tasks.moved`), and
+    An item's query is its texts, its ranks are null, before and after say how right it is (`example_changes`), and
     it has gold, score_before and score_after besides.
     """
     import pandas as pd
 
-    if has_items(run, evaluation):
+    if has_examples(run, evaluation):
         return _item_table(run, evaluation, metric)
     before, after = run.per_query(evaluation, "before"), run.per_query(evaluation, "after")
     both = before.merge(after[["query_id", "rank", metric]], on="query_id", suffixes=("_before", "_after"))
@@ -286,7 +286,7 @@ def query_table(run: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFr
 def _item_table(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
     import pandas as pd
 
-    _, found = moved(run, evaluation, metric)
+    _, found = example_changes(run, evaluation, metric)
     texts = zip(*(found[name] for name in input_columns(found)), strict=True)
     none = pd.array([None] * len(found), dtype="Int64")
     table = pd.DataFrame(

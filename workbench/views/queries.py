@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.examples import has_items, input_columns
+from workbench.evaluation.examples import has_examples, input_columns
 from workbench.evaluation.retrieval import DEEPEST_CUT
-from workbench.evaluation.slices import at_dimensions, at_precisions, sliced
-from workbench.evaluation.tasks import moved, unit
+from workbench.evaluation.slices import at_dimensions, at_precisions, slice_queries
+from workbench.evaluation.tasks import example_changes, unit
 from workbench.run import Run
 from workbench.views.figures import QueryChange
 from workbench.views.rank_changes import failure_groups, failures
@@ -62,7 +62,7 @@ def queries(run: Run, wanted: str, main: str) -> Queries | None:
     if not whole:
         return None
     name = wanted if wanted in whole else whole[0]
-    return _items(run, name, main) if has_items(run, name) else _searched(run, name, main)
+    return _items(run, name, main) if has_examples(run, name) else _searched(run, name, main)
 
 
 # --- items -----------------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def queries(run: Run, wanted: str, main: str) -> Queries | None:
 
 def _items(run: Run, name: str, main: str) -> Queries:
     """The items that moved most, and how items of low and of high gold scores did."""
-    metric, table = moved(run, name, main)
+    metric, table = example_changes(run, name, main)
     best = table[table["difference"] > 0].sort_values("difference", ascending=False, kind="stable").head(MOVERS)
     worst = table[table["difference"] < 0].sort_values("difference", kind="stable").head(MOVERS)
     names = input_columns(table)
@@ -251,12 +251,12 @@ def _groupings(run: Run, name: str, metric: str, table: pd.DataFrame) -> tuple[G
         return ()
     found = []
     for by in ("query length", "relevant documents"):
-        rows = sliced(run, name, by, metric=metric).to_dict("records")
+        rows = slice_queries(run, name, by, metric=metric).to_dict("records")
         if len(rows) < 2:
             continue
         reached = None
         if f"accuracy@{TOP}" in table.columns:
-            reached = sliced(run, name, by, metric=f"accuracy@{TOP}").to_dict("records")
+            reached = slice_queries(run, name, by, metric=f"accuracy@{TOP}").to_dict("records")
         groups = []
         for place, row in enumerate(rows):
             before, after, *ends = (float(row[each]) for each in ("before", "after", "low", "high"))

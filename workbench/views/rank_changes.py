@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.data.checks import UNKNOWN
 from workbench.errors import RunError
-from workbench.evaluation.examples import has_items
+from workbench.evaluation.examples import has_examples
 from workbench.run import Run
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _is_search(run: Run, name: str, *moments: str) -> None:
     if missing:
         found = ", ".join(f"{each} ({', '.join(at)})" for each, at in there.items()) or "none"
         raise RunError(f"expected an evaluation {name!r} at {missing[0]!r} in run {run.name!r}, found {found}.")
-    if has_items(run, name):
+    if has_examples(run, name):
         unit = run.settings(name, moments[0]).get("unit", "items")
         raise RunError(
             f"expected a search in {name!r} of run {run.name!r}, found {unit} that were measured one by one; they have "

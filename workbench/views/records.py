@@ -287,7 +287,7 @@ class Pair:
     """Another run beside the first."""
 
     letter: str
-    verdict: str  # of the main metric: "differs", "not told apart", "not comparable"
+    verdict: str  # of the main metric: "differs", "no significant difference", "not comparable"
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     rows: tuple[PairRow, ...]

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.evaluation.examples import has_items
-from workbench.evaluation.projection import MOMENTS, Map, Method, project, stored_map
+from workbench.evaluation.examples import has_examples
+from workbench.evaluation.projection import STAGES, Map, Method, load_map, project
 from workbench.run import Run
 from workbench.views.queries import metric_of
 from workbench.views.records import MapPlaces, MapView
@@ -26,14 +26,14 @@ TEXT_LIMIT = 100  # characters of a text on hover
 
 def map_view(run: Run, name: str, main: str) -> MapView | None:
     """The map of evaluation `name`; None where it is measured item by item, or where the run keeps no vectors."""
-    if not name or has_items(run, name):
+    if not name or has_examples(run, name):
         return None
     stored = _stored(run, name)
     if stored is None:
         return None
     points = stored.points
     outcome, texts = _outcomes(run, name, main), _texts(run, name)
-    moments = [moment for moment in MOMENTS if (points["moment"] == moment).any()]
+    moments = [moment for moment in STAGES if (points["moment"] == moment).any()]
     ids = set(_chosen(points[points["moment"] == moments[0]]))
     places = [
         _places(points[(points["moment"] == moment) & points["id"].isin(ids)], moment, outcome, texts, stored)
@@ -46,9 +46,9 @@ def map_view(run: Run, name: str, main: str) -> MapView | None:
 def _stored(run: Run, name: str) -> Map | None:
     methods: tuple[Method, ...] = ("umap", "pca")
     for method in methods:
-        if (found := stored_map(run, name, method)) is not None:
+        if (found := load_map(run, name, method)) is not None:
             return found
-    there = any((run.path / "vectors" / f"{name}-{moment}.safetensors").is_file() for moment in MOMENTS)
+    there = any((run.path / "vectors" / f"{name}-{moment}.safetensors").is_file() for moment in STAGES)
     return project(run, name, "pca") if there else None
 
 
@@ -110,5 +110,5 @@ def _places(
         y=tuple(round(float(row["y"]), decimals) for row in rows),
         groups=tuple(outcome.get(row["id"], "query") if row["kind"] == "query" else "document" for row in rows),
         texts=tuple(shorten(texts.get((row["kind"], row["id"]), ""), TEXT_LIMIT) for row in rows),
-        kept=stored.kept.get(moment),
+        kept=stored.preservation.get(moment),
     )

@@ -13,7 +13,7 @@ from workbench.views.records import Pair, PairRow, Several, Summary, Verdict, si
 from workbench.views.summary import field_text, summarize
 
 MOST = 26  # runs, a letter each
-TONES = {"differs": "told", "not told apart": "open", "not comparable": "open"}
+TONES = {"differs": "told", "no significant difference": "open", "not comparable": "open"}
 
 
 def summarize_several(runs: Sequence[Run]) -> Several:
@@ -83,7 +83,7 @@ def _verdict(pairs: Sequence[Pair], main: str, letters: Sequence[str]) -> Verdic
     name = metric_name(main) if main else "the main metric"
     meaning = {
         "differs": f"In {name} at least one of the runs differs from run {letters[0]}.",
-        "not told apart": f"No difference in {name} was shown between run {letters[0]} and the others.",
+        "no significant difference": f"No difference in {name} was shown between run {letters[0]} and the others.",
         "not comparable": f"The runs did not measure the same thing, so nothing is said about {name}.",
     }[word]
     return Verdict(word, TONES[word], meaning, tuple(_sentence(pair, name, letters[0]) for pair in pairs))

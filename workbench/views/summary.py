@@ -118,7 +118,7 @@ MEANINGS = {
     "reproduced": ("good", "Trained again, the recipe gives the numbers that the card reports."),
     "differs": ("bad", "Trained again, the recipe does not give the numbers that the card reports."),
     "not comparable": ("open", "This run can neither confirm nor deny what the card reports."),
-    "not told apart": ("open", "No difference was shown."),
+    "no significant difference": ("open", "No difference was shown."),
 }
 
 
