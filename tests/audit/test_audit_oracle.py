@@ -10,7 +10,7 @@ import pytest
 from tiny import WORDS, tiny_base
 
 from workbench.audit.rules import audit
-from workbench.cards import inference
+from workbench.cards import inference, lookup
 from workbench.cards.card import Card
 from workbench.cards.read import read_card
 
@@ -89,5 +89,5 @@ def test_a_card_of_fit_is_told_from_one_of_the_trainer(base: str, tmp_path: Path
     finding = audit(card)["fit-defaults"]
     assert finding.severity == "error"
     assert len(finding.evidence["marks"]) == 3
-    assert inference.number(card, "learning_rate") == 5e-05
+    assert lookup.number(card, "learning_rate") == 5e-05
     assert "fit-defaults" not in audit(by_trainer(base, tmp_path / "trainer", learning_rate=3e-4)).codes

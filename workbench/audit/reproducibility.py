@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from workbench.audit.finding import plain, short, some
 from workbench.audit.rules_training import fits_one_process, size_before_split, world_size
-from workbench.cards import inference
+from workbench.cards import inference, lookup
 from workbench.cards.card import Card, Stated
 
 Status = Literal["on the card", "beside the card", "inferred", "missing", "not needed"]
@@ -60,10 +60,10 @@ def reproducibility(card: Card) -> Reproducibility:
     >>> reproducibility(Card(name="x", kind="unknown")).verdict
     'The card tells of no training, so there is nothing to run again.'
     """
-    if not inference.trained(card) and not card.base_model:
+    if not lookup.has_training(card) and not card.base_model:
         return Reproducibility((), "The card tells of no training, so there is nothing to run again.")
     facts = tuple(_facts(card))
-    if not inference.trained(card):
+    if not lookup.has_training(card):
         return Reproducibility(facts, "The card tells of no training, so there is nothing to run again.")
     return Reproducibility(facts, _verdict(facts))
 
@@ -121,9 +121,9 @@ def _data(card: Card) -> Iterator[Fact]:
         yield Fact("data revision", "on the card" if known else "missing", revisions if known else None)
     else:
         yield Fact("training data", "missing", note="no dataset that could be found again")
-    rows = inference.sizes(card)
+    rows = lookup.sizes(card)
     if rows:
-        yield _at("rows", sum(rows), *(inference.fact_line(dataset, "size") for dataset in datasets))
+        yield _at("rows", sum(rows), *(lookup.fact_line(dataset, "size") for dataset in datasets))
     else:
         yield Fact("rows", "missing")
     yield from _split(card)
@@ -142,12 +142,12 @@ def _split(card: Card) -> Iterator[Fact]:
 
 
 def _loss(card: Card) -> Iterator[Fact]:
-    trees = inference.loss_trees(card)
+    trees = lookup.loss_trees(card)
     if not trees:
         yield Fact("loss", "missing")
         return
-    names = [" > ".join(inference.bare(node.name) for node in root.chain()) for _, root in trees]
-    lines = [root.line or inference.fact_line(dataset, "loss") for dataset, root in trees]
+    names = [" > ".join(lookup.class_name(node.name) for node in root.chain()) for _, root in trees]
+    lines = [root.line or lookup.fact_line(dataset, "loss") for dataset, root in trees]
     foreign = [node.name for _, root in trees for node in root.chain() if node.name.startswith("__main__.")]
     if foreign:
         yield Fact("loss", "missing", names, note=f"{some(foreign)} is code of the training script")
@@ -158,7 +158,7 @@ def _loss(card: Card) -> Iterator[Fact]:
         yield Fact("loss parameters", "missing", note="the similarity is code that the card does not hold")
     elif bare:
         yield Fact(
-            "loss parameters", "inferred", note=f"{some(map(inference.bare, bare))} prints none: library defaults"
+            "loss parameters", "inferred", note=f"{some(map(lookup.class_name, bare))} prints none: library defaults"
         )
     else:
         yield _at("loss parameters", [dict(root.parameters) for _, root in trees], *lines)
@@ -188,7 +188,7 @@ def _arguments(card: Card) -> Iterator[Fact]:
         ("learning rate", "learning_rate"),
         ("weight decay", "weight_decay"),
         ("schedule", "lr_scheduler_type"),
-        ("warmup", "warmup_steps" if inference.number(card, "warmup_steps") else "warmup_ratio"),
+        ("warmup", "warmup_steps" if lookup.number(card, "warmup_steps") else "warmup_ratio"),
         ("optimizer", "optim"),
     ):
         if fit is not None:
@@ -201,8 +201,8 @@ def _arguments(card: Card) -> Iterator[Fact]:
     yield _said("epochs", _stated(card, "num_train_epochs") or card.argument("max_steps"))
     yield _said("seed", card.argument("seed"))
     yield _said("batch sampler", card.argument("batch_sampler"))
-    precise = [name for name in ("bf16", "fp16") if inference.argument(card, name) is True]
-    lines = inference.line_of(card, "bf16", "fp16")
+    precise = [name for name in ("bf16", "fp16") if lookup.argument(card, name) is True]
+    lines = lookup.argument_lines(card, "bf16", "fp16")
     yield _at("precision", precise[0] if precise else "fp32", *lines) if lines else Fact("precision", "missing")
 
 
@@ -217,17 +217,17 @@ def _processes(card: Card) -> Fact:
 
 def _model(card: Card) -> Iterator[Fact]:
     prompts = card.argument("prompts")
-    config = inference.beside(card, "config_sentence_transformers.json")
+    config = lookup.file_beside(card, "config_sentence_transformers.json")
     beside = config[1].get("prompts") if config and isinstance(config[1], dict) else None
     if prompts is not None and prompts.value:
         yield _said("prompts", prompts)
     elif isinstance(beside, dict) and any(beside.values()):
         yield Fact("prompts", "beside the card", beside, note=config[0] if config else "")
     elif prompts is not None or config is not None:
-        yield Fact("prompts", "on the card", None, tuple(filter(None, inference.line_of(card, "prompts"))), "none")
+        yield Fact("prompts", "on the card", None, tuple(filter(None, lookup.argument_lines(card, "prompts"))), "none")
     else:
         yield Fact("prompts", "missing", note="the card does not say whether prompts were used")
-    lora, shown = inference.lora_config(card), inference.adapter(card)
+    lora, shown = lookup.lora_config(card), lookup.adapter(card)
     if lora is not None:
         keys = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_dora")
         yield Fact("adapter shape", "beside the card", {k: lora[1][k] for k in keys if k in lora[1]}, note=lora[0])
@@ -244,6 +244,6 @@ def _evaluation(card: Card) -> Fact:
     public = [name for found in card.evaluations for name in found.datasets if name.startswith("Nano")]
     if held or public:
         return _at("evaluation set", held or public, *((found.lines or (None,))[0] for found in card.evaluations))
-    if card.evaluations or inference.validation(card.training_log):
+    if card.evaluations or lookup.validation_losses(card.training_log):
         return Fact("evaluation set", "missing", note="it was evaluated on data that cannot be found again")
     return Fact("evaluation set", "missing", note="nothing was evaluated")

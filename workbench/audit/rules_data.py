@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference
+from workbench.cards import inference, lookup
 from workbench.cards.card import Card, Dataset, Loss
 
 LOADERS = ("json", "csv", "parquet", "text", "arrow", "pandas", "generator", "webdataset", "train")
@@ -34,9 +34,9 @@ def _pairs(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
         return []
     return [
         (dataset, root, node)
-        for dataset, root in inference.loss_trees(card)
+        for dataset, root in lookup.loss_trees(card)
         for node in root.chain()
-        if inference.bare(node.name) in inference.IN_BATCH
+        if lookup.class_name(node.name) in lookup.IN_BATCH
     ]
 
 
@@ -84,15 +84,15 @@ def duplicate_anchors(card: Card) -> Iterator[Finding]:
 
     Example: 153,000 rows of HotpotQA, two for each question, batch 16: a row meets its sibling in 1 of 10,200 batches.
     """
-    sampler = str(inference.argument(card, "batch_sampler") or "batch_sampler").lower()
+    sampler = str(lookup.argument(card, "batch_sampler") or "batch_sampler").lower()
     if "no_duplicates" in sampler or sampler not in ("batch_sampler", "batchsamplers.batch_sampler"):
         return
     fix = Fix({"training.batch_sampler": "no_duplicates"}, "Keep rows that share a text out of one batch.")
     for dataset, _, _ in _pairs(card):
-        columns = inference.text_columns(dataset)
+        columns = lookup.text_columns(dataset)
         if len(columns) < 2:
             continue
-        lines = [*inference.line_of(card, "batch_sampler"), inference.fact_line(dataset, "samples")]
+        lines = [*lookup.argument_lines(card, "batch_sampler"), lookup.fact_line(dataset, "samples")]
         rows = {tuple(str(sample.get(column)) for column in columns[:2]) for sample in dataset.samples}
         counts = Counter(anchor for anchor, _ in rows)
         repeated = [anchor for anchor, count in counts.items() if count > 1 and len(anchor) > 1]
@@ -136,7 +136,7 @@ def _compared_things(card: Card, dataset: Dataset, lines: Sequence[int | None], 
     parts = [part for part in card.datasets if part.columns == dataset.columns]
     found, printed = [], 0
     for part in parts:
-        question, answer = inference.text_columns(part)[:2]
+        question, answer = lookup.text_columns(part)[:2]
         for sample in part.samples:
             printed += 1
             things = compared(str(sample.get(question)))
@@ -151,7 +151,7 @@ def _compared_things(card: Card, dataset: Dataset, lines: Sequence[int | None], 
             f"{len(found)} of {printed} printed questions compare two things, and the document beside each tells of "
             "one: such a question very likely comes in two rows, and the default sampler may put both into one batch, "
             "where each makes the other's positive a negative.",
-            lines=[*lines, *(inference.fact_line(part, "samples") for part in parts)],
+            lines=[*lines, *(lookup.fact_line(part, "samples") for part in parts)],
             fix=fix,
             comparing=len(found),
             printed=printed,
@@ -163,7 +163,7 @@ def _known_repeats(card: Card, dataset: Dataset, lines: Sequence[int | None], fi
     """The note for public data of which it is known that its queries have several documents."""
     texts = " ".join(filter(None, (card.name, card.title, dataset.name, dataset.id))).lower()
     known = next((name for name in SEVERAL_POSITIVES if re.search(rf"(?<![a-z]){name}(?![a-z])", texts)), None)
-    batch, rows = inference.batch_size(card), dataset.size
+    batch, rows = lookup.batch_size(card), dataset.size
     if known is None or not batch or not rows or batch >= rows:
         return
     siblings = SEVERAL_POSITIVES[known] - 1
@@ -193,20 +193,20 @@ def batch_too_small(card: Card) -> Iterator[Finding]:
 
     Example: MultipleNegativesRankingLoss, batch 4: three negatives.
     """
-    batch = inference.batch_size(card)
+    batch = lookup.batch_size(card)
     for dataset, _, node in _pairs(card):
-        if batch is None or batch > 8 or len(inference.text_columns(dataset)) != 2:
+        if batch is None or batch > 8 or len(lookup.text_columns(dataset)) != 2:
             continue
-        per = inference.accumulation(card)
+        per = lookup.accumulation(card)
         also = f"; accumulating {per} steps adds none" if per > 1 else ""
         yield finding(
             "batch-too-small",
             "warning" if batch <= 4 else "note",
-            f"With batches of {batch}, {inference.bare(node.name)} has {batch - 1} negative"
+            f"With batches of {batch}, {lookup.class_name(node.name)} has {batch - 1} negative"
             f"{'s' if batch != 2 else ''} for each anchor{also}; a larger batch (or the cached loss) gives more.",
             lines=[
-                *inference.line_of(card, "per_device_train_batch_size"),
-                node.line or inference.fact_line(dataset, "loss"),
+                *lookup.argument_lines(card, "per_device_train_batch_size"),
+                node.line or lookup.fact_line(dataset, "loss"),
             ],
             batch=batch,
             negatives=batch - 1,
@@ -226,14 +226,14 @@ def label_ignored(card: Card) -> Iterator[Finding]:
     Example: columns claim, evidence, label, of which 73 % are -1, under MultipleNegativesRankingLoss.
     """
     for dataset, _, node in _pairs(card):
-        statistics = inference.label_statistics(dataset)
+        statistics = lookup.label_statistics(dataset)
         if (
             statistics is None
-            or inference.bare(node.name) not in inference.SOFTMAX
-            or len(inference.text_columns(dataset)) < 2
+            or lookup.class_name(node.name) not in lookup.SOFTMAX
+            or len(lookup.text_columns(dataset)) < 2
         ):
             continue
-        span, shares = inference.label_range(statistics), inference.label_values(statistics)
+        span, shares = lookup.label_range(statistics), lookup.label_values(statistics)
         if span is None or span[0] == span[1] or span[0] > 0:
             continue
         bad = sum(share for label, share in (shares or {}).items() if label <= 0)
@@ -244,9 +244,9 @@ def label_ignored(card: Card) -> Iterator[Finding]:
         yield finding(
             "label-ignored",
             "error",
-            f"{inference.bare(node.name)} does not read the column {statistics.column} ({how}): pairs labelled as "
+            f"{lookup.class_name(node.name)} does not read the column {statistics.column} ({how}): pairs labelled as "
             "no match were trained as matches.",
-            lines=[inference.fact_line(dataset, "statistics"), node.line or inference.fact_line(dataset, "loss")],
+            lines=[lookup.fact_line(dataset, "statistics"), node.line or lookup.fact_line(dataset, "loss")],
             column=statistics.column,
             lowest=span[0],
             highest=span[1],
@@ -272,10 +272,10 @@ def label_range(card: Card) -> Iterator[Finding]:
 
     Example: CosineSimilarityLoss with labels from 0 to 5.
     """
-    for dataset, root in inference.loss_trees(card):
+    for dataset, root in lookup.loss_trees(card):
         for node in root.chain():
-            allowed, statistics = LABEL_RANGES.get(inference.bare(node.name)), inference.label_statistics(dataset)
-            span = inference.label_range(statistics) if statistics else None
+            allowed, statistics = LABEL_RANGES.get(lookup.class_name(node.name)), lookup.label_statistics(dataset)
+            span = lookup.label_range(statistics) if statistics else None
             if allowed is None or statistics is None or span is None:
                 continue
             if allowed[0] - 1e-6 <= span[0] and span[1] <= allowed[1] + 1e-6:
@@ -283,9 +283,9 @@ def label_range(card: Card) -> Iterator[Finding]:
             yield finding(
                 "label-range",
                 "error",
-                f"{inference.bare(node.name)} takes labels from {short(allowed[0])} to {short(allowed[1])}, and the "
+                f"{lookup.class_name(node.name)} takes labels from {short(allowed[0])} to {short(allowed[1])}, and the "
                 f"column {statistics.column} holds {short(span[0])} to {short(span[1])}.",
-                lines=[inference.fact_line(dataset, "statistics"), node.line or inference.fact_line(dataset, "loss")],
+                lines=[lookup.fact_line(dataset, "statistics"), node.line or lookup.fact_line(dataset, "loss")],
                 lowest=span[0],
                 highest=span[1],
             )
@@ -303,7 +303,7 @@ def identical_columns(card: Card) -> Iterator[Finding]:
     Example: both columns 34 to 256 tokens, mean 92.38, and every sample row the same on both sides.
     """
     for dataset, _, node in _pairs(card):
-        columns = inference.text_columns(dataset)
+        columns = lookup.text_columns(dataset)
         if len(columns) != 2 or len(dataset.samples) < 2:
             continue
         details = {found.column: dict(found.details) for found in dataset.statistics}
@@ -313,8 +313,8 @@ def identical_columns(card: Card) -> Iterator[Finding]:
                 "identical-columns",
                 "warning",
                 f"{columns[0]} and {columns[1]} hold the same text in all {len(dataset.samples)} samples and have the "
-                f"same statistics: {inference.bare(node.name)} only learned that a text is like itself.",
-                lines=[inference.fact_line(dataset, "statistics"), inference.fact_line(dataset, "samples")],
+                f"same statistics: {lookup.class_name(node.name)} only learned that a text is like itself.",
+                lines=[lookup.fact_line(dataset, "statistics"), lookup.fact_line(dataset, "samples")],
                 samples=len(dataset.samples),
             )
 
@@ -327,12 +327,12 @@ def tiny_data(card: Card) -> Iterator[Finding]:
 
     Example: 260 rows for XLM-R base with its 278 million parameters.
     """
-    rows = inference.sizes(card)
-    transformer = inference.module(card, "Transformer")
-    if not rows or sum(rows) >= 1000 or transformer is None or inference.adapter(card) or inference.lora_config(card):
+    rows = lookup.sizes(card)
+    transformer = lookup.module(card, "Transformer")
+    if not rows or sum(rows) >= 1000 or transformer is None or lookup.adapter(card) or lookup.lora_config(card):
         return
     total, planned = sum(rows), inference.planned_steps(card)
-    pooling = inference.module(card, "Pooling")
+    pooling = lookup.module(card, "Pooling")
     width = next(
         (
             pooling.parameters[key]
@@ -350,7 +350,7 @@ def tiny_data(card: Card) -> Iterator[Finding]:
         "tiny-data",
         "warning" if total < 300 else "note",
         f"{total:,} rows{run} trained a whole {base}: expect the result to depend on the seed.",
-        lines=[inference.fact_line(dataset, "size") for dataset in card.training_datasets()],
+        lines=[lookup.fact_line(dataset, "size") for dataset in card.training_datasets()],
         rows=total,
         steps=planned,
     )
@@ -389,8 +389,8 @@ def train_is_eval(card: Card) -> Iterator[Finding]:
                 "error",
                 f"The evaluation rows are training rows: {why}.",
                 lines=[
-                    inference.fact_line(train, "samples" if shared else "statistics"),
-                    inference.fact_line(held, "samples" if shared else "statistics"),
+                    lookup.fact_line(train, "samples" if shared else "statistics"),
+                    lookup.fact_line(held, "samples" if shared else "statistics"),
                 ],
                 shared_samples=len(shared),
             )
@@ -416,7 +416,7 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
             longest, mean = found.details.get("max"), found.details.get("mean")
             if found.unit == "tokens" and isinstance(longest, int | float) and longest >= limit.value:
                 hit.append((float(mean) if isinstance(mean, int | float) else 0.0, found.column))
-                lines.append(inference.fact_line(dataset, "statistics"))
+                lines.append(lookup.fact_line(dataset, "statistics"))
     if not hit:
         return
     most, column = max(hit)
@@ -460,17 +460,17 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
 
     Example: every query begins with an instruction for searching, every document with one for retrieving.
     """
-    if inference.argument(card, "prompts") or card.kind == "cross-encoder":
+    if lookup.argument(card, "prompts") or card.kind == "cross-encoder":
         return
     found: dict[str, str] = {}
     lines: list[int | None] = []
     for dataset in card.training_datasets():
-        for column in inference.text_columns(dataset):
+        for column in lookup.text_columns(dataset):
             texts = [value for sample in dataset.samples if isinstance(value := sample.get(column), str)]
             prefix = _common_prefix(texts)
             if len(prefix) >= 6 and PROMPT.match(prefix):
                 found[column] = prefix
-                lines.append(inference.fact_line(dataset, "samples"))
+                lines.append(lookup.fact_line(dataset, "samples"))
     if not found:
         return
     columns = list(found)
@@ -483,7 +483,7 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
         "warning",
         f"Prompts are baked into the texts instead of `prompts`: every sample of {quoted} begins so, and who loads the "
         "model is not told.",
-        lines=[*lines, *inference.line_of(card, "prompts")],
+        lines=[*lines, *lookup.argument_lines(card, "prompts")],
         fix=Fix(
             {"base.prompts": prompts, "training.prompts": found},
             "Keep the prompts by name and strip them from the texts.",

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference
+from workbench.cards import inference, lookup
 from workbench.cards.card import Card, Evaluation, LogRow
 from workbench.cards.metric_arithmetic import close, queries_of, same_rounded, violated
 
@@ -29,11 +29,11 @@ def evaluation_unused(card: Card) -> Iterator[Finding]:
     Example: 17,000 evaluation rows and eval_strategy no.
     """
     datasets = card.evaluation_datasets()
-    strategy = inference.argument(card, "eval_strategy") or inference.argument(card, "evaluation_strategy")
+    strategy = lookup.argument(card, "eval_strategy") or lookup.argument(card, "evaluation_strategy")
     if (
         not datasets
         or str(strategy) not in ("no", "IntervalStrategy.NO", "False")
-        or inference.validation(card.training_log)
+        or lookup.validation_losses(card.training_log)
     ):
         return
     rows = sum(dataset.size or 0 for dataset in datasets)
@@ -43,8 +43,8 @@ def evaluation_unused(card: Card) -> Iterator[Finding]:
         f"{short(rows) + ' evaluation rows' if rows else 'An evaluation dataset'} were held back, but eval_strategy is "
         "no: they were never used.",
         lines=[
-            *(inference.fact_line(dataset, "size") for dataset in datasets),
-            *inference.line_of(card, "eval_strategy", "evaluation_strategy"),
+            *(lookup.fact_line(dataset, "size") for dataset in datasets),
+            *lookup.argument_lines(card, "eval_strategy", "evaluation_strategy"),
         ],
         fix=Fix({"training.eval_strategy": "epoch"}, "Evaluate after every epoch."),
         rows=rows,
@@ -62,12 +62,12 @@ def not_evaluated(card: Card) -> Iterator[Finding]:
 
     Example: a table with steps and training loss only, and no section Evaluation.
     """
-    if not card.training_datasets() or not inference.has_trainer(card):
+    if not card.training_datasets() or not lookup.has_trainer(card):
         return
-    measured = card.evaluations or card.model_index or inference.metrics(card.training_log)
-    if measured or inference.validation(card.training_log) or card.evaluation_datasets():
+    measured = card.evaluations or card.model_index or lookup.metrics(card.training_log)
+    if measured or lookup.validation_losses(card.training_log) or card.evaluation_datasets():
         return
-    strategy = inference.argument(card, "eval_strategy")
+    strategy = lookup.argument(card, "eval_strategy")
     changes: dict[str, Any] = {"data.split": {"train": 0.8, "validation": 0.1, "test": 0.1}}
     if strategy not in ("steps", "epoch"):
         changes["training.eval_strategy"] = "epoch"
@@ -75,7 +75,7 @@ def not_evaluated(card: Card) -> Iterator[Finding]:
         "not-evaluated",
         "warning",
         "Nothing was evaluated, before or after: nothing on the card says whether training helped.",
-        lines=inference.line_of(card, "eval_strategy"),
+        lines=lookup.argument_lines(card, "eval_strategy"),
         fix=Fix(changes, "Hold a part of the rows back and evaluate on it before and during training."),
     )
 
@@ -85,7 +85,7 @@ def _kept(card: Card, rows: Sequence[LogRow]) -> LogRow | None:
     bold = [row for row in rows if row.saved]
     if bold:
         return bold[-1]
-    return None if inference.argument(card, "load_best_model_at_end") is True else (rows[-1] if rows else None)
+    return None if lookup.argument(card, "load_best_model_at_end") is True else (rows[-1] if rows else None)
 
 
 def best_not_kept(card: Card) -> Iterator[Finding]:
@@ -101,13 +101,13 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
 
     Example: nDCG@10 0.7135, 0.7242, 0.7172 after epochs 1 to 3 and load_best_model_at_end False.
     """
-    parts = inference.runs(card)
-    if len(parts) != 1 or inference.fit_marks(card) or inference.argument(card, "load_best_model_at_end") is True:
+    parts = lookup.runs(card)
+    if len(parts) != 1 or inference.fit_marks(card) or lookup.argument(card, "load_best_model_at_end") is True:
         return
     if not card.hyperparameters and not card.non_default:
         return
     kept = _kept(card, parts[0])
-    found = inference.main_metric(card, parts[0])
+    found = lookup.main_metric(card, parts[0])
     if kept is None:
         return
     if found is not None:
@@ -115,9 +115,9 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
         if not HIGHER_IS_BETTER.search(column):
             return
         best_row, best = max(series, key=lambda pair: pair[1])
-        name, worse = inference.metric_of(card, column), "lower"
+        name, worse = lookup.metric_of(card, column), "lower"
     else:
-        losses = inference.validation(parts[0])
+        losses = lookup.validation_losses(parts[0])
         if len(losses) != 1:
             return
         column, series = next(iter(losses.items()))
@@ -129,7 +129,7 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
         return
     if found is not None and all(close(last, value) for _, value in series[1:]):
         return
-    strategy = inference.argument(card, "eval_strategy")
+    strategy = lookup.argument(card, "eval_strategy")
     strategy = strategy if strategy in ("steps", "epoch") else "epoch"
     changes: dict[str, Any] = {
         "training.load_best_model_at_end": True,
@@ -143,7 +143,7 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
         "warning",
         f"{column} was best {when} with {short(best)}, but the last checkpoint, {short(abs(best - last))} {worse} at "
         f"{short(last)}, was kept.",
-        lines=[best_row.line, last_row.line, *inference.line_of(card, "load_best_model_at_end")],
+        lines=[best_row.line, last_row.line, *lookup.argument_lines(card, "load_best_model_at_end")],
         fix=Fix(changes, "Keep the checkpoint with the best evaluation."),
         metric=column,
         best=best,
@@ -166,7 +166,7 @@ def _column(columns: Collection[str], evaluation: Evaluation) -> tuple[str, floa
 
 def _matches(card: Card) -> Iterator[tuple[Evaluation, str, float, list[tuple[LogRow, float]], list[LogRow]]]:
     """Every evaluation with a column in the log: (evaluation, column, value, that column, rows of the same value)."""
-    columns = inference.metrics(card.training_log)
+    columns = lookup.metrics(card.training_log)
     for evaluation in card.evaluations:
         found = _column(columns, evaluation)
         if found is None or not math.isfinite(found[1]):
@@ -189,7 +189,7 @@ def reported_not_saved(card: Card) -> Iterator[Finding]:
     Example: table 0.7242, which is the row of epoch 2; the kept row of epoch 3 has 0.7172.
     """
     shared = {id(one) for group in _same_names(card).values() for one in group}
-    if len(inference.runs(card)) == 1 and not any(row.step == -1 for row in card.training_log):
+    if len(lookup.runs(card)) == 1 and not any(row.step == -1 for row in card.training_log):
         for evaluation, column, value, series, rows in _matches(card):
             kept = _kept(card, [row for row in card.training_log if (row.step or 0) >= 0])
             here = next((v for row, v in series if row is kept), None)
@@ -401,7 +401,7 @@ def saturated(card: Card) -> Iterator[Finding]:
 
     Example: triplet accuracy 1.0 after epochs 1, 2 and 3.
     """
-    for name, series in inference.metrics(card.training_log).items():
+    for name, series in lookup.metrics(card.training_log).items():
         at = [row for row, value in series if value >= 0.9995]
         if len(at) >= 2 and HIGHER_IS_BETTER.search(name) and series[-1][1] >= 0.9995:
             yield finding(

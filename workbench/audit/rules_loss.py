@@ -11,7 +11,7 @@ from statistics import fmean, median
 from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference, loss_bounds
+from workbench.cards import inference, lookup, loss_bounds
 from workbench.cards.card import Card, LogRow
 from workbench.cards.inference import Softmax
 
@@ -19,29 +19,29 @@ SUMMED = "https://github.com/huggingface/transformers/issues/37766"
 
 
 def _loss_lines(spec: Softmax) -> list[int | None]:
-    return [spec.loss.line or inference.fact_line(spec.dataset, "loss")]
+    return [spec.loss.line or lookup.fact_line(spec.dataset, "loss")]
 
 
 def _band(card: Card, spec: Softmax) -> loss_bounds.Band:
     """Every value that a logged training loss can take: short last batches and summed micro-batches allowed for."""
     rows = spec.dataset.size
     rest = (rows % spec.batch) * (spec.candidates // spec.batch) if rows else 1
-    if inference.argument(card, "dataloader_drop_last") is True or rest == 0:
+    if lookup.argument(card, "dataloader_drop_last") is True or rest == 0:
         band = loss_bounds.softmax_band(spec.candidates, spec.scale)
     else:
         epoch = inference.epoch(card)
-        window = inference.logging_steps(card) * inference.accumulation(card)
+        window = inference.logging_steps(card) * lookup.accumulation(card)
         shorts = math.ceil(window / epoch.batches[0]) if epoch else window
         band = loss_bounds.mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
     if _several_devices(card):  # one process that feeds several devices pools their candidates
         band = loss_bounds.Band(band.low, band.chance, loss_bounds.softmax_band(spec.candidates * 8, spec.scale).high)
     band = band.times(spec.factor)
-    return band.union(band.times(inference.accumulation(card))) if inference.sums_accumulation(card) else band
+    return band.union(band.times(lookup.accumulation(card))) if inference.sums_accumulation(card) else band
 
 
 def _several_devices(card: Card) -> bool:
     """Whether the log shows fewer batches than one device would make (see world-size)."""
-    epoch, rows, batch = inference.epoch(card), inference.sizes(card), inference.batch_size(card)
+    epoch, rows, batch = inference.epoch(card), lookup.sizes(card), lookup.batch_size(card)
     return bool(epoch and rows and batch and epoch.batches[-1] * batch < 0.6 * sum(rows))
 
 
@@ -60,10 +60,10 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
     Example: scale 0.05, batch 4: the loss lies between 1.3122 and 1.4622, chance is 1.3863; logged 1.3812 to 1.3681 is
     a gap of 0.14 growing to 0.49.
     """
-    for dataset, root in inference.loss_trees(card):
+    for dataset, root in lookup.loss_trees(card):
         for node in root.chain():
-            name, path = inference.bare(node.name), inference.loss_path(card, dataset, node)
-            lines = [node.line or inference.fact_line(dataset, "loss")]
+            name, path = lookup.class_name(node.name), lookup.loss_path(card, dataset, node)
+            lines = [node.line or lookup.fact_line(dataset, "loss")]
             temperature = _number(node.parameters.get("temperature"))
             if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and temperature > 1:
                 yield finding(
@@ -76,7 +76,7 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
                     temperature=temperature,
                 )
             scale = _number(node.parameters.get("scale"))
-            if name in inference.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1:
+            if name in lookup.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1:
                 yield from _small_scale(card, scale, name, path, lines)
 
 
@@ -86,7 +86,7 @@ def _number(value: object) -> float:
 
 def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int | None]) -> Iterator[Finding]:
     spec = inference.softmax(card)
-    if name in inference.SOFTMAX and spec is not None and not spec.bounded:
+    if name in lookup.SOFTMAX and spec is not None and not spec.bounded:
         return
     inverse = round(1 / scale, 4)
     better = float(inverse) if scale < 1 and 5 <= inverse <= 200 else 20.0
@@ -101,7 +101,7 @@ def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int
             f"; with {spec.candidates} candidates the loss can only lie between {short(band.low)} and "
             f"{short(band.high)} (chance {short(band.chance)})"
         )
-        logged = inference.finite(inference.last_run(card))
+        logged = lookup.finite_losses(lookup.last_run(card))
         gaps = [loss_bounds.implied_gap(value / spec.factor, spec.candidates, scale) for _, value in logged]
         if logged and gaps[0] is not None and gaps[-1] is not None and all(band.holds(v) for _, v in logged):
             lines = [*lines, logged[0][0].line, logged[-1][0].line]
@@ -135,7 +135,7 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
     Example: loss 7,287 at batch 16, scale 20 and a lambda similarity: cosine could not exceed 42.7.
     """
     spec = inference.softmax(card)
-    logged = inference.finite(inference.last_run(card))
+    logged = lookup.finite_losses(lookup.last_run(card))
     if spec is None or not logged:
         return
     band = _band(card, spec)
@@ -165,7 +165,7 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
             **evidence,
         )
     elif value > band.high:
-        per = inference.accumulation(card)
+        per = lookup.accumulation(card)
         summed = f", even if it is a sum over {per} accumulation steps" if inference.sums_accumulation(card) else ""
         yield finding(
             "loss-out-of-band",
@@ -189,10 +189,10 @@ def summed_loss(card: Card) -> Iterator[Finding]:
 
     Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
     """
-    logged = inference.finite(inference.last_run(card))
+    logged = lookup.finite_losses(lookup.last_run(card))
     if not inference.sums_accumulation(card) or not logged:
         return
-    per, stated = inference.accumulation(card), inference.version(card, "Transformers")
+    per, stated = lookup.accumulation(card), lookup.version(card, "Transformers")
     yield finding(
         "summed-loss",
         "warning",
@@ -200,8 +200,8 @@ def summed_loss(card: Card) -> Iterator[Finding]:
         f"first is then {short(logged[0][1] / per)} a batch, and {short(logged[-1][1])} at the end "
         f"{short(logged[-1][1] / per)}.",
         lines=[
-            *inference.line_of(card, "gradient_accumulation_steps"),
-            *inference.version_lines(card, "Transformers"),
+            *lookup.argument_lines(card, "gradient_accumulation_steps"),
+            *lookup.version_lines(card, "Transformers"),
             logged[0][0].line,
         ],
         accumulation=per,
@@ -225,13 +225,13 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
     32 with a last one of 9 average 3.4588 when all scores are equal.
     """
-    spec, logged = inference.softmax(card), inference.finite(inference.last_run(card))
+    spec, logged = inference.softmax(card), lookup.finite_losses(lookup.last_run(card))
     if spec is None:
         yield from _label_chance(card, logged)
         return
     if spec.scale <= 1 or len(logged) < 2 or spec.candidates < 2:
         return
-    per = inference.accumulation(card) if inference.sums_accumulation(card) else 1
+    per = lookup.accumulation(card) if inference.sums_accumulation(card) else 1
     chance = spec.factor * math.log(spec.candidates)
     tail = [value / per for _, value in logged[-max(1, len(logged) // 4) :]]
     if any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail):
@@ -259,14 +259,14 @@ CLASSIFYING = ("SoftmaxLoss", "CrossEntropyLoss", "BinaryCrossEntropyLoss")
 
 def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Finding]:
     """A classifying loss that ends at the entropy of its labels."""
-    trees = inference.loss_trees(card)
+    trees = lookup.loss_trees(card)
     if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or inference.sums_accumulation(card):
         return
     dataset, root = trees[0]
-    statistics = inference.label_statistics(dataset)
-    if inference.bare(root.name) not in CLASSIFYING or statistics is None or root.parameters.get("pos_weight"):
+    statistics = lookup.label_statistics(dataset)
+    if lookup.class_name(root.name) not in CLASSIFYING or statistics is None or root.parameters.get("pos_weight"):
         return
-    shares = list((inference.label_values(statistics) or {}).values())
+    shares = list((lookup.label_values(statistics) or {}).values())
     mean = statistics.details.get("mean")
     if not shares and isinstance(mean, int | float) and 0 < mean < 1 and "Binary" in root.name:
         shares = [float(mean), 1 - float(mean)]
@@ -281,7 +281,7 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
         f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the labels' shares "
         f"({some(f'{100 * share:.0f} %' for share in shares)}) gives {short(chance)}: the model does not tell them "
         "apart.",
-        lines=[root.line or inference.fact_line(dataset, "loss"), first.line, last.line],
+        lines=[root.line or lookup.fact_line(dataset, "loss"), first.line, last.line],
         chance=round(chance, 4),
         last=last_value,
     )
@@ -289,8 +289,8 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
 
 def _validation_at_chance(card: Card, spec: Softmax) -> tuple[LogRow, float] | None:
     """The last validation loss, where it is what equal scores average over the evaluation rows."""
-    datasets, batch = card.evaluation_datasets(), inference.number(card, "per_device_eval_batch_size")
-    series = inference.validation(card.training_log)
+    datasets, batch = card.evaluation_datasets(), lookup.number(card, "per_device_eval_batch_size")
+    series = lookup.validation_losses(card.training_log)
     if len(datasets) != 1 or not datasets[0].size or not batch or len(series) != 1:
         return None
     row, value = next(iter(series.values()))[-1]
@@ -309,8 +309,8 @@ def loss_spikes(card: Card) -> Iterator[Finding]:
 
     Example: 2.33 at step 3,875, 5.36 at 3,900, 2.29 at 3,925.
     """
-    for part in inference.runs(card):
-        logged = inference.finite(part)
+    for part in lookup.runs(card):
+        logged = lookup.finite_losses(part)
         if len(logged) < 16 or any(value <= 0 for _, value in logged):
             continue
         spikes = _spikes([value for _, value in logged])
@@ -361,12 +361,12 @@ def flat_run(card: Card) -> Iterator[Finding]:
     Example: 70 losses between 0.373 and 0.391 over 35,000 steps, 13 metrics equal at epochs 1, 2 and 3.
     """
     rows = card.training_log
-    series = {name: found for name, found in inference.metrics(rows).items() if len(found) > 1}
+    series = {name: found for name, found in lookup.metrics(rows).items() if len(found) > 1}
     if not series:
         return
     moves = {name: max(v for _, v in found) - min(v for _, v in found) for name, found in series.items()}
     ceiling = all(found[0][1] >= 0.995 for found in series.values())
-    logged, spec = inference.finite(rows), inference.softmax(card)
+    logged, spec = lookup.finite_losses(rows), inference.softmax(card)
     if ceiling or (spec is not None and spec.scale <= 1):
         return
     times = max(len(found) for found in series.values())
@@ -409,7 +409,7 @@ def diverged(card: Card) -> Iterator[Finding]:
 
     Example: 2.1, 1.8, nan, nan.
     """
-    broken = [(row, value) for row, value in inference.losses(card.training_log) if not math.isfinite(value)]
+    broken = [(row, value) for row, value in lookup.training_losses(card.training_log) if not math.isfinite(value)]
     if broken:
         yield finding(
             "diverged",
@@ -419,11 +419,11 @@ def diverged(card: Card) -> Iterator[Finding]:
             rows=len(broken),
         )
         return
-    for part in inference.runs(card):
-        logged = inference.finite(part)
+    for part in lookup.runs(card):
+        logged = lookup.finite_losses(part)
         if len(logged) < 8 or any(value <= 0 for _, value in logged) or len(card.training_datasets()) > 1:
             continue
-        if any(inference.bare(root.name) in GROWING for _, root in inference.loss_trees(card)):
+        if any(lookup.class_name(root.name) in GROWING for _, root in lookup.loss_trees(card)):
             continue
         quarter = len(logged) // 4
         first = median(value for _, value in logged[:quarter])
@@ -450,9 +450,9 @@ def overfit(card: Card) -> Iterator[Finding]:
 
     Example: validation 0.40 at epoch 2 and 0.64 at epoch 10, training 0.157 and 0.047.
     """
-    for part in inference.runs(card):
-        logged = inference.finite(part)
-        best = inference.main_metric(card, part)
+    for part in lookup.runs(card):
+        logged = lookup.finite_losses(part)
+        best = lookup.main_metric(card, part)
         if best is not None and len(best[1]) > 2 and best[1][-1][1] >= max(value for _, value in best[1]):
             continue
         for name, series in _validation_total(part):
@@ -465,7 +465,7 @@ def overfit(card: Card) -> Iterator[Finding]:
             after = [value for row, value in logged if (row.step or 0) > (low_row.step or 0)]
             if at >= len(series) - 2 or last < 1.1 * low or not before or not after or after[-1] > 0.95 * before[-1]:
                 continue
-            kept = inference.argument(card, "load_best_model_at_end") is True
+            kept = lookup.argument(card, "load_best_model_at_end") is True
             yield finding(
                 "overfit",
                 "note" if kept else "warning",
@@ -481,7 +481,7 @@ def overfit(card: Card) -> Iterator[Finding]:
 
 def _validation_total(rows: Sequence[LogRow]) -> list[tuple[str, list[tuple[LogRow, float]]]]:
     """The validation loss of a run; of several datasets, their sum where all were measured."""
-    series = inference.validation(rows)
+    series = lookup.validation_losses(rows)
     if len(series) < 2:
         return list(series.items())
     by_step: dict[int, list[tuple[LogRow, float]]] = {}
@@ -504,11 +504,11 @@ def margin_unreachable(card: Card) -> Iterator[Finding]:
 
     Example: BatchAllTripletLoss on a normalised model, losses from 4.99 down to 3.32: the floor is 5 - 2 = 3.
     """
-    if inference.module(card, "Normalize") is None:
+    if lookup.module(card, "Normalize") is None:
         return
-    for dataset, root in inference.loss_trees(card):
-        name = inference.bare(root.name)
-        lines = [root.line or inference.fact_line(dataset, "loss")]
+    for dataset, root in lookup.loss_trees(card):
+        name = lookup.class_name(root.name)
+        lines = [root.line or lookup.fact_line(dataset, "loss")]
         metric = str(root.parameters.get("distance_metric", "")).lower()
         stated = root.parameters.get("triplet_margin", root.parameters.get("margin"))
         if name == "TripletLoss" and "euclidean" in metric and _number(stated) > 2:
@@ -520,7 +520,7 @@ def margin_unreachable(card: Card) -> Iterator[Finding]:
         else:
             continue
         floor = loss_bounds.hinge_floor(margin)
-        logged = [value for _, value in inference.finite(inference.last_run(card))]
+        logged = [value for _, value in lookup.finite_losses(lookup.last_run(card))]
         if assumed and (not logged or min(logged) < floor - 0.01 or max(logged) > margin + 2.01):
             continue
         which = f"the default margin of {short(margin)}" if assumed else f"a margin of {short(margin)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference
+from workbench.cards import inference, lookup
 from workbench.cards.card import Card, Dataset, Loss
 
 KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
@@ -29,17 +29,17 @@ def _width(card: Card) -> tuple[int, int | None] | None:
             if isinstance(value, int) and not isinstance(value, bool):
                 found = value, module.line
         if module.type == "StaticEmbedding":
-            found = inference.static_table(card) or found
+            found = lookup.static_table(card) or found
     return found
 
 
 def _matryoshka(card: Card) -> list[tuple[Dataset, Loss, list[int]]]:
     """(dataset, the wrapping loss, its dimensions)."""
     found = []
-    for dataset, root in inference.loss_trees(card):
+    for dataset, root in lookup.loss_trees(card):
         for node in root.chain():
             dims = node.parameters.get("matryoshka_dims")
-            if inference.bare(node.name) in WRAPPERS and isinstance(dims, list) and dims:
+            if lookup.class_name(node.name) in WRAPPERS and isinstance(dims, list) and dims:
                 found.append((dataset, node, [int(size) for size in dims if isinstance(size, int)]))
     return found
 
@@ -61,7 +61,7 @@ def untrained_dimension(card: Card) -> Iterator[Finding]:
     for dataset, node, dims in _matryoshka(card):
         if output.value in dims or output.value < max(dims, default=0):
             continue
-        path = inference.loss_path(card, dataset, node)
+        path = lookup.loss_path(card, dataset, node)
         changes: dict[str, Any] = {f"{path}.parameters.matryoshka_dims": [output.value, *dims]}
         weights = node.parameters.get("matryoshka_weights")
         if isinstance(weights, list):
@@ -117,18 +117,18 @@ def hidden_inner_loss(card: Card) -> Iterator[Finding]:
 
     Example: MatryoshkaLoss over "MultipleNegativesRankingLoss", no scale.
     """
-    for dataset, root in inference.loss_trees(card):
+    for dataset, root in lookup.loss_trees(card):
         for node in root.chain():
             inner = node.inner
-            if inference.bare(node.name) in WRAPPERS and inner is not None and not inner.parameters:
-                if inference.bare(inner.name) not in inference.IN_BATCH | {"CoSENTLoss", "AnglELoss", "TripletLoss"}:
+            if lookup.class_name(node.name) in WRAPPERS and inner is not None and not inner.parameters:
+                if lookup.class_name(inner.name) not in lookup.IN_BATCH | {"CoSENTLoss", "AnglELoss", "TripletLoss"}:
                     continue
                 yield finding(
                     "hidden-inner-loss",
                     "note",
-                    f"{inference.bare(node.name)} prints its inner {inference.bare(inner.name)} by name only: its "
-                    "scale and similarity are not on the card.",
-                    lines=[node.line or inference.fact_line(dataset, "loss"), inner.line],
+                    f"{lookup.class_name(node.name)} prints its inner {lookup.class_name(inner.name)} by name only: "
+                    "its scale and similarity are not on the card.",
+                    lines=[node.line or lookup.fact_line(dataset, "loss"), inner.line],
                     inner=inner.name,
                 )
                 return
@@ -151,11 +151,11 @@ def similarity_not_portable(card: Card) -> Iterator[Finding]:
     if stated is not None and not any(known in stated.value.lower() for known in KNOWN_SIMILARITIES):
         foreign.append(f"the model's similarity {stated.value!r}")
         lines.append(stated.line)
-    for dataset, root in inference.loss_trees(card):
+    for dataset, root in lookup.loss_trees(card):
         for node in root.chain():
-            line = node.line or inference.fact_line(dataset, "loss")
+            line = node.line or lookup.fact_line(dataset, "loss")
             if "<" in str(node.parameters.get("similarity_fct", "")):
-                foreign.append(f"similarity_fct {node.parameters['similarity_fct']} of {inference.bare(node.name)}")
+                foreign.append(f"similarity_fct {node.parameters['similarity_fct']} of {lookup.class_name(node.name)}")
                 lines.append(line)
             if node.name.startswith("__main__."):
                 foreign.append(f"the loss {node.name}")
@@ -187,7 +187,7 @@ def similarity_mismatch(card: Card) -> Iterator[Finding]:
     Example: similarity_fct cos_sim, similarity function Dot Product, pooling without Normalize.
     """
     spec, stated = inference.softmax(card), card.similarity
-    if spec is None or stated is None or inference.module(card, "Normalize") is not None:
+    if spec is None or stated is None or lookup.module(card, "Normalize") is not None:
         return
     uses_dot, trained_dot = "dot" in stated.value.lower(), spec.similarity in ("dot_score", "pairwise_dot_score")
     uses_cosine, trained_cosine = "cosine" in stated.value.lower(), spec.similarity in ("cos_sim", "pairwise_cos_sim")
@@ -197,7 +197,7 @@ def similarity_mismatch(card: Card) -> Iterator[Finding]:
             "warning",
             f"Trained with {spec.similarity} and used with {stated.value}: without a Normalize module they rank "
             "differently.",
-            lines=[stated.line, spec.loss.line or inference.fact_line(spec.dataset, "loss")],
+            lines=[stated.line, spec.loss.line or lookup.fact_line(spec.dataset, "loss")],
             fix=Fix({"base.similarity": "cosine" if trained_cosine else "dot"}, "Rank as the loss does."),
             trained=spec.similarity,
             used=stated.value,
@@ -214,8 +214,8 @@ def adapter_unspecified(card: Card) -> Iterator[Finding]:
 
     Example: PeftModelForFeatureExtraction, no rank anywhere.
     """
-    module = inference.adapter(card)
-    if module is None or inference.lora_config(card) is not None:
+    module = lookup.adapter(card)
+    if module is None or lookup.lora_config(card) is not None:
         return
     yield finding(
         "adapter-unspecified",
@@ -237,8 +237,8 @@ def hidden_adapter(card: Card) -> Iterator[Finding]:
 
     Example: adapter_config.json with r 8 and DoRA beside a card whose architecture is a plain BertModel.
     """
-    found = inference.lora_config(card)
-    if found is None or inference.adapter(card) is not None or not card.modules:
+    found = lookup.lora_config(card)
+    if found is None or lookup.adapter(card) is not None or not card.modules:
         return
     name, config = found
     targets = sorted(map(str, config.get("target_modules") or ()))
@@ -273,8 +273,8 @@ def hidden_prompts(card: Card) -> Iterator[Finding]:
 
     Example: a query prompt beside the card, `prompts` None on it.
     """
-    found = inference.beside(card, "config_sentence_transformers.json")
-    if found is None or not isinstance(found[1], Mapping) or inference.argument(card, "prompts"):
+    found = lookup.file_beside(card, "config_sentence_transformers.json")
+    if found is None or not isinstance(found[1], Mapping) or lookup.argument(card, "prompts"):
         return
     prompts = found[1].get("prompts")
     filled = {str(k): str(v) for k, v in prompts.items() if v} if isinstance(prompts, Mapping) else {}
@@ -283,7 +283,7 @@ def hidden_prompts(card: Card) -> Iterator[Finding]:
             "hidden-prompts",
             "note",
             f"{found[0]} beside the card configures a prompt for {some(filled)}, and the card does not mention it.",
-            lines=inference.line_of(card, "prompts"),
+            lines=lookup.argument_lines(card, "prompts"),
             file=found[0],
             prompts=filled,
         )
@@ -308,14 +308,14 @@ Difference = tuple[str, str, list[int | None]]
 
 
 def _state_differs(card: Card) -> Iterator[Difference]:
-    found = inference.beside(card, "trainer_state.json")
-    if found is None or not isinstance(found[1], Mapping) or len(inference.runs(card)) != 1:
+    found = lookup.file_beside(card, "trainer_state.json")
+    if found is None or not isinstance(found[1], Mapping) or len(lookup.runs(card)) != 1:
         return
     history = found[1].get("log_history")
     entries = [entry for entry in history if isinstance(entry, Mapping)] if isinstance(history, list) else []
     by_step = {entry.get("step"): entry["loss"] for entry in entries if isinstance(entry.get("loss"), int | float)}
     pairs = [
-        (row, value, by_step[row.step]) for row, value in inference.finite(card.training_log) if row.step in by_step
+        (row, value, by_step[row.step]) for row, value in lookup.finite_losses(card.training_log) if row.step in by_step
     ]
     wrong = [(row, here, there) for row, here, there in pairs if abs(here - there) > 1e-4 + 1e-4 * abs(there)]
     if wrong:
@@ -333,19 +333,19 @@ def _letters(text: str) -> str:
 
 
 def _config_differs(card: Card) -> Iterator[Difference]:
-    bert = inference.beside(card, "sentence_bert_config.json")
+    bert = lookup.file_beside(card, "sentence_bert_config.json")
     limit = card.max_seq_length
     tokens = card.kind in ("sentence-transformer", "sparse-encoder")  # others count markers, or queries apart
     if tokens and bert and isinstance(bert[1], Mapping) and limit is not None and limit.source == "README.md":
         there = bert[1].get("max_seq_length")
         if isinstance(there, int) and isinstance(limit.value, int) and there != limit.value:
             yield bert[0], f"limits texts to {there} tokens, the card to {limit.value}", [limit.line]
-    config = inference.beside(card, "config_sentence_transformers.json")
+    config = lookup.file_beside(card, "config_sentence_transformers.json")
     if config and isinstance(config[1], Mapping) and card.similarity and card.similarity.source == "README.md":
         there = config[1].get("similarity_fn_name")
         if isinstance(there, str) and _letters(there) not in _letters(card.similarity.value):
             yield config[0], f"names the similarity {there}, the card {card.similarity.value}", [card.similarity.line]
-    lora, base = inference.lora_config(card), card.base_model
+    lora, base = lookup.lora_config(card), card.base_model
     if lora and base is not None:
         there = lora[1].get("base_model_name_or_path")
         if isinstance(there, str) and there.rsplit("/", 1)[-1].lower() != base.value.rsplit("/", 1)[-1].lower():
@@ -366,9 +366,9 @@ def sampler_seed(card: Card) -> Iterator[Finding]:
 
     Example: no_duplicates with 3.3.1, three epochs: three times the same batches.
     """
-    found = inference.version(card, "Sentence Transformers")
-    sampler = str(inference.argument(card, "batch_sampler") or "").lower()
-    if "no_duplicates" not in sampler or not inference.between(found, (3, 0, 0), (3, 4, 0)):
+    found = lookup.version(card, "Sentence Transformers")
+    sampler = str(lookup.argument(card, "batch_sampler") or "").lower()
+    if "no_duplicates" not in sampler or not lookup.in_range(found, (3, 0, 0), (3, 4, 0)):
         return
     fit = inference.fit_marks(card) is not None
     order = "in the order in which fit() read the rows" if fit else "in the order of the file"
@@ -378,8 +378,8 @@ def sampler_seed(card: Card) -> Iterator[Finding]:
         f"The no_duplicates sampler of sentence-transformers {found} ignored the seed: every epoch had the same "
         f"batches {order}.",
         lines=[
-            *inference.line_of(card, "batch_sampler", "seed"),
-            *inference.version_lines(card, "Sentence Transformers"),
+            *lookup.argument_lines(card, "batch_sampler", "seed"),
+            *lookup.version_lines(card, "Sentence Transformers"),
         ],
         version=str(found),
         reference=f"{HUB}/pull/3073",
@@ -401,21 +401,15 @@ class VersionBug:
 
 def _uses(name: str) -> Callable[[Card], bool]:
     return lambda card: any(
-        inference.bare(node.name) == name for _, root in inference.loss_trees(card) for node in root.chain()
+        lookup.class_name(node.name) == name for _, root in lookup.loss_trees(card) for node in root.chain()
     )
 
 
 def _best_model_partly_loaded(card: Card) -> bool:
     """Whether load_best_model_at_end left modules with weights of their own at their last state."""
-    if (
-        inference.argument(card, "load_best_model_at_end") is not True
-        or card.kind == "cross-encoder"
-        or not card.modules
-    ):
+    if lookup.argument(card, "load_best_model_at_end") is not True or card.kind == "cross-encoder" or not card.modules:
         return False
-    return (
-        card.modules[0].type != "Transformer" or inference.module(card, "Dense", "LSTM", "CNN", "LayerNorm") is not None
-    )
+    return card.modules[0].type != "Transformer" or lookup.module(card, "Dense", "LSTM", "CNN", "LayerNorm") is not None
 
 
 VERSION_BUGS = (
@@ -443,7 +437,7 @@ VERSION_BUGS = (
         package="Sentence Transformers",
         first=(3, 0, 0),
         before=(5, 7, 0),
-        applies=lambda card: _uses("MegaBatchMarginLoss")(card) and (inference.batch_size(card) or 0) > 50,
+        applies=lambda card: _uses("MegaBatchMarginLoss")(card) and (lookup.batch_size(card) or 0) > 50,
         sentence="MegaBatchMarginLoss used the gradient of the last mini-batch (of 50 rows) only",
         reference=f"{HUB}/pull/3862",
         lines=("per_device_train_batch_size",),
@@ -452,7 +446,7 @@ VERSION_BUGS = (
 
 
 def _on_cpu(card: Card) -> bool:
-    return inference.argument(card, "use_cpu") is True or inference.argument(card, "no_cuda") is True
+    return lookup.argument(card, "use_cpu") is True or lookup.argument(card, "no_cuda") is True
 
 
 def version_bug(card: Card) -> Iterator[Finding]:
@@ -467,13 +461,13 @@ def version_bug(card: Card) -> Iterator[Finding]:
     Example: load_best_model_at_end with a Dense module under sentence-transformers 4.1.0.
     """
     for bug in VERSION_BUGS:
-        found = inference.version(card, bug.package)
-        if inference.between(found, bug.first, bug.before) and inference.trained(card) and bug.applies(card):
+        found = lookup.version(card, bug.package)
+        if lookup.in_range(found, bug.first, bug.before) and lookup.has_training(card) and bug.applies(card):
             yield finding(
                 "version-bug",
                 "warning",
                 f"In {bug.package} {found}, {bug.sentence}.",
-                lines=[*inference.version_lines(card, bug.package), *inference.line_of(card, *bug.lines)],
+                lines=[*lookup.version_lines(card, bug.package), *lookup.argument_lines(card, *bug.lines)],
                 package=bug.package,
                 version=str(found),
                 fixed=".".join(map(str, bug.before)),

@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
 from workbench.audit.rules_loss import flat_run
-from workbench.cards import inference, steps_per_epoch
+from workbench.cards import inference, lookup, steps_per_epoch
 from workbench.cards.card import Card
 
 SPLIT_SIZE_BUG = ((3, 1, 0), (4, 0, 1))
@@ -21,11 +21,11 @@ SPLIT_SIZE_BUG = ((3, 1, 0), (4, 0, 1))
 
 def _readings(card: Card) -> tuple[steps_per_epoch.Epoch, tuple[steps_per_epoch.Reading, ...]] | None:
     """The log's epoch length and what explains it; None where the card does not let it be reckoned."""
-    found, rows, batch = inference.epoch(card), inference.sizes(card), inference.batch_size(card)
-    if found is None or rows is None or batch is None or found.batches[0] < 20 or len(inference.runs(card)) != 1:
+    found, rows, batch = inference.epoch(card), lookup.sizes(card), lookup.batch_size(card)
+    if found is None or rows is None or batch is None or found.batches[0] < 20 or len(lookup.runs(card)) != 1:
         return None
-    most = inference.number(card, "max_steps")
-    if inference.argument(card, "auto_find_batch_size") is True or most in {
+    most = lookup.number(card, "max_steps")
+    if lookup.argument(card, "auto_find_batch_size") is True or most in {
         *found.steps(found.batches[0]),
         *found.batches,
     }:
@@ -42,16 +42,18 @@ def fits_one_process(card: Card) -> bool:
 def _loading(card: Card) -> dict[str, bool]:
     """How rows were cut into batches."""
     return {
-        "drop_last": inference.argument(card, "dataloader_drop_last") is True,
-        "round_robin": inference.argument(card, "multi_dataset_batch_sampler") == "round_robin",
+        "drop_last": lookup.argument(card, "dataloader_drop_last") is True,
+        "round_robin": lookup.argument(card, "multi_dataset_batch_sampler") == "round_robin",
     }
 
 
 def _size_lines(card: Card) -> list[int | None]:
-    log = [row.line for part in inference.runs(card) for row in (part[0], part[-1])]
+    log = [row.line for part in lookup.runs(card) for row in (part[0], part[-1])]
     return [
-        *(inference.fact_line(dataset, "size") for dataset in card.training_datasets()),
-        *inference.line_of(card, "per_device_train_batch_size", "gradient_accumulation_steps", "dataloader_drop_last"),
+        *(lookup.fact_line(dataset, "size") for dataset in card.training_datasets()),
+        *lookup.argument_lines(
+            card, "per_device_train_batch_size", "gradient_accumulation_steps", "dataloader_drop_last"
+        ),
         *log,
     ]
 
@@ -79,9 +81,9 @@ def world_size(card: Card) -> Iterator[Finding]:
     if len(shared) != 1:
         return
     processes, batches = shared[0].processes, shared[0].batches
-    batch, steps = inference.batch_size(card) or 1, epoch.steps(shared[0].batches)[0]
-    rows = sum(inference.sizes(card) or ())
-    whole = max(steps_per_epoch.expected_batches(inference.sizes(card) or (), batch, 1, **_loading(card)))
+    batch, steps = lookup.batch_size(card) or 1, epoch.steps(shared[0].batches)[0]
+    rows = sum(lookup.sizes(card) or ())
+    whole = max(steps_per_epoch.expected_batches(lookup.sizes(card) or (), batch, 1, **_loading(card)))
     per_step = batch * epoch.accumulation * processes
     yield finding(
         "world-size",
@@ -123,7 +125,7 @@ def _split_evidence(card: Card, candidates: tuple[steps_per_epoch.Reading, ...])
 def _sizes_of_files(card: Card) -> bool:
     """Whether the library took sizes from the metadata of loaded files, which unnamed datasets have not."""
     named = all(dataset.name is not None for dataset in card.training_datasets())
-    return named and inference.between(inference.version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
+    return named and lookup.in_range(lookup.version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
 
 
 def size_before_split(card: Card) -> Iterator[Finding]:
@@ -145,18 +147,18 @@ def size_before_split(card: Card) -> Iterator[Finding]:
         return
     candidates = found[1]
     shares = [reading for reading in candidates if reading.share < 1]
-    batch, rows = inference.batch_size(card) or 1, sum(inference.sizes(card) or ())
+    batch, rows = lookup.batch_size(card) or 1, sum(lookup.sizes(card) or ())
     batches, share = shares[0].batches, shares[0].share
     others = some(f"{reading.processes} processes" for reading in candidates if reading.processes > 1)
     also = f" ({others} would fit too, but not the equal sizes)" if others else ""
     both = "training and evaluation both claim" if _same_size(card) else "the file holds and the card states"
-    lines = [inference.fact_line(dataset, "size") for dataset in card.datasets]
+    lines = [lookup.fact_line(dataset, "size") for dataset in card.datasets]
     yield finding(
         "size-before-split",
         "warning",
         f"The sizes are those before the split: {batches:,} batches of {batch} an epoch are at most "
         f"{batches * batch:,} rows, {short(share * 100)} % of the {rows:,} that {both}{also}.",
-        lines=[*lines, *_size_lines(card), *inference.version_lines(card, "Sentence Transformers")],
+        lines=[*lines, *_size_lines(card), *lookup.version_lines(card, "Sentence Transformers")],
         stated_rows=rows,
         batches_per_epoch=batches,
         rows_at_most=batches * batch,
@@ -177,19 +179,19 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
     Example: 10,000 rows in batches of 10 make 1,000 batches an epoch; the log shows 137.
     """
     found = _readings(card)
-    if not found or inference.argument(card, "batch_sampler") == "group_by_label":
+    if not found or lookup.argument(card, "batch_sampler") == "group_by_label":
         return
     epoch, candidates = found
-    batch, rows = inference.batch_size(card) or 1, sum(inference.sizes(card) or ())
+    batch, rows = lookup.batch_size(card) or 1, sum(lookup.sizes(card) or ())
     shown = epoch.exact
-    if shown is None or len(inference.sizes(card) or ()) > 1 or abs(shown * batch / rows - 1) < 0.02:
+    if shown is None or len(lookup.sizes(card) or ()) > 1 or abs(shown * batch / rows - 1) < 0.02:
         return
     shared = [reading for reading in candidates if reading.share == 1]
     if len(shared) == 1 or _split_evidence(card, candidates):
         return
     guess = some(f"{short(reading.share * 100)} % of the rows" for reading in candidates if reading.share < 1)
     if _sizes_of_files(card) and shown * batch < rows and not shared and not guess:
-        library = inference.version(card, "Sentence Transformers")
+        library = lookup.version(card, "Sentence Transformers")
         guess = (
             f"a selection of rows after loading (sentence-transformers {library} states the size of the loaded file)"
         )
@@ -226,7 +228,7 @@ def fit_defaults(card: Card) -> Iterator[Finding]:
     if marks is None:
         return
     names = ("learning_rate", "weight_decay", "lr_scheduler_type", "warmup_steps", "optim")
-    shown = {name: inference.argument(card, name) for name in names if card.argument(name) is not None}
+    shown = {name: lookup.argument(card, name) for name in names if card.argument(name) is not None}
     values = f" ({', '.join(f'{name} {value}' for name, value in shown.items())})" if shown else ""
     yield finding(
         "fit-defaults",
@@ -234,7 +236,7 @@ def fit_defaults(card: Card) -> Iterator[Finding]:
         f"{'Written' if marks.sure else 'Very likely written'} by the old model.fit(), so the learning rate, weight "
         f"decay, scheduler, warmup and optimizer shown{values} are defaults that did not run; fit()'s own, unless its "
         "script says otherwise, are 2e-05, 0.01 and linear decay after 10,000 warmup steps.",
-        lines=[*marks.lines, *inference.line_of(card, *names)],
+        lines=[*marks.lines, *lookup.argument_lines(card, *names)],
         marks=list(marks.marks),
         shown={name: value for name, value in shown.items() if isinstance(value, str | int | float)},
     )
@@ -253,7 +255,7 @@ def stopped_early(card: Card) -> Iterator[Finding]:
 
     Example: 15 epochs declared, 11,768 steps each, and the log ends at step 35,304: epoch 3.
     """
-    parts, planned = inference.runs(card), inference.planned_steps(card)
+    parts, planned = lookup.runs(card), inference.planned_steps(card)
     if len(parts) != 1 or planned is None or inference.epoch(card) is None:
         return
     last = parts[0][-1]
@@ -264,7 +266,7 @@ def stopped_early(card: Card) -> Iterator[Finding]:
     if planned - step <= interval or step > 0.95 * planned or step <= 0:
         return
     fit = inference.fit_marks(card) is not None and bool(measured)
-    declared = inference.number(card, "num_train_epochs") or 3
+    declared = lookup.number(card, "num_train_epochs") or 3
     epoch = last.epoch or 0.0
     why = (
         "fit() writes the card when its evaluation improves, so the model kept is of that step and training may have "
@@ -272,14 +274,14 @@ def stopped_early(card: Card) -> Iterator[Finding]:
         if fit
         else "either the run was stopped or the card was written at a checkpoint"
     )
-    best = inference.argument(card, "load_best_model_at_end") is True
+    best = lookup.argument(card, "load_best_model_at_end") is True
     if best and not fit:
         why = "as early stopping does, with the best checkpoint loaded"
     yield finding(
         "stopped-early",
         "note" if best and not fit else "warning",
         f"The log ends at step {step:,}, epoch {short(epoch)} of {short(declared)} (about {planned:,} steps): {why}.",
-        lines=[last.line, *inference.line_of(card, "num_train_epochs", "max_steps")],
+        lines=[last.line, *lookup.argument_lines(card, "num_train_epochs", "max_steps")],
         last_step=step,
         planned_steps=planned,
         last_epoch=epoch,
@@ -298,17 +300,17 @@ def nothing_logged(card: Card) -> Iterator[Finding]:
 
     Example: 260 rows in batches of 4, one epoch: 65 steps, fewer than 500.
     """
-    if not card.training_datasets() or not inference.has_trainer(card) or inference.losses(card.training_log):
+    if not card.training_datasets() or not lookup.has_trainer(card) or lookup.training_losses(card.training_log):
         return
     planned = inference.planned_steps(card)
     if planned is None:
         yield finding("nothing-logged", "warning", "No training loss was logged: nothing shows whether it learned.")
         return
-    interval = int(inference.number(card, "logging_steps") or 500)
+    interval = int(lookup.number(card, "logging_steps") or 500)
     every = max(1, planned // 20)
-    measured = bool(inference.metrics(card.training_log))
+    measured = bool(lookup.metrics(card.training_log))
     what = "only its evaluations show how the training went" if measured else "nothing shows how the training went"
-    default = "" if inference.number(card, "logging_steps") else " (the default)"
+    default = "" if lookup.number(card, "logging_steps") else " (the default)"
     fewer = f": its {planned:,} steps are fewer than the {interval:,} between two log rows{default}"
     why = fewer if planned < interval else ""
     yield finding(
@@ -316,8 +318,8 @@ def nothing_logged(card: Card) -> Iterator[Finding]:
         "note" if measured else "warning",
         f"No training loss was logged{why}; {what}.",
         lines=[
-            *(inference.fact_line(dataset, "size") for dataset in card.training_datasets()),
-            *inference.line_of(card, "per_device_train_batch_size", "num_train_epochs", "logging_steps"),
+            *(lookup.fact_line(dataset, "size") for dataset in card.training_datasets()),
+            *lookup.argument_lines(card, "per_device_train_batch_size", "num_train_epochs", "logging_steps"),
         ],
         fix=Fix({"training.logging_steps": every}, f"Log every {every} steps."),
         planned_steps=planned,
@@ -335,7 +337,7 @@ def joined_logs(card: Card) -> Iterator[Finding]:
 
     Example: steps 13, 26, ..., 65, and then 13, 26, 39 again.
     """
-    parts = inference.runs(card)
+    parts = lookup.runs(card)
     if len(parts) < 2:
         return
     ends = [part[-1].step or 0 for part in parts]
@@ -370,10 +372,10 @@ def warmup_units(card: Card) -> Iterator[Finding]:
     if inference.fit_marks(card) is not None:
         yield from _fit_warmup(card)
         return
-    warmup, planned = inference.number(card, "warmup_steps"), inference.planned_steps(card)
+    warmup, planned = lookup.number(card, "warmup_steps"), inference.planned_steps(card)
     if not warmup or warmup < 2 or not planned:
         return
-    lines = inference.line_of(card, "warmup_steps")
+    lines = lookup.argument_lines(card, "warmup_steps")
     if warmup > planned:
         yield finding(
             "warmup-units",
@@ -386,7 +388,7 @@ def warmup_units(card: Card) -> Iterator[Finding]:
             planned_steps=planned,
         )
         return
-    found, rows, batch = inference.epoch(card), inference.sizes(card), inference.batch_size(card)
+    found, rows, batch = inference.epoch(card), lookup.sizes(card), lookup.batch_size(card)
     if not found or not rows or not batch:
         return
     steps, per_epoch = found.steps(found.batches[0])[0], sum(rows) / batch
@@ -425,7 +427,7 @@ def _fit_warmup(card: Card) -> Iterator[Finding]:
         "note",
         f"fit() warms up for 10,000 steps unless told otherwise, and this run has {planned:,}: if nothing was passed, "
         f"the learning rate never exceeded {short(planned / 100, 2)} % of its value.",
-        lines=[inference.fact_line(dataset, "size") for dataset in card.training_datasets()],
+        lines=[lookup.fact_line(dataset, "size") for dataset in card.training_datasets()],
         fix=TENTH,
         planned_steps=planned,
     )
@@ -443,12 +445,12 @@ def learning_rate(card: Card) -> Iterator[Finding]:
 
     Example: StaticEmbedding(30522, 1024), 5e-05 shown, fit() default 2e-05, and a flat log.
     """
-    rate, optimizer = inference.number(card, "learning_rate"), str(inference.argument(card, "optim") or "adamw")
-    lines = inference.line_of(card, "learning_rate")
+    rate, optimizer = lookup.number(card, "learning_rate"), str(lookup.argument(card, "optim") or "adamw")
+    lines = lookup.argument_lines(card, "learning_rate")
     static = {"training.learning_rate": 0.2, "training.warmup_ratio": 0.1, "training.warmup_steps": 0}
     precise = {"training.bf16": True, "training.fp16": False}
     if inference.fit_marks(card) is not None:
-        if inference.is_static(card) and stood_still(card):
+        if lookup.is_static(card) and stood_still(card):
             yield finding(
                 "learning-rate",
                 "error",
@@ -459,13 +461,13 @@ def learning_rate(card: Card) -> Iterator[Finding]:
                 shown=rate,
             )
         return
-    if rate is None or rate <= 0 or not trained_by_adam(optimizer) or not inference.trained(card) or not card.modules:
+    if rate is None or rate <= 0 or not trained_by_adam(optimizer) or not lookup.has_training(card) or not card.modules:
         return
-    if inference.is_static(card):
+    if lookup.is_static(card):
         low, high, kind, better = 1e-3, 2.0, "static embeddings", 0.2
-    elif inference.adapter(card) or inference.lora_config(card):
+    elif lookup.adapter(card) or lookup.lora_config(card):
         low, high, kind, better = 2e-6, 2e-2, "a LoRA adapter", 2e-4
-    elif inference.module(card, "Transformer"):
+    elif lookup.module(card, "Transformer"):
         low, high, kind, better = 1e-7, 1e-3, "a whole transformer", 2e-5
     else:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from workbench.cards.card import Card, Stated
-from workbench.cards.inference import beside
+from workbench.cards.lookup import file_beside
 
 Source = Literal["card", "file", "library", "inferred", "default"]
 
@@ -42,5 +42,5 @@ class Draft:
 
 def content(card: Card, name: str) -> Mapping[str, Any]:
     """The parsed content of a file beside the card; empty where there is none or it is no mapping."""
-    found = beside(card, name)
+    found = file_beside(card, name)
     return found[1] if found and isinstance(found[1], Mapping) else {}

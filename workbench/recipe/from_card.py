@@ -18,18 +18,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from workbench.cards.card import Card, Dataset, Evaluation, Loss, Stated
-from workbench.cards.inference import (
-    Fit,
+from workbench.cards.inference import Fit, fit_marks, sums_accumulation
+from workbench.cards.lookup import (
     accumulation,
-    bare,
-    finite,
-    fit_marks,
+    class_name,
+    finite_losses,
     label_statistics,
     label_values,
     last_run,
     same_loss,
     static_table,
-    sums_accumulation,
 )
 from workbench.recipe.draft import Derived, Draft, content
 from workbench.recipe.sources import put_data, put_prompts, put_repeated_queries
@@ -237,7 +235,7 @@ def put_loss_tree(draft: Draft, card: Card, path: str, dataset: Dataset, root: L
         draft.put(f"{place}.name", node.name, "card", node.line)
         for name, value in node.parameters.items():
             put_loss_parameter(draft, card, f"{place}.parameters.{name}", node, value)
-        if bare(node.name) == "SoftmaxLoss" and "num_labels" not in node.parameters:
+        if class_name(node.name) == "SoftmaxLoss" and "num_labels" not in node.parameters:
             put_label_count(draft, f"{place}.parameters.num_labels", dataset)
 
 
@@ -269,7 +267,7 @@ def put_energy_distance(draft: Draft, card: Card, path: str, node: Loss) -> None
     gaps of L2 scores end at twice the longest distance: about the root of 2 x dimensions, where layer normalisation
     leaves values near 1. A loss above that was made of L1 distances, which are sums over the dimensions.
     """
-    logged, scale, (width, _) = finite(last_run(card)), node.parameters.get("scale", 20.0), module_width(card)
+    logged, scale, (width, _) = finite_losses(last_run(card)), node.parameters.get("scale", 20.0), module_width(card)
     note = "neither the card nor its losses tell L1 from L2"
     if not logged or not width or not isinstance(scale, int | float) or scale <= 0:
         draft.put(path, "manhattan", "default", note=note)

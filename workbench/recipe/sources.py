@@ -13,7 +13,8 @@ from typing import Any
 
 from workbench.audit.rules_data import duplicate_anchors, prompts_in_texts
 from workbench.cards.card import Card, Dataset, Stated
-from workbench.cards.inference import epoch, fact_line, sizes, text_columns
+from workbench.cards.inference import epoch
+from workbench.cards.lookup import fact_line, sizes, text_columns
 from workbench.cards.steps_per_epoch import readings
 from workbench.recipe.draft import Draft
 from workbench.recipe.yaml_io import read_yaml

@@ -227,21 +227,21 @@ class _Facts:
 
 def _facts(card: Card, corrected: bool) -> _Facts:
     from workbench.audit.rules import audit
-    from workbench.cards import inference
+    from workbench.cards import inference, lookup
 
     found = {each.code: each.evidence for each in audit(card).findings}
     summed = found.get("summed-loss") if corrected else None
     processes = int(found["world-size"]["processes"]) if "world-size" in found else 1
-    batch = inference.batch_size(card)
-    rows = tuple(row for row in inference.last_run(card) if row.step)
+    batch = lookup.batch_size(card)
+    rows = tuple(row for row in lookup.last_run(card) if row.step)
     last = max((row.step or 0 for row in rows), default=0)
     return _Facts(
         rows=rows,
-        joined=len(inference.runs(card)),
+        joined=len(lookup.runs(card)),
         summed=int(summed["accumulation"]) if summed else 1,
         transformers=str(summed["transformers"]) if summed else "",
         processes=processes,
-        per_step=None if batch is None else batch * inference.accumulation(card) * processes,
+        per_step=None if batch is None else batch * lookup.accumulation(card) * processes,
         seconds=_duration(card),
         steps=max(last, inference.planned_steps(card) or 0),
     )
