@@ -67,7 +67,7 @@ def _row(path: str, files: Identity) -> RunRow:
 
 def log(run: Run) -> LogColumns:
     """The run's log, of which only what was appended is read again; not to be changed."""
-    return _tail(str(run.path / "log.jsonl")).columns()
+    return _tail(str(run.file("log"))).columns()
 
 
 @st.cache_resource(max_entries=20, show_spinner=False)
@@ -77,7 +77,7 @@ def _tail(path: str) -> LogTail:
 
 def beside_card(run: Run, axis: Axis) -> Curves:
     """The card's log, corrected for what the audit knows, and the run's averaged as the card's is."""
-    return _beside_card(str(run.path), axis, overview.identity(run.path / "card.json", run.path / "log.jsonl"))
+    return _beside_card(str(run.path), axis, overview.identity(run.file("card"), run.file("log")))
 
 
 @st.cache_resource(max_entries=50, show_spinner=False)
@@ -110,7 +110,7 @@ def _map_names(path: str, evaluation: str, method: Method, together: bool, files
 
 def vectors(run: Run, evaluation: str, moment: Stage) -> Vectors:
     """The full vectors of an evaluation; not to be changed."""
-    file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
+    file = run.file("vectors", evaluation, moment)
     return _vectors(str(run.path), evaluation, moment, overview.identity(file))
 
 
@@ -131,7 +131,7 @@ def neighbours(
     run: Run, evaluation: str, moment: Stage, kind: str, ids: Sequence[str]
 ) -> dict[str, list[tuple[str, float]]]:
     """The nearest documents of each text by the full vectors: id -> (document id, cosine), nearest first."""
-    file = run.path / "vectors" / f"{evaluation}-{moment}.safetensors"
+    file = run.file("vectors", evaluation, moment)
     return _neighbours(str(run.path), evaluation, moment, kind, tuple(ids), overview.identity(file))
 
 
@@ -162,7 +162,7 @@ VECTORS = ("fewer dimensions", "coarser numbers")
 
 def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
     """A metric by groups of queries, or, for one of `VECTORS`, by what is kept of the vectors."""
-    kept = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in ("before", "after")]
+    kept = [run.file("vectors", evaluation, moment) for moment in ("before", "after")]
     files = overview.identity(*overview.query_files(run, evaluation), *(kept if by in VECTORS else []))
     return _grouped(str(run.path), evaluation, by, metric, files)
 
@@ -179,7 +179,7 @@ def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) 
 
 
 def card_of(run: Run) -> Card | None:
-    return _card_of(str(run.path), overview.identity(run.path / "card.json"))
+    return _card_of(str(run.path), overview.identity(run.file("card")))
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
@@ -259,7 +259,7 @@ def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
     files = [
         file
         for path in paths
-        for file in (*overview.overview_files(Run(path)), *sorted((path / "evaluations").glob("*/*.parquet")))
+        for file in (*overview.overview_files(Run(path)), *sorted(Run(path).file("evaluations").glob("*/*.parquet")))
     ]
     return _comparison(tuple(map(str, paths)), overview.identity(*files))
 

@@ -172,7 +172,7 @@ def show(card: "Card") -> None:
 
 
 parts.title("Card", "What a model card says, what the audit finds in it, and the recipe that follows from it.")
-runs = [run for run in cached.runs() if (run.path / "card.json").exists()]
+runs = [run for run in cached.runs() if run.file("card").exists()]
 names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
 left, right = st.columns(2)
 with left:

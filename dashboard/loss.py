@@ -67,7 +67,7 @@ def quantities(runs: Sequence[Run]) -> list[str]:
 
 
 def names_logged(run: Run) -> tuple[str, ...]:
-    return _names_logged(str(run.path), overview.identity(run.path / "log.jsonl"))
+    return _names_logged(str(run.path), overview.identity(run.file("log")))
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
@@ -90,7 +90,7 @@ def _curve(path: str, key: str, files: overview.Identity) -> Curve:
 
 def files_of(run: Run) -> list[Path]:
     """What a figure of the run rests on; the folder of checkpoints changes with what lies in it."""
-    return [*overview.overview_files(run), run.path / "card.json", run.path / "checkpoints"]
+    return [*overview.overview_files(run), run.file("card"), run.file("checkpoints")]
 
 
 def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:

@@ -7,7 +7,7 @@ script do the same things in the same order.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,12 @@ from workbench.evaluation.examples import ExampleEvaluation, with_collection_met
 from workbench.evaluation.retrieval import Evaluation
 from workbench.recipe.schema import Base, LossSpec, Recipe, recipe
 from workbench.report.export import report
-from workbench.run import Run, open_run
+from workbench.run import Progress, Run, open_run
 from workbench.training.train import train
 
 if TYPE_CHECKING:
     from workbench.data.checks import Check
     from workbench.data.collection import Collection
-
-Progress = Callable[[str, int, int], None]
 
 
 def reproduce(
@@ -92,7 +90,7 @@ def evaluate(
         task = tasks.get("test") or next(iter(tasks.values()))
     else:
         raise DataError(f"expected a collection to evaluate {str(model)!r} on, found none; name one with --on.")
-    loaded = load_base(str(run.path / "model") if run else str(model))
+    loaded = load_base(str(run.file("model")) if run else str(model))
     if truncate_dim is None and of_run is not None:
         truncate_dim = of_run.evaluation.truncate_dim
     like = of_run or _like(str(model), str(loaded.model.similarity_fn_name))

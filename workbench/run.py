@@ -1,22 +1,8 @@
-"""The run folder: create, append, finish, open, list.
+"""The run folder: create, append, finish, open, list. `FILES` is its layout, and nothing else knows it.
 
-    runs/<card>-<date>-<short hash>/
-      run.json                              status, base, data, device, versions, times, stand-ins; see `Run.record`
-      recipe.yaml                           the Recipe with its provenance
-      card.json                             the Card it came from (absent for a run made from a bare recipe)
-      log.jsonl                             one JSON object a line, appended and flushed while training
-      checkpoints/                          what the trainer saves; `model/` is the model that was kept
-      evaluations/<name>/queries.parquet    query_id, query, relevant (list of document ids), one row per query
-      evaluations/<name>/documents.parquet  document_id, document: every document retrieved or relevant
-      evaluations/<name>/<moment>.parquet   one row per query: query_id, rank, ranks, and one column per metric
-      evaluations/<name>/<moment>-hits.parquet  query_id, position, document_id, score, relevant
-      evaluations/<name>/<moment>.json      means of the metrics, and how they were measured
-      comparison.json                       what `compare` found, once it has run
-      stop                                  there while somebody asks the training to end
-
-A moment is `before`, `step-N` or `after`. The log is appended line by line; everything else is written to a temporary
-name and renamed, so a kill at any instant leaves a folder that opens. After a resume the log may hold a step twice:
-readers take the later line.
+The folder is `runs/<card>-<date>-<short hash>`. The log is appended line by line; everything else is written to a
+temporary name and renamed, so a kill at any instant leaves a folder that opens. After a resume the log may hold a step
+twice: readers take the later line.
 """
 
 from __future__ import annotations
@@ -39,7 +25,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-STOP = "stop"
+
+FILES = {
+    "record": "run.json",  # status, base, data, device, versions, times, stand-ins; see `Run.record`
+    "recipe": "recipe.yaml",  # with provenance
+    "card": "card.json",  # absent for a run of a bare recipe
+    "log": "log.jsonl",  # one JSON object a line, appended and flushed while training
+    "output": "output.txt",  # what a training in the background prints
+    "stop": "stop",  # exists while a stop is requested
+    "comparison": "comparison.json",
+    "checkpoints": "checkpoints",  # resumable; removed once the run has finished
+    "model": "model",  # the model that was kept
+    "trackers": "trackers",
+    "evaluations": "evaluations",
+    "queries": "evaluations/{}/queries.parquet",  # query_id, query, relevant (list of document ids)
+    "documents": "evaluations/{}/documents.parquet",  # document_id, document: every document retrieved or relevant
+    "items": "evaluations/{}/items.parquet",  # item_id, texts, gold: of an evaluation that is not a search
+    "values": "evaluations/{}/{}.parquet",  # a row per query (query_id, rank, ranks, metrics) or item
+    "hits": "evaluations/{}/{}-hits.parquet",  # query_id, position, document_id, score, relevant
+    "metrics": "evaluations/{}/{}.json",  # means of the metrics, and how they were measured
+    "vectors": "vectors/{}-{}.safetensors",
+    "map": "maps/{}-{}-{}.parquet",
+    "map_settings": "maps/{}-{}-{}.json",
+}
+"""What `Run.file` gives -> its place in the folder. `{}` are the evaluation, then the stage (`before`, `step-N` or
+`after`); of a map the evaluation, the method, and `together` or `apart`."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done, and of how many."""
+
 STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "broken")
 """What `Run.status` can say. `interrupted`: it says running, but its process is gone. `broken`: it cannot be read."""
 
@@ -176,7 +190,7 @@ class Run:
         where nothing counts them), counted (what does)}, peak_memory and rows_per_second once more, error (a sentence,
         where it failed). A phase is "measure MOMENT", "train", "stopped" or "trained".
         """
-        return self._json("run.json")
+        return self._json("record")
 
     @property
     def status(self) -> str:
@@ -198,6 +212,28 @@ class Run:
         parts = (record.get("base") or {}, record.get("data") or {})
         return tuple(str(part.get("note", "")) for part in parts if part.get("stand_in"))
 
+    def file(self, name: str, *parts: str) -> Path:
+        """The path of a file or folder of the run, whether or not it exists; `name` and `parts`: see `FILES`.
+
+        >>> Run(Path("runs/it")).file("hits", "test", "after").as_posix()
+        'runs/it/evaluations/test/after-hits.parquet'
+        """
+        return self.path / FILES[name].format(*parts)
+
+    def table(self, name: str, *parts: str, filters: list[tuple[str, str, Any]] | None = None) -> pd.DataFrame:
+        """A Parquet file of the run; `filters` are those of `pandas.read_parquet`.
+
+        Raises RunError where the file is missing or damaged.
+        """
+        import pandas as pd
+        from pyarrow import ArrowException
+
+        path = self._existing(name, *parts)
+        try:
+            return pd.read_parquet(path, filters=filters)
+        except (OSError, ArrowException) as error:
+            raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
+
     def stop(self) -> None:
         """Ask the training to end at its next step, with a checkpoint; it can be resumed then.
 
@@ -206,36 +242,36 @@ class Run:
         if self.status != "running":
             raise RunError(f"expected a run that is being trained, found {self.name!r}, which is {self.status}.")
         try:
-            (self.path / STOP).touch()
+            self.file("stop").touch()
         except OSError as error:
             raise RunError(f"cannot ask {self.name!r} to stop: {error.strerror or error}.") from error
 
     def stop_asked(self) -> bool:
         """Whether somebody has asked the training to end."""
-        return (self.path / STOP).exists()
+        return self.file("stop").exists()
 
     def forget_stop(self) -> None:
         """Take the request back."""
         with suppress(OSError):
-            (self.path / STOP).unlink(missing_ok=True)
+            self.file("stop").unlink(missing_ok=True)
 
     def recipe(self) -> Any:
         """The Recipe that was run."""
         from workbench.recipe.schema import load_recipe
 
-        return load_recipe(self.path / "recipe.yaml")
+        return load_recipe(self.file("recipe"))
 
     def card(self) -> Any | None:
         """The Card that the recipe came from, or None."""
         from workbench.cards.read import card_from_dict
 
-        return card_from_dict(self._json("card.json")) if (self.path / "card.json").exists() else None
+        return card_from_dict(self._json("card")) if self.file("card").exists() else None
 
     def comparison(self) -> dict[str, Any] | None:
         """What `compare` stored, or None where it has not run."""
-        if not (self.path / "comparison.json").exists():
+        if not self.file("comparison").exists():
             return None
-        stored = self._json("comparison.json")
+        stored = self._json("comparison")
         for each in (stored, *stored.get("rows", ())):
             if each.get("verdict") == "not told apart":  # as older versions wrote it
                 each["verdict"] = "no significant difference"
@@ -248,7 +284,7 @@ class Run:
         eval_loss, components (name -> value, of a loss that has parts), and metrics named `<evaluation>_<metric>`,
         those that there are. A row for every optimizer step; a half-written last line is left out.
         """
-        path = self.path / "log.jsonl"
+        path = self.file("log")
         rows: dict[int, dict[str, Any]] = {}
         if not path.exists():
             return []
@@ -262,50 +298,48 @@ class Run:
         return [rows[step] for step in sorted(rows)]
 
     def evaluations(self) -> dict[str, tuple[str, ...]]:
-        """Evaluation name -> its moments in order: before, step-N by N, after."""
+        """Evaluation name -> its stages in order: before, step-N by N, after."""
         found: dict[str, tuple[str, ...]] = {}
-        root = self.path / "evaluations"
+        root = self.file("evaluations")
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            moments = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")]
-            if moments:
-                found[folder.name] = tuple(sorted(moments, key=moment_order))
+            stages = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")]
+            if stages:
+                found[folder.name] = tuple(sorted(stages, key=stage_order))
         return found
 
-    def metrics(self, evaluation: str, moment: str) -> dict[str, float]:
+    def metrics(self, evaluation: str, stage: str) -> dict[str, float]:
         """Means over queries, named as the library names them: "cosine_ndcg@10" -> 0.7357."""
-        return dict(self._json(f"evaluations/{evaluation}/{moment}.json")["metrics"])
+        return dict(self._json("metrics", evaluation, stage)["metrics"])
 
-    def settings(self, evaluation: str, moment: str) -> dict[str, Any]:
+    def settings(self, evaluation: str, stage: str) -> dict[str, Any]:
         """How an evaluation was measured: similarity, depth, dimensions, numbers of queries and documents, ..."""
-        return dict(self._json(f"evaluations/{evaluation}/{moment}.json").get("settings") or {})
+        return dict(self._json("metrics", evaluation, stage).get("settings") or {})
 
-    def per_query(self, evaluation: str, moment: str) -> pd.DataFrame:
+    def per_query(self, evaluation: str, stage: str) -> pd.DataFrame:
         """One row per query: query_id, query, relevant, rank (of the first relevant document, 1-based, null beyond
         the depth kept), ranks (of all of them), and one column per metric ("ndcg@10")."""
-        queries = self._table(f"evaluations/{evaluation}/queries.parquet")
-        return queries.merge(self._table(f"evaluations/{evaluation}/{moment}.parquet"), on="query_id")
+        return self.table("queries", evaluation).merge(self.table("values", evaluation, stage), on="query_id")
 
     def documents(self, evaluation: str) -> pd.DataFrame:
         """Every document retrieved or relevant: document_id, document."""
-        return self._table(f"evaluations/{evaluation}/documents.parquet")
+        return self.table("documents", evaluation)
 
-    def hits(self, evaluation: str, moment: str) -> pd.DataFrame:
+    def hits(self, evaluation: str, stage: str) -> pd.DataFrame:
         """The stored rankings: query_id, position (1-based), document_id, document, score, relevant."""
         documents = self.documents(evaluation)
-        hits = self._table(f"evaluations/{evaluation}/{moment}-hits.parquet")
-        return hits.merge(documents, on="document_id", how="left")
+        return self.table("hits", evaluation, stage).merge(documents, on="document_id", how="left")
 
-    def _file(self, name: str) -> Path:
-        path = self.path / name
+    def _existing(self, name: str, *parts: str) -> Path:
+        path = self.file(name, *parts)
         if not path.is_file():
             raise RunError(
-                f"expected {name!r} in the run folder {str(self.path)!r}, found none; "
-                "is it a run, and did it get so far?"
+                f"expected {path.relative_to(self.path).as_posix()!r} in the run folder {str(self.path)!r}, found "
+                "none; is it a run, and did it get so far?"
             )
         return path
 
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self._file(name)
+    def _json(self, name: str, *parts: str) -> dict[str, Any]:
+        path = self._existing(name, *parts)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -318,26 +352,16 @@ class Run:
             )
         return value
 
-    def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-        from pyarrow import ArrowException
 
-        path = self._file(name)
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ArrowException) as error:
-            raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
-
-
-def moment_order(moment: str) -> tuple[int, int]:
+def stage_order(stage: str) -> tuple[int, int]:
     """Sort key: before, then step-N by N, then after.
 
-    >>> sorted(["after", "step-20", "before", "step-3"], key=moment_order)
+    >>> sorted(["after", "step-20", "before", "step-3"], key=stage_order)
     ['before', 'step-3', 'step-20', 'after']
     """
-    if moment.startswith("step-") and moment[5:].isdigit():
-        return (1, int(moment[5:]))
-    return ({"before": 0, "after": 2}.get(moment, 3), 0)
+    if stage.startswith("step-") and stage[5:].isdigit():
+        return (1, int(stage[5:]))
+    return ({"before": 0, "after": 2}.get(stage, 3), 0)
 
 
 class RunWriter:

@@ -247,7 +247,7 @@ def export(
     if to is None:
         raise RunError("expected a folder to write into, found none; name one with --out.")
     if format == "model":
-        export_merged(run.path / "model", to)
+        export_merged(run.file("model"), to)
         say(plain(to))
         return
     for path in write(run, evaluation, moment, to=to, format=format):  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-Progress = Callable[[str, int, int], None]
+from workbench.run import Progress
 
 LEAST = 0.1  # seconds between two drawings of one bar; a fast training has a thousand steps in one
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program

@@ -177,7 +177,7 @@ def compare(
 
 def save_comparison(run: Run, comparison: Comparison) -> Path:
     """Store a comparison as comparison.json in the run folder; gives its path."""
-    path = run.path / "comparison.json"
+    path = run.file("comparison")
     write_json(path, comparison.to_dict())
     return path
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DataError
 from workbench.evaluation.examples import ExampleEvaluation, compute_metrics, evaluation_from_table, example_table
-from workbench.evaluation.retrieval import TEXTS_AT_ONCE, Progress, numbers
+from workbench.evaluation.retrieval import TEXTS_AT_ONCE, numbers
+from workbench.run import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import DataError, RunError
+from workbench.errors import DataError
 from workbench.evaluation.retrieval import MOMENT, folder_name
 from workbench.run import Run, write_json, write_parquet
 
@@ -145,40 +145,30 @@ def save_examples(run_path: str | Path, name: str, moment: str, evaluation: Exam
     """
     if not MOMENT.fullmatch(moment):
         raise DataError(f"expected a moment of before, after or step-N, found {moment!r}.")
-    safe = folder_name(name)
-    folder = Path(run_path) / "evaluations" / safe
+    safe, run = folder_name(name), Run(Path(run_path))
     table = evaluation.per_example
     fixed = ["item_id", *input_columns(table), "gold"]
-    items, wanted = folder / "items.parquet", evaluation.settings["items_sha256"]
+    items, wanted = run.file("items", safe), evaluation.settings["items_sha256"]
     known = items.exists()
-    if (folder / "queries.parquet").exists() or (known and items_sha256(_read(items)) != wanted):
+    if run.file("queries", safe).exists() or (known and items_sha256(run.table("items", safe)) != wanted):
         raise DataError(
-            f"expected the items of {evaluation.name!r} in {str(folder)!r}, found those of another evaluation; store "
-            "this one under another name."
+            f"expected the items of {evaluation.name!r} in {str(items.parent)!r}, found those of another evaluation; "
+            "store this one under another name."
         )
     if not known:
         write_parquet(items, table[fixed])
-    write_parquet(folder / f"{moment}.parquet", table[["item_id", *table.columns.difference(fixed, sort=False)]])
-    write_json(folder / f"{moment}.json", {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)})
+    values = table[["item_id", *table.columns.difference(fixed, sort=False)]]
+    write_parquet(run.file("values", safe, moment), values)
+    measured = {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)}
+    write_json(run.file("metrics", safe, moment), measured)
     return safe
 
 
 def has_examples(run: Run, name: str) -> bool:
     """Whether an evaluation of a run is one of items, not a search."""
-    return (run.path / "evaluations" / name / "items.parquet").is_file()
+    return run.file("items", name).is_file()
 
 
 def read_examples(run: Run, name: str, moment: str) -> pd.DataFrame:
     """`ExampleEvaluation.per_example` as a run keeps it. Raises RunError where a file is missing or damaged."""
-    folder = run.path / "evaluations" / name
-    return _read(folder / "items.parquet").merge(_read(folder / f"{moment}.parquet"), on="item_id")
-
-
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-    from pyarrow import ArrowException
-
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ArrowException) as error:
-        raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
+    return run.table("items", name).merge(run.table("values", name, moment), on="item_id")

@@ -16,13 +16,13 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import DataError, RunError
-from workbench.run import Run, replacing, write_json, write_parquet
+from workbench.run import Progress, Run, replacing, write_json, write_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 Method = Literal["umap", "pca"]
 Stage = Literal["before", "after"]
-Progress = Callable[[str, int, int], None]
 
 METHODS: tuple[Method, ...] = ("umap", "pca")
 STAGES: tuple[Stage, ...] = ("before", "after")
@@ -82,10 +81,6 @@ def preservation_text(kept: Mapping[str, float]) -> str:
 # --- vectors -------------------------------------------------------------------------------------------------------
 
 
-def _vectors_file(run_path: Path, name: str, moment: str) -> Path:
-    return run_path / "vectors" / f"{name}-{moment}.safetensors"
-
-
 def save_vectors(
     run_path: str | Path, name: str, moment: str, evaluation: Evaluation, *, most: int = MOST_VECTORS
 ) -> Path:
@@ -111,7 +106,7 @@ def save_vectors(
         "collection_sha256": evaluation.collection.sha256,
         "documents": str(len(ids)),
     }
-    path = _vectors_file(Path(run_path), name, moment)
+    path = Run(Path(run_path)).file("vectors", name, moment)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
     return path
@@ -140,7 +135,7 @@ def load_vectors(run: Run, name: str, moment: Stage) -> Vectors:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = _vectors_file(run.path, name, moment)
+    path = run.file("vectors", name, moment)
     if not path.is_file():
         raise RunError(
             f"expected vectors of {name!r}, {moment}, in run {run.name!r}, found none; runs trained with this version "
@@ -200,16 +195,12 @@ def _scored_so(run: Run, name: str, moment: Stage, vectors: Vectors, settings: M
 # --- maps ----------------------------------------------------------------------------------------------------------
 
 
-def _map_file(run: Run, name: str, method: str, *, together: bool) -> Path:
-    return run.path / "maps" / f"{name}-{method}-{'together' if together else 'apart'}.parquet"
-
-
 def load_map(run: Run, name: str, method: Method = "umap", *, together: bool = True) -> Map | None:
     """The map that `project` stored; None where it has not been made, or its vectors have changed since."""
-    path = _map_file(run, name, method, together=together)
+    path = run.file("map", name, method, "together" if together else "apart")
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
-    vectors = [_vectors_file(run.path, name, moment) for moment in STAGES]
+    vectors = [run.file("vectors", name, moment) for moment in STAGES]
     if any(file.is_file() and file.stat().st_mtime_ns > path.stat().st_mtime_ns for file in vectors):
         return None
     import pandas as pd
@@ -247,7 +238,7 @@ def project(
     """
     if not again and (found := load_map(run, name, method, together=together)) is not None:
         return found
-    moments = [moment for moment in STAGES if _vectors_file(run.path, name, moment).is_file()]
+    moments = [moment for moment in STAGES if run.file("vectors", name, moment).is_file()]
     vectors = {moment: load_vectors(run, name, moment) for moment in moments or STAGES}
     documents = _documents_of_all(run, name, vectors, most)
     frames, arrays = zip(*(_points(vectors[moment], moment, documents) for moment in moments), strict=True)
@@ -273,7 +264,7 @@ def project(
         "documents": len(documents),
         "seconds": round(time.monotonic() - started, 3),
     }, kept)  # fmt: skip
-    path = _map_file(run, name, method, together=together)
+    path = run.file("map", name, method, "together" if together else "apart")
     write_json(path.with_suffix(".json"), {"parameters": made.parameters, "kept": made.preservation})
     write_parquet(path, made.points)
     if on_progress is not None:

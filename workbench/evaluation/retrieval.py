@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.data.collection import Collection
 from workbench.errors import DataError
-from workbench.run import write_json, write_parquet
+from workbench.run import Progress, Run, write_json, write_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Encode = Callable[[list[str], Literal["query", "document"]], Any]
 """`encode(texts, kind)` -> (len(texts), dim) array of floats; under "energy", a list of (tokens, dim) for queries."""
 
-Progress = Callable[[str, int, int], None]
 
 DEEPEST_CUT = 100  # of the metrics: map@100
 TEXTS_AT_ONCE = 1024  # texts given to one call of `encode`
@@ -394,8 +393,7 @@ def save_evaluation(run_path: str | Path, name: str, moment: str, evaluation: Ev
 
     if not MOMENT.fullmatch(moment):
         raise DataError(f"expected a moment of before, after or step-N, found {moment!r}.")
-    safe = folder_name(name)
-    folder = Path(run_path) / "evaluations" / safe
+    safe, run = folder_name(name), Run(Path(run_path))
     collection = evaluation.collection
     asked = list(collection.evaluated)
     queries = pd.DataFrame(
@@ -408,19 +406,20 @@ def save_evaluation(run_path: str | Path, name: str, moment: str, evaluation: Ev
     needed = dict.fromkeys(evaluation.hits["document_id"])
     needed.update(dict.fromkeys(document for query in asked for document in collection.relevant[query]))
     documents = {document: collection.corpus[document] for document in needed if document in collection.corpus}
-    if (folder / "queries.parquet").exists():
-        before = pd.read_parquet(folder / "queries.parquet")
+    if run.file("queries", safe).exists():
+        before = run.table("queries", safe)
         if before["query_id"].tolist() != asked or before["query"].tolist() != queries["query"].tolist():
             raise DataError(
-                f"expected the queries of {collection.name!r} in {str(folder)!r}, found those of another collection; "
+                f"expected the queries of {collection.name!r} in {safe!r}, found those of another collection; "
                 "store this evaluation under another name."
             )
-        kept = pd.read_parquet(folder / "documents.parquet")
+        kept = run.documents(safe)
         documents = {**dict(zip(kept["document_id"], kept["document"], strict=True)), **documents}
     table = pd.DataFrame({"document_id": list(documents), "document": list(documents.values())})
-    write_parquet(folder / "documents.parquet", table)
-    write_parquet(folder / "queries.parquet", queries)
-    write_parquet(folder / f"{moment}.parquet", evaluation.per_query)
-    write_parquet(folder / f"{moment}-hits.parquet", evaluation.hits)
-    write_json(folder / f"{moment}.json", {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)})
+    write_parquet(run.file("documents", safe), table)
+    write_parquet(run.file("queries", safe), queries)
+    write_parquet(run.file("values", safe, moment), evaluation.per_query)
+    write_parquet(run.file("hits", safe, moment), evaluation.hits)
+    measured = {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)}
+    write_json(run.file("metrics", safe, moment), measured)
     return safe

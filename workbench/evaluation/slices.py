@@ -160,7 +160,7 @@ def at_precisions(
 def _sizes(run: Run, vectors: Vectors) -> tuple[int, ...]:
     """The whole and the dimensions that a Matryoshka loss trains; without one half of it and half again, down to 32."""
     sizes = [int(vectors.queries.shape[1])]
-    recipe = run.recipe() if (run.path / "recipe.yaml").is_file() else None
+    recipe = run.recipe() if run.file("recipe").is_file() else None
     trained = {size for size in matryoshka(recipe.loss) if 0 < size < sizes[0]} if recipe else set()
     if trained:
         return (*sizes, *sorted(trained, reverse=True))

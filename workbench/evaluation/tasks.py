@@ -28,9 +28,9 @@ from workbench.evaluation.examples import (
     read_examples,
     save_examples,
 )
-from workbench.evaluation.retrieval import Encode, Evaluation, Progress, evaluate, save_evaluation
+from workbench.evaluation.retrieval import Encode, Evaluation, evaluate, save_evaluation
 from workbench.recipe.schema import LossSpec, Recipe
-from workbench.run import Run
+from workbench.run import Progress, Run
 
 if TYPE_CHECKING:
     import pandas as pd

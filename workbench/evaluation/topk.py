@@ -20,13 +20,14 @@ a few times k entries a query and 8 bytes a document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from workbench.errors import DataError
+from workbench.run import Progress
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -64,7 +65,7 @@ def top_k(
     ids: Sequence[str] | None = None,
     block: int | None = None,
     device: str | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> TopK:
     """The k documents nearest to each query, exactly.
 

@@ -54,7 +54,7 @@ class Live:
         from workbench.notebook.fit import Fit
 
         self.run = run
-        self._tail = LogTail(run.path / "log.jsonl")
+        self._tail = LogTail(run.file("log"))
         self._rows = -1
         self._looks = 0
         self._note = ""

@@ -46,7 +46,7 @@ def model_card(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
 
     Raises RunError where the run kept no model, BaseError where that cannot be loaded.
     """
-    return write(run.path / "model" / "README.md" if out is None else Path(out), card_text(run))
+    return write(run.file("model") / "README.md" if out is None else Path(out), card_text(run))
 
 
 def card_text(run: Run) -> str:
@@ -55,7 +55,7 @@ def card_text(run: Run) -> str:
 
     from workbench.models.base import load_folder
 
-    folder = run.path / "model"
+    folder = run.file("model")
     if not (folder / "modules.json").is_file():
         raise RunError(f"expected a trained model in run {run.name!r}, found none; its status is {run.status!r}.")
     model = load_folder(folder, run.name, device="cpu")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from workbench.errors import RunError
 from workbench.report.page import page, render
-from workbench.run import list_runs, replacing
+from workbench.run import Progress, list_runs, replacing
 from workbench.views.records import Summary
 from workbench.views.summary import summarize
 
 INDEX = "index.html"
 FOLDER = "runs"  # of the reports, below the overview
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

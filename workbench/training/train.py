@@ -27,7 +27,7 @@ from workbench.evaluation.retrieval import Encode, Evaluation
 from workbench.evaluation.tasks import Task, save
 from workbench.models.base import describe_device, load_folder
 from workbench.recipe.schema import Origin, Recipe, recipe_sha256, save_recipe
-from workbench.run import Run, RunWriter, alive, create, open_run, this_process, write_json
+from workbench.run import Progress, Run, RunWriter, alive, create, open_run, this_process, write_json
 from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, while_training
 from workbench.training.processes import from_first, is_first, together, wait
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from workbench.training.callbacks import Where
     from workbench.training.trainer import Fitted, Job
-
-Progress = Callable[[str, int, int], None]
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
 

@@ -102,7 +102,7 @@ def logged(log: LogColumns) -> tuple[str, ...]:
 
 def checkpoints(run: Run) -> tuple[int, ...]:
     """Steps of the checkpoints that lie in the run's folder, in order."""
-    folder = run.path / "checkpoints"
+    folder = run.file("checkpoints")
     names = [path.name.rpartition("-")[2] for path in folder.glob("checkpoint-*")] if folder.is_dir() else []
     return tuple(sorted(int(name) for name in names if name.isdigit()))
 
@@ -135,7 +135,7 @@ def opened(run: Run, evaluation: str, query_id: str, top: int = TOP) -> Opened:
     before, after = (_hits(run, evaluation, moment, query_id, top) for moment in ("before", "after"))
     if has_examples(run, evaluation):
         return Opened(before, after, _item_texts(run, evaluation, query_id))
-    found = _rows(run.path / "evaluations" / evaluation / "queries.parquet", [("query_id", "==", query_id)])
+    found = run.table("queries", evaluation, filters=[("query_id", "==", query_id)])
     gold = [str(document) for documents in found["relevant"] for document in documents]
     ids = dict.fromkeys([*gold, *map(str, before["document_id"]), *map(str, after["document_id"])])
     texts = document_texts(run, evaluation, list(ids))
@@ -148,10 +148,9 @@ def _hits(run: Run, evaluation: str, moment: str, query_id: str, top: int) -> pd
     import pandas as pd
 
     columns = ["position", "relevant", "score", "document_id"]
-    path = run.path / "evaluations" / evaluation / f"{moment}-hits.parquet"
-    if not path.is_file():
+    if not run.file("hits", evaluation, moment).is_file():
         return pd.DataFrame(columns=[*columns, "document"])
-    hits = _rows(path, [("query_id", "==", query_id), ("position", "<=", top)])
+    hits = run.table("hits", evaluation, moment, filters=[("query_id", "==", query_id), ("position", "<=", top)])
     return hits.sort_values("position")[columns].reset_index(drop=True)
 
 
@@ -164,23 +163,12 @@ def _item_texts(run: Run, evaluation: str, item_id: str) -> list[tuple[str, str]
 
 def document_texts(run: Run, evaluation: str, ids: Sequence[str]) -> dict[str, str]:
     """Texts of documents by id, those that the run keeps."""
-    path = run.path / "evaluations" / evaluation / "documents.parquet"
-    if not ids or not path.is_file():
+    if not ids or not run.file("documents", evaluation).is_file():
         return {}
-    found = _rows(path, [("document_id", "in", list(ids))])
+    found = run.table("documents", evaluation, filters=[("document_id", "in", list(ids))])
     return {
         str(key): shorten(text, TEXT_LIMIT) for key, text in zip(found["document_id"], found["document"], strict=True)
     }
-
-
-def _rows(path: Path, filters: list[tuple[str, str, Any]]) -> pd.DataFrame:
-    import pandas as pd
-    from pyarrow import ArrowException
-
-    try:
-        return pd.read_parquet(path, filters=filters)
-    except (OSError, ArrowException) as error:
-        raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
 
 
 def shared_words(query: str, document: str) -> list[tuple[str, bool]]:
@@ -219,7 +207,7 @@ def groupings(run: Run, evaluation: str) -> tuple[str, ...]:
 
     from workbench.evaluation.slices import BY
 
-    if not (run.path / "evaluations" / evaluation / "queries.parquet").is_file():
+    if not run.file("queries", evaluation).is_file():
         return ()
     table = run.per_query(evaluation, "after")
     reserved = {"query_id", "query", "relevant", "rank", "ranks"}
@@ -246,7 +234,7 @@ def sizes(run: Run, evaluation: str) -> pd.DataFrame:
 
 def model_files(run: Run) -> Identity:
     """What a run's models are known by: a model that is trained again is another."""
-    return identity(*sorted((run.path / "model").glob("*.json")), run.path / "recipe.yaml")
+    return identity(*sorted(run.file("model").glob("*.json")), run.file("recipe"))
 
 
 def encoder_of(run: Run, moment: Stage) -> Any:
@@ -260,7 +248,7 @@ def encoder_of(run: Run, moment: Stage) -> Any:
 
     recipe = run.recipe()
     if moment == "after":
-        return encode_with(load_base(str(run.path / "model")).model, recipe)
+        return encode_with(load_base(str(run.file("model"))).model, recipe)
     said = run.record.get("base") or {}
     name = str(said.get("model") or recipe.base.model)
     if name.startswith("scratch:"):

@@ -45,21 +45,18 @@ class Scene:
 
 def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> tuple[Path, ...]:
     """The files that `scene` reads, for `identity`."""
-    folder = run.path / "evaluations" / evaluation
-    stem = run.path / "maps" / f"{evaluation}-{method}-{'together' if together else 'apart'}"
-    vectors = [run.path / "vectors" / f"{evaluation}-{moment}.safetensors" for moment in STAGES]
-    names = ("queries", "documents", "before", "after")
+    name = (evaluation, method, "together" if together else "apart")
     return (
-        stem.with_name(stem.name + ".parquet"),
-        stem.with_name(stem.name + ".json"),
-        *vectors,
-        *(folder / f"{name}.parquet" for name in names),
+        *(run.file(kind, *name) for kind in ("map", "map_settings")),
+        *(run.file("vectors", evaluation, moment) for moment in STAGES),
+        *(run.file(kind, evaluation) for kind in ("queries", "documents")),
+        *(run.file("values", evaluation, moment) for moment in STAGES),
     )
 
 
 def has_vectors(run: Run, evaluation: str) -> bool:
     """Whether the run keeps vectors of this evaluation, of which a map can be made."""
-    return any((run.path / "vectors" / f"{evaluation}-{moment}.safetensors").is_file() for moment in STAGES)
+    return any(run.file("vectors", evaluation, moment).is_file() for moment in STAGES)
 
 
 def mapped(run: Run) -> tuple[str, ...]:

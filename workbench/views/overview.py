@@ -91,9 +91,8 @@ class RunRow:
 
 def overview_files(run: Run) -> tuple[Path, ...]:
     """The files that `run_row` reads, for `identity`."""
-    names = ("run.json", "recipe.yaml", "comparison.json", "log.jsonl")
-    means = sorted((run.path / "evaluations").glob("*/*.json"))
-    return (*(run.path / name for name in names), *means)
+    means = sorted(run.file("evaluations").glob("*/*.json"))
+    return (*(run.file(name) for name in ("record", "recipe", "comparison", "log")), *means)
 
 
 def run_row(run: Run, log: Callable[[], LogColumns] | None = None) -> RunRow:
@@ -240,9 +239,11 @@ def _preference(evaluation: str) -> tuple[bool, bool, str]:
 
 def query_files(run: Run, evaluation: str) -> tuple[Path, ...]:
     """The files that `query_table` and `ranking` read, for `identity`."""
-    folder = run.path / "evaluations" / evaluation
-    stems = ("queries", "documents", "items", "before", "after", "before-hits", "after-hits")
-    return (*(folder / f"{stem}.parquet" for stem in stems), folder / "after.json")
+    return (
+        *(run.file(name, evaluation) for name in ("queries", "documents", "items")),
+        *(run.file(name, evaluation, stage) for name in ("values", "hits") for stage in ("before", "after")),
+        run.file("metrics", evaluation, "after"),
+    )
 
 
 def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def _stored(run: Run, name: str) -> Map | None:
     for method in methods:
         if (found := load_map(run, name, method)) is not None:
             return found
-    there = any((run.path / "vectors" / f"{name}-{moment}.safetensors").is_file() for moment in STAGES)
+    there = any(run.file("vectors", name, moment).is_file() for moment in STAGES)
     return project(run, name, "pca") if there else None
 
 
