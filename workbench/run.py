@@ -259,7 +259,10 @@ class Run:
         """The Recipe that was run."""
         from workbench.recipe.schema import load_recipe
 
-        return load_recipe(self.file("recipe"))
+        recipe = load_recipe(self.file("recipe"))
+        if recipe.card_sha256 is None and self.file("card").exists():  # written by an older version
+            return recipe.model_copy(update={"card_sha256": self._json("card").get("sha256") or None})
+        return recipe
 
     def card(self) -> Any | None:
         """The Card that the recipe came from, or None."""

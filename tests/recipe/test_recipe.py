@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from workbench.audit.rules import audit
 from workbench.cards.card import (
     Card,
     ColumnStatistics,
@@ -552,6 +553,12 @@ def test_the_classes_of_a_softmax_loss_are_counted_on_the_card() -> None:
 
     assert made({"0": "~50.00%", "1": "~30.00%", "2": "~20.00%"}) == {"num_labels": 3}
     assert made({"1": "~50.00%", "5": "~50.00%"}) == {}
+
+
+def test_a_card_named_like_a_public_set_does_not_prove_repeated_queries() -> None:
+    card = small(name="hotpotqa", non_default={"per_device_train_batch_size": Stated(16, 40)})
+    assert "duplicate-anchors" in audit(card).codes
+    assert recipe(card).evaluation.repeated_queries == "separate"
 
 
 def test_trackers_of_the_card_are_said_and_not_taken() -> None:

@@ -11,13 +11,15 @@ from hub_cache import cached_dataset
 from tiny import tiny_base
 
 import workbench as wb
-from workbench.data.training_rows import SAMPLES
+from workbench.cards.known import known_card
+from workbench.cards.read import shipped_cards
 from workbench.models.energy_distance import read_similarity
 from workbench.models.lora import adapter_config
 from workbench.resources import shipped
 from workbench.run import Run
 from workbench.training.prepare import rows_of
 
+SAMPLES = {name: known.sample for name in shipped_cards() if (known := known_card(wb.read_card(name).sha256))}
 STEPS = 3
 MAIN = {
     "gooaq-static-matryoshka": "cosine_ndcg@10",

@@ -17,6 +17,7 @@ import tiny
 import torch
 from tiny import tiny_base, tiny_recipe, tiny_rows
 
+from workbench.cards.read import read_card
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.pipeline import evaluate
 from workbench.recipe.schema import Base, EvaluationPlan, LossSpec, Origin
@@ -192,7 +193,8 @@ def test_nothing_is_printed(base: Path, rows: Path, tmp_path: Path, capfd: pytes
 
 def test_the_shipped_sample_stands_in_for_unknown_rows(base: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(base, Path("unknown"), eval_strategy="no")
-    run = train(recipe.model_copy(update={"name": "porsche-mxbai"}), runs=tmp_path, max_steps=1)
+    card = read_card("porsche-mxbai")
+    run = train(recipe.model_copy(update={"card_sha256": card.sha256}), runs=tmp_path, max_steps=1)
     assert run.record["data"]["stand_in"]
     assert run.stand_ins == (
         "The shipped sample 'porsche' stands in for the card's rows (the card does not say where they are).",

@@ -171,9 +171,9 @@ def _known_repeats(card: Card, dataset: Dataset, lines: Sequence[int | None], fi
     yield finding(
         "duplicate-anchors",
         "note",
-        f"Queries of {known} have {short(siblings + 1)} relevant documents each, so with one row for each document the "
-        f"same query comes in several rows; in batches of {batch} drawn by the default sampler from {rows:,} rows, "
-        f"about 1 row in {round(1 / chance):,} meets one of its own as a false negative.",
+        f"If the rows are those of {known}, as the name suggests, a query has {short(siblings + 1)} relevant documents "
+        f"and, with one row for each, comes in several rows; in batches of {batch} drawn by the default sampler from "
+        f"{rows:,} rows, about 1 row in {round(1 / chance):,} meets one of its own as a false negative.",
         lines=lines,
         fix=fix,
         documents_per_query=SEVERAL_POSITIVES[known],

@@ -26,15 +26,6 @@ from workbench.recipe.schema import Data, Source, Split
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SAMPLES: Mapping[str, str] = {
-    "gooaq-static-matryoshka": "gooaq",
-    "hotpotqa-distilbert-energy": "hotpotqa",
-    "korean-law-lora": "korean-law",
-    "porsche-mxbai": "porsche",
-    "sinhala-xlmr-cosine": "sinhala",
-}
-"""Card name -> the shipped sample that stands in for its rows."""
-
 SAMPLE_PARTS = ("train", "validation", "test")
 ROWS_IN_MEMORY = 200_000
 

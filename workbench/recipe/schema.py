@@ -80,6 +80,7 @@ class Recipe(Part):
     name: str = Field(pattern=NAME)  # also the beginning of a run folder's name
     variant: Literal["as written", "corrected"] = "as written"
     kind: str = "sentence-transformer"
+    card_sha256: str | None = None  # of the card's README.md; see `cards.known`
     base: Base
     data: Data = Data()
     loss: LossSpec
@@ -128,6 +129,7 @@ def _from_draft(card: Card, draft: Draft) -> Recipe:
     """The draft as a Recipe; a value on the card that cannot be the field's is noted and takes the default."""
     while True:
         tree: dict[str, Any] = {"name": file_name(card.name, "card"), "kind": card.kind, "loss": {}}
+        tree["card_sha256"] = card.sha256 or None
         for path, derived in draft.fields.items():
             _put(tree, path, derived.value)
         tree.setdefault("base", {}).setdefault("model", "unknown")

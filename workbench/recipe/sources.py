@@ -1,7 +1,7 @@
 """Which rows a card trained on: datasets, division, prompts in their texts, and what is public about them.
 
-What a card does not say is taken from `data/cards/sources.yaml` for the five cards that it describes, and said so. How
-rows were divided and how many processes shared them is proved from sizes and from the steps of an epoch.
+What the five shipped cards do not state is taken from `cards.known`, with that origin. How rows were divided and how
+many processes shared them is proved from sizes and from the steps of an epoch.
 """
 
 from __future__ import annotations
@@ -14,27 +14,12 @@ from typing import Any
 from workbench.audit.rules_data import duplicate_anchors, prompts_in_texts
 from workbench.cards.card import Card, Dataset, Stated
 from workbench.cards.inference import epoch
+from workbench.cards.known import SOURCES, known_card
 from workbench.cards.lookup import fact_line, sizes, text_columns
 from workbench.cards.steps_per_epoch import readings
 from workbench.recipe.draft import Draft
-from workbench.recipe.yaml_io import read_yaml
-from workbench.resources import shipped
 
 MOST_QUERIES = 20_000
-SOURCES = "data/cards/sources.yaml"
-
-
-def known_of(card: Card) -> Mapping[str, Any]:
-    """What is publicly known about the rows of a shipped card; empty for any other."""
-    found = read_yaml(shipped(SOURCES).read_text(encoding="utf-8")).get(card.name)
-    return found if isinstance(found, Mapping) else {}
-
-
-def public_source(name: str) -> Mapping[str, Any] | None:
-    """Location and columns of the public rows that match those of a shipped card; None where there are none."""
-    known = read_yaml(shipped(SOURCES).read_text(encoding="utf-8")).get(name)
-    train = known.get("train") if isinstance(known, Mapping) else None
-    return {"location": train["location"], "columns": train["columns"]} if isinstance(train, Mapping) else None
 
 
 def put_data(draft: Draft, card: Card) -> None:
@@ -104,9 +89,9 @@ def names_of(datasets: Sequence[Dataset]) -> list[str]:
 
 def where_to_get(card: Card, train: Dataset) -> str:
     """What a person can do about rows that the card does not name: a public source known to match, or their own."""
-    known = known_of(card).get("train")
-    if known and train.size and known["rows"] >= train.size:
-        return f"{known['location']} is a public source that matches; name it, or yours, with --data"
+    known = known_card(card.sha256)
+    if known and known.train and train.size and known.train.rows >= train.size:
+        return f"{known.train.location} is a public source that matches; name it, or yours, with --data"
     return "name yours with --data"
 
 
@@ -210,12 +195,12 @@ def put_prompts(draft: Draft, card: Card) -> None:
         put_stated_prompts(draft, card, stated)
         return
     proof = next(iter(prompts_in_texts(card)), None)
-    known = known_of(card).get("prompts")
+    known = known_card(card.sha256)
     if proof is not None:
         found, lines = dict(proof.evidence["prompts"]), proof.lines
         note = "every sample of the column on the card begins so; it is put before the texts, not kept in them"
-    elif known:
-        found, lines, note = dict(known), (), f"{SOURCES}: the rows of this card begin so"
+    elif known and known.prompts:
+        found, lines, note = dict(known.prompts), (), f"{SOURCES}: the rows of this card begin so"
     else:
         return
     for column, text in found.items():
@@ -255,9 +240,10 @@ def put_repeated_queries(draft: Draft, card: Card) -> None:
         draft.put("evaluation.repeated_queries", "separate", "default", line, note=note)
         return
     proof = next(iter(duplicate_anchors(card)), None)
-    known = known_of(card).get("repeated_queries")
-    if proof is not None:
+    known = known_card(card.sha256)
+    if proof is not None and "reference" not in proof.evidence:  # a name alone proves nothing
         note = "the same question comes in several rows, each with another right answer; see duplicate-anchors"
         draft.put("evaluation.repeated_queries", "merged", "inferred", *proof.lines, note=note)
-    elif known:
-        draft.put("evaluation.repeated_queries", known, "inferred", note=f"{SOURCES}: known of the rows of this card")
+    elif known and known.repeated_queries:
+        value = known.repeated_queries
+        draft.put("evaluation.repeated_queries", value, "inferred", note=f"{SOURCES}: known of the rows of this card")

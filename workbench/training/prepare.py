@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.cards.known import PublicRows, known_card
 from workbench.data.checks import Check, Tokens, check_pairs, evenly
 from workbench.data.columns import LABEL_COLUMNS
-from workbench.data.training_rows import SAMPLES, Splits, load_splits
+from workbench.data.training_rows import Splits, load_splits
 from workbench.errors import DataError, RecipeError
 from workbench.evaluation.retrieval import Encode
 from workbench.evaluation.tasks import Task, recipe_tasks
@@ -20,7 +21,6 @@ from workbench.models.base import LoadedBase, hub_reachable, load_base, remember
 from workbench.models.losses import build_loss
 from workbench.recipe.from_card import HIDDEN_ADAPTER
 from workbench.recipe.schema import Data, LossSpec, Origin, Recipe
-from workbench.recipe.sources import public_source
 from workbench.training.processes import world_size
 
 if TYPE_CHECKING:
@@ -155,31 +155,34 @@ def rows_of(recipe: Recipe) -> tuple[Splits, str]:
     Raises DataError where the rows cannot be had and no sample stands in.
     """
     location, prompts = recipe.data.train.location, recipe.training.prompts
-    sample = SAMPLES.get(recipe.name)
+    card = known_card(recipe.card_sha256)
     if location.startswith("sample:"):
         note = f"The shipped sample {location.removeprefix('sample:')!r} stands in for the card's rows."
         return load_splits(recipe.data, prompts=prompts, online=hub_reachable), note
     given = _origin(recipe, "data.train.location").source == "user"
-    known = public_source(recipe.name) if location == "unknown" else None
+    known = card.train if card and location == "unknown" else None
     try:
         if known is not None:
             return _public(recipe, known), ""
         return load_splits(recipe.data, prompts=prompts, online=hub_reachable), ""
     except DataError:
-        if sample is None or given:
+        if card is None or given:
             raise
     why = "the card does not say where they are" if location == "unknown" else f"{location} cannot be had here"
-    why = why if known is None else f"{why}, and {known['location']}, which matches, cannot be had here"
-    data = _taken_from(recipe, {"location": f"sample:{sample}", "columns": {}})
-    return load_splits(data, prompts=prompts), f"The shipped sample {sample!r} stands in for the card's rows ({why})."
+    why = why if known is None else f"{why}, and {known.location}, which matches, cannot be had here"
+    data = _taken_from(recipe, {"location": f"sample:{card.sample}", "columns": {}})
+    return load_splits(
+        data, prompts=prompts
+    ), f"The shipped sample {card.sample!r} stands in for the card's rows ({why})."
 
 
-def _public(recipe: Recipe, known: Mapping[str, Any]) -> Splits:
+def _public(recipe: Recipe, known: PublicRows) -> Splits:
     """The public rows that match what the card says, with a note that the card itself does not name them."""
-    splits = load_splits(_taken_from(recipe, known), prompts=recipe.training.prompts, online=hub_reachable)
+    place = {"location": known.location, "columns": known.columns}
+    splits = load_splits(_taken_from(recipe, place), prompts=recipe.training.prompts, online=hub_reachable)
     note = Check(
         "note",
-        f"the rows are those of {known['location']}, which match what the card says; the card does not name its own.",
+        f"the rows are those of {known.location}, which match what the card says; the card does not name its own.",
     )
     return replace(splits, train=replace(splits.train, checks=(*splits.train.checks, note)))
 
