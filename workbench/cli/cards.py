@@ -1,16 +1,17 @@
-"""Commands about a card: what it says, what is wrong with it, what would have to be run."""
+"""Commands on a card: what it says, what is wrong with it, how to train it again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
+from typer import Argument, Exit, Option
 
-from workbench.cli.options import AsJson, CardWord, Corrected, Settings, Strict, app, find_card, find_recipe
-from workbench.cli.terminal import err, plain, print_json, say, say_below, table
+from workbench.cli.options import AsJson, CardName, Corrected, Settings, Strict, find_card, find_recipe
+from workbench.cli.terminal import note, print_json, printable, say, table
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -19,91 +20,90 @@ if TYPE_CHECKING:
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-@app.command()
-def show(card: CardWord, as_json: AsJson = False) -> None:
-    """What a card says, as it was read."""
+def show(card: CardName, as_json: AsJson = False) -> None:
+    """Show what a card says."""
     from workbench.cards.read import card_to_dict, read_card
 
     found = read_card(card)
     if as_json:
         print_json(card_to_dict(found), indent=2)
-        return
-    say(Text(plain(repr(found))))
+    else:
+        say(repr(found))
 
 
-@app.command()
 def audit(
-    cards: Annotated[list[str], typer.Argument(metavar="CARD…", help="One card, or many.")],
+    cards: Annotated[list[str], Argument(metavar="CARD…", help="One or more cards.")],
     as_json: AsJson = False,
     strict: Strict = False,
 ) -> None:
-    """What a card contradicts, hides, or cannot have measured."""
+    """List what a card contradicts, hides, or cannot have measured."""
     from workbench.audit.rules import audit as examine
     from workbench.cards.read import read_card
 
-    audits: dict[str, Any] = {}
+    audits: dict[str, Audit] = {}
     unreadable: dict[str, str] = {}
-    for word in cards:
+    for name in cards:
         try:
-            audits[word] = examine(read_card(word))
+            audits[name] = examine(read_card(name))
         except WorkbenchError as error:
             if len(cards) == 1:
                 raise
-            unreadable[word] = str(error)
-    if as_json:
-        listed = [{"card": word, **found.to_dict()} for word, found in audits.items()]
-        listed += [{"card": word, "error": sentence} for word, sentence in unreadable.items()]
-        print_json(next(iter(audits.values())).to_dict() if len(cards) == 1 else listed, indent=2)
+            unreadable[name] = str(error)
+    if as_json and len(cards) == 1:
+        print_json(audits[cards[0]].to_dict(), indent=2)
+    elif as_json:
+        listed = [{"card": name, **found.to_dict()} for name, found in audits.items()]
+        print_json([*listed, *({"card": name, "error": error} for name, error in unreadable.items())], indent=2)
     elif len(cards) == 1:
-        print_audit(next(iter(audits.values())))
+        print_audit(audits[cards[0]])
     else:
         print_audits(audits, unreadable)
     if unreadable:
-        raise typer.Exit(2)
+        raise Exit(2)
     if strict and any(finding.severity == "error" for found in audits.values() for finding in found.findings):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def print_audit(found: Audit) -> None:
-    """Findings of one card, most severe first, and what is known for running it again."""
+    """The findings of one card, most severe first, and what is known for reproducing it."""
     for finding in found.findings:
         head = Text(f"{finding.severity:7} ", style=SEVERITY_STYLES[finding.severity])
         head.append(f"{finding.code} ", style="bold")
         if finding.lines:
             head.append(f"(line{'s' if len(finding.lines) > 1 else ''} {line_ranges(finding.lines)})", style="dim")
         say(head)
-        say_below(finding.message)
+        say(finding.message, indent=8)
         if finding.fix is not None:
-            say_below(f"Fix: {finding.fix.sentence}", style="green")
+            say(f"Fix: {finding.fix.sentence}", style="green", indent=8)
     if not found.findings:
-        say("Nothing found that this audit can prove.")
+        say("No findings.")
     facts = found.reproducibility.facts
     say("")
     for status in dict.fromkeys(fact.status for fact in facts):
         names = ", ".join(fact.name for fact in facts if fact.status == status)
-        say(Text.assemble((f"{status}: ", "bold"), plain(names)))
-    say(Text(plain(found.reproducibility.verdict), style="bold"))
+        say(Text.assemble((f"{status}: ", "bold"), printable(names)))
+    say(found.reproducibility.verdict, style="bold")
 
 
-def print_audits(audits: dict[str, Any], unreadable: dict[str, str]) -> None:
-    """One line for each card, then a summary."""
-    counts: dict[str, int] = {"error": 0, "warning": 0, "note": 0}
-    for word, found in audits.items():
-        own = dict.fromkeys(counts, 0)
-        for finding in found.findings:
-            own[finding.severity] += 1
-            counts[finding.severity] += 1
+def print_audits(audits: Mapping[str, Audit], unreadable: Mapping[str, str]) -> None:
+    """One line per card, then the totals."""
+    totals: Counter[str] = Counter()
+    for name, found in audits.items():
+        totals.update(found.counts())
+        numbers = " ".join(f"{number:2} {severity}s" for severity, number in found.counts().items())
         codes = ", ".join(dict.fromkeys(finding.code for finding in found.findings if finding.severity != "note"))
-        numbers = f"{own['error']:2} errors {own['warning']:2} warnings {own['note']:2} notes"
-        say(Text(f"{numbers}  {plain(word)}  {plain(codes)}"))
-    for word, sentence in unreadable.items():
-        say(Text(f"not read  {plain(word)}  {plain(sentence)}", style="red"))
-    total = ", ".join(f"{number} {name}s" for name, number in counts.items())
-    say(Text(f"{len(audits)} cards audited: {total}; {len(unreadable)} not read.", style="bold"))
+        say(f"{numbers}  {name}  {codes}")
+    for name, message in unreadable.items():
+        say(f"not read  {name}  {message}", style="red")
+    say(f"{len(audits)} cards audited: {severity_counts(totals)}; {len(unreadable)} not read.", style="bold")
+
+
+def severity_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {severity}s" for severity, number in counts.items())
 
 
 def line_ranges(lines: Sequence[int]) -> str:
-    """Lines as a person writes them.
+    """Line numbers with consecutive ones joined.
 
     >>> line_ranges((3, 4, 5, 9))
     '3-5, 9'
@@ -117,15 +117,14 @@ def line_ranges(lines: Sequence[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
-@app.command()
 def recipe(
-    card: CardWord,
+    card: CardName,
     corrected: Corrected = False,
     settings: Settings = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Write the YAML to this file.")] = None,
+    to: Annotated[Path | None, Option("--out", help="Write the YAML to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The executable reading of a card, every field with where it came from."""
+    """Print a card's recipe, each field with its source."""
     from workbench.recipe.schema import difference, recipe_yaml, save_recipe
     from workbench.recipe.schema import recipe as understand
 
@@ -133,11 +132,11 @@ def recipe(
     made = find_recipe(card, found, corrected=corrected, settings=settings)
     if to is not None:
         save_recipe(made, to)
-        err.print(plain(f"wrote {to}"))
+        note(f"wrote {to}")
     elif as_json:
         print_json(made.model_dump(mode="json"), indent=2)
     else:
-        print(plain(recipe_yaml(made)))
+        print(printable(recipe_yaml(made)))
     if corrected and found is not None and not as_json:
         changes = difference(understand(found), made)
         rows = [(path, str(before), str(after)) for path, before, after in changes]

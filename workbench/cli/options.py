@@ -1,4 +1,4 @@
-"""The words that several commands take, and what they mean."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from workbench.errors import DataError, RecipeError
 
@@ -14,55 +14,43 @@ if TYPE_CHECKING:
     from workbench.cards.card import Card
     from workbench.recipe.schema import Recipe
 
-app = typer.Typer(
-    name="workbench",
-    help="A model card goes in; a verdict that you can trust comes out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-CardWord = Annotated[str, typer.Argument(metavar="CARD", help="README.md, its folder, a shipped name, or a Hub id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
-BaseWord = Annotated[str | None, typer.Option("--base", help="auto, bundled:minilm, a folder, or a Hub id.")]
-DataWord = Annotated[str | None, typer.Option("--data", help="A file, sample:NAME, or a Hub id.")]
-ColumnsWord = Annotated[
-    str | None, typer.Option("--columns", help="theirs=ours,…: e.g. user_query=anchor,answer=positive")
-]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value, as often as needed.")]
-MaxSteps = Annotated[int | None, typer.Option("--max-steps", min=1, help="Stop training after so many steps.")]
-Processes = Annotated[
-    int, typer.Option("--processes", min=1, help="Train in so many processes on this machine, one for each GPU.")
-]
-Corrected = Annotated[bool, typer.Option("--corrected", help="With the fixes that the audit proposes.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when the answer is bad news.")]
+CardName = Annotated[str, Argument(metavar="CARD", help="README.md, its folder, a shipped name, or a Hub id.")]
+RunName = Annotated[str, Argument(metavar="RUN", help="A name from `workbench runs`, or a run folder.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Runs = Annotated[Path, Option("--runs", help="Folder of runs.")]
+BaseName = Annotated[str | None, Option("--base", help="auto, bundled:minilm, a folder, or a Hub id.")]
+DataName = Annotated[str | None, Option("--data", help="A file or folder, sample:NAME, or a Hub id.")]
+Columns = Annotated[str | None, Option("--columns", help="theirs=ours,… (example: user_query=anchor,answer=positive).")]
+Settings = Annotated[list[str] | None, Option("--set", help="field=value; repeat for several fields.")]
+MaxSteps = Annotated[int | None, Option("--max-steps", min=1, help="Stop training after this many steps.")]
+Processes = Annotated[int, Option("--processes", min=1, help="Number of processes on this machine, one per GPU.")]
+Corrected = Annotated[bool, Option("--corrected", help="Apply the fixes that the audit proposes.")]
+Strict = Annotated[bool, Option("--strict", help="Exit with 1 if a check fails.")]
+EvaluationName = Annotated[str, Option("--evaluation", help="Evaluation of the run: test, validation, …")]
 
 
-def find_card(word: str) -> Card | None:
-    """The card named by `word`; None where the word names a recipe."""
+def find_card(name: str) -> Card | None:
+    """Read the card `name`; None if `name` is a recipe file."""
     from workbench.cards.read import read_card
 
-    return None if Path(word).suffix in {".yaml", ".yml"} else read_card(word)
+    return None if Path(name).suffix in {".yaml", ".yml"} else read_card(name)
 
 
 def find_recipe(
-    word: str, card: Card | None, *, corrected: bool = False, settings: Sequence[str] | None = None
+    name: str, card: Card | None, *, corrected: bool = False, settings: Sequence[str] | None = None
 ) -> Recipe:
-    """The recipe of `card`, or without one that in the YAML file `word`, with the settings applied."""
-    from workbench.recipe.schema import load_recipe, parse_setting, with_overrides
-    from workbench.recipe.schema import recipe as understand
+    """The recipe of `card`, or of the YAML file `name` if there is no card, with the settings applied."""
+    from workbench.recipe.schema import load_recipe, parse_setting, recipe, with_overrides
 
     overrides = dict(parse_setting(setting) for setting in settings or ())
-    if card is None:
-        if corrected:
-            raise RecipeError(
-                f"expected a card with --corrected, found the recipe file {word!r}, whose values are already decided; "
-                "leave --corrected out, or name the card."
-            )
-        return with_overrides(load_recipe(Path(word)), overrides)
-    return understand(card, corrected=corrected, overrides=overrides)
+    if card is not None:
+        return recipe(card, corrected=corrected, overrides=overrides)
+    if corrected:
+        raise RecipeError(
+            f"expected a card with --corrected, found the recipe file {name!r}, whose values are already decided; "
+            "omit --corrected, or name the card."
+        )
+    return with_overrides(load_recipe(Path(name)), overrides)
 
 
 def parse_columns(text: str | None) -> dict[str, str] | None:

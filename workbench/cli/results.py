@@ -1,42 +1,38 @@
-"""Commands about what came out: evaluate, compare, look at it in parts, draw it, write it for others."""
+"""Commands on results: list runs, evaluate, compare, slice, map, report, export."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.text import Text
+from typer import Argument, Exit, Option
 
-from workbench.cli.options import AsJson, ColumnsWord, Runs, Strict, app, parse_columns
-from workbench.cli.terminal import plain, print_json, progress_bars, say, table
+from workbench.cli.options import AsJson, Columns, EvaluationName, RunName, Runs, Strict, parse_columns
+from workbench.cli.terminal import print_json, progress_bars, say, table
 from workbench.errors import RunError, WorkbenchError
 
 if TYPE_CHECKING:
-    from workbench.evaluation.compare import Comparison
     from workbench.run import Run
 
 
-@app.command(name="runs")
-def list_all(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """The runs there are, newest first."""
+def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """List the runs, newest first."""
     from workbench.run import list_runs
 
-    rows = [summary(run) for run in list_runs(runs)]
+    rows = [_summary(run) for run in list_runs(runs)]
     if as_json:
         print_json(rows)
     elif not rows:
-        say(plain(f"no runs in {str(runs)!r}; `workbench reproduce porsche-mxbai --base bundled:minilm` makes one."))
+        say(f"no runs in {str(runs)!r}; make one: workbench reproduce porsche-mxbai --base bundled:minilm")
     else:
         table(tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """One row of the list of runs; a broken run says so and nothing else."""
+def _summary(run: Run) -> dict[str, Any]:
+    """One row of the list; a damaged run has only its name and status."""
     blank = {"run": run.name, "status": run.status, "card": None, "variant": None, "step": None, "verdict": None}
     try:
-        record = run.record
-        found = run.comparison()
+        record, found = run.record, run.comparison()
     except WorkbenchError:
         return blank
     progress = record.get("progress") or {}
@@ -49,22 +45,21 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-@app.command()
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, bundled:minilm, a folder, a Hub id.")],
+    target: Annotated[str, Argument(metavar="RUN|MODEL", help="A run, bundled:minilm, a folder, or a Hub id.")],
     on: Annotated[
-        str | None, typer.Option("--on", help="A BEIR folder, sample:NAME, a Hub id, a file of pairs, triplets, lists.")
+        str | None, Option("--on", help="A BEIR folder, sample:NAME, a Hub id, or a file of pairs, triplets or lists.")
     ] = None,
-    columns: ColumnsWord = None,
-    split: Annotated[str | None, typer.Option("--split", help="test, dev, …; test without it.")] = None,
-    truncate_dim: Annotated[int | None, typer.Option("--truncate-dim", min=1)] = None,
+    columns: Columns = None,
+    split: Annotated[str | None, Option("--split", help="test, dev, …; default: test.")] = None,
+    truncate_dim: Annotated[int | None, Option("--truncate-dim", min=1, help="Keep this many dimensions.")] = None,
     without_own: Annotated[
-        bool, typer.Option("--without-own", help="Leave out a document whose id is the query's, as MTEB does.")
+        bool, Option("--without-own", help="Exclude the document with the query's own id, as MTEB does.")
     ] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run or a model, query by query on a collection or pair by pair on scored pairs."""
+    """Evaluate a run or a model on a collection or on scored pairs."""
     from workbench.evaluation.retrieval import Evaluation
     from workbench.pipeline import evaluate as measure
 
@@ -79,109 +74,93 @@ def evaluate(
             runs=runs,
             on_progress=on_progress,
         )
-    name = found.collection.name if isinstance(found, Evaluation) else found.name
+    checks = found.settings.get("checks") or ()
+    if isinstance(found, Evaluation):
+        name = found.collection.name
+        size = f"{len(found.collection.evaluated):,} queries, {len(found.collection.corpus):,} documents"
+    else:
+        name = found.name
+        size = f"{found.settings['items']:,} {found.settings['unit']}"
     if as_json:
-        checks = found.settings.get("checks") or ()
         print_json({"model": target, "on": name, "metrics": found.metrics, "checks": checks})
         return
-    size = (
-        f"{found.settings['items']:,} {found.settings['unit']}"
-        if not isinstance(found, Evaluation)
-        else (f"{len(found.collection.evaluated):,} queries, {len(found.collection.corpus):,} documents")
-    )
-    table(("metric", "value"), found.metrics.items(), title=plain(f"{target} on {name} ({size})"))
-    for check in found.settings.get("checks") or ():
-        say(plain(f"{check['severity']}: {check['message']}"))
+    table(("metric", "value"), found.metrics.items(), title=f"{target} on {name} ({size})")
+    for check in checks:
+        say(f"{check['severity']}: {check['message']}")
 
 
-@app.command()
 def compare(
-    runs_named: Annotated[list[str], typer.Argument(metavar="RUN…")],
+    names: Annotated[list[str], Argument(metavar="RUN…", help="One run, or two.")],
     evaluation: Annotated[
-        str | None, typer.Option("--evaluation", help="test, validation, …; test without it.")
+        str | None, Option("--evaluation", help="Evaluation of the run: test, validation, …; default: test.")
     ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
     strict: Strict = False,
 ) -> None:
-    """A run with its card, or a run with another run: numbers, intervals, verdict."""
-    from workbench.evaluation.compare import compare as weigh
+    """Compare a run with its card, or with another run: metrics, intervals, verdict."""
+    from workbench.evaluation.compare import compare as compare_runs
     from workbench.run import open_run
 
-    found = weigh(*(open_run(name, runs) for name in runs_named), evaluation=evaluation)
+    found = compare_runs(*(open_run(name, runs) for name in names), evaluation=evaluation)
     if as_json:
         print_json(found.to_dict())
     else:
-        print_comparison(found)
+        say(repr(found))
     if strict and found.verdict == "differs":
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
-@app.command()
 def report(
-    runs_named: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN…", help="One run, or several compared.")
-    ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="The file; in the (first) run's folder without it.")] = None,
-    format: Annotated[str, typer.Option("--format", help="html, md (for a pull request) or pdf.")] = "html",
-    pdf: Annotated[bool, typer.Option("--pdf", help="The same as --format pdf.")] = False,
-    card: Annotated[bool, typer.Option("--card", help="Write the README.md of the new model instead.")] = False,
+    names: Annotated[list[str] | None, Argument(metavar="RUN…", help="One run, or several to compare.")] = None,
+    to: Annotated[Path | None, Option("--out", help="The file; default: in the folder of the first run.")] = None,
+    format: Annotated[str, Option("--format", help="html, md (for a pull request) or pdf.")] = "html",
+    pdf: Annotated[bool, Option("--pdf", help="The same as --format pdf.")] = False,
+    card: Annotated[bool, Option("--card", help="Write the README.md of the new model instead.")] = False,
     index: Annotated[
-        Path | None, typer.Option("--index", metavar="RUNS_FOLDER", help="A small site of all runs in a folder.")
+        Path | None, Option("--index", metavar="RUNS_FOLDER", help="Write a site of all runs in a folder.")
     ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write what came out: one self-contained HTML file, a summary, a PDF, a model card, or a site of all runs."""
+    """Write a report: one HTML file, a Markdown summary, a PDF, a model card, or a site of all runs."""
     from workbench.report.export import model_card, report_index
     from workbench.report.export import report as write
     from workbench.run import open_run
 
     if index is not None:
-        say(plain(report_index(index, to or index.with_name(f"{index.name}-site"))))
+        say(report_index(index, to or index.with_name(f"{index.name}-site")))
         return
-    named = [open_run(name, runs) for name in runs_named or ()]
+    named = [open_run(name, runs) for name in names or ()]
     if not named:
         raise RunError("expected a run to report on, found none; name one or several, or --index RUNS_FOLDER.")
+    if card and len(named) > 1:
+        raise RunError(f"expected one run for a model card, found {len(named)}; write one for each.")
     if card:
-        if len(named) != 1:
-            raise RunError(f"expected one run for a model card, found {len(named)}; write one for each.")
-        say(plain(model_card(named[0], to)))
-        return
-    say(plain(write(named[0] if len(named) == 1 else named, to, format="pdf" if pdf else format)))  # type: ignore[arg-type]
+        say(model_card(named[0], to))
+    else:
+        say(write(named[0] if len(named) == 1 else named, to, format="pdf" if pdf else format))  # type: ignore[arg-type]
 
 
 def print_metrics(run: Run) -> None:
     """The run's metrics before and after, for each of its evaluations."""
-    for name, moments in run.evaluations().items():
-        before = run.metrics(name, "before") if "before" in moments else {}
-        after = run.metrics(name, "after") if "after" in moments else {}
-        metrics = list(before) or list(after)
-        table(("metric", "before", "after"), [(m, before.get(m), after.get(m)) for m in metrics], title=f"\n{name}")
+    for name, stages in run.evaluations().items():
+        before = run.metrics(name, "before") if "before" in stages else {}
+        after = run.metrics(name, "after") if "after" in stages else {}
+        rows = [(metric, before.get(metric), after.get(metric)) for metric in before or after]
+        table(("metric", "before", "after"), rows, title=f"\n{name}")
 
 
-def print_comparison(found: Comparison) -> None:
-    """The verdict table."""
-    say(Text(plain(repr(found))))
-
-
-EvaluationName = Annotated[
-    str, typer.Option("--evaluation", help="Which of the run's evaluations: test, validation, …")
-]
-Stage = Annotated[str, typer.Option("--moment", help="before, step-N or after.")]
-
-
-@app.command(name="map")
-def map_of(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
+def map(
+    name: RunName,
     evaluation: EvaluationName = "test",
-    method: Annotated[str, typer.Option("--method", help="umap or pca.")] = "umap",
-    apart: Annotated[bool, typer.Option("--apart", help="A map for each moment, not one for both.")] = False,
-    points: Annotated[int, typer.Option("--points", min=5, help="Most points of each moment.")] = 10_000,
-    seed: Annotated[int, typer.Option("--seed")] = 42,
+    method: Annotated[str, Option("--method", help="umap or pca.")] = "umap",
+    apart: Annotated[bool, Option("--apart", help="Fit one map per stage instead of one for both.")] = False,
+    points: Annotated[int, Option("--points", min=5, help="Maximum number of points per stage.")] = 10_000,
+    seed: Annotated[int, Option("--seed")] = 42,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Draw up the map of an evaluation's texts, before and after training, for dashboard, notebook and report."""
+    """Compute the map of an evaluation's texts before and after training."""
     from workbench.evaluation.projection import METHODS, project
     from workbench.run import open_run
 
@@ -189,24 +168,23 @@ def map_of(
         raise RunError(f"expected a method of {', '.join(METHODS)}, found {method!r}.")
     run = open_run(name, runs)
     with progress_bars(quiet=as_json, first="read the vectors") as on_progress:
-        project(run, evaluation, "pca", together=not apart, most=points, seed=seed)  # the view to begin with
+        project(run, evaluation, "pca", together=not apart, most=points, seed=seed)  # the view that is shown first
         made = project(run, evaluation, method, together=not apart, most=points, seed=seed, on_progress=on_progress)
     if as_json:
         print_json({"run": run.name, "kept": made.preservation, **made.parameters})
     else:
-        say(plain(f"{made!r}; look at it: workbench dashboard {runs}"))
+        say(f"{made!r}; to see it: workbench dashboard {runs}")
 
 
-@app.command()
 def slices(
-    name: Annotated[str, typer.Argument(metavar="RUN")],
-    by: Annotated[str, typer.Option("--by", help="query length, relevant documents, dimensions, precision.")] = "",
+    name: RunName,
+    by: Annotated[str, Option("--by", help="query length, relevant documents, dimensions, precision.")] = "",
     evaluation: EvaluationName = "test",
-    metric: Annotated[str, typer.Option("--metric")] = "ndcg@10",
+    metric: Annotated[str, Option("--metric")] = "ndcg@10",
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """An evaluation by groups of queries, at fewer dimensions, and with coarser numbers."""
+    """Break an evaluation down by query group, truncated dimensions, and quantization."""
     from workbench.evaluation.slices import BY, at_dimensions, at_precisions, slice_queries
     from workbench.run import open_run
 
@@ -225,30 +203,29 @@ def slices(
         table(tuple(found.columns), found.to_numpy().tolist(), title=f"\n{metric} by {each}")
 
 
-@app.command()
 def export(
-    name: Annotated[str, typer.Argument(metavar="RUN|NOTEBOOK", help="A run, or a notebook (.ipynb) to execute.")],
-    to: Annotated[Path | None, typer.Option("--out", help="Folder to write into; for a notebook the file.")] = None,
-    format: Annotated[str, typer.Option("--format", help="trec, json, csv, parquet; or model.")] = "trec",
+    name: Annotated[str, Argument(metavar="RUN|NOTEBOOK", help="A run, or a notebook (.ipynb) to execute.")],
+    to: Annotated[Path | None, Option("--out", help="Output folder; for a notebook, the HTML file.")] = None,
+    format: Annotated[str, Option("--format", help="trec, json, csv, parquet, or model.")] = "trec",
     evaluation: EvaluationName = "test",
-    moment: Stage = "after",
+    stage: Annotated[str, Option("--moment", help="before, step-N or after.")] = "after",
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write rankings for other tools, (model) the trained model with its adapter merged, or a notebook as one page."""
+    """Export rankings, the trained model (adapter merged), or an executed notebook as one HTML file."""
     from workbench.evaluation.trec import export as write
     from workbench.models.base import export_merged
     from workbench.report.export import export_notebook
     from workbench.run import open_run
 
     if Path(name).suffix == ".ipynb":
-        say(plain(export_notebook(name, to)))
+        say(export_notebook(name, to))
         return
     run = open_run(name, runs)
     if to is None:
         raise RunError("expected a folder to write into, found none; name one with --out.")
     if format == "model":
         export_merged(run.file("model"), to)
-        say(plain(to))
+        say(to)
         return
-    for path in write(run, evaluation, moment, to=to, format=format):  # type: ignore[arg-type]
-        say(plain(path))
+    for path in write(run, evaluation, stage, to=to, format=format):  # type: ignore[arg-type]
+        say(path)
