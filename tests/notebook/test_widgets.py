@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 import socket
 import time
 from pathlib import Path
@@ -16,7 +14,6 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 import workbench as wb
 from workbench.cards.card import Card
 from workbench.errors import RunError
-from workbench.notebook.html import picture
 from workbench.notebook.live_training import live
 from workbench.recipe.schema import Origin, save_recipe, with_overrides
 from workbench.run import Run, RunWriter
@@ -176,11 +173,20 @@ def test_two_runs_of_a_card_are_told_apart_by_what_the_user_set(tmp_path: Path) 
     assert "<b>porsche-mxbai</b>, as written, split.seed 7, learning_rate 2e-06, seed 42 <" in view.head.value
 
 
-def test_a_still_picture_needs_no_script(tmp_path: Path) -> None:
-    view = live(made_run(tmp_path))
-    view.update()
-    image = picture(view.figure.to_dict(), 'Loss of "it"')
-    svg = base64.b64decode(re.search(r"base64,([^\"]+)", image)[1]).decode()
-    assert svg.startswith("<svg xmlns='http://www.w3.org/2000/svg'")
-    assert 'alt="Loss of &quot;it&quot;"' in image
-    assert "click to show" not in svg  # what is hidden is not drawn
+def test_a_saved_notebook_keeps_a_table_in_place_of_each_widget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = with_vectors(made_run(tmp_path, hostile=True))
+    pages: list[str] = []
+    for module in ("IPython.display.publish_display_data", "IPython.display.display"):
+        monkeypatch.setattr(
+            module, lambda data=None, **_: pages.append(data["text/html"]) if isinstance(data, dict) else None
+        )
+    for view in (live(run), wb.explore(run), wb.map(run, method="pca")):
+        view._ipython_display_()
+    assert len(pages) == 3
+    for page, words in zip(pages, ("validation loss", "change", "Points"), strict=True):
+        assert page.count("<tr>") >= 3
+        assert words in page
+        assert "<img" not in page
+        assert "<script" not in page

@@ -137,25 +137,28 @@ def test_no_network_even_when_a_script_asks(browser, file):
         assert any("Content Security Policy" in text for text in opened.said)
 
 
-def test_without_scripts_the_drawings_are_there(browser, file):
-    for width, variant in ((1280, "wide"), (400, "narrow")):
-        with Opened(browser, file, java_script_enabled=False, viewport={"width": width, "height": 900}) as opened:
-            drawings = opened.page.locator(f"figure.drawing .{variant} svg[role=img]")
-            assert drawings.count() == 7
-            assert all(drawing.is_visible() for drawing in drawings.all())
-            assert KOREAN in opened.page.content()
-            assert SINHALA in opened.page.content()
+def test_without_scripts_a_sentence_says_so_and_the_tables_are_there(browser, file):
+    with Opened(browser, file, java_script_enabled=False) as opened:
+        assert opened.page.locator("noscript").count() == 1
+        assert "Figures need JavaScript" in opened.page.locator("noscript").inner_text()
+        assert opened.page.locator("table.values tbody tr").count() >= 3
+        assert KOREAN in opened.page.content()
+        assert SINHALA in opened.page.content()
 
 
-def test_on_paper_the_static_drawings_stand_for_the_plots(browser, file):
+def test_on_paper_all_figures_are_drawn_and_light(browser, file):
     with Opened(browser, file, color_scheme="dark") as opened:
-        opened.draw_all()
-        opened.page.emulate_media(media="print")
-        assert opened.page.locator("#figure-loss .wide svg").is_visible()
-        assert not opened.page.locator("#figure-loss .plot").is_visible()
-        assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        assert opened.page.locator("table.recipe").last.is_visible()  # the defaults too
-        pages = re.findall(rb"/Type\s*/Page\b", opened.page.pdf(format="A4"))
+        page = opened.page
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        for box in page.locator("figure.drawing").all():
+            assert box.locator(".main-svg").first.bounding_box()["width"] in (680, 325)
+        assert page.evaluate("document.querySelector('#figure-loss .plot').data.at(-1).marker.color") == (
+            theme.LIGHT.after
+        )
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.locator("table.recipe").last.is_visible()  # the defaults too
+        pages = re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))
         assert 3 <= len(pages) <= 18
 
 

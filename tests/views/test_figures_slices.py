@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from workbench.errors import DataError
-from workbench.report.svg import draw
 from workbench.views.figures_slices import slice_figure
 from workbench.views.theme import DARK, LIGHT
 
@@ -79,13 +78,6 @@ def test_one_moment_alone_is_drawn() -> None:
     assert list(traces([row for row in DIMENSIONS if row["moment"] == "after"])) == ["After"]
     alone = [{**row, "before": float("nan"), "difference": None, "low": None, "high": None} for row in GROUPS]
     assert list(traces(alone)) == ["After"]
-
-
-@pytest.mark.parametrize("rows", [GROUPS, DIMENSIONS, PRECISIONS], ids=["groups", "dimensions", "precisions"])
-def test_a_page_without_scripts_can_draw_them(rows: list[dict[str, Any]]) -> None:
-    drawn = draw(slice_figure(rows).to_dict(), label="A slicing")
-    assert drawn.count("<circle") >= len(rows)
-    assert "nDCG@10, mean (0 to 1)" in drawn
 
 
 def test_no_rows_say_so() -> None:

@@ -7,12 +7,10 @@ ground; under a dark theme of JupyterLab they are inverted as a whole, and their
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from workbench.views.theme import FONT_FAMILY, LIGHT, harmless
 
@@ -115,17 +113,6 @@ class Still:
         bundle = {"text/html": f'{STYLE}<div class="wb {self.name}">{inner}</div>', "text/plain": plain}
         publish_display_data(bundle, transient={"display_id": self.name}, update=self._shown)  # type: ignore[no-untyped-call]
         self._shown = True
-
-
-def picture(figure: Mapping[str, Any], label: str, *, width: int = 880) -> str:
-    """A figure's `to_dict()` as an image: a still picture survives where scripts and style sheets do not."""
-    from workbench.report.svg import draw
-
-    shown = {**figure, "data": [trace for trace in figure["data"] if trace.get("visible", True) is True]}
-    svg = draw(shown, label=label, width=width)
-    svg = svg.replace("<svg ", f"<svg xmlns='http://www.w3.org/2000/svg' font-family='{html.escape(FONT_FAMILY)}' ", 1)
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{text(label)}" src="data:image/svg+xml;base64,{data}" style="max-width: {width}px; width: 100%">'
 
 
 def rows(columns: Sequence[str], values: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> str:

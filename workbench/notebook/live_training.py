@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError, WorkbenchError
-from workbench.notebook.html import STYLE, Still, code, picture, text, word
+from workbench.notebook.html import STYLE, Still, code, rows, text, word
 from workbench.recipe.schema import own_values
 from workbench.training.background import resume
 from workbench.views.closeup import LogTail
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from workbench.run import Run
 
 EVERY = 0.6  # seconds between two looks at the run folder
-STILL_EVERY = 20  # looks between two still pictures, while the training goes on
+STILL_EVERY = 20  # looks between two tables for the saved notebook, while the training goes on
+STILL_ROWS = 8  # of such a table
 HEIGHT = 320  # px
 POINTS = 1000  # of one line; a browser redraws them twice a second
 PHASES = {"train": "training", "trained": "trained", "stopped": "starting again"}
@@ -119,9 +120,10 @@ class Live:
 
     def _show_still(self) -> None:
         head = _head(self.run, self.run.status, self._own)
-        image = picture(self.figure.to_dict(), f"Loss of {self.run.name} over its steps.")
+        columns = ["step", "loss", "validation loss"]
+        table = rows(columns, _losses(Curve.of_log("run", self._tail.columns())), columns)
         with suppress(AttributeError):  # outside a notebook there is nowhere to show it
-            self._still.show(head + image, repr(self.run))
+            self._still.show(head + table, repr(self.run))
 
     # --- while it goes on ---
 
@@ -228,6 +230,17 @@ def _lines(curve: Curve) -> list[tuple[list[float], list[float]]]:
     weight = 0.0 if few else 1 - 1 / min(max(len(y) / 20, 1.0), 50.0)
     raw = ([], []) if few else thin(x, y, POINTS)
     return [raw, thin(x, smooth(y, weight), POINTS), thin(*curve.points(curve.evaluated, "step"), POINTS)]
+
+
+def _losses(curve: Curve) -> list[list[str]]:
+    """A few rows of the log, evenly spread, the last one included: step, loss, validation loss."""
+    evaluated = curve.evaluated or [None] * len(curve.steps)
+    there = [row for row in zip(curve.steps, curve.values, evaluated, strict=True) if row[1] is not None]
+    picked = {round(place * (len(there) - 1) / (STILL_ROWS - 1)) for place in range(STILL_ROWS)} if there else ()
+    return [
+        [f"{step:,}", *("–" if value is None else f"{value:.4g}" for value in losses)]
+        for step, *losses in (there[place] for place in sorted(picked))
+    ]
 
 
 # --- words ---------------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ Neighbours on a map may deceive (see `projection`); the share of true neighbours
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
 from workbench.evaluation.projection import Method, preservation_text, project
-from workbench.notebook.html import STYLE, Still, picture, text
+from workbench.notebook.html import STYLE, Still, rows, text
 from workbench.notebook.query_table import plain_rows
 from workbench.views.figures_map import embedding_map
 from workbench.views.map_view import Polygon, Scene, has_vectors, inside, labels, map_points, ranges, scene
@@ -97,11 +98,15 @@ class Places:
         from IPython.display import display
 
         display(self.box)  # type: ignore[no-untyped-call]
-        drawn = {
-            moment: picture(self._drawn(moment).to_dict(), self._label(moment), width=520) for moment in self.figures
-        }
-        images = "".join(f"<div><h4>{TITLES[moment]}</h4>{image}</div>" for moment, image in drawn.items())
-        self._still.show(f'<p class="muted">{self._how()}</p><div class="sides">{images}</div>', repr(self))
+        points = map_points(self.scene, self.scene.moments[-1], self.by.value, self.names)
+        counts = Counter(zip(points.queries, points.groups, strict=True)) if points.values is None else {}
+        table = [
+            ["query" if query else "document", group or "–", f"{count:,}"] for (query, group), count in counts.items()
+        ]
+        self._still.show(
+            f'<p class="muted">{self._how()}</p>' + rows(["Kind", self.by.value, "Points"], table, ["Points"]),
+            repr(self),
+        )
 
     # --- drawing ---
 
@@ -193,9 +198,6 @@ class Places:
             f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
             f"nearest neighbours the map keeps {preservation_text(self.scene.kept)}."
         )
-
-    def _label(self, moment: str) -> str:
-        return f"Map of queries and documents, {TITLES[moment].lower()}."
 
 
 def _keys(table: Any) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""The figures of reports, each three times: for Plotly, and as static drawings for wide and for narrow pages."""
+"""The figures of a report, for Plotly, with the sentence that describes each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,61 +15,64 @@ from workbench.views.records import Grouping, MapPlaces, MapView, Several, Summa
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-WIDE, HALF, NARROW = 880, 520, 380  # units of the static drawings; a page scales them to its column
 METHODS = {"umap": "UMAP", "pca": "PCA"}
 MAP_HEIGHT = 440  # px
-HALF_HEIGHT = 460  # px, figures that stand beside one another
+HALF_HEIGHT = 460  # px, figures side by side
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure, three times."""
+    label: str  # what the figure shows, for screen readers
+    height: int  # px
+    json: Markup  # data and layout, safe inside a `<script>` element
 
-    identity: str
-    label: str  # what it shows, in a sentence, for readers who do not see it
-    json: Markup
-    wide: Markup
-    narrow: Markup
+
+def drawing(label: str, figure: Any) -> Drawing:
+    """`figure` is a Plotly figure, or its data and layout as plain values."""
+    from markupsafe import Markup
+
+    parts = figure if isinstance(figure, dict) else figure.to_dict()
+    return Drawing(label, int(parts["layout"]["height"]), Markup(figures.script_json(figure)))
 
 
 def drawings(summary: Summary) -> dict[str, Drawing]:
-    """The figures that this summary has values for."""
+    """The figures that `summary` has values for, by name."""
     main = summary.per_query_metric
     found: dict[str, Drawing] = {}
     if any(curve.steps for curve in summary.curves):
-        figure = figures.loss_curves(
-            summary.curves,
-            x=figures.axis_of(summary.curves),
-            log=_spans_decades(summary.curves),
-            quantity="Loss",
-        ).update_layout(yaxis_exponentformat="none")
-        found["loss"] = drawing("loss", figure, "Training and validation loss, the card's and this run's.", WIDE)
+        found["loss"] = drawing("Training and validation loss of the card and of this run.", _loss(summary.curves))
     if summary.metrics:
         names = figures.metric_names(row.metric for row in summary.metrics)
         marks = [
             MetricMark(names[row.metric], row.card, row.before, row.after, row.low, row.high) for row in summary.metrics
         ]
-        label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
         along = f"Value over {summary.measured:,} {summary.unit}" if summary.by_item else "Mean over queries (0 to 1)"
-        found["metrics"] = drawing("metrics", figures.metric_bars(marks, title=along), label, WIDE)
+        label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
+        found["metrics"] = drawing(label, figures.metric_bars(marks, title=along))
     if summary.changes:
         ranks = figures.rank_changes(summary.changes, depth=summary.depth)
-        found["ranks"] = drawing("ranks", ranks, "Rank of the first relevant document, before against after.", HALF)
+        found["ranks"] = drawing("Rank of the first relevant document, before and after.", ranks)
         change = figures.per_query_difference(summary.changes, metric=main, points=1000, height=HALF_HEIGHT)
-        found["changes"] = drawing("changes", change, f"{main} after minus before of every query, sorted.", HALF)
+        found["changes"] = drawing(f"{main} after minus before of every query, sorted.", change)
     for place, grouping in enumerate(summary.groupings):
+        title = f"{main}, mean (0 to 1)" if summary.found else "Agreement with gold labels, mean (0 to 1)"
         label = f"Before and after by {grouping.by}. The table has the same values."
-        title = f"{main}, mean (0 to 1)" if summary.found else "How right, mean (0 to 1)"
-        found[f"group-{place}"] = drawing(f"group-{place}", _grouped(grouping, title), label, WIDE)
+        found[f"group-{place}"] = drawing(label, _grouped(grouping, title))
     for cutting in summary.cuttings:
-        figure = slice_figure(cutting.rows, title=f"{main}, mean (0 to 1)")
         label = f"{main} before and after by {cutting.by}. The table has the same values."
-        found[f"cut-{cutting.by}"] = drawing(f"cut-{cutting.by}", figure, label, WIDE)
+        found[f"cut-{cutting.by}"] = drawing(label, slice_figure(cutting.rows, title=f"{main}, mean (0 to 1)"))
     for places in summary.map.moments if summary.map else ():
         label = f"Map of queries and documents {places.moment} training."
-        figure = _map(summary.map, places) if summary.map else {}
-        found[f"map-{places.moment}"] = drawing(f"map-{places.moment}", figure, label, HALF)
+        found[f"map-{places.moment}"] = drawing(label, _map(summary.map, places) if summary.map else {})
     return found
+
+
+def _loss(curves: Sequence[Curve]) -> Any:
+    """On a log axis if the largest loss is more than 100 times the smallest."""
+    values = [value for curve in curves for value in curve.values if value is not None and 0 < value < float("inf")]
+    log = bool(values) and max(values) > 100 * min(values)
+    figure = figures.loss_curves(curves, x=figures.axis_of(curves), log=log, quantity="Loss")
+    return figure.update_layout(yaxis_exponentformat="none")  # 0.0001, not 100µ
 
 
 def _grouped(grouping: Grouping, title: str) -> Any:
@@ -77,78 +80,32 @@ def _grouped(grouping: Grouping, title: str) -> Any:
     return slice_figure(rows, title=title)
 
 
+def _map(view: MapView, places: MapPlaces) -> Any:
+    """The map of one stage, on the axes that both stages share."""
+    labels = [theme.wrapped(text, width=48, limit=110) for text in places.texts]
+    points = MapPoints(places.queries, places.x, places.y, places.groups, labels=labels)
+    every = [[value for moment in view.moments for value in getattr(moment, axis)] for axis in ("x", "y")]
+    ranges = [_padded(min(values), max(values)) for values in every]
+    name = METHODS.get(view.method, view.method)
+    figure = embedding_map(points, name=name, ranges=(ranges[0], ranges[1]), height=MAP_HEIGHT)
+    return figure.update_layout(dragmode="pan")
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    pad = (high - low or 1.0) * 0.04
+    return low - pad, high + pad
+
+
 def drawings_of_several(several: Several) -> dict[str, Drawing]:
     """The curves of all runs, and their metrics side by side."""
     found: dict[str, Drawing] = {}
     curves = _curves_of_several(several)
     if any(curve.steps for curve in curves):
-        figure = figures.loss_curves(curves, x=figures.axis_of(curves), log=_spans_decades(curves))
-        figure.update_layout(yaxis_exponentformat="none")  # 0.0001, not 100µ
-        found["loss"] = drawing("loss", figure, "Training and validation loss of every run.", WIDE)
+        found["loss"] = drawing("Training and validation loss of every run.", _loss(curves))
     if any(row.after is not None for run in several.runs for row in run.metrics):
         label = "Every metric of every run, with its interval. The table has the same values."
-        found["metrics"] = drawing("metrics", _metrics_of_several(several), label, WIDE)
+        found["metrics"] = drawing(label, _metrics_of_several(several))
     return found
-
-
-def drawing(identity: str, figure: Any, label: str, width: int) -> Drawing:
-    """A figure, or its plain values, as a Drawing."""
-    from markupsafe import Markup
-
-    from workbench.report.svg import draw
-
-    parts = figure if isinstance(figure, dict) else figure.to_dict()
-    names: dict[str, str] = {}
-    for name in theme.Palette.__dataclass_fields__:
-        value = getattr(theme.LIGHT, name)
-        pairs = zip(value, range(len(value)), strict=True) if name == "series" else [(value, "")]
-        names.update({colour: f"var(--{name}{index})" for colour, index in pairs})
-
-    def drawn(size: str, units: int) -> Markup:
-        identity_here = f"{identity}-{size}"
-        return Markup(draw(parts, label=label, width=units, colour=lambda c: names.get(c, c), identity=identity_here))
-
-    return Drawing(identity, label, Markup(figures.script_json(figure)), drawn("wide", width), drawn("narrow", NARROW))
-
-
-def without_webgl(figure: Any) -> dict[str, Any]:
-    """A figure's plain values with its WebGL traces as SVG ones, and lists in place of packed arrays."""
-    traces = []
-    for trace in figure.data:
-        plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in _of(trace).items()}
-        traces.append(plain | ({"type": "scatter"} if plain.get("type") == "scattergl" else {}))
-    return {"data": traces, "layout": figure.to_dict()["layout"]}
-
-
-def _of(trace: Any) -> Mapping[str, Any]:
-    values: Mapping[str, Any] = trace.to_plotly_json()
-    return values
-
-
-def _spans_decades(curves: Sequence[Curve]) -> bool:
-    """Whether the greatest loss is more than a hundred times the smallest: too much for a linear axis."""
-    values = [value for curve in curves for value in curve.values if value is not None and 0 < value < float("inf")]
-    return bool(values) and max(values) > 100 * min(values)
-
-
-def _map(view: MapView, places: MapPlaces) -> dict[str, Any]:
-    """One moment of the map, on the axes that all moments share."""
-    labels = [theme.wrapped(text, width=48, limit=110) for text in places.texts]
-    points = MapPoints(places.queries, places.x, places.y, places.groups, labels=labels)
-    every = [[value for moment in view.moments for value in getattr(moment, axis)] for axis in ("x", "y")]
-    ranges = [_with_air(min(values), max(values)) for values in every]
-    name = METHODS.get(view.method, view.method)
-    figure = embedding_map(points, name=name, ranges=(ranges[0], ranges[1]), height=MAP_HEIGHT)
-    figure.update_layout(dragmode="pan")
-    plain = without_webgl(figure)
-    for trace, axis in ((trace, axis) for trace in plain["data"] for axis in ("x", "y")):
-        trace[axis] = [round(value, 6) for value in trace[axis]]  # single precision prints more digits than it has
-    return plain
-
-
-def _with_air(low: float, high: float) -> tuple[float, float]:
-    air = (high - low or 1.0) * 0.04
-    return low - air, high + air
 
 
 def _curves_of_several(several: Several) -> list[Curve]:

@@ -23,8 +23,7 @@ from workbench.errors import WorkbenchError
 from workbench.report.drawings import Drawing, drawing
 from workbench.report.page import page
 from workbench.report.site import write
-from workbench.report.svg import unpacked
-from workbench.views import figures, theme
+from workbench.views import theme
 
 SECONDS = 3600  # one cell may take
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -165,7 +164,7 @@ def _shown(data: Mapping[str, Any], drawn: dict[str, Drawing]) -> Iterator[Piece
     """The richest form of a result that a page can show alone; live widgets leave their text."""
     if PLOTLY in data:
         identity = f"cell-{len(drawn) + 1}"
-        drawn[identity] = _drawing(identity, data[PLOTLY])
+        drawn[identity] = _drawing(data[PLOTLY])
         yield Piece("figure", identity)
         return
     image = next((kind for kind in IMAGES if kind in data), None)
@@ -236,31 +235,15 @@ def _coloured(source: str) -> Any:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _drawing(identity: str, values: Mapping[str, Any]) -> Drawing:
-    """A figure of a notebook; its static drawings say what stands there where it is none that `svg` draws."""
-    from markupsafe import Markup
-
-    layout = {
-        "height": HEIGHT,
-        **{name: value for name, value in (values.get("layout") or {}).items() if name != "width"},
-    }
-    plain = {"data": [_svg_trace(trace) for trace in values.get("data") or ()], "layout": layout}
+def _drawing(values: Mapping[str, Any]) -> Drawing:
+    """A figure of a notebook, without WebGL, which the page forbids."""
+    layout = {"height": HEIGHT, **(values.get("layout") or {})}
+    layout.pop("width", None)
+    data = [{**trace, "type": str(trace.get("type", "scatter")).removesuffix("gl")} for trace in values["data"]]
     title = layout.get("title")
     title = str((title.get("text") if isinstance(title, Mapping) else title) or "")
     label = theme.shorten(html.unescape(re.sub("<[^>]*>", " ", title)) or "A figure of this notebook.", 200)
-    try:
-        return drawing(identity, plain, label, 880)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
-        note = Markup('<p class="empty">{}</p>').format("This figure is drawn by a script, and scripts are off here.")
-        return Drawing(identity, label, Markup(figures.script_json(plain)), note, note)
-
-
-def _svg_trace(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """A trace without WebGL, which the page forbids, and its packed numbers as lists."""
-    plain = {name: unpacked(value) for name, value in trace.items()}
-    return plain | (
-        {"type": str(plain["type"]).removesuffix("gl")} if str(plain.get("type", "")).endswith("gl") else {}
-    )
+    return drawing(label, {"data": data, "layout": layout})
 
 
 # --- HTML that cells print ------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def page(
         library=Markup(library) if drawn else "",
         script=Markup(script),
         drawn=drawn,
-        dark_colours=Markup(_script_json(theme.to_dark())),
+        dark_colors=Markup(_script_json(theme.to_dark())),
         config=Markup(_script_json(theme.CONFIG)),
         **values,
     )

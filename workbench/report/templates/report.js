@@ -1,25 +1,25 @@
 "use strict";
-// Draws each figure with Plotly when it comes near the window, once the page is there. Its static drawing stays in place
-// until then, when a figure cannot be drawn, and on paper.
+// Draws each figure with Plotly when it comes near the window, and all of them, in light colors, for paper.
 (() => {
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const dark = read("dark-colours");
+  const dark = read("dark-colors");
   const config = read("plotly-config");
+  const PAPER = { whole: 680, half: 325 }; // px, width of a figure on A4
 
-  // A copy of a figure in which every colour has its dark counterpart; texts are left alone.
-  const recoloured = (value, key) => {
-    if (Array.isArray(value)) return value.map((item) => recoloured(item, key));
+  // A copy of a figure in which every color has its dark counterpart; texts stay as they are.
+  const recolor = (value, key) => {
+    if (Array.isArray(value)) return value.map((item) => recolor(item, key));
     if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, recoloured(item, name)]));
+      return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, recolor(item, name)]));
     }
     if (typeof value !== "string" || !/color/.test(key)) return value;
     const base = value.slice(0, 7);
     return base in dark ? dark[base] + value.slice(7) : value;
   };
 
-  // The library waits as text, so that the page is there before 5 MB of script have been compiled. The policy of the
-  // page knows its hash. It would add style sheets for maps under fixed ids unless they are taken; there are no maps.
+  // The library is text until the first figure, so that the page appears before 5 MB of script are compiled. The policy
+  // of the page has its hash. It would add style sheets for maps under fixed ids unless they are taken; there are none.
   let loaded = false;
   const load = () => {
     if (loaded) return;
@@ -41,24 +41,20 @@
     return { ...axis, type, autorange: true, rangemode: "tozero", title: { ...axis.title, text } };
   };
 
-  const draw = (box) => {
+  const draw = (box, paper) => {
     load();
-    const still = box.querySelector(".static");
-    const plot = box.querySelector(".plot");
     const figure = read(`${box.id}-data`);
-    const drawn = still.querySelector("svg") && Math.round(still.getBoundingClientRect().height);
-    const height = box.dataset.height || drawn || figure.layout.height;
-    box.dataset.height = height;
-    const { data, layout } = scheme.matches ? recoloured(figure, "") : figure;
-    layout.height = Number(height);
+    const { data, layout } = scheme.matches && !paper ? recolor(figure, "") : figure;
+    if (paper) layout.width = box.closest(".pair") ? PAPER.half : PAPER.whole;
     if (box.dataset.scale) layout.yaxis = scaled(layout.yaxis, box.dataset.scale);
-    Plotly.react(plot, data, layout, config).then(
+    Plotly.react(box.querySelector(".plot"), data, layout, config).then(
       () => box.classList.add("drawn"),
       () => box.classList.remove("drawn"),
     );
   };
 
   const boxes = [...document.querySelectorAll("figure.drawing")];
+  for (const box of boxes) box.querySelector(".plot").style.minHeight = `${box.dataset.height}px`;
   const seen = new Set();
   const watch = new IntersectionObserver(
     (entries) => {
@@ -66,14 +62,15 @@
         if (!isIntersecting) continue;
         watch.unobserve(target);
         seen.add(target);
-        draw(target);
+        draw(target, false);
       }
     },
     { rootMargin: "400px" },
   );
-  const start = () => boxes.forEach((box) => watch.observe(box));
-  addEventListener("load", () => setTimeout(start, 50));
-  scheme.addEventListener("change", () => seen.forEach(draw));
+  addEventListener("load", () => setTimeout(() => boxes.forEach((box) => watch.observe(box)), 50));
+  addEventListener("beforeprint", () => boxes.forEach((box) => draw(box, true)));
+  addEventListener("afterprint", () => seen.forEach((box) => draw(box, false)));
+  scheme.addEventListener("change", () => seen.forEach((box) => draw(box, false)));
 
   for (const button of document.querySelectorAll("button[data-log]")) {
     const box = document.getElementById(button.dataset.log);
@@ -83,7 +80,7 @@
       const log = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(log));
       box.dataset.scale = log ? "log" : "linear";
-      draw(box);
+      draw(box, false);
     });
   }
 })();
