@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,9 @@ def test_chromium_prints_the_report(tmp_path):
     assert content.startswith(b"%PDF-")
     assert content.rstrip().endswith(b"%%EOF")
     assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 3
+    streams = (each[1] for each in re.finditer(rb"stream\r?\n(.*?)endstream", content, re.DOTALL))
+    drawn = b"".join(zlib.decompressobj().decompress(each) for each in streams if each[:1] == b"x")
+    assert len(re.findall(rb"\.8353 \.3686 0 (?:rg|RG)", drawn)) >= 2  # marks of queries that lost: a figure's color
 
 
 def test_rankings_unfold(browser, file):
