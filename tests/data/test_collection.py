@@ -59,12 +59,12 @@ def test_a_good_collection_has_nothing_to_say() -> None:
         (
             {"relevant": {"q1": {}}},
             "expected relevant documents for the queries of 'small', found none for any of the 2; do the ids of "
-            "queries and judgements agree?",
+            "queries and judgments agree?",
         ),
         (
             {"relevant": {"q1": {"x9": 1.0}}},
             "expected relevant documents of 'small' in its corpus, found none of them there (the first is 'x9'); "
-            "do the ids of corpus and judgements agree?",
+            "do the ids of corpus and judgments agree?",
         ),
     ],
 )
@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_is_an_error(changes: dict[str, object], message
         (
             {"relevant": {"q1": {"d1": 1.0, "gone": 1.0}, "q2": {"d2": 1.0}}},
             "warning",
-            "1 of 3 relevant documents are not in the corpus: they count as never found.",
+            "1 of 3 relevant documents are not in the corpus: counted as never found.",
         ),
         (
             {"relevant": {"q1": {"d1": 1.0}, "q2": {"d2": 1.0}, "q3": {"d1": 1.0}}},
@@ -226,7 +226,7 @@ def test_a_folder_in_beir_s_layout(tmp_path: Path) -> None:
         "\ufeffquery-id\tcorpus-id\tscore\nq1\td1\t2\n\nq2\td2\t1",
     ],
 )
-def test_judgements_in_all_their_forms(tmp_path: Path, qrels: str) -> None:
+def test_judgments_in_all_their_forms(tmp_path: Path, qrels: str) -> None:
     assert from_folder(folder(tmp_path, qrels=qrels)).relevant == {"q1": {"d1": 2.0}, "q2": {"d2": 1.0}}
 
 
@@ -234,7 +234,7 @@ def test_judged_as_not_relevant_is_not_relevant(tmp_path: Path) -> None:
     collection = from_folder(folder(tmp_path, qrels="q1\td1\t1\nq1\td2\t0\nq2\td2\t-1\n"))
     assert collection.relevant == {"q1": {"d1": 1.0}, "q2": {}}
     assert [check.message for check in collection.check()] == [
-        "2 of 3 judgements say not relevant: taken as such.",
+        "2 of 3 judgments say not relevant.",
         "1 of 2 queries have no relevant document: left out.",
     ]
 
@@ -258,42 +258,42 @@ def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
         (
             "corpus",
             '{"_id": "d1", "text": "one"}\n{"_id": "d1", "text": "other"}\n',
-            "expected every id once in {path}, found 'd1' again in row 2 with another text; give one of them an id "
-            "of its own.",
+            "expected every id once in {path}, found 'd1' again in row 2 with another text; give one of them another "
+            "id.",
         ),
         (
             "corpus",
             '{"_id": "d1", "text": "one"}\n{"_id": "d2", "te\n',
             'expected one JSON object a line in {name}, found \'{{"_id": "d2", "te\' in line 2 (Invalid control '
-            "character at); mend or remove that line.",
+            "character at); fix or remove that line.",
         ),
         (
             "queries",
             '{"_id": "q1", "words": "one?"}\n',
-            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'words'; mend that row.",
+            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'words'; fix that row.",
         ),
         (
             "queries",
             "7\n",
-            "expected an object with one key a column in {name}, row 1, found 7; mend that row.",
+            "expected an object with one key a column in {name}, row 1, found 7; fix that row.",
         ),
         ("corpus", "", "expected documents in the corpus of {folder}, found none; give a corpus."),
         (
             "qrels",
             "q1\td1\t1\nq2\td2\tyes\n",
-            "expected query id, document id and a number apart by tabs in {path}, found 'q2\\td2\\tyes' in line 2; "
-            "mend or remove that line.",
+            "expected query id, document id and a number separated by tabs in {path}, found 'q2\\td2\\tyes' in line 2; "
+            "fix or remove that line.",
         ),
         (
             "qrels",
             "q1\td1\tnan\n",
-            "expected query id, document id and a number apart by tabs in {path}, found 'q1\\td1\\tnan' in line 1; "
-            "mend or remove that line.",
+            "expected query id, document id and a number separated by tabs in {path}, found 'q1\\td1\\tnan' in line 1; "
+            "fix or remove that line.",
         ),
         (
             "qrels",
             "q1\t1\n",
-            "expected three fields (or TREC's four) in {path}, line 1, found 2; mend or remove that line.",
+            "expected three fields (or TREC's four) in {path}, line 1, found 2; fix or remove that line.",
         ),
     ],
 )
@@ -374,7 +374,7 @@ def test_a_part_that_is_packed_badly_is_one_sentence(tmp_path: Path) -> None:
             from_folder(tmp_path)
 
 
-def test_a_judgement_that_is_none_names_its_row(tmp_path: Path) -> None:
+def test_a_judgment_that_is_none_names_its_row(tmp_path: Path) -> None:
     root = folder(tmp_path)
     (root / "qrels/test.tsv").unlink()
     (root / "qrels/test.jsonl").write_text('{"query_id": "q1", "corpus_id": "d1", "score": "x"}\n', encoding="utf-8")
@@ -382,7 +382,7 @@ def test_a_judgement_that_is_none_names_its_row(tmp_path: Path) -> None:
         from_folder(root)
     assert str(caught.value) == (
         f"expected query-id, corpus-id and a number called score in {str(root / 'qrels' / 'test.jsonl')!r}, row 1, "
-        "found query_id 'q1', corpus_id 'd1', score 'x'; mend or remove that row."
+        "found query_id 'q1', corpus_id 'd1', score 'x'; fix or remove that row."
     )
 
 
@@ -393,7 +393,7 @@ def test_without_test_the_dev_split_is_measured_and_said(tmp_path: Path) -> None
     found = from_folder(root)
     assert found.relevant == {"q1": {"d1": 2.0}, "q2": {"d2": 1.0}}
     assert [check.message for check in found.check()] == [
-        "Measured on the judgements of 'dev': there are none of 'test'."
+        "Measured on the judgments of 'dev': there are none of 'test'."
     ]
     assert from_folder(root, "train").relevant == {"q1": {"d2": 1.0}}
 
@@ -405,7 +405,7 @@ def test_a_split_is_chosen_or_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_collection(root, split="test")
     assert str(caught.value) == (
-        f"expected judgements in {str(root / 'qrels' / 'test.tsv')!r}, found dev.tsv; choose a split that is there."
+        f"expected judgments in {str(root / 'qrels' / 'test.tsv')!r}, found dev.tsv; choose a split that is there."
     )
 
 

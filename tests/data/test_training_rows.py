@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from workbench.cards.read import read_card
 from workbench.data.checks import Check, Tokens, check_pairs
 from workbench.data.readers import shipped_samples
-from workbench.data.training_rows import Pairs, load_pairs, load_splits, printed_rows, split_pairs, split_sizes
+from workbench.data.training_rows import Pairs, count_printed_rows, load_pairs, load_splits, split_pairs, split_sizes
 from workbench.errors import DataError
 from workbench.recipe.schema import Data, Source, Split
 
@@ -117,14 +117,14 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
     [
         ("a.json", '[\n{"anchor": "a"},\n{"anchor: "b"}\n]', "found a break in line 3, column 12"),
         ("a.json", '{"anchor": "a"}', "expected a JSON list of objects in 'a.json', found an object with 'anchor'"),
-        ("a.json", '[{"anchor": "a", "positive": "b"}, 7]', "expected an object .*, row 2, found 7; mend that row"),
+        ("a.json", '[{"anchor": "a", "positive": "b"}, 7]', "expected an object .*, row 2, found 7; fix that row"),
         ("a.json", "[]", "expected rows in .*, found none"),
         ("a.json", "", "found a break in line 1"),
         ("a.json", b"\xff\xfe\x00", "expected UTF-16 text in 'a.json', found a broken end"),
         ("a.json", "[" * 100_000, "nested too deep|found a break"),
         ("a.jsonl", '{"anchor": "a", "positive": "b"}\n{"anchor": \n', "found '{\"anchor\": ' in line 2"),
         ("a.csv", "anchor,positive\na,b\nc\n", "expected 2 fields a row in 'a.csv', found 1 in row 2"),
-        ("a.csv", 'anchor,positive\na,"b\n', "expected fields apart by ',' in 'a.csv'"),
+        ("a.csv", 'anchor,positive\na,"b\n', "expected fields separated by ',' in 'a.csv'"),
         ("a.csv", "anchor,positive\n", "expected rows in .*, found none"),
         ("a.parquet", "PAR1", "expected a Parquet table in 'a.parquet', found something else"),
         (
@@ -188,7 +188,7 @@ def test_an_unknown_sample_names_those_there_are() -> None:
 
 
 def beir(folder: Path, split: str = "train") -> Path:
-    """Two questions with two paragraphs each; one judgement says not relevant, one document is never judged."""
+    """Two questions with two paragraphs each; one judgment says not relevant, one document is never judged."""
     (folder / "qrels").mkdir(parents=True)
     documents = [("d1", "One", "first"), ("d2", "Two", "second"), ("d3", "Three", "third"), ("d9", "Nine", "unused")]
     lines = [json.dumps({"_id": key, "title": title, "text": text}) for key, title, text in documents]
@@ -199,7 +199,7 @@ def beir(folder: Path, split: str = "train") -> Path:
     return folder
 
 
-def test_judgements_of_a_beir_folder_are_rows_of_query_and_text_without_title(tmp_path: Path) -> None:
+def test_judgments_of_a_beir_folder_are_rows_of_query_and_text_without_title(tmp_path: Path) -> None:
     found = load(beir(tmp_path / "hotpot"), ("query", "text"))
     assert [tuple(row.values()) for row in found.rows] == [("who?", "first"), ("who?", "second"), ("where?", "third")]
 
@@ -209,13 +209,13 @@ def test_a_beir_folder_without_the_split_names_those_there_are(tmp_path: Path) -
     with pytest.raises(DataError) as caught:
         load(folder, ("query", "text"))
     wanted = folder / "qrels" / "train.tsv"
-    assert str(caught.value) == f"expected judgements in {str(wanted)!r}, found dev; name a split that is there."
+    assert str(caught.value) == f"expected judgments in {str(wanted)!r}, found dev; name a split that is there."
 
 
-def test_a_judgement_of_an_unknown_document_is_said(tmp_path: Path) -> None:
+def test_a_judgment_of_an_unknown_document_is_said(tmp_path: Path) -> None:
     folder = beir(tmp_path / "hotpot")
     (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "first"}\n')
-    with pytest.raises(DataError, match="expected the document 'd2' of judgement 2, found none of that id"):
+    with pytest.raises(DataError, match="expected the document 'd2' of judgment 2, found none of that id"):
         load(folder, ("query", "text"))
 
 
@@ -257,7 +257,7 @@ def test_hub_rows_come_from_the_cache_with_the_network_off(tmp_path: Path, monke
     assert load_pairs(source, PAIR).texts("positive") == ["very", "a bit"]
 
 
-def test_judgements_of_beir_on_the_hub_are_joined_with_its_texts(
+def test_judgments_of_beir_on_the_hub_are_joined_with_its_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
@@ -302,8 +302,7 @@ def test_prompts_that_texts_carry_are_taken_off_and_said(tmp_path: Path) -> None
     assert list(found.rows) == [{"anchor": "a", "positive": "b"}, {"anchor": "c", "positive": "d"}]
     assert found.checks[0] == Check(
         "note",
-        "1 of 2 texts of column 'anchor' carried the prompt 'find: '; it was taken off, because training puts it "
-        "there.",
+        "1 of 2 texts of column 'anchor' carried the prompt 'find: '; it was removed, because training adds it.",
     )
     assert list(load_splits(data).train.rows) == rows
 
@@ -334,7 +333,7 @@ def test_rows_with_another_key_are_named_and_can_be_taken(shared: Path) -> None:
     assert str(caught.value) == (
         f"expected a column 'user_query' or 'anchor' in {str(path)!r}, found 'question', 'positive_answer', "
         "'negative_answer' in row 1558 (91 of 1,648 rows lack it); say which column it is with --columns "
-        "user_query=anchor,positive_answer=positive,question=anchor, or mend these rows."
+        "user_query=anchor,positive_answer=positive,question=anchor, or fix these rows."
     )
     assert len(load(path, **PORSCHE, question="anchor")) == 1648
 
@@ -419,7 +418,7 @@ def test_repeats_and_leaks_are_counted() -> None:
             "negatives (the no_duplicates sampler keeps them apart).",
         ),
         Check("warning", "1 of 3 rows of test are also training rows."),
-        Check("warning", "1 of 3 queries of test are also asked in training, answered otherwise."),
+        Check("warning", "1 of 3 queries of test are also in training, with another answer."),
     )
 
 
@@ -479,14 +478,14 @@ def test_the_rows_that_a_card_prints_are_found_among_its_own(tmp_path: Path) -> 
         {"anchor": "question 2", "positive": "another answer..."},
         {"anchor": "question 3", "score": 0.5},
     ]
-    assert printed_rows([pairs], printed) == (2, 3)
-    assert printed_rows([pairs], []) == (0, 0)
+    assert count_printed_rows([pairs], printed) == (2, 3)
+    assert count_printed_rows([pairs], []) == (0, 0)
 
 
 def test_the_porsche_rows_are_those_that_their_card_prints(shared: Path) -> None:
     card = read_card(shared / "cards/seeds/porsche-mxbai.md")
     source = Source(location=str(shared / "data/porsche/qa_pairs_pos_only.json"), columns=PORSCHE)
     samples = [sample for dataset in card.training_datasets() for sample in dataset.samples]
-    assert printed_rows([load_pairs(source, PAIR)], samples) == (3, 3)
+    assert count_printed_rows([load_pairs(source, PAIR)], samples) == (3, 3)
     others = Source(location="sample:porsche", split="train")
-    assert printed_rows([load_pairs(others, PAIR)], samples) == (0, 3)
+    assert count_printed_rows([load_pairs(others, PAIR)], samples) == (0, 3)

@@ -96,7 +96,7 @@ def texts(identity: str, text: str) -> tuple[str, str]:
         ("qrels/test.csv", judged(",", heading="query-id,corpus-id,score\n")),
     ],
 )
-def test_corpus_queries_and_judgements(tmp_path: Path, identity: str, text: str, name: str, qrels: str) -> None:
+def test_corpus_queries_and_judgments(tmp_path: Path, identity: str, text: str, name: str, qrels: str) -> None:
     corpus, queries = texts(identity, text)
     inside = tmp_path / "unpacked"
     put(inside / "corpus.jsonl", corpus)
@@ -106,7 +106,7 @@ def test_corpus_queries_and_judgements(tmp_path: Path, identity: str, text: str,
     is_the_set(open_task(str(tmp_path)))  # the folder around it, as an archive leaves it
 
 
-def test_judgements_without_a_score(tmp_path: Path) -> None:
+def test_judgments_without_a_score(tmp_path: Path) -> None:
     corpus, queries = texts("_id", "text")
     put(tmp_path / "corpus.jsonl", corpus)
     put(tmp_path / "queries.jsonl", queries)

@@ -40,6 +40,20 @@ TRIPLET_NAMES = {
 }  # fmt: skip
 
 
+ID_NAMES = (
+    "_id", "id", "doc_id", "query_id", "docid", "qid", "pid", "docno", "corpus_id", "corpus-id", "query-id",
+)  # fmt: skip
+TEXT_NAMES = ("text", "contents", "content", "passage", "body", "document", "query", "question")
+"""Columns of a corpus or of queries."""
+
+QRELS_NAMES = (
+    ("query_id", "qid", "query"),
+    ("corpus_id", "doc_id", "docid", "document_id", "did", "pid", "passage_id", "docno", "document"),
+    ("score", "relevance", "rel", "label", "gain"),
+)
+"""Columns of judgments: query, document and gain; in lower case, with _ for -."""
+
+
 def plain(name: str) -> str:
     """
     >>> plain("Sentence_A"), plain("relatedness score")

@@ -1,7 +1,6 @@
-"""Training rows: pairs, triplets and scored pairs, with the columns that a loss reads, checked and divided.
+"""Training rows: pairs, triplets and scored pairs with the columns that a loss reads, checked and split.
 
-What a place holds is read by `rows`; here it gets the recipe's columns. A few rows are kept in memory, many (more than
-`ROWS_IN_MEMORY`) in an Arrow file in the cache of `datasets`, from which they are memory-mapped.
+Few rows are kept in memory, more than `ROWS_IN_MEMORY` in a memory-mapped Arrow file in the cache of `datasets`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.data.checks import ROWS_AT_ONCE, Check
+from workbench.data.checks import Check
 from workbench.data.columns import LABEL_COLUMNS
-from workbench.data.readers import Row, Rows, is_beir, open_rows, short
+from workbench.data.readers import ROWS_AT_ONCE, Row, Rows, is_beir, open_rows, short
 from workbench.errors import DataError
 from workbench.recipe.schema import Data, Source, Split
 
@@ -37,7 +36,7 @@ class Pairs:
     rows: Dataset  # columns in the order of the loss
     columns: tuple[str, ...]  # ("anchor", "positive")
     sha256: str  # of the file's bytes; of the rows where there is no single file
-    origin: str  # where they came from, for people: a path, "sample:porsche", a Hub id
+    origin: str  # where they came from: a path, "sample:porsche", a Hub id
     checks: tuple[Check, ...] = ()  # what was found while they were read
 
     def __len__(self) -> int:
@@ -62,40 +61,31 @@ class Splits:
         return {name: part for name, part in named.items() if part is not None}
 
 
-def printed_rows(parts: Sequence[Pairs], printed: Sequence[Mapping[str, object]]) -> tuple[int, int]:
-    """How many of the rows that a card prints are among these, and how many it prints: the proof that rows are its own.
+def count_printed_rows(parts: Sequence[Pairs], printed: Sequence[Mapping[str, object]]) -> tuple[int, int]:
+    """How many of the rows that a card prints are among `parts`, and how many it prints: the proof of its own rows.
 
-    Texts are compared without regard to white space; a card cuts long ones and ends them with three dots. Rows that
-    hold anything but texts are left out, because cards round numbers.
+    White space is ignored; a long text that a card cuts ends with three dots. Rows that hold anything but texts are
+    left out, because cards round numbers.
     """
-    texts = [[_squeezed(value) for value in row.values()] for row in printed]
-    texts = [row for row in texts if row and all(row)]
-    wanted = {place: [text.removesuffix("...") for text in row] for place, row in enumerate(texts)}
-    found: set[int] = set()
-    for part in parts:
-        for ours in _each(part):
-            squeezed = [_squeezed(value) for value in ours]
-            found |= {
-                place
-                for place, row in wanted.items()
-                if place not in found
-                and len(row) == len(squeezed)
-                and all(
-                    mine.startswith(theirs) if whole.endswith("...") else mine == theirs
-                    for mine, theirs, whole in zip(squeezed, row, texts[place], strict=True)
-                )
-            }
-    return len(found), len(wanted)
+
+    def matches(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+        return len(ours) == len(theirs) and all(
+            mine.startswith(text[:-3]) if text.endswith("...") else mine == text
+            for mine, text in zip(ours, theirs, strict=True)
+        )
+
+    wanted = [row for row in ([_squeeze(value) for value in row.values()] for row in printed) if row and all(row)]
+    missing = list(wanted)
+    for pairs in parts:
+        for start in range(0, len(pairs), ROWS_AT_ONCE):
+            batch = pairs.rows[start : start + ROWS_AT_ONCE]
+            for values in zip(*(batch[column] for column in pairs.columns), strict=True):
+                ours = [_squeeze(value) for value in values]
+                missing = [row for row in missing if not matches(ours, row)]
+    return len(wanted) - len(missing), len(wanted)
 
 
-def _each(pairs: Pairs) -> Iterator[tuple[object, ...]]:
-    """Rows as tuples, some thousands in memory at a time."""
-    for start in range(0, len(pairs), ROWS_AT_ONCE):
-        batch = pairs.rows[start : start + ROWS_AT_ONCE]
-        yield from zip(*(batch[column] for column in pairs.columns), strict=True)
-
-
-def _squeezed(value: object) -> str:
+def _squeeze(value: object) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
@@ -110,10 +100,9 @@ def load_pairs(
     """Rows of `source` with the columns `columns`, in that order; all columns where none are named.
 
     `source.columns` renames (theirs -> ours); several of theirs may name one of ours, then each row gives the one that
-    it has. A sample's columns are taken by their place. Where a text column holds ids of a corpus that lies beside the
-    file (corpus.jsonl), each id gives a row with that document's text. `online` is asked, once, only where rows must
-    come from the Hub; it says whether the Hub can be reached. Rows beyond `in_memory` go to disk.
-    `rows` are those of the source where they have been opened already.
+    it has. A sample's columns are matched by position. Where a text column holds ids of a corpus beside the file
+    (corpus.jsonl), each id gives a row with that document's text. `online` is asked once, and only where rows must
+    come from the Hub. Rows beyond `in_memory` go to disk. `rows` are those of the source where already opened.
 
     Raises DataError, naming row and column, where rows are missing, damaged, empty or of the wrong type.
     """
@@ -121,12 +110,12 @@ def load_pairs(
     first = next(iter(found), None)
     if first is None:
         raise DataError(f"expected rows in {source.location!r}, found none; give a file that has some with --data.")
-    wanted = tuple(columns) or _all_columns(first, source.columns)
+    names = map(str, first)
+    wanted = tuple(columns) or tuple(dict.fromkeys(source.columns.get(name, name) for name in names))
     if found.sample:
-        source = source.model_copy(update={"columns": {**_by_place(tuple(first), wanted), **source.columns}})
-    checked = _checked(found, wanted, source)
+        source = source.model_copy(update={"columns": {**_by_position(tuple(first), wanted), **source.columns}})
     key = hashlib.sha256("\0".join((found.sha256, *wanted, *chain(*source.columns.items()))).encode()).hexdigest()
-    return Pairs(_dataset(checked, wanted, in_memory, key), wanted, found.sha256, source.location)
+    return Pairs(_dataset(_checked(found, wanted, source), in_memory, key), wanted, found.sha256, source.location)
 
 
 def load_splits(
@@ -134,77 +123,61 @@ def load_splits(
 ) -> Splits:
     """All rows of a recipe: a sample's own three parts, or the rows divided as `data.split` says.
 
-    `prompts` (column -> prompt) are what training puts before the texts of a column: texts that carry theirs already
+    `prompts` (column -> prompt) are what training puts before the texts of a column: texts that already carry theirs
     lose it, so that it does not come twice. Further datasets only train.
     """
+    parts: Sequence[Pairs | None]
     if data.train.location.startswith("sample:"):
-        train, validation, test = (_part(data, part) for part in SAMPLE_PARTS)
-        whole = Splits(train, validation, test)
+        sources = (data.train.model_copy(update={"split": part}) for part in SAMPLE_PARTS)
+        parts = [load_pairs(source, data.columns) for source in sources]
     else:
         pairs = load_pairs(data.train, data.columns, online=online)
         if data.evaluation is not None and has_rows(data.evaluation):
-            whole = Splits(pairs, load_pairs(data.evaluation, data.columns, online=online))
+            parts = [pairs, load_pairs(data.evaluation, data.columns, online=online)]
         else:
-            whole = Splits(*split_pairs(pairs, data.split)) if data.split is not None else Splits(pairs)
+            parts = [pairs] if data.split is None else split_pairs(pairs, data.split)
     more = {each.name: load_pairs(each.source, each.columns, online=online) for each in data.more}
-    whole = replace(whole, more=more)
-    return _without_prompts(whole, prompts) if prompts else whole
-
-
-def _part(data: Data, part: str) -> Pairs:
-    return load_pairs(data.train.model_copy(update={"split": part}), data.columns)
+    train, *rest = (None if part is None else _strip_prompts(part, prompts or {}) for part in parts)
+    assert train is not None
+    return Splits(train, *rest, more={name: _strip_prompts(each, prompts or {}) for name, each in more.items()})
 
 
 def has_rows(source: Source) -> bool:
-    """Whether evaluation data are rows as the training's, and not a collection: queries, corpus and judgements."""
+    """Whether evaluation data are rows like the training's, and not a collection."""
     if source.location == "unknown" or "nanobeir" in source.location.lower():
         return False
     return not is_beir(Path(os.path.expanduser(source.location)))
 
 
-def _without_prompts(splits: Splits, prompts: Mapping[str, str]) -> Splits:
-    def bare(pairs: Pairs | None) -> Any:
-        return None if pairs is None else without_prompts(pairs, prompts)
-
-    more = {name: bare(pairs) for name, pairs in splits.more.items()}
-    return Splits(bare(splits.train), bare(splits.validation), bare(splits.test), more)
-
-
-def without_prompts(pairs: Pairs, prompts: Mapping[str, str]) -> Pairs:
-    """`pairs` without the prompts that texts of a column begin with; a note says how many did."""
-    carried = {column: prompt for column, prompt in prompts.items() if prompt and column in pairs.columns}
+def _strip_prompts(pairs: Pairs, prompts: Mapping[str, str]) -> Pairs:
+    """`pairs` without the prompts that texts of a column start with; a note says how many did."""
     notes = []
     rows = pairs.rows
-    for column, prompt in carried.items():
-        texts = list(rows[column])
-        begun = sum(text.startswith(prompt) for text in texts)
-        if not begun:
+    for column, prompt in prompts.items():
+        texts = list(rows[column]) if prompt and column in pairs.columns else []
+        carried = sum(text.startswith(prompt) for text in texts)
+        if not carried:
             continue
-        bare = [text.removeprefix(prompt) for text in texts]
-        empty = next((number for number, text in enumerate(bare, 1) if not text.strip()), None)
+        stripped = [text.removeprefix(prompt) for text in texts]
+        empty = next((number for number, text in enumerate(stripped, 1) if not text.strip()), None)
         if empty is not None:
             raise DataError(
                 f"expected a text after the prompt {prompt!r} in {pairs.origin!r}, row {empty}, column {column!r}, "
-                "found none; mend or remove that row."
+                "found none; fix or remove that row."
             )
-        order = rows.column_names
-        rows = rows.remove_columns(column).add_column(column, bare).select_columns(order)
-        notes.append(
-            Check(
-                "note",
-                f"{begun:,} of {len(rows):,} texts of column {column!r} carried the prompt {prompt!r}; it was taken "
-                "off, because training puts it there.",
-            )
+        rows = rows.remove_columns(column).add_column(column, stripped).select_columns(rows.column_names)
+        said = (
+            f"{carried:,} of {len(rows):,} texts of column {column!r} carried the prompt {prompt!r}; it was removed, "
         )
+        notes.append(Check("note", f"{said}because training adds it."))
     return replace(pairs, rows=rows, checks=(*pairs.checks, *notes))
 
 
 def split_sizes(rows: int, split: Split) -> tuple[int, int, int]:
     """Rows for training, validation and test.
 
-    Training takes the whole part of its share; the test takes its share of the rest, rounded up. These are the sizes
-    that two calls of `train_test_split` give, the usual way of the cards. Shares that add up to less than 1 leave rows
-    out.
+    Training takes the whole part of its share; the test takes its share of the rest, rounded up: the sizes that two
+    calls of `train_test_split` give, as most cards split. Shares that add up to less than 1 leave rows out.
 
     >>> split_sizes(1797, Split(train=0.8, validation=0.1, test=0.1))
     (1437, 180, 180)
@@ -225,8 +198,8 @@ def split_sizes(rows: int, split: Split) -> tuple[int, int, int]:
 
 
 def split_pairs(pairs: Pairs, split: Split) -> tuple[Pairs, Pairs | None, Pairs | None]:
-    """Divide rows as two calls of `datasets.Dataset.train_test_split` with `split.seed` do: first what is held out,
-    then the test from that. So a script that splits the usual way trains on the same rows.
+    """Split rows as two calls of `datasets.Dataset.train_test_split` with `split.seed` do: first what is held out, then
+    the test from that. So a script that splits the usual way trains on the same rows.
 
     A part of size 0 is None. Raises DataError where nothing is left to train on.
     """
@@ -241,40 +214,36 @@ def split_pairs(pairs: Pairs, split: Split) -> tuple[Pairs, Pairs | None, Pairs 
     order = np.random.default_rng(split.seed).permutation(len(pairs))
     held = order[: validation + test]
     again = np.random.default_rng(split.seed).permutation(len(held))
-    held_out = [held[again[test:]].tolist(), held[again[:test]].tolist()]
-    parts = [_selected(pairs, indices) if indices else None for indices in held_out]
-    return _selected(pairs, order[len(held) : len(held) + train].tolist()), parts[0], parts[1]
+
+    def part(indices: Any) -> Pairs | None:
+        return replace(pairs, rows=pairs.rows.select(indices.tolist())) if len(indices) else None
+
+    trained = replace(pairs, rows=pairs.rows.select(order[len(held) : len(held) + train].tolist()))
+    return trained, part(held[again[test:]]), part(held[again[:test]])
 
 
-def _selected(pairs: Pairs, indices: list[int]) -> Pairs:
-    return replace(pairs, rows=pairs.rows.select(indices))
+# --- columns ---------------------------------------------------------------------------------------------------------
 
 
-# --- columns -------------------------------------------------------------------------------------------------------
-
-
-def _all_columns(first: Row, renames: Mapping[str, str]) -> tuple[str, ...]:
-    """Every column in its order, under our names."""
-    return tuple(dict.fromkeys(renames.get(str(name), str(name)) for name in first))
-
-
-def _by_place(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
+def _by_position(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
     """Names of a sample's columns (theirs -> ours): texts in their order, the number to the number.
 
-    >>> _by_place(("sentence1", "sentence2", "score", "kind"), ("sentence_0", "sentence_1", "label"))
+    >>> _by_position(("sentence1", "sentence2", "score", "kind"), ("sentence_0", "sentence_1", "label"))
     {'sentence1': 'sentence_0', 'sentence2': 'sentence_1', 'score': 'label'}
     """
-    texts = [name for name in ours if name not in LABEL_COLUMNS]
-    scores = [name for name in ours if name in LABEL_COLUMNS]
-    named = dict(zip([name for name in theirs if name not in LABEL_COLUMNS], texts, strict=False))
-    named |= dict(zip([name for name in theirs if name in LABEL_COLUMNS], scores, strict=False))
+    named = {}
+    for labels in (False, True):
+        sides = ([name for name in names if (name in LABEL_COLUMNS) == labels] for names in (theirs, ours))
+        named |= dict(zip(*sides, strict=False))
     return {name: our for name, our in named.items() if our not in theirs}
 
 
 def _checked(found: Rows, wanted: Sequence[str], source: Source) -> Iterator[dict[str, Any]]:
     """Rows with our columns alone, every value checked; a row that names several documents gives one for each."""
-    names = {ours: [theirs for theirs, renamed in source.columns.items() if renamed == ours] for ours in wanted}
-    names = {ours: [*theirs, *([ours] if ours not in theirs else [])] for ours, theirs in names.items()}
+    names = {
+        ours: list(dict.fromkeys([*(theirs for theirs, name in source.columns.items() if name == ours), ours]))
+        for ours in wanted
+    }
     documents: Mapping[str, str] | None = None
     for number, row in enumerate(found, 1):
         made: dict[str, Any] = {}
@@ -283,113 +252,86 @@ def _checked(found: Rows, wanted: Sequence[str], source: Source) -> Iterator[dic
             name = next((name for name in theirs if name in row), None)
             if name is None:
                 raise _missing_column(found, row, number, theirs, ours, source)
-            value = row[name]
+            value, place = row[name], f"in {source.location!r}, row {number}, column {name!r}"
+            made[ours] = None
             if isinstance(value, list) and value and found.documents is not None and ours not in LABEL_COLUMNS:
                 documents = found.documents() if documents is None else documents
-                several = ours, [_document(documents, each, number, name, source) for each in value]
+                several = ours, [_document(documents, each, place) for each in value]
             else:
-                made[ours] = _value(value, number, name, ours, source)
+                made[ours] = _checked_value(value, place, label=ours in LABEL_COLUMNS)
         if several is None:
             yield made
         else:
-            for text in several[1]:
-                full = {**made, several[0]: text}
-                yield {ours: full[ours] for ours in wanted}
+            yield from ({**made, several[0]: text} for text in several[1])
 
 
-def _document(documents: Mapping[str, str], key: Any, number: int, name: str, source: Source) -> str:
+def _document(documents: Mapping[str, str], key: Any, place: str) -> str:
     text = documents.get(str(key), "")
     if text.strip():
         return text
-    raise DataError(
-        f"expected the id of a document in corpus.jsonl in {source.location!r}, row {number}, column {name!r}, found "
-        f"{short(key)}; mend that row."
-    )
+    raise DataError(f"expected the id of a document in corpus.jsonl {place}, found {short(key)}; fix that row.")
 
 
 def _missing_column(rows: Rows, row: Row, number: int, names: list[str], ours: str, source: Source) -> DataError:
-    """The first row without the column, how many such rows there are, and the names that come nearest."""
+    """The first row without the column, how many such rows there are, and the nearest names."""
+    lacking = [not any(name in other for name in names) for other in rows]
     found = [str(name) for name in row]
-    every, without = 0, 0
-    for other in rows:
-        every, without = every + 1, without + (not any(name in other for name in names))
     free = [name for name in found if name not in source.columns]
-    near = get_close_matches(names[0], free, n=3, cutoff=0.3) or get_close_matches(ours, free, n=3, cutoff=0.3)
-    wanted = " or ".join(repr(name) for name in names)
-    suggestion = (near or free or found or ["THEIRS"])[0]
-    counted = "all" if without == every else f"{without:,} of {every:,}"
+    near = get_close_matches(names[0], free, n=1, cutoff=0.3) or get_close_matches(ours, free, n=1, cutoff=0.3)
+    counted = "all" if all(lacking) else f"{sum(lacking):,} of {len(lacking):,}"
     given = "".join(f"{theirs}={renamed}," for theirs, renamed in source.columns.items())
     return DataError(
-        f"expected a column {wanted} in {source.location!r}, found {', '.join(map(repr, found)) or 'no columns'} in "
-        f"row {number} ({counted} rows lack it); say which column it is with --columns {given}{suggestion}={ours}"
-        + ("." if without == every else ", or mend these rows.")
+        f"expected a column {' or '.join(map(repr, names))} in {source.location!r}, found "
+        f"{', '.join(map(repr, found)) or 'no columns'} in row {number} ({counted} rows lack it); say which column it "
+        f"is with --columns {given}{(near or free or found or ['THEIRS'])[0]}={ours}"
+        + ("." if all(lacking) else ", or fix these rows.")
     )
 
 
-def _value(value: Any, number: int, name: str, ours: str, source: Source) -> str | int | float:
-    """One cell, checked: a number for a score or label, a text that is not empty for all others."""
-    if ours in LABEL_COLUMNS:
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                value = f"{value}"
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            return value
-        what = "a number"
-    else:
-        if isinstance(value, str) and value.strip():
-            return value
-        what = "a text" if not isinstance(value, str) else "a text that is not empty"
-    raise DataError(
-        f"expected {what} in {source.location!r}, row {number}, column {name!r}, found {short(value)}; "
-        "mend or remove that row."
-    )
+def _checked_value(value: Any, place: str, *, label: bool) -> str | int | float:
+    """One cell: a finite number for a label, a text that is not empty for all others."""
+    if label:
+        try:
+            number = float(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if isinstance(number, (int, float)) and math.isfinite(number):
+            return number
+    elif isinstance(value, str) and value.strip():
+        return value
+    what = "a number" if label else "a text that is not empty" if isinstance(value, str) else "a text"
+    raise DataError(f"expected {what} {place}, found {short(value)}; fix or remove that row.")
 
 
-# --- rows in memory or on disk -------------------------------------------------------------------------------------
+# --- rows in memory or on disk ---------------------------------------------------------------------------------------
 
 
-def _dataset(rows: Iterator[dict[str, Any]], columns: Sequence[str], in_memory: int, key: str) -> Dataset:
-    """The rows as a Dataset: in memory, or where they are more than `in_memory` in an Arrow file named for `key`."""
-    from datasets import Dataset
-
-    table: dict[str, list[Any]] = {column: [] for column in columns}
-    for number, row in enumerate(rows, 1):
-        for column in columns:
-            table[column].append(row[column])
-        if number == in_memory:
-            break
-    following = next(rows, None)
-    if following is None:
-        return Dataset.from_dict(table)
-    return _on_disk(table, chain([following], rows), key)
-
-
-def _on_disk(table: Mapping[str, list[Any]], rows: Iterator[dict[str, Any]], key: str) -> Dataset:
-    """Write the first rows and the others to a file, whole or not at all, and map it.
+def _dataset(rows: Iterator[dict[str, Any]], in_memory: int, key: str) -> Dataset:
+    """The rows in memory or, where they are more than `in_memory`, in an Arrow file named `key`, whole or not at all.
 
     Raises DataError where the disk does not take it.
     """
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
-    features = datasets.Dataset.from_dict({column: values[:1000] for column, values in table.items()}).features
+    first = list(islice(rows, in_memory + 1))
+    if len(first) <= in_memory:
+        return datasets.Dataset.from_list(first)
+    features = datasets.Dataset.from_list(first[:1000]).features
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "card-workbench"
+    rows = chain(first, rows)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             written = Path(temporary) / "rows.arrow"
             with ArrowWriter(path=str(written), features=features) as writer:
-                writer.write_batch(dict(table))
                 while batch := list(islice(rows, ROWS_AT_ONCE)):
-                    writer.write_batch({column: [row[column] for row in batch] for column in table})
+                    writer.write_batch({column: [row[column] for row in batch] for column in features})
                 writer.finalize()
-            kept = folder / f"{key}.arrow"
-            written.replace(kept)
+            stored = written.replace(folder / f"{key}.arrow")
     except OSError as error:
         raise DataError(
             f"expected room for the rows in {str(folder)!r}, found {error.strerror or error}; make room, or set "
             "HF_DATASETS_CACHE to another disk."
         ) from error
-    return datasets.Dataset.from_file(str(kept))
+    return datasets.Dataset.from_file(str(stored))

@@ -27,9 +27,9 @@ from workbench.data.collection import (
     load_collection,
 )
 from workbench.data.columns import SCORED_PAIR, TRIPLET, is_number, plain, scored_columns, triplet_columns
-from workbench.data.qrels import judgements_of
+from workbench.data.qrels import judgments_of
 from workbench.data.readers import READERS, Row, Rows, ending, file_rows, file_sha256, open_rows, read_json, sample_file
-from workbench.data.scored_pairs import is_data, of_lines
+from workbench.data.scored_pairs import is_data, read_line_pairs
 from workbench.data.training_rows import load_pairs
 from workbench.errors import DataError
 from workbench.evaluation.tasks import NANO, NANO_MEAN, Examples, Mean, Search, Task
@@ -74,7 +74,7 @@ def open_task(
         return search(from_folder(path, split))
     if path.is_file() and ending(path) == ".json" and (whole := _whole_collection(path)) is not None:
         return search(whole)
-    beside = of_lines(path) if path.is_dir() or path.suffix == ".txt" else None
+    beside = read_line_pairs(path) if path.is_dir() or path.suffix == ".txt" else None
     if beside is not None:
         return _pairs_task(beside.name, beside.pairs, beside.gold)
     table = _table(place, path, split)
@@ -325,10 +325,10 @@ def _lists(place: str, rows: Rows, roles: Mapping[str, str]) -> Iterator[dict[st
         if not isinstance(query, str) or not all(isinstance(side, list) for side in sides):
             raise DataError(
                 f"expected a query and lists of positive and negative texts in {place!r}, row {number}, found "
-                f"{', '.join(map(repr, row))}; mend or remove that row."
+                f"{', '.join(map(repr, row))}; fix or remove that row."
             )
         if not all(isinstance(text, str) for side in sides for text in side or ()):
-            raise DataError(f"expected only texts in the lists of {place!r}, row {number}; mend or remove that row.")
+            raise DataError(f"expected only texts in the lists of {place!r}, row {number}; fix or remove that row.")
         yield {"query": query, "positive": list(sides[0] or ()), "negative": list(sides[1] or ())}
 
 
@@ -342,6 +342,6 @@ def _whole_collection(path: Path) -> Collection | None:
     if not all(isinstance(text, str) for text in chain(queries.values(), corpus.values())):
         raise DataError(f"expected ids and texts in the queries and the corpus of {str(path)!r}, found something else.")
     relevant: dict[str, dict[str, float]] = {}
-    for query, document, gain in judgements_of(judged, str(path)):
+    for query, document, gain in judgments_of(judged, str(path)):
         relevant.setdefault(query, {}).update({document: gain} if gain > 0 else {})
     return Collection(path.name.partition(".")[0], queries, corpus, relevant).usable()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.cards.known import PublicRows, known_card
-from workbench.data.checks import Check, Tokens, check_pairs, evenly
+from workbench.data.checks import Check, Tokens, check_pairs, evenly_spaced
 from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.training_rows import Splits, load_splits
 from workbench.errors import DataError, RecipeError
@@ -195,7 +195,7 @@ def _texts(splits: Splits) -> list[str]:
     """Texts of every column and dataset, spread over the rows."""
     parts = (splits.train, *splits.more.values())
     columns = [(part, column) for part in parts for column in part.columns if column not in LABEL_COLUMNS]
-    return [text for part, column in columns for text in evenly(part, column, TEXTS_FOR_THE_BASE)]
+    return [text for part, column in columns for text in evenly_spaced(part, column, TEXTS_FOR_THE_BASE)]
 
 
 def _checks(recipe: Recipe, splits: Splits, loaded: LoadedBase) -> tuple[Check, ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.cards.card import Card
-from workbench.data.training_rows import Splits, printed_rows
+from workbench.data.training_rows import Splits, count_printed_rows
 from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.evaluation.projection import STAGES, save_vectors
 from workbench.evaluation.retrieval import Encode, Evaluation
@@ -206,7 +206,7 @@ def _printed(card: Card | None, splits: Splits) -> dict[str, int]:
     if card is None or card.text.lost:
         return {}
     samples = [sample for dataset in card.training_datasets() for sample in dataset.samples]
-    found, printed = printed_rows([*splits.parts().values(), *splits.more.values()], samples)
+    found, printed = count_printed_rows([*splits.parts().values(), *splits.more.values()], samples)
     return {"rows": printed, "found": found}
 
 
