@@ -140,7 +140,7 @@ class Collection:
         blank = sum(not self.queries[query].strip() for query in queries)
         empty = sum(not text.strip() for text in self.corpus.values())
         again = documents - len(set(self.corpus.values()))
-        found = (
+        found: tuple[tuple[int, Literal["note", "warning"], str], ...] = (
             (unjudged, "note", f"of {len(self.queries):,} queries have no relevant document: left out."),
             (unknown, "warning", "judged queries are not among the queries: left out."),
             (

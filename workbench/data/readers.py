@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from workbench.data.columns import is_number
 from workbench.errors import DataError, WorkbenchError
@@ -272,7 +272,7 @@ def _read_table(path: Path, headed: bool | None = None) -> Iterator[Row]:
     """
     name = path.name
     delimiter = max(",\t;|", key=next(text_lines(path), "").count) if ending(path) == ".csv" else "\t"
-    quoting = csv.QUOTE_NONE if delimiter == "\t" and not _is_quoted(path) else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" and not _is_quoted(path) else csv.QUOTE_MINIMAL
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(text_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
     try:

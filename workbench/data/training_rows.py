@@ -137,9 +137,10 @@ def load_splits(
         else:
             parts = [pairs] if data.split is None else split_pairs(pairs, data.split)
     more = {each.name: load_pairs(each.source, each.columns, online=online) for each in data.more}
-    train, *rest = (None if part is None else _strip_prompts(part, prompts or {}) for part in parts)
+    stripped = [None if part is None else _strip_prompts(part, prompts or {}) for part in parts]
+    train, validation, test = (*stripped, None, None)[:3]
     assert train is not None
-    return Splits(train, *rest, more={name: _strip_prompts(each, prompts or {}) for name, each in more.items()})
+    return Splits(train, validation, test, {name: _strip_prompts(each, prompts or {}) for name, each in more.items()})
 
 
 def has_rows(source: Source) -> bool:
@@ -231,7 +232,7 @@ def _by_position(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
     >>> _by_position(("sentence1", "sentence2", "score", "kind"), ("sentence_0", "sentence_1", "label"))
     {'sentence1': 'sentence_0', 'sentence2': 'sentence_1', 'score': 'label'}
     """
-    named = {}
+    named: dict[str, str] = {}
     for labels in (False, True):
         sides = ([name for name in names if (name in LABEL_COLUMNS) == labels] for names in (theirs, ours))
         named |= dict(zip(*sides, strict=False))
