@@ -373,11 +373,13 @@ def test_a_split_is_read_off_the_steps_of_an_epoch() -> None:
     # 800 rows, 80 steps of 8 rows an epoch: 640 rows, 80 %; accuracies are multiples of 1/80, 10 % of the rows.
     log = (LogRow(0.5, 40, 0.3, None, {}, line=60), LogRow(1.0, 80, 0.2, None, {}, line=61))
     results = tuple(IndexedResult(None, None, "cosine_accuracy@1", count / 80) for count in (41, 57))
-    made = recipe(small(training_log=log, model_index=results))
+    batch = {"per_device_train_batch_size": Stated(8, 50)}
+    made = recipe(small(training_log=log, model_index=results, hyperparameters=batch))
     assert made.data.split is not None
     assert (made.data.split.train, made.data.split.validation, made.data.split.test) == (0.8, 0.1, 0.1)
     whole = (LogRow(1.0, 100, 0.2, None, {}, line=61),)
-    assert recipe(small(training_log=whole)).data.split is None
+    assert recipe(small(training_log=whole, hyperparameters=batch)).data.split is None
+    assert recipe(small(training_log=log)).data.split is None  # the batch size is not known
 
 
 def test_a_card_without_a_loss_has_no_recipe() -> None:

@@ -6,14 +6,15 @@ missing. Where fit() wrote the card, its optimizer arguments count as missing: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from workbench.audit.finding import plain, short, some
-from workbench.audit.rules_training import fits_one_process, size_before_split, world_size
-from workbench.cards import inference, lookup
+from workbench.audit.rules_training import size_lines, split_lines
+from workbench.cards import lookup
 from workbench.cards.card import Card, Stated
+from workbench.cards.inference import infer
 
 Status = Literal["on the card", "beside the card", "inferred", "missing", "not needed"]
 ESSENTIAL = ("base model", "training data", "loss", "loss parameters", "learning rate", "batch size", "epochs")
@@ -91,7 +92,11 @@ def _said(name: str, stated: Stated[Any] | None, note: str = "") -> Fact:
 
 
 def _at(name: str, value: Any, *lines: int | None, note: str = "") -> Fact:
-    return Fact(name, "on the card", value, tuple(sorted({line for line in lines if line is not None})), note)
+    return Fact(name, "on the card", value, _lines(lines), note)
+
+
+def _lines(lines: Iterable[int | None]) -> tuple[int, ...]:
+    return tuple(sorted({line for line in lines if line is not None}))
 
 
 def _facts(card: Card) -> Iterator[Fact]:
@@ -130,12 +135,12 @@ def _data(card: Card) -> Iterator[Fact]:
 
 
 def _split(card: Card) -> Iterator[Fact]:
-    for found in size_before_split(card):
-        share = found.evidence["share"]
+    division = infer(card).division
+    if division is not None and division.split is not None:
+        share = division.split.share
         note = f"{short(share * 100)} % for training, from the batches per epoch; which rows is not known"
-        yield Fact("split", "inferred", share, found.lines, note)
-        return
-    if any(dataset.id for dataset in card.training_datasets()):
+        yield Fact("split", "inferred", share, _lines(split_lines(card)), note)
+    elif any(dataset.id for dataset in card.training_datasets()):
         yield Fact("split", "missing", note="the card names no split of the Hub dataset")
     else:
         yield Fact("split", "missing", note="which rows were held back is not on the card")
@@ -183,7 +188,7 @@ BEFORE_3 = {
 
 
 def _arguments(card: Card) -> Iterator[Fact]:
-    fit = inference.fit_marks(card)
+    fit = infer(card).fit
     for label, name in (
         ("learning rate", "learning_rate"),
         ("weight decay", "weight_decay"),
@@ -207,11 +212,13 @@ def _arguments(card: Card) -> Iterator[Fact]:
 
 
 def _processes(card: Card) -> Fact:
-    for found in world_size(card):
-        count = found.evidence["processes"]
-        return Fact("processes", "inferred", count, found.lines, "from rows, batch size and the log's epoch column")
-    if fits_one_process(card):
+    division = infer(card).division
+    count = division.processes if division is not None else None
+    if count == 1:
         return Fact("processes", "inferred", 1, note="one process fits the log's epoch column")
+    if count is not None:
+        note = "from rows, batch size and the log's epoch column"
+        return Fact("processes", "inferred", count, _lines(size_lines(card)), note)
     return Fact("processes", "missing", note="the log does not let it be inferred")
 
 

@@ -5,39 +5,16 @@ Each rule is a pure function Card -> findings; its docstring is its page in `fin
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference, lookup
-from workbench.cards.card import Card, Dataset, Loss
+from workbench.cards import lookup
+from workbench.cards.card import Card
+from workbench.cards.inference import infer
+from workbench.cards.samples import RepeatedAnchors
 
 LOADERS = ("json", "csv", "parquet", "text", "arrow", "pandas", "generator", "webdataset", "train")
 """Names that `datasets` gives to rows from a file: the kind of file, not what is in it."""
-
-SEVERAL_POSITIVES = {"hotpotqa": 2.0, "nfcorpus": 38.2, "fiqa": 2.6, "scidocs": 4.9}
-"""Mean relevant documents for a query of public sets, table 1 of https://arxiv.org/abs/2104.08663."""
-
-KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
-PROMPT = re.compile(
-    r"(query|passage|document|question|search_query|search_document|clustering|classification|represent|instruct"
-    r"|task|given|retrieve)\b",
-    re.IGNORECASE,
-)
-
-
-def _pairs(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
-    """(dataset, outermost loss, the loss of the tree that uses in-batch negatives); not of cross-encoders."""
-    if card.kind == "cross-encoder":
-        return []
-    return [
-        (dataset, root, node)
-        for dataset, root in lookup.loss_trees(card)
-        for node in root.chain()
-        if lookup.class_name(node.name) in lookup.IN_BATCH
-    ]
 
 
 def dataset_unnamed(card: Card) -> Iterator[Finding]:
@@ -84,99 +61,50 @@ def duplicate_anchors(card: Card) -> Iterator[Finding]:
 
     Example: 153,000 rows of HotpotQA, two for each question, batch 16: a row meets its sibling in 1 of 10,200 batches.
     """
-    sampler = str(lookup.argument(card, "batch_sampler") or "batch_sampler").lower()
-    if "no_duplicates" in sampler or sampler not in ("batch_sampler", "batchsamplers.batch_sampler"):
+    found = infer(card).repeated_anchors
+    if found is None:
         return
     fix = Fix({"training.batch_sampler": "no_duplicates"}, "Keep rows that share a text out of one batch.")
-    for dataset, _, _ in _pairs(card):
-        columns = lookup.text_columns(dataset)
-        if len(columns) < 2:
-            continue
-        lines = [*lookup.argument_lines(card, "batch_sampler"), lookup.fact_line(dataset, "samples")]
-        rows = {tuple(str(sample.get(column)) for column in columns[:2]) for sample in dataset.samples}
-        counts = Counter(anchor for anchor, _ in rows)
-        repeated = [anchor for anchor, count in counts.items() if count > 1 and len(anchor) > 1]
-        if repeated:
-            yield finding(
-                "duplicate-anchors",
-                "warning",
-                f"Of {len(dataset.samples)} samples {counts[repeated[0]]} share one "
-                f"{columns[0]}, and the default sampler may put them into one batch, where each makes the other's "
-                "positive a negative.",
-                lines=lines,
-                fix=fix,
-                repeated=len(repeated),
-            )
-            return
-        yield from _compared_things(card, dataset, lines, fix) or _known_repeats(card, dataset, lines, fix)
-        return
-
-
-_NAME = r"[A-Z][\w'’.-]*(?:\s+(?:[A-Z][\w'’.-]*|of|the|on|to|in|a|de|van))*"
-_TWO_THINGS = re.compile(rf"\b({_NAME}),?\s+(or|and)\s+({_NAME})")
-_OPENING = re.compile(r"^(?:Were|Was|Is|Are|Did|Do|Does|Which|Who|What|Between|Both)\s+")
-
-
-def compared(question: str) -> tuple[str, str] | None:
-    """The two things that a question compares, or None where it does not.
-
-    >>> compared("Which is older, Mount Arden or Lake Imber?")
-    ('Mount Arden', 'Lake Imber')
-    >>> compared("Who wrote Salt and Iron?") is None
-    True
-    """
-    found = _TWO_THINGS.search(question[:500])
-    if found is None or (found[2] == "and" and not re.search(r"\b(?:both|same)\b", question)):
-        return None
-    return _OPENING.sub("", found[1]), found[3]
-
-
-def _compared_things(card: Card, dataset: Dataset, lines: Sequence[int | None], fix: Fix) -> list[Finding]:
-    """The note where printed questions compare two things and each printed document tells of one of them."""
-    parts = [part for part in card.datasets if part.columns == dataset.columns]
-    found, printed = [], 0
-    for part in parts:
-        question, answer = lookup.text_columns(part)[:2]
-        for sample in part.samples:
-            printed += 1
-            things = compared(str(sample.get(question)))
-            if things and sum(thing in str(sample.get(answer)) for thing in things) == 1:
-                found.append(part)
-    if len(found) < 2:
-        return []
-    return [
-        finding(
+    anchor = lookup.text_columns(found.dataset)[0]
+    if found.evidence == "samples":
+        yield finding(
+            "duplicate-anchors",
+            "warning",
+            f"Of {found.printed} samples {found.count} share one {anchor}, and the default sampler may put them into "
+            "one batch, where each makes the other's positive a negative.",
+            lines=found.lines,
+            fix=fix,
+            repeated=found.anchors,
+        )
+    elif found.evidence == "comparisons":
+        yield finding(
             "duplicate-anchors",
             "note",
-            f"{len(found)} of {printed} printed questions compare two things, and the document beside each tells of "
-            "one: such a question very likely comes in two rows, and the default sampler may put both into one batch, "
-            "where each makes the other's positive a negative.",
-            lines=[*lines, *(lookup.fact_line(part, "samples") for part in parts)],
+            f"{found.count} of {found.printed} printed questions compare two things, and the document beside each "
+            "tells of one: such a question very likely comes in two rows, and the default sampler may put both into "
+            "one batch, where each makes the other's positive a negative.",
+            lines=found.lines,
             fix=fix,
-            comparing=len(found),
-            printed=printed,
+            comparing=found.count,
+            printed=found.printed,
         )
-    ]
+    else:
+        yield _known_repeats(card, found, fix)
 
 
-def _known_repeats(card: Card, dataset: Dataset, lines: Sequence[int | None], fix: Fix) -> Iterator[Finding]:
-    """The note for public data of which it is known that its queries have several documents."""
-    texts = " ".join(filter(None, (card.name, card.title, dataset.name, dataset.id))).lower()
-    known = next((name for name in SEVERAL_POSITIVES if re.search(rf"(?<![a-z]){name}(?![a-z])", texts)), None)
-    batch, rows = lookup.batch_size(card), dataset.size
-    if known is None or not batch or not rows or batch >= rows:
-        return
-    siblings = SEVERAL_POSITIVES[known] - 1
-    chance = min(1.0, (batch - 1) * siblings / (rows - 1))
-    yield finding(
+def _known_repeats(card: Card, found: RepeatedAnchors, fix: Fix) -> Finding:
+    """The note for public data whose queries are known to have several documents."""
+    batch, rows = lookup.batch_size(card) or 1, found.dataset.size or 0
+    chance = min(1.0, (batch - 1) * (found.documents - 1) / max(rows - 1, 1))
+    return finding(
         "duplicate-anchors",
         "note",
-        f"If the rows are those of {known}, as the name suggests, a query has {short(siblings + 1)} relevant documents "
-        f"and, with one row for each, comes in several rows; in batches of {batch} drawn by the default sampler from "
-        f"{rows:,} rows, about 1 row in {round(1 / chance):,} meets one of its own as a false negative.",
-        lines=lines,
+        f"If the rows are those of {found.known}, as the name suggests, a query has {short(found.documents)} relevant "
+        f"documents and, with one row for each, comes in several rows; in batches of {batch} drawn by the default "
+        f"sampler from {rows:,} rows, about 1 row in {round(1 / chance):,} meets one of its own as a false negative.",
+        lines=found.lines,
         fix=fix,
-        documents_per_query=SEVERAL_POSITIVES[known],
+        documents_per_query=found.documents,
         chance=round(chance, 6),
         reference="https://arxiv.org/abs/2104.08663",
     )
@@ -194,7 +122,7 @@ def batch_too_small(card: Card) -> Iterator[Finding]:
     Example: MultipleNegativesRankingLoss, batch 4: three negatives.
     """
     batch = lookup.batch_size(card)
-    for dataset, _, node in _pairs(card):
+    for dataset, _, node in lookup.in_batch_losses(card):
         if batch is None or batch > 8 or len(lookup.text_columns(dataset)) != 2:
             continue
         per = lookup.accumulation(card)
@@ -225,7 +153,7 @@ def label_ignored(card: Card) -> Iterator[Finding]:
 
     Example: columns claim, evidence, label, of which 73 % are -1, under MultipleNegativesRankingLoss.
     """
-    for dataset, _, node in _pairs(card):
+    for dataset, _, node in lookup.in_batch_losses(card):
         statistics = lookup.label_statistics(dataset)
         if (
             statistics is None
@@ -302,7 +230,7 @@ def identical_columns(card: Card) -> Iterator[Finding]:
 
     Example: both columns 34 to 256 tokens, mean 92.38, and every sample row the same on both sides.
     """
-    for dataset, _, node in _pairs(card):
+    for dataset, _, node in lookup.in_batch_losses(card):
         columns = lookup.text_columns(dataset)
         if len(columns) != 2 or len(dataset.samples) < 2:
             continue
@@ -331,7 +259,7 @@ def tiny_data(card: Card) -> Iterator[Finding]:
     transformer = lookup.module(card, "Transformer")
     if not rows or sum(rows) >= 1000 or transformer is None or lookup.adapter(card) or lookup.lora_config(card):
         return
-    total, planned = sum(rows), inference.planned_steps(card)
+    total, planned = sum(rows), infer(card).planned_steps
     pooling = lookup.module(card, "Pooling")
     width = next(
         (
@@ -435,19 +363,6 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
     )
 
 
-def _common_prefix(texts: Sequence[str]) -> str:
-    """The prompt that all texts share: up to the last ": " of what they have in common.
-
-    >>> _common_prefix(["query: what is it", "query: who was it"])
-    'query: '
-    """
-    if len(set(texts)) < 2:
-        return ""
-    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
-    found = re.match(r".*[:：]\s", "".join(letters[0] for letters in same), re.DOTALL)
-    return found[0] if found else ""
-
-
 def prompts_in_texts(card: Card) -> Iterator[Finding]:
     """Prompts are part of the texts instead of the model's `prompts`.
 
@@ -460,19 +375,10 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
 
     Example: every query begins with an instruction for searching, every document with one for retrieving.
     """
-    if lookup.argument(card, "prompts") or card.kind == "cross-encoder":
+    prefixes = infer(card).prompts
+    if prefixes is None:
         return
-    found: dict[str, str] = {}
-    lines: list[int | None] = []
-    for dataset in card.training_datasets():
-        for column in lookup.text_columns(dataset):
-            texts = [value for sample in dataset.samples if isinstance(value := sample.get(column), str)]
-            prefix = _common_prefix(texts)
-            if len(prefix) >= 6 and PROMPT.match(prefix):
-                found[column] = prefix
-                lines.append(lookup.fact_line(dataset, "samples"))
-    if not found:
-        return
+    found = dict(prefixes.texts)
     columns = list(found)
     prompts: dict[str, str] = {"query": found[columns[0]]}
     if len(columns) > 1:
@@ -483,7 +389,7 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
         "warning",
         f"Prompts are baked into the texts instead of `prompts`: every sample of {quoted} begins so, and who loads the "
         "model is not told.",
-        lines=[*lines, *lookup.argument_lines(card, "prompts")],
+        lines=[*prefixes.lines, *lookup.argument_lines(card, "prompts")],
         fix=Fix(
             {"base.prompts": prompts, "training.prompts": found},
             "Keep the prompts by name and strip them from the texts.",

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference, lookup
+from workbench.cards import lookup
 from workbench.cards.card import Card, Evaluation, LogRow
-from workbench.cards.metric_arithmetic import close, queries_of, same_rounded, violated
+from workbench.cards.inference import infer
+from workbench.cards.metric_arithmetic import close, same_rounded
 
 HIGHER_IS_BETTER = re.compile(r"(ndcg|mrr|map|accuracy|precision|recall|spearman|pearson|_ap|f1|mcc)", re.IGNORECASE)
 
@@ -102,7 +103,7 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
     Example: nDCG@10 0.7135, 0.7242, 0.7172 after epochs 1 to 3 and load_best_model_at_end False.
     """
     parts = lookup.runs(card)
-    if len(parts) != 1 or inference.fit_marks(card) or lookup.argument(card, "load_best_model_at_end") is True:
+    if len(parts) != 1 or infer(card).fit or lookup.argument(card, "load_best_model_at_end") is True:
         return
     if not card.hyperparameters and not card.non_default:
         return
@@ -304,17 +305,6 @@ def evaluation_unmatched(card: Card) -> Iterator[Finding]:
         )
 
 
-def _exact_values(card: Card, evaluation: Evaluation) -> dict[str, float]:
-    """model-index entries that belong to an evaluation: one for each metric, rounding to its table."""
-    found = {}
-    for metric, value in evaluation.metrics.items():
-        for entry in card.model_index:
-            if entry.metric == metric and same_rounded(entry.value, value):
-                found[metric] = entry.value
-                break
-    return found if len(found) == len(evaluation.metrics) else {}
-
-
 def metric_identities(card: Card) -> Iterator[Finding]:
     """Ranking metrics obey identities; values that break them were not measured together. Their fractions also tell how
     many queries there were.
@@ -330,24 +320,19 @@ def metric_identities(card: Card) -> Iterator[Finding]:
     Example: accuracy@10 0.8944444444444445 is 161 of 180: one query more or less moves it by 0.0056.
     """
     small: defaultdict[int, list[tuple[Evaluation, str]]] = defaultdict(list)
-    for evaluation in card.evaluations:
-        broken = violated(evaluation.metrics)
-        if broken:
+    for evaluation, facts in zip(card.evaluations, infer(card).metrics, strict=True):
+        if facts.broken:
             yield finding(
                 "metric-identities",
                 "error",
                 f"The metrics of {some(evaluation.datasets) or evaluation.name} cannot have been measured together: "
-                f"{some(broken, 3)}.",
+                f"{some(facts.broken, 3)}.",
                 lines=list(evaluation.metric_lines.values())[:10] or list(evaluation.lines or ()),
-                broken=broken,
+                broken=list(facts.broken),
             )
-        if "Nano" in (evaluation.evaluator or "") or any("Nano" in name for name in evaluation.datasets):
-            continue
-        exact = _exact_values(card, evaluation)
-        queries = queries_of(exact or evaluation.metrics, exact=bool(exact))
-        if queries is not None and 2 <= queries < 300:
+        if facts.queries is not None and 2 <= facts.queries < 300:
             metric = max((m for m in evaluation.metrics if "accuracy@" in m), key=lambda m: int(m.rsplit("@", 1)[1]))
-            small[queries].append((evaluation, metric))
+            small[facts.queries].append((evaluation, metric))
     for queries, group in small.items():
         evaluation, metric = group[0]
         value = evaluation.metrics[metric]

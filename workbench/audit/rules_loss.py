@@ -11,38 +11,15 @@ from statistics import fmean, median
 from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference, lookup, loss_bounds
+from workbench.cards import lookup, loss_bounds
 from workbench.cards.card import Card, LogRow
-from workbench.cards.inference import Softmax
+from workbench.cards.inference import Softmax, infer
 
 SUMMED = "https://github.com/huggingface/transformers/issues/37766"
 
 
 def _loss_lines(spec: Softmax) -> list[int | None]:
     return [spec.loss.line or lookup.fact_line(spec.dataset, "loss")]
-
-
-def _band(card: Card, spec: Softmax) -> loss_bounds.Band:
-    """Every value that a logged training loss can take: short last batches and summed micro-batches allowed for."""
-    rows = spec.dataset.size
-    rest = (rows % spec.batch) * (spec.candidates // spec.batch) if rows else 1
-    if lookup.argument(card, "dataloader_drop_last") is True or rest == 0:
-        band = loss_bounds.softmax_band(spec.candidates, spec.scale)
-    else:
-        epoch = inference.epoch(card)
-        window = inference.logging_steps(card) * lookup.accumulation(card)
-        shorts = math.ceil(window / epoch.batches[0]) if epoch else window
-        band = loss_bounds.mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
-    if _several_devices(card):  # one process that feeds several devices pools their candidates
-        band = loss_bounds.Band(band.low, band.chance, loss_bounds.softmax_band(spec.candidates * 8, spec.scale).high)
-    band = band.times(spec.factor)
-    return band.union(band.times(lookup.accumulation(card))) if inference.sums_accumulation(card) else band
-
-
-def _several_devices(card: Card) -> bool:
-    """Whether the log shows fewer batches than one device would make (see world-size)."""
-    epoch, rows, batch = inference.epoch(card), lookup.sizes(card), lookup.batch_size(card)
-    return bool(epoch and rows and batch and epoch.batches[-1] * batch < 0.6 * sum(rows))
 
 
 def scale_as_temperature(card: Card) -> Iterator[Finding]:
@@ -85,7 +62,7 @@ def _number(value: object) -> float:
 
 
 def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int | None]) -> Iterator[Finding]:
-    spec = inference.softmax(card)
+    spec = infer(card).softmax
     if name in lookup.SOFTMAX and spec is not None and not spec.bounded:
         return
     inverse = round(1 / scale, 4)
@@ -134,17 +111,16 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
 
     Example: loss 7,287 at batch 16, scale 20 and a lambda similarity: cosine could not exceed 42.7.
     """
-    spec = inference.softmax(card)
+    spec, band = infer(card).softmax, infer(card).loss_band
     logged = lookup.finite_losses(lookup.last_run(card))
-    if spec is None or not logged:
+    if spec is None or band is None or not logged:
         return
-    band = _band(card, spec)
     outside = [(row, value) for row, value in logged if not band.holds(value, relative=0.01)]
     if not outside:
         return
     evidence: dict[str, Any] = {
         "low": round(band.low, 4),
-        "chance": round(spec.factor * math.log(max(spec.candidates, 1)), 4),
+        "chance": round(spec.chance, 4),
         "high": round(band.high, 4),
         "candidates": spec.candidates,
         "scale": spec.scale,
@@ -165,8 +141,8 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
             **evidence,
         )
     elif value > band.high:
-        per = lookup.accumulation(card)
-        summed = f", even if it is a sum over {per} accumulation steps" if inference.sums_accumulation(card) else ""
+        per = infer(card).summed
+        summed = f", even if it is a sum over {per} accumulation steps" if per > 1 else ""
         yield finding(
             "loss-out-of-band",
             "warning",
@@ -189,10 +165,10 @@ def summed_loss(card: Card) -> Iterator[Finding]:
 
     Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
     """
-    logged = lookup.finite_losses(lookup.last_run(card))
-    if not inference.sums_accumulation(card) or not logged:
+    per = infer(card).summed
+    if per == 1:
         return
-    per, stated = lookup.accumulation(card), lookup.version(card, "Transformers")
+    logged, stated = lookup.finite_losses(lookup.last_run(card)), lookup.version(card, "Transformers")
     yield finding(
         "summed-loss",
         "warning",
@@ -225,14 +201,13 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
     32 with a last one of 9 average 3.4588 when all scores are equal.
     """
-    spec, logged = inference.softmax(card), lookup.finite_losses(lookup.last_run(card))
+    spec, logged = infer(card).softmax, lookup.finite_losses(lookup.last_run(card))
     if spec is None:
         yield from _label_chance(card, logged)
         return
     if spec.scale <= 1 or len(logged) < 2 or spec.candidates < 2:
         return
-    per = lookup.accumulation(card) if inference.sums_accumulation(card) else 1
-    chance = spec.factor * math.log(spec.candidates)
+    per, chance = infer(card).summed, spec.chance
     tail = [value / per for _, value in logged[-max(1, len(logged) // 4) :]]
     if any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail):
         return
@@ -260,7 +235,7 @@ CLASSIFYING = ("SoftmaxLoss", "CrossEntropyLoss", "BinaryCrossEntropyLoss")
 def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Finding]:
     """A classifying loss that ends at the entropy of its labels."""
     trees = lookup.loss_trees(card)
-    if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or inference.sums_accumulation(card):
+    if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or infer(card).summed > 1:
         return
     dataset, root = trees[0]
     statistics = lookup.label_statistics(dataset)
@@ -366,7 +341,7 @@ def flat_run(card: Card) -> Iterator[Finding]:
         return
     moves = {name: max(v for _, v in found) - min(v for _, v in found) for name, found in series.items()}
     ceiling = all(found[0][1] >= 0.995 for found in series.values())
-    logged, spec = lookup.finite_losses(rows), inference.softmax(card)
+    logged, spec = lookup.finite_losses(rows), infer(card).softmax
     if ceiling or (spec is not None and spec.scale <= 1):
         return
     times = max(len(found) for found in series.values())

@@ -12,25 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
-from workbench.cards import inference, lookup
+from workbench.cards import lookup
 from workbench.cards.card import Card, Dataset, Loss
+from workbench.cards.inference import infer
 
 KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
 WRAPPERS = ("MatryoshkaLoss", "Matryoshka2dLoss", "AdaptiveLayerLoss")
 HUB = "https://github.com/huggingface/sentence-transformers"
-
-
-def _width(card: Card) -> tuple[int, int | None] | None:
-    """Dimensions the last module gives before any truncation, and its line."""
-    found = None
-    for module in card.modules:
-        for key in ("word_embedding_dimension", "embedding_dimension", "out_features"):
-            value = module.parameters.get(key)
-            if isinstance(value, int) and not isinstance(value, bool):
-                found = value, module.line
-        if module.type == "StaticEmbedding":
-            found = lookup.static_table(card) or found
-    return found
 
 
 def _matryoshka(card: Card) -> list[tuple[Dataset, Loss, list[int]]]:
@@ -89,7 +77,7 @@ def truncated_dimension(card: Card) -> Iterator[Finding]:
 
     Example: pooling of 1,024 dimensions, output 512.
     """
-    output, width = card.output_dimension, _width(card)
+    output, width = card.output_dimension, infer(card).width
     if output is None or width is None or not isinstance(output.value, int) or output.value >= width[0]:
         return
     trained = any(output.value in dims for _, _, dims in _matryoshka(card))
@@ -186,7 +174,7 @@ def similarity_mismatch(card: Card) -> Iterator[Finding]:
 
     Example: similarity_fct cos_sim, similarity function Dot Product, pooling without Normalize.
     """
-    spec, stated = inference.softmax(card), card.similarity
+    spec, stated = infer(card).softmax, card.similarity
     if spec is None or stated is None or lookup.module(card, "Normalize") is not None:
         return
     uses_dot, trained_dot = "dot" in stated.value.lower(), spec.similarity in ("dot_score", "pairwise_dot_score")
@@ -370,7 +358,7 @@ def sampler_seed(card: Card) -> Iterator[Finding]:
     sampler = str(lookup.argument(card, "batch_sampler") or "").lower()
     if "no_duplicates" not in sampler or not lookup.in_range(found, (3, 0, 0), (3, 4, 0)):
         return
-    fit = inference.fit_marks(card) is not None
+    fit = infer(card).fit is not None
     order = "in the order in which fit() read the rows" if fit else "in the order of the file"
     yield finding(
         "sampler-seed",

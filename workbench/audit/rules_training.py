@@ -14,40 +14,10 @@ from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
 from workbench.audit.rules_loss import flat_run
 from workbench.cards import inference, lookup, steps_per_epoch
 from workbench.cards.card import Card
-
-SPLIT_SIZE_BUG = ((3, 1, 0), (4, 0, 1))
-"""sentence-transformers versions whose card takes a dataset's size from the file before train_test_split."""
+from workbench.cards.inference import infer
 
 
-def _readings(card: Card) -> tuple[steps_per_epoch.Epoch, tuple[steps_per_epoch.Reading, ...]] | None:
-    """The log's epoch length and what explains it; None where the card does not let it be reckoned."""
-    found, rows, batch = inference.epoch(card), lookup.sizes(card), lookup.batch_size(card)
-    if found is None or rows is None or batch is None or found.batches[0] < 20 or len(lookup.runs(card)) != 1:
-        return None
-    most = lookup.number(card, "max_steps")
-    if lookup.argument(card, "auto_find_batch_size") is True or most in {
-        *found.steps(found.batches[0]),
-        *found.batches,
-    }:
-        return None  # the batch size may have been halved; or rows were streamed, where an epoch is the whole run
-    return found, steps_per_epoch.readings(found, rows, batch, **_loading(card))
-
-
-def fits_one_process(card: Card) -> bool:
-    """Whether one process that saw every row (or the share before a split) explains the log's epochs."""
-    found = _readings(card)
-    return found is not None and any(reading.processes == 1 for reading in found[1][:1])
-
-
-def _loading(card: Card) -> dict[str, bool]:
-    """How rows were cut into batches."""
-    return {
-        "drop_last": lookup.argument(card, "dataloader_drop_last") is True,
-        "round_robin": lookup.argument(card, "multi_dataset_batch_sampler") == "round_robin",
-    }
-
-
-def _size_lines(card: Card) -> list[int | None]:
+def size_lines(card: Card) -> list[int | None]:
     log = [row.line for part in lookup.runs(card) for row in (part[0], part[-1])]
     return [
         *(lookup.fact_line(dataset, "size") for dataset in card.training_datasets()),
@@ -56,6 +26,12 @@ def _size_lines(card: Card) -> list[int | None]:
         ),
         *log,
     ]
+
+
+def split_lines(card: Card) -> list[int | None]:
+    """Lines of what shows that the sizes are those before a split."""
+    sizes = [lookup.fact_line(dataset, "size") for dataset in card.datasets]
+    return [*sizes, *size_lines(card), *lookup.version_lines(card, "Sentence Transformers")]
 
 
 def world_size(card: Card) -> Iterator[Finding]:
@@ -73,17 +49,13 @@ def world_size(card: Card) -> Iterator[Finding]:
     Example: 153,000 rows, batch 16, accumulation 4, dataloader_drop_last: one process has 9,562 batches an epoch; the
     log shows 4,781, which is 9,562 // 2. Two processes, 128 rows a step.
     """
-    found = _readings(card)
-    if not found or _split_evidence(card, found[1]):
+    division = infer(card).division
+    if division is None or division.shared is None:
         return
-    epoch, candidates = found
-    shared = [reading for reading in candidates if reading.share == 1 and reading.processes > 1]
-    if len(shared) != 1:
-        return
-    processes, batches = shared[0].processes, shared[0].batches
-    batch, steps = lookup.batch_size(card) or 1, epoch.steps(shared[0].batches)[0]
+    epoch, processes, batches = division.epoch, division.shared.processes, division.shared.batches
+    batch, steps = lookup.batch_size(card) or 1, epoch.steps(batches)[0]
     rows = sum(lookup.sizes(card) or ())
-    whole = max(steps_per_epoch.expected_batches(lookup.sizes(card) or (), batch, 1, **_loading(card)))
+    whole = max(steps_per_epoch.expected_batches(lookup.sizes(card) or (), batch, 1, **inference.loading(card)))
     per_step = batch * epoch.accumulation * processes
     yield finding(
         "world-size",
@@ -91,7 +63,7 @@ def world_size(card: Card) -> Iterator[Finding]:
         f"{_count(processes)} processes (or devices) shared the rows: the log shows {batches:,} batches an epoch, "
         f"1/{processes} of the {whole:,} that {rows:,} rows make in batches of {batch}; "
         f"a step ({steps:,} an epoch) saw {per_step} rows, not {batch * epoch.accumulation}.",
-        lines=_size_lines(card),
+        lines=size_lines(card),
         processes=processes,
         batches_per_epoch=batches,
         steps_per_epoch=steps,
@@ -103,29 +75,6 @@ def world_size(card: Card) -> Iterator[Finding]:
 def _count(number: int) -> str:
     words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
     return words[number] if number < len(words) else str(number)
-
-
-def _same_size(card: Card) -> bool:
-    """Whether a training and an evaluation dataset of one name state the same size: neither was split off, or both
-    sizes were taken before the split."""
-    return any(
-        one.size and one.size == two.size and one.name == two.name and one.name is not None
-        for one in card.training_datasets()
-        for two in card.evaluation_datasets()
-    )
-
-
-def _split_evidence(card: Card, candidates: tuple[steps_per_epoch.Reading, ...]) -> bool:
-    """Whether a split explains the log, the library states sizes before it, and nothing else explains it better."""
-    fits = any(reading.share < 1 for reading in candidates)
-    shared = any(reading.processes > 1 for reading in candidates)
-    return fits and _sizes_of_files(card) and (_same_size(card) or not shared)
-
-
-def _sizes_of_files(card: Card) -> bool:
-    """Whether the library took sizes from the metadata of loaded files, which unnamed datasets have not."""
-    named = all(dataset.name is not None for dataset in card.training_datasets())
-    return named and lookup.in_range(lookup.version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
 
 
 def size_before_split(card: Card) -> Iterator[Finding]:
@@ -142,23 +91,20 @@ def size_before_split(card: Card) -> Iterator[Finding]:
     Example: 1,797 training rows and 1,797 evaluation rows of `json`; 180 batches of 8 an epoch hold at most 1,440 rows,
     which is 80 % of 1,797.
     """
-    found = _readings(card)
-    if not found or not _split_evidence(card, found[1]):
+    division = infer(card).division
+    if division is None or division.split is None:
         return
-    candidates = found[1]
-    shares = [reading for reading in candidates if reading.share < 1]
     batch, rows = lookup.batch_size(card) or 1, sum(lookup.sizes(card) or ())
-    batches, share = shares[0].batches, shares[0].share
-    others = some(f"{reading.processes} processes" for reading in candidates if reading.processes > 1)
+    batches, share = division.split.batches, division.split.share
+    others = some(f"{reading.processes} processes" for reading in division.readings if reading.processes > 1)
     also = f" ({others} would fit too, but not the equal sizes)" if others else ""
-    both = "training and evaluation both claim" if _same_size(card) else "the file holds and the card states"
-    lines = [lookup.fact_line(dataset, "size") for dataset in card.datasets]
+    both = "training and evaluation both claim" if inference.same_size(card) else "the file holds and the card states"
     yield finding(
         "size-before-split",
         "warning",
         f"The sizes are those before the split: {batches:,} batches of {batch} an epoch are at most "
         f"{batches * batch:,} rows, {short(share * 100)} % of the {rows:,} that {both}{also}.",
-        lines=[*lines, *_size_lines(card), *lookup.version_lines(card, "Sentence Transformers")],
+        lines=split_lines(card),
         stated_rows=rows,
         batches_per_epoch=batches,
         rows_at_most=batches * batch,
@@ -178,19 +124,19 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
 
     Example: 10,000 rows in batches of 10 make 1,000 batches an epoch; the log shows 137.
     """
-    found = _readings(card)
-    if not found or lookup.argument(card, "batch_sampler") == "group_by_label":
+    division = infer(card).division
+    if division is None or lookup.argument(card, "batch_sampler") == "group_by_label":
         return
-    epoch, candidates = found
+    epoch, candidates = division.epoch, division.readings
     batch, rows = lookup.batch_size(card) or 1, sum(lookup.sizes(card) or ())
     shown = epoch.exact
     if shown is None or len(lookup.sizes(card) or ()) > 1 or abs(shown * batch / rows - 1) < 0.02:
         return
     shared = [reading for reading in candidates if reading.share == 1]
-    if len(shared) == 1 or _split_evidence(card, candidates):
+    if len(shared) == 1 or division.split is not None:
         return
     guess = some(f"{short(reading.share * 100)} % of the rows" for reading in candidates if reading.share < 1)
-    if _sizes_of_files(card) and shown * batch < rows and not shared and not guess:
+    if inference.sizes_of_files(card) and shown * batch < rows and not shared and not guess:
         library = lookup.version(card, "Sentence Transformers")
         guess = (
             f"a selection of rows after loading (sentence-transformers {library} states the size of the loaded file)"
@@ -202,7 +148,7 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
         "note",
         f"The log shows {shown:,} batches of {batch} an epoch, about {shown * batch:,} rows, where the card states "
         f"{rows:,}" + (f"; {guess} would fit." if guess else "; no number of processes and no usual split fits."),
-        lines=_size_lines(card),
+        lines=size_lines(card),
         stated_rows=rows,
         batches_per_epoch=shown,
     )
@@ -224,7 +170,7 @@ def fit_defaults(card: Card) -> Iterator[Finding]:
     Example: columns sentence_0 and sentence_1, round_robin, max_grad_norm 1, learning_rate 5e-05 shown: the rate that
     ran is unknown.
     """
-    marks = inference.fit_marks(card)
+    marks = infer(card).fit
     if marks is None:
         return
     names = ("learning_rate", "weight_decay", "lr_scheduler_type", "warmup_steps", "optim")
@@ -255,17 +201,17 @@ def stopped_early(card: Card) -> Iterator[Finding]:
 
     Example: 15 epochs declared, 11,768 steps each, and the log ends at step 35,304: epoch 3.
     """
-    parts, planned = lookup.runs(card), inference.planned_steps(card)
-    if len(parts) != 1 or planned is None or inference.epoch(card) is None:
+    parts, planned = lookup.runs(card), infer(card).planned_steps
+    if len(parts) != 1 or planned is None or infer(card).epoch is None:
         return
     last = parts[0][-1]
     step = last.step or 0
     measured = [row.step or 0 for row in parts[0] if row.metrics and any(v is not None for v in row.metrics.values())]
     gaps = [b - a for a, b in itertools.pairwise(measured)]
-    interval = max([inference.logging_steps(card), *gaps])
+    interval = max([infer(card).logging_steps, *gaps])
     if planned - step <= interval or step > 0.95 * planned or step <= 0:
         return
-    fit = inference.fit_marks(card) is not None and bool(measured)
+    fit = infer(card).fit is not None and bool(measured)
     declared = lookup.number(card, "num_train_epochs") or 3
     epoch = last.epoch or 0.0
     why = (
@@ -302,7 +248,7 @@ def nothing_logged(card: Card) -> Iterator[Finding]:
     """
     if not card.training_datasets() or not lookup.has_trainer(card) or lookup.training_losses(card.training_log):
         return
-    planned = inference.planned_steps(card)
+    planned = infer(card).planned_steps
     if planned is None:
         yield finding("nothing-logged", "warning", "No training loss was logged: nothing shows whether it learned.")
         return
@@ -369,10 +315,10 @@ def warmup_units(card: Card) -> Iterator[Finding]:
 
     Example: warmup_steps 956 = 10 % of 153,000 / 16, but an epoch has 1,195 steps: 0.8 epoch of warmup.
     """
-    if inference.fit_marks(card) is not None:
+    if infer(card).fit is not None:
         yield from _fit_warmup(card)
         return
-    warmup, planned = lookup.number(card, "warmup_steps"), inference.planned_steps(card)
+    warmup, planned = lookup.number(card, "warmup_steps"), infer(card).planned_steps
     if not warmup or warmup < 2 or not planned:
         return
     lines = lookup.argument_lines(card, "warmup_steps")
@@ -388,7 +334,7 @@ def warmup_units(card: Card) -> Iterator[Finding]:
             planned_steps=planned,
         )
         return
-    found, rows, batch = inference.epoch(card), lookup.sizes(card), lookup.batch_size(card)
+    found, rows, batch = infer(card).epoch, lookup.sizes(card), lookup.batch_size(card)
     if not found or not rows or not batch:
         return
     steps, per_epoch = found.steps(found.batches[0])[0], sum(rows) / batch
@@ -403,7 +349,7 @@ def warmup_units(card: Card) -> Iterator[Finding]:
                 f"Warmup of {short(warmup)} steps is {short(share * 100)} % of the {per_epoch:,.0f} batches that "
                 f"{sum(rows):,} rows make, but an epoch has {steps:,} optimizer steps: it lasted "
                 f"{short(warmup / steps, 2)} epochs.",
-                lines=[*lines, *_size_lines(card)],
+                lines=[*lines, *size_lines(card)],
                 fix=Fix(
                     {"training.warmup_ratio": part, "training.warmup_steps": 0},
                     f"Warm up for {short(share * 100)} % of an epoch's optimizer steps, {meant:,}: a share of "
@@ -419,7 +365,7 @@ def warmup_units(card: Card) -> Iterator[Finding]:
 
 def _fit_warmup(card: Card) -> Iterator[Finding]:
     """fit()'s default warmup of 10,000 steps against a shorter run."""
-    planned = inference.planned_steps(card)
+    planned = infer(card).planned_steps
     if planned is None or planned >= 10_000:
         return
     yield finding(
@@ -449,7 +395,7 @@ def learning_rate(card: Card) -> Iterator[Finding]:
     lines = lookup.argument_lines(card, "learning_rate")
     static = {"training.learning_rate": 0.2, "training.warmup_ratio": 0.1, "training.warmup_steps": 0}
     precise = {"training.bf16": True, "training.fp16": False}
-    if inference.fit_marks(card) is not None:
+    if infer(card).fit is not None:
         if lookup.is_static(card) and stood_still(card):
             yield finding(
                 "learning-rate",

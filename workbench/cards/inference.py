@@ -1,4 +1,7 @@
-"""What the numbers of a card imply: steps per epoch, planned steps, the softmax loss, summed losses, marks of fit()."""
+"""What the numbers of a card imply, computed once per card: `infer(card)`.
+
+Nothing is judged here. Audit rules, recipe, loss curves and comparison read these facts and decide what they mean.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from workbench.cards.card import Card, Dataset, Loss
+from workbench.cards.card import Card, Dataset, Evaluation, Loss
 from workbench.cards.lookup import (
     LABEL_COLUMNS,
     SOFTMAX,
@@ -17,26 +20,160 @@ from workbench.cards.lookup import (
     batch_size,
     class_name,
     fact_line,
+    finite_losses,
     in_range,
     last_run,
     loss_path,
     number,
+    runs,
     sizes,
+    static_table,
     text_columns,
     training_losses,
     version,
 )
-from workbench.cards.steps_per_epoch import Epoch, epoch_of
+from workbench.cards.loss_bounds import Band, mixed_band, softmax_band
+from workbench.cards.metric_arithmetic import queries_of, same_rounded, violated
+from workbench.cards.samples import Prompts, RepeatedAnchors, prompts_in_texts, repeated_anchors
+from workbench.cards.steps_per_epoch import Epoch, Reading, epoch_of, readings
+
+SPLIT_SIZE_BUG = ((3, 1, 0), (4, 0, 1))
+"""sentence-transformers versions whose card takes a dataset's size from the file before train_test_split."""
+
+SUMMING = (((4, 46, 0), (4, 46, 2)), ((4, 48, 1), (4, 53, 0)))
+"""transformers versions that log the sum of the micro-batches' losses."""
+
+_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
-def epoch(card: Card) -> Epoch | None:
-    """Batches per epoch as the last run of the log shows them."""
+@dataclass(frozen=True)
+class Inferred:
+    """What one card implies. None or empty: its numbers imply nothing."""
+
+    epoch: Epoch | None  # batches per process and epoch, from the epoch column of the log's last run
+    division: Division | None  # how the rows were divided, from sizes, batch size and `epoch`
+    rows_per_step: int | None  # of all processes, from batch size, accumulation and `division`
+    planned_steps: int | None  # optimizer steps of the training, from max_steps, or epochs and `epoch` or sizes
+    logging_steps: int  # optimizer steps between two log rows: stated, else usual in the log, else 500
+    summed: int  # micro-batch losses that a logged training loss adds up, from versions; 1: it is a mean
+    fit: Fit | None  # marks of the old model.fit()
+    softmax: Softmax | None  # the card's one softmax loss, ready for arithmetic
+    loss_band: Band | None  # values that a logged training loss can take, from `softmax`, sizes and `summed`
+    seconds: float | None  # of the training, from Training Time
+    width: tuple[int, int | None] | None  # dimensions that the last module gives before truncation, and its line
+    metrics: tuple[MetricFacts, ...]  # one for each of `card.evaluations`
+    queries: int | None  # of the evaluation, or a divisor, from all unrounded accuracies of model-index
+    prompts: Prompts | None  # prompts that the printed samples hold
+    repeated_anchors: RepeatedAnchors | None  # from the printed samples, or suggested by a name
+
+
+def infer(card: Card) -> Inferred:
+    """What `card` implies; computed on the first call and kept with the card.
+
+    >>> infer(Card(name="x", kind="unknown")).logging_steps
+    500
+    """
+    known: Inferred | None = vars(card).get("_inferred")
+    if known is None:
+        epoch, softmax = _epoch(card), _softmax(card)
+        summed = accumulation(card) if _sums_accumulation(card) and finite_losses(last_run(card)) else 1
+        division, batch = _division(card, epoch), batch_size(card)
+        processes = division.shared.processes if division and division.shared else 1
+        known = Inferred(
+            epoch=epoch,
+            division=division,
+            rows_per_step=None if batch is None else batch * accumulation(card) * processes,
+            planned_steps=_planned_steps(card, epoch),
+            logging_steps=_logging_steps(card),
+            summed=summed,
+            fit=_fit_marks(card),
+            softmax=softmax,
+            loss_band=None if softmax is None else _loss_band(card, softmax, epoch, summed),
+            seconds=_seconds(card),
+            width=_width(card),
+            metrics=tuple(_metric_facts(card, evaluation) for evaluation in card.evaluations),
+            queries=queries_of(
+                {f"{at} {entry.metric}": entry.value for at, entry in enumerate(card.model_index)}, exact=True
+            ),
+            prompts=prompts_in_texts(card),
+            repeated_anchors=repeated_anchors(card),
+        )
+        vars(card)["_inferred"] = known  # equality and JSON of a card read its fields only
+    return known
+
+
+# -- epochs, processes, steps ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the rows of an epoch were divided among processes and parts, as far as the card shows."""
+
+    epoch: Epoch
+    readings: tuple[Reading, ...]  # every simple explanation of the batches per epoch; empty: none fits
+    split: Reading | None  # the sizes are those before a split, and this share of the rows trained
+    shared: Reading | None  # several processes shared the rows
+
+    @property
+    def part(self) -> Reading | None:
+        """The share of the stated rows that trained: `split`, or where no number of processes explains the log."""
+        alone = next((each for each in self.readings if each.share < 1), None)
+        return self.split or (None if any(each.processes > 1 for each in self.readings) else alone)
+
+    @property
+    def processes(self) -> int | None:
+        """Processes (or devices) that trained; None where the log fits several numbers."""
+        if self.shared is not None:
+            return self.shared.processes
+        return 1 if self.readings and self.readings[0].processes == 1 else None
+
+
+def _epoch(card: Card) -> Epoch | None:
     rows = tuple((row.epoch, row.step) for row in last_run(card) if row.epoch is not None and row.step is not None)
     return epoch_of(rows, accumulation(card))
 
 
-def planned_steps(card: Card) -> int | None:
-    """Optimizer steps of the whole run: max_steps, or epochs times steps per epoch (from the log, else from sizes)."""
+def loading(card: Card) -> dict[str, bool]:
+    """How rows were cut into batches, as arguments of `steps_per_epoch.readings`."""
+    return {
+        "drop_last": argument(card, "dataloader_drop_last") is True,
+        "round_robin": argument(card, "multi_dataset_batch_sampler") == "round_robin",
+    }
+
+
+def _division(card: Card, epoch: Epoch | None) -> Division | None:
+    """None where sizes or batch size are unknown, epochs are short, runs are joined, or the batch may have changed."""
+    rows, batch = sizes(card), batch_size(card)
+    if epoch is None or rows is None or batch is None or epoch.batches[0] < 20 or len(runs(card)) != 1:
+        return None
+    streamed = number(card, "max_steps") in {*epoch.steps(epoch.batches[0]), *epoch.batches}  # an epoch is the run
+    if streamed or argument(card, "auto_find_batch_size") is True:
+        return None
+    found = readings(epoch, rows, batch, **loading(card))
+    parts = [reading for reading in found if reading.share < 1]
+    shared = [reading for reading in found if reading.processes > 1]
+    is_split = bool(parts) and sizes_of_files(card) and (same_size(card) or not shared)
+    alone = shared[0] if len(shared) == 1 and not is_split else None
+    return Division(epoch, found, parts[0] if is_split else None, alone)
+
+
+def same_size(card: Card) -> bool:
+    """Whether a training and an evaluation dataset of one name state the same size: neither was split off, or both
+    sizes were taken before the split."""
+    return any(
+        one.size and one.size == two.size and one.name == two.name and one.name is not None
+        for one in card.training_datasets()
+        for two in card.evaluation_datasets()
+    )
+
+
+def sizes_of_files(card: Card) -> bool:
+    """Whether the library took sizes from the metadata of loaded files, which unnamed datasets do not have."""
+    named = all(dataset.name is not None for dataset in card.training_datasets())
+    return named and in_range(version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
+
+
+def _planned_steps(card: Card, epoch: Epoch | None) -> int | None:
     most = number(card, "max_steps")
     if most and most > 0:
         return int(most)
@@ -44,26 +181,37 @@ def planned_steps(card: Card) -> int | None:
     if epochs is None and not card.hyperparameters:
         return None
     epochs = 3 if epochs is None else epochs
-    found = epoch(card)
-    if found:
-        return math.ceil(epochs * found.steps(found.batches[0])[0])
+    if epoch:
+        return math.ceil(epochs * epoch.steps(epoch.batches[0])[0])
     rows, batch = sizes(card), batch_size(card)
     if not rows or not batch:
         return None
     batches = math.ceil(sum(rows) / batch)
-    if len(rows) > 1 and argument(card, "multi_dataset_batch_sampler") == "round_robin":
+    if len(rows) > 1 and loading(card)["round_robin"]:
         batches = min(math.ceil(size / batch) for size in rows) * len(rows)
     return math.ceil(epochs * max(math.ceil(batches / accumulation(card)), 1))
 
 
-def logging_steps(card: Card) -> int:
-    """Steps between two rows with a loss: as stated, else as most rows show, else the trainer's default of 500."""
+def _logging_steps(card: Card) -> int:
     stated = number(card, "logging_steps")
     if stated and stated >= 1:
         return int(stated)
     steps = [row.step for row, _ in training_losses(card.training_log) if row.step]
     gaps = sorted(b - a for a, b in itertools.pairwise(steps) if b > a)
     return gaps[len(gaps) // 2] if gaps else (steps[0] if steps else 500)
+
+
+def _seconds(card: Card) -> float | None:
+    """From "17.883 hours" or "23.4 minutes"."""
+    for name in ("Training", "Hours Used"):
+        stated = card.training_time.get(name)
+        found = re.match(r"(\d+(?:\.\d+)?)\s*(second|minute|hour|day)", str(stated.value)) if stated else None
+        if found:
+            return float(found[1]) * _UNITS[found[2]]
+    return None
+
+
+# -- fit(), architecture ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -75,7 +223,7 @@ class Fit:
     lines: tuple[int | None, ...]
 
 
-def fit_marks(card: Card) -> Fit | None:
+def _fit_marks(card: Card) -> Fit | None:
     """Whether `fit()` trained the model: it renames columns to sentence_0, sentence_1, ... and fixes some arguments.
 
     It never passes a learning rate on, so a card with one among its non-default arguments was not written by it.
@@ -102,6 +250,20 @@ def fit_marks(card: Card) -> Fit | None:
     return Fit(len(marks) > 1, tuple(marks), tuple(lines))
 
 
+def _width(card: Card) -> tuple[int, int | None] | None:
+    for module in reversed(card.modules):
+        if module.type == "StaticEmbedding" and (table := static_table(card)):
+            return table
+        for key in ("out_features", "word_embedding_dimension", "embedding_dimension", "embedding_dim"):
+            value = module.parameters.get(key)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value, module.line
+    return None
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Softmax:
     """The one softmax loss of a card, ready for arithmetic."""
@@ -118,12 +280,17 @@ class Softmax:
     path: str  # of the softmax loss in a recipe
 
     @property
+    def chance(self) -> float:
+        """The loss where all candidates score alike."""
+        return self.factor * math.log(max(self.candidates, 1))
+
+    @property
     def bounded(self) -> bool:
         """Whether the similarity is known to lie in [-1, 1]."""
         return self.similarity in ("cos_sim", "pairwise_cos_sim", "cosine", None)
 
 
-def softmax(card: Card) -> Softmax | None:
+def _softmax(card: Card) -> Softmax | None:
     """The card's softmax loss, when it has exactly one training dataset and a loss whose value can be reckoned.
 
     None for several datasets (their losses mix in one column), other losses, cross-encoders (theirs draws a few
@@ -182,11 +349,7 @@ def _dimensions(wrapper: Loss) -> float:
     return total
 
 
-SUMMING = (((4, 46, 0), (4, 46, 2)), ((4, 48, 1), (4, 53, 0)))
-"""transformers versions that log the sum of the micro-batches' losses."""
-
-
-def sums_accumulation(card: Card) -> bool:
+def _sums_accumulation(card: Card) -> bool:
     """Whether the trainer's version adds the micro-batches' losses up where it should take their mean.
 
     transformers 4.48.1 to 4.52 divides by gradient_accumulation_steps only when the model's `forward` takes no keyword
@@ -197,3 +360,49 @@ def sums_accumulation(card: Card) -> bool:
     library, trainer = version(card, "Sentence Transformers"), version(card, "Transformers")
     summing = any(in_range(trainer, first, before) for first, before in SUMMING)
     return accumulation(card) > 1 and summing and (library is None or library.numbers >= (3, 1, 0))
+
+
+def _loss_band(card: Card, spec: Softmax, epoch: Epoch | None, summed: int) -> Band:
+    """Short last batches, several devices and summed micro-batches are allowed for."""
+    rows, all_rows = spec.dataset.size, sizes(card)
+    rest = (rows % spec.batch) * (spec.candidates // spec.batch) if rows else 1
+    if argument(card, "dataloader_drop_last") is True or rest == 0:
+        band = softmax_band(spec.candidates, spec.scale)
+    else:
+        window = _logging_steps(card) * accumulation(card)
+        shorts = math.ceil(window / epoch.batches[0]) if epoch else window
+        band = mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
+    if epoch and all_rows and epoch.batches[-1] * spec.batch < 0.6 * sum(all_rows):
+        # One process that feeds several devices pools their candidates.
+        band = Band(band.low, band.chance, softmax_band(spec.candidates * 8, spec.scale).high)
+    band = band.times(spec.factor)
+    return band.union(band.times(summed))
+
+
+# -- metrics ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What the metrics of one evaluation imply."""
+
+    broken: tuple[str, ...]  # identities that the values break, as sentences
+    queries: int | None  # number of queries, or a divisor of it, from accuracies; None for NanoBEIR, whose are means
+
+
+def _metric_facts(card: Card, evaluation: Evaluation) -> MetricFacts:
+    exact = _exact_values(card, evaluation)
+    nano = any("Nano" in name for name in (evaluation.evaluator or "", *evaluation.datasets))
+    queries = None if nano else queries_of(exact or evaluation.metrics, exact=bool(exact))
+    return MetricFacts(tuple(violated(evaluation.metrics)), queries)
+
+
+def _exact_values(card: Card, evaluation: Evaluation) -> dict[str, float]:
+    """model-index entries that belong to an evaluation: one for each metric, rounding to its table."""
+    found = {}
+    for metric, value in evaluation.metrics.items():
+        for entry in card.model_index:
+            if entry.metric == metric and same_rounded(entry.value, value):
+                found[metric] = entry.value
+                break
+    return found if len(found) == len(evaluation.metrics) else {}

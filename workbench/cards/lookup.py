@@ -360,3 +360,15 @@ def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
 def same_loss(root: Loss) -> list[tuple[str, Mapping[str, Any]]]:
     """A loss tree without its lines: equal for losses that are the same."""
     return [(node.name, dict(node.parameters)) for node in root.chain()]
+
+
+def in_batch_losses(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
+    """(dataset, outermost loss, loss with in-batch negatives) of training datasets; none of a cross-encoder's."""
+    if card.kind == "cross-encoder":
+        return []
+    return [
+        (dataset, root, node)
+        for dataset, root in loss_trees(card)
+        for node in root.chain()
+        if class_name(node.name) in IN_BATCH
+    ]

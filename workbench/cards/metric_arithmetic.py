@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 
 PLACES = 1.01e-4
@@ -82,11 +82,20 @@ def _order(at: Callable[[str], dict[int, float]]) -> Iterator[str]:
             yield f"precision@{k} {precision:g} cannot go with accuracy@{k} {accuracy:g}"
 
 
+def are_shares(values: Iterable[float], queries: int) -> bool:
+    """Whether values printed with four places can all be shares of `queries`.
+
+    >>> are_shares([0.8944], 180), are_shares([0.8944], 179)
+    (True, False)
+    """
+    return all(abs(value * queries - round(value * queries)) <= queries * 0.5e-4 + 1e-9 for value in values)
+
+
 def queries_of(values: Mapping[str, float], *, exact: bool) -> int | None:
     """The smallest number of queries of which every accuracy@k is a share; None where the values do not tell.
 
-    `exact`: unrounded values, as in model-index. Of rounded values, three different ones are needed and an answer above
-    99 is never sure.
+    `exact`: unrounded values, as in model-index. Of rounded values three different ones are needed, and only numbers
+    below 100 are tried, because four places fit any larger one.
 
     >>> queries_of({"cosine_accuracy@1": 0.5944444444444444, "cosine_accuracy@10": 0.8944444444444445}, exact=True)
     180
@@ -98,8 +107,7 @@ def queries_of(values: Mapping[str, float], *, exact: bool) -> int | None:
     if len(set(shares)) < (2 if exact else 3):
         return None
     if not exact:
-        whole = (n for n in range(2, 100) if all(abs(round(share * n) / n - share) <= 0.505e-4 for share in shares))
-        return next(whole, None)
+        return next((queries for queries in range(2, 100) if are_shares(shares, queries)), None)
     fractions = [Fraction(share).limit_denominator(_MOST_QUERIES) for share in shares]
     if any(abs(float(near) - share) > 1e-12 for near, share in zip(fractions, shares, strict=True)):
         return None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.cards.metric_arithmetic import are_shares
 from workbench.errors import RecipeError
 from workbench.run import Run
 
@@ -106,17 +107,9 @@ def query_count_problems(theirs: Evaluation, queries: int, items: str) -> list[s
         return []
     printed = theirs.metrics.items()
     shares = [value for metric, value in printed if SHARES.search(metric) and 0 <= value <= 1]
-    if not shares or _fits(shares, queries):
+    if not shares or are_shares(shares, queries):
         return []
-    fitting = next((number for number in range(1, MOST_QUERIES) if _fits(shares, number)), None)
+    fitting = next((number for number in range(1, MOST_QUERIES) if are_shares(shares, number)), None)
     guess = f"; the smallest number that fits is {fitting:,}" if fitting is not None else ""
     measured = "asked" if items == "queries" else "measured"
     return [f"The card's accuracies cannot come from {queries:,} {items}, as many as this run {measured}{guess}."]
-
-
-def _fits(shares: Sequence[float], queries: int) -> bool:
-    """
-    >>> _fits([0.8944], 180), _fits([0.8944], 179)
-    (True, False)
-    """
-    return all(abs(share * queries - round(share * queries)) <= queries * ROUNDING + 1e-9 for share in shares)

@@ -18,9 +18,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from workbench.cards.card import Card, Dataset, Evaluation, Loss, Stated
-from workbench.cards.inference import Fit, fit_marks, sums_accumulation
+from workbench.cards.inference import Fit, infer
 from workbench.cards.lookup import (
-    accumulation,
     class_name,
     finite_losses,
     label_statistics,
@@ -267,13 +266,17 @@ def put_energy_distance(draft: Draft, card: Card, path: str, node: Loss) -> None
     gaps of L2 scores end at twice the longest distance: about the root of 2 x dimensions, where layer normalisation
     leaves values near 1. A loss above that was made of L1 distances, which are sums over the dimensions.
     """
-    logged, scale, (width, _) = finite_losses(last_run(card)), node.parameters.get("scale", 20.0), module_width(card)
+    logged, scale, (width, _) = (
+        finite_losses(last_run(card)),
+        node.parameters.get("scale", 20.0),
+        (infer(card).width or (None, None)),
+    )
     note = "neither the card nor its losses tell L1 from L2"
     if not logged or not width or not isinstance(scale, int | float) or scale <= 0:
         draft.put(path, "manhattan", "default", note=note)
         return
     row, first = logged[0]
-    parts = accumulation(card) if sums_accumulation(card) else 1
+    parts = infer(card).summed
     gap, longest = first / parts / scale, math.sqrt(2 * width)
     if gap <= 2 * longest:
         draft.put(path, "manhattan", "default", row.line, note=note)
@@ -311,7 +314,7 @@ def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
         reason = "warmup_steps below 1 is a share of all steps"
         draft.fields["training.warmup_ratio"] = Derived(share.value, share.source, share.lines, reason)
         del draft.fields["training.warmup_steps"]
-    fit = fit_marks(card)
+    fit = infer(card).fit
     if fit is not None and fit.sure:
         put_fit_defaults(draft, card, fit)
     put_intervals(draft, card)
@@ -386,7 +389,7 @@ def put_intervals(draft: Draft, card: Card) -> None:
     lines = (measured[0].line, measured[-1].line)
     every_epoch = all(row.epoch is not None and abs(row.epoch - round(row.epoch)) < 5e-4 for row in measured)
     strategy = draft.fields.get("training.eval_strategy")
-    if every_epoch and fit_marks(card) and (strategy is None or strategy.value == "no"):
+    if every_epoch and infer(card).fit and (strategy is None or strategy.value == "no"):
         reason = "fit() evaluates after every epoch, and so does the log"
         draft.put("training.eval_strategy", "epoch", "inferred", *lines, note=reason)
     elif strategy is not None and strategy.value == "steps":
@@ -447,16 +450,7 @@ def put_truncation(draft: Draft, card: Card, chosen: Evaluation | None) -> None:
     if chosen and isinstance(asked, int):
         draft.put("evaluation.truncate_dim", asked, "card", chosen.lines[0] if chosen.lines else None)
         return
-    output, (width, line) = card.output_dimension, module_width(card)
+    output, (width, line) = card.output_dimension, (infer(card).width or (None, None))
     if output is not None and width is not None and output.value < width:
         note = f"the model gives {width} numbers, the card says {output.value}: cut off after encoding"
         draft.put("evaluation.truncate_dim", output.value, "inferred", output.line, line, note=note)
-
-
-def module_width(card: Card) -> tuple[int | None, int | None]:
-    """Dimensions that the last module which has any gives, and its line."""
-    for module in reversed(card.modules):
-        for name in ("out_features", "word_embedding_dimension", "embedding_dimension", "embedding_dim"):
-            if isinstance(module.parameters.get(name), int):
-                return module.parameters[name], module.line
-    return static_table(card) or (None, None)

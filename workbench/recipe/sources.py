@@ -6,20 +6,14 @@ many processes shared them is proved from sizes and from the steps of an epoch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
-from workbench.audit.rules_data import duplicate_anchors, prompts_in_texts
 from workbench.cards.card import Card, Dataset, Stated
-from workbench.cards.inference import epoch
+from workbench.cards.inference import infer
 from workbench.cards.known import SOURCES, known_card
-from workbench.cards.lookup import fact_line, sizes, text_columns
-from workbench.cards.steps_per_epoch import readings
+from workbench.cards.lookup import argument_lines, batch_size, fact_line, sizes, text_columns
 from workbench.recipe.draft import Draft
-
-MOST_QUERIES = 20_000
 
 
 def put_data(draft: Draft, card: Card) -> None:
@@ -40,6 +34,10 @@ def put_data(draft: Draft, card: Card) -> None:
     put_several(draft, card, datasets)
     if train.size is not None:
         put_split(draft, card, train)
+
+
+def sorted_lines(*lines: int | None) -> list[int]:
+    return sorted({line for line in lines if line is not None})
 
 
 def first_line(dataset: Dataset) -> int | None:
@@ -114,33 +112,24 @@ def put_split(draft: Draft, card: Card, train: Dataset) -> None:
         note = f"{rows:,} rows train and {held_out.size:,} are held out: one set of {every:,}, divided"
         draft.put("data.train.rows", every, "inferred", *lines, note=note)
         put_shares(draft, (share, round(1 - share, 4), 0.0), lines, note)
-    found, every_size = epoch(card), sizes(card)
-    if found is None or not every_size:
+    division, rows = infer(card).division, sum(sizes(card) or ())
+    found = division.part or division.shared if division is not None else None
+    if found is None:
         return
-    batch, rows = rows_per_batch(draft), sum(every_size)
-    in_turn = several and given(draft, "multi_dataset_batch_sampler") == "round_robin"
-    drop_last = given(draft, "dataloader_drop_last") is True
-    explained = readings(found, every_size, batch, drop_last=drop_last, round_robin=in_turn)
-    shares = [reading for reading in explained if reading.processes == 1 and whole and not several]
-    processes = [reading for reading in explained if reading.processes > 1]
-    if not explained or explained[0].share == explained[0].processes == 1:
-        return
-    batches = explained[0].batches
-    seen = f"the log's {batches:,} batches an epoch × {batch} rows = {batches * batch:,} of {rows:,} rows"
-    if shares:
-        put_share_seen(draft, card, max(reading.share for reading in shares), rows, seen, lines)
-    elif processes:
-        count = processes[0].processes
-        draft.put(
-            "training.processes", count, "inferred", lines[0], note=f"{seen}: the part of one of {count} processes"
-        )
+    batch = batch_size(card) or 1
+    seen = f"the log's {found.batches:,} batches an epoch × {batch} rows = {found.batches * batch:,} of {rows:,} rows"
+    if found.processes > 1:
+        note = f"{seen}: the part of one of {found.processes} processes"
+        draft.put("training.processes", found.processes, "inferred", lines[0], note=note)
+    elif whole and not several:
+        put_share_seen(draft, card, found.share, rows, seen, lines)
 
 
 def put_share_seen(
     draft: Draft, card: Card, share: float, rows: int, seen: str, lines: tuple[int | None, int | None]
 ) -> None:
     note, rest = f"{seen}, which is {100 * share:.0f} %", round(1 - share, 4)
-    queries = evaluation_queries(card)
+    queries = infer(card).queries
     held_out = round(queries / rows, 2) if queries else rest
     if queries and held_out < rest:
         note += f"; accuracies are multiples of 1/{queries}, {100 * held_out:.0f} % of the rows"
@@ -153,32 +142,6 @@ def put_shares(draft: Draft, shares: tuple[float, float, float], lines: tuple[in
     for name, share in zip(("train", "validation", "test"), shares, strict=True):
         draft.put(f"data.split.{name}", share, "inferred", *lines, note=note)
     draft.put("data.split.seed", 42, "default", note="the card does not say how the rows were drawn")
-
-
-def rows_per_batch(draft: Draft) -> int:
-    """Rows of one forward pass in one process."""
-    batch = draft.fields.get("training.per_device_train_batch_size")
-    return max(1, int(batch.value)) if batch else 8
-
-
-def given(draft: Draft, name: str) -> Any:
-    """The value of a training argument, None where the card has none."""
-    found = draft.fields.get(f"training.{name}")
-    return found.value if found else None
-
-
-def evaluation_queries(card: Card) -> int | None:
-    """How many queries the accuracies were measured on, or a divisor of it: the least common denominator.
-
-    Only `model-index` prints them unrounded. None where there are none, or where they fit no common denominator.
-    """
-    fractions = [
-        Fraction(result.value).limit_denominator(MOST_QUERIES)
-        for result in card.model_index
-        if "accuracy@" in result.metric and 0 < result.value < 1
-    ]
-    queries = math.lcm(*(fraction.denominator for fraction in fractions)) if fractions else None
-    return queries if queries and queries <= MOST_QUERIES else None
 
 
 # ------------------------------------------------------------------------------------------- prompts, repeated queries
@@ -194,13 +157,13 @@ def put_prompts(draft: Draft, card: Card) -> None:
     if stated is not None and stated.value:
         put_stated_prompts(draft, card, stated)
         return
-    proof = next(iter(prompts_in_texts(card)), None)
+    proof = infer(card).prompts
     known = known_card(card.sha256)
     if proof is not None:
-        found, lines = dict(proof.evidence["prompts"]), proof.lines
+        found, lines = dict(proof.texts), sorted_lines(*proof.lines, *argument_lines(card, "prompts"))
         note = "every sample of the column on the card begins so; it is put before the texts, not kept in them"
     elif known and known.prompts:
-        found, lines, note = dict(known.prompts), (), f"{SOURCES}: the rows of this card begin so"
+        found, lines, note = dict(known.prompts), [], f"{SOURCES}: the rows of this card begin so"
     else:
         return
     for column, text in found.items():
@@ -239,11 +202,11 @@ def put_repeated_queries(draft: Draft, card: Card) -> None:
         note = "the card's evaluation does not merge them, as far as it shows"
         draft.put("evaluation.repeated_queries", "separate", "default", line, note=note)
         return
-    proof = next(iter(duplicate_anchors(card)), None)
+    proof = infer(card).repeated_anchors
     known = known_card(card.sha256)
-    if proof is not None and "reference" not in proof.evidence:  # a name alone proves nothing
+    if proof is not None and proof.evidence != "name":  # a name alone proves nothing
         note = "the same question comes in several rows, each with another right answer; see duplicate-anchors"
-        draft.put("evaluation.repeated_queries", "merged", "inferred", *proof.lines, note=note)
+        draft.put("evaluation.repeated_queries", "merged", "inferred", *sorted_lines(*proof.lines), note=note)
     elif known and known.repeated_queries:
         value = known.repeated_queries
         draft.put("evaluation.repeated_queries", value, "inferred", note=f"{SOURCES}: known of the rows of this card")

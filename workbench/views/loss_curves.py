@@ -11,7 +11,6 @@ Plain values; `figures` draws them.
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +34,6 @@ AXES: dict[Axis, str] = {
 """Axis -> its title."""
 
 EPOCH_PLACES = 0.5e-4 + 1e-9  # half of the last printed place of the card's epochs
-UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-DURATIONS = ("Training", "Hours Used")  # where cards say how long training took, the better one first
 
 
 NUMBERS = frozenset({int, float})  # not bool
@@ -226,35 +223,22 @@ class _Facts:
 
 
 def _facts(card: Card, corrected: bool) -> _Facts:
-    from workbench.audit.rules import audit
-    from workbench.cards import inference, lookup
+    from workbench.cards import lookup
+    from workbench.cards.inference import infer
 
-    found = {each.code: each.evidence for each in audit(card).findings}
-    summed = found.get("summed-loss") if corrected else None
-    processes = int(found["world-size"]["processes"]) if "world-size" in found else 1
-    batch = lookup.batch_size(card)
+    implied = infer(card)
     rows = tuple(row for row in lookup.last_run(card) if row.step)
-    last = max((row.step or 0 for row in rows), default=0)
+    shared = implied.division.shared if implied.division is not None else None
     return _Facts(
         rows=rows,
         joined=len(lookup.runs(card)),
-        summed=int(summed["accumulation"]) if summed else 1,
-        transformers=str(summed["transformers"]) if summed else "",
-        processes=processes,
-        per_step=None if batch is None else batch * lookup.accumulation(card) * processes,
-        seconds=_duration(card),
-        steps=max(last, inference.planned_steps(card) or 0),
+        summed=implied.summed if corrected else 1,
+        transformers=str(lookup.version(card, "Transformers")),
+        processes=shared.processes if shared is not None else 1,
+        per_step=implied.rows_per_step,
+        seconds=implied.seconds,
+        steps=max(max((row.step or 0 for row in rows), default=0), implied.planned_steps or 0),
     )
-
-
-def _duration(card: Card) -> float | None:
-    """Seconds of training, from "17.883 hours" or "23.4 minutes"; None where the card does not say."""
-    for name in DURATIONS:
-        stated = card.training_time.get(name)
-        match = re.match(r"([\d.]+)\s*(second|minute|hour|day)", str(stated.value)) if stated is not None else None
-        if match and re.fullmatch(r"\d+(\.\d+)?", match[1]):
-            return float(match[1]) * UNITS[match[2]]
-    return None
 
 
 def _card_line(card: Card, facts: _Facts, axis: Axis, key: str) -> Line:
@@ -287,9 +271,9 @@ def _widths(card: Card, line: Line) -> list[float]:
 
     A gap that is wider than the interval of logging has rows missing, and the point stands for the interval alone.
     """
-    from workbench.cards import inference
+    from workbench.cards.inference import infer
 
-    every = inference.logging_steps(card)
+    every = infer(card).logging_steps
     before = (0, *line.steps)
     return [min(step - last, every) / step for last, step in zip(before, line.steps, strict=False)]
 
@@ -354,7 +338,7 @@ def _distance(theirs: Line, ours: Line) -> Distance | None:
 def _sentences(
     run: Run, card: Card, facts: _Facts, axis: Axis, per_step: int, theirs: Line, distance: Distance | None
 ) -> list[str]:
-    from workbench.cards import inference
+    from workbench.cards.inference import infer
 
     said = []
     if facts.summed > 1:
@@ -377,7 +361,7 @@ def _sentences(
     said += _without_points(card, facts, axis, theirs)
     if theirs.x:
         said.append(
-            f"A point of the card is the mean of {inference.logging_steps(card):,} steps; this run's are averaged over "
+            f"A point of the card is the mean of {infer(card).logging_steps:,} steps; this run's are averaged over "
             "the same stretches."
         )
     said += [f"The curves need not agree: {note}" for note in run.stand_ins]
