@@ -22,6 +22,7 @@ from workbench.cards.card import LogRow, Stated
 from workbench.cards.card_json import card_to_dict
 from workbench.data.collection import Collection
 from workbench.errors import RunError, WorkbenchError
+from workbench.evaluation.compare import MetricRow
 from workbench.evaluation.examples import evaluation_from_table, save_examples
 from workbench.evaluation.projection import save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
@@ -42,7 +43,7 @@ from workbench.report.markdown import escaped, markdown
 from workbench.report.notebook_page import without_scripts
 from workbench.run import Run, RunWriter
 from workbench.views import figures
-from workbench.views.summary import FindingLine, FindingRow, Metric, RecipeRow, duration
+from workbench.views.summary import FindingLine, FindingRow, RecipeRow, duration
 
 WRITTEN = "2026-11-20 12:00 UTC"
 LIBRARY = figures.library()
@@ -118,7 +119,7 @@ def test_a_finished_run_on_a_stand_in(run):
     assert summary.verdict.reasons == ("The run set training.seed to 42; the card says 7.",)
     stored = json.loads((run.path / "comparison.json").read_text())["rows"]
     assert [row.metric for row in summary.metrics] == [row["metric"] for row in stored]
-    assert summary.main == Metric(**{key: stored[4][key] for key in stored[4] if key not in ("p", "reason")}, main=True)
+    assert summary.main == MetricRow(**stored[4])
     assert len(summary.changes) == 180
     assert (summary.evaluation, summary.per_query_metric, summary.depth) == ("finetune", "nDCG@10", 100)
 
@@ -541,7 +542,7 @@ def test_numbers_line_up_and_have_a_true_minus(tmp_path):
     from dataclasses import replace
 
     summary = summarize(made_run(tmp_path, queries=20))
-    worse = Metric("cosine_ndcg@10", card=0.7, before=0.5, after=0.4321, low=0.4, high=0.46, difference=-0.0679)
+    worse = MetricRow("cosine_ndcg@10", card=0.7, before=0.5, after=0.4321, low=0.4, high=0.46, difference=-0.0679)
     page = own(render(replace(summary, metrics=(worse,)), written=WRITTEN))
     assert '<td class="number">−0.0679</td>' in page
     assert '<td class="number muted">0.4000 to 0.4600</td>' in page
@@ -697,10 +698,10 @@ def test_other_runs_are_told_beside_the_first(pair):
     assert (several.letters, several.main) == (("A", "B"), "cosine_ndcg@10")
     assert several.metrics[0] == "cosine_ndcg@10"
     (other,) = several.pairs
-    row = next(row for row in other.rows if row.main)
+    row = next(row for row in other.rows if row.metric == several.main)
     values = pair[0].per_query("finetune", "after")["ndcg@10"]
     assert row.difference == pytest.approx(1 - values.mean())
-    assert row.low < row.difference < row.high
+    assert row.difference_low < row.difference < row.difference_high
     assert (row.verdict, several.verdict.word, several.verdict.tone) == ("differs", "differs", "told")
     assert several.verdict.meaning == "In nDCG@10 at least one of the runs differs from run A."
     assert several.differences == (("training.learning_rate", ("2e-05", "3e-05")),)
