@@ -372,7 +372,7 @@ def test_documents_of_every_moment_are_kept(tmp_path: Path, evaluation: Evaluati
 def test_a_moment_that_is_none(tmp_path: Path, evaluation: Evaluation, moment: str) -> None:
     with pytest.raises(DataError) as caught:
         save_evaluation(tmp_path, "e", moment, evaluation)
-    assert str(caught.value) == f"expected a moment of before, after or step-N, found {moment!r}."
+    assert str(caught.value) == f"expected a stage of before, after or step-N, found {moment!r}."
 
 
 def test_a_name_cannot_leave_the_folder(tmp_path: Path, evaluation: Evaluation) -> None:

@@ -203,7 +203,7 @@ def test_classes_are_not_measured_and_that_is_said() -> None:
     found, notes = recipe_tasks(recipe(loss=LossSpec(name="SoftmaxLoss")), scored((0, 1, 2, 1)))
     assert found == {}
     assert notes == [
-        "The held-out rows (sentence1, sentence2, score) are not measured: nothing here measures such columns."
+        "The held-out rows (sentence1, sentence2, score) are not measured: no evaluator fits these columns."
     ]
 
 
@@ -263,7 +263,7 @@ def test_without_nanobeir_the_rows_held_out_are_measured_instead() -> None:
 
     found, notes = recipe_tasks(recipe("NanoBEIREvaluator"), pair_splits(0), load=partly)
     assert list(found) == ["NanoClimateFEVER", "NanoDBPedia"]
-    assert notes == ["NanoFEVER cannot be had, so the mean of NanoBEIR is not measured (no such split)."]
+    assert notes == ["NanoFEVER cannot be loaded, so the mean of NanoBEIR is not measured (no such split)."]
 
 
 # --- saving ----------------------------------------------------------------------------------------------------------

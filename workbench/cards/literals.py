@@ -17,7 +17,6 @@ _WORDS = {"True": True, "False": False, "None": None}
 _NOT_NUMBERS = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -math.inf, "infinity": math.inf}
 _REPR = re.compile(r"<[^<>\n]{1,300}>")  # <function f at 0x7f>, <class 'torch.nn.MSELoss'>
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\((.*)\)$", re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-8 cannot hold them
 _LONGEST_LITERAL = 100_000
 _DEEPEST_LITERAL = 40
 
@@ -76,7 +75,7 @@ def parameters(text: str) -> Mapping[str, Any] | None:
         except (ValueError, RecursionError):
             found = literal(text.strip())
         if isinstance(found, dict):
-            return dict(plain(found))
+            return {str(key): plain(item) for key, item in found.items()}
     return None
 
 
@@ -138,16 +137,14 @@ def _node(node: ast.expr) -> Any:
 def plain(item: Any) -> Any:
     """Only what JSON knows, besides NaN and infinity: dict with text keys, list, str, int, float, bool, None."""
     if isinstance(item, dict):
-        return {plain(str(key)): plain(part) for key, part in item.items()}
+        return {str(key): plain(part) for key, part in item.items()}
     if isinstance(item, list | tuple):
         return [plain(part) for part in item]
     if isinstance(item, set | frozenset):
         return sorted((plain(part) for part in item), key=repr)
     if isinstance(item, float):
         return math.nan if math.isnan(item) else item
-    if isinstance(item, str):
-        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", item)
-    if item is None or isinstance(item, bool):
+    if item is None or isinstance(item, str | bool):
         return item
     if isinstance(item, int):
         return item if abs(item) < 2**63 else float(item) if abs(item) < 2**1000 else str(item)[:100]

@@ -1,8 +1,8 @@
-"""Evaluation: one score per query and metric, on a collection, by any `encode` function.
+"""Retrieval evaluation: one score per query and metric, on a collection, with any `encode` function.
 
-Metrics are named and defined as InformationRetrievalEvaluator of sentence-transformers 6 does, and equal to its
-numbers; unlike there, what happened to every query is kept. The model is an argument: `encode(texts, kind)` gives one
-vector per text, and adds the prompt that belongs to "query" or "document".
+Metrics are named and defined as in InformationRetrievalEvaluator of sentence-transformers 6, and equal to its numbers;
+unlike there, the result of every query is kept. The model is an argument: `encode(texts, kind)` returns one vector per
+text, and adds the prompt for "query" or "document".
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pandas as pd
+
 from workbench.data.collection import Collection
 from workbench.errors import DataError
+from workbench.evaluation.metrics import CUTS, every_metric, graded_ndcg
 from workbench.run import Progress, Run, write_json, write_parquet
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
-    import pandas as pd
 
     from workbench.evaluation.topk import Search, TopK
 
     Floats = npt.NDArray[np.float32]
+    Integers = npt.NDArray[np.int64]
 
 Encode = Callable[[list[str], Literal["query", "document"]], Any]
 """`encode(texts, kind)` -> (len(texts), dim) array of floats; under "energy", a list of (tokens, dim) for queries."""
 
-
 DEEPEST_CUT = 100  # of the metrics: map@100
-TEXTS_AT_ONCE = 1024  # texts given to one call of `encode`
-MOMENT = re.compile(r"before|after|step-\d+")
+TEXTS_AT_ONCE = 1024  # texts passed to one call of `encode`
+PLURALS = {"query": "queries", "document": "documents", "text": "texts"}
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What one model did on one collection."""
+    """The results of one model on one collection."""
 
     collection: Collection
     metrics: Mapping[str, float]  # means over queries: "cosine_ndcg@10" -> 0.7357
@@ -57,11 +59,8 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{value:.4f}</td></tr>" for name, value in self.metrics.items()
-        )
-        said = html.escape(repr(self)[1:-1])
-        return f"<p>{said}</p><table><tr><th>metric</th><th>mean</th></tr>{rows}</table>"
+        table = pd.DataFrame({"metric": self.metrics.keys(), "mean": [f"{each:.4f}" for each in self.metrics.values()]})
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(index=False, border=0)}"
 
 
 def evaluate(
@@ -78,94 +77,85 @@ def evaluate(
 ) -> Evaluation:
     """Rank the whole corpus for every query that has a relevant document, and measure each ranking.
 
-    `depth` hits are kept per query; ranks are known to `depth` or 100, whichever is more. Vectors are cut to their
-    first `truncate_dim` numbers after encoding and before anything is normalised, as the library does; a model with
-    fewer keeps what it has, and `settings["dimensions"]` says how many were used. Every distinct text is encoded
-    once, so equal texts tie exactly and are ranked by document id.
+    `depth` hits are kept per query; ranks are known to `depth` or 100, whichever is more. Vectors are truncated before
+    normalization, as in the library. Equal texts are encoded once, so they tie exactly and are ranked by document id.
+    Under `similarity` "energy", `encode` returns a list of token embeddings for queries and `distance` is "manhattan"
+    (L1) or "euclidean" (L2). Graded judgments add `graded_ndcg@10`, that of trec_eval, BEIR and MTEB.
+    `own_documents=False` leaves a document with the query's id out of its ranking, as BEIR and MTEB do; the library
+    keeps it. `keep_vectors=False` bounds memory to the texts and `TEXTS_AT_ONCE` vectors.
 
-    Under `similarity` "energy", `encode` gives a list of token embeddings for queries, as `energy.energy_encoder`
-    does, and `distance` is "manhattan" (L1) or "euclidean" (L2).
-
-    The metrics are the library's. Where judgements are graded, nDCG with the gains as they are, that of trec_eval,
-    BEIR and MTEB, is given beside them as `graded_ndcg@10`. `own_documents=False` leaves a document whose id is the
-    query's out of its ranking, as BEIR and MTEB do for sets whose queries are documents; the library keeps it.
-
-    Documents are searched as they are encoded. `keep_vectors=False` lets them go then: memory holds the texts and
-    `TEXTS_AT_ONCE` vectors, and `document_vectors` has no rows.
-
-    Raises DataError where the collection cannot be measured, or `encode` gives something else than one finite vector
+    Raises DataError where the collection cannot be measured, or `encode` returns something other than one finite vector
     per text (one array of finite token embeddings per query).
     """
-    from workbench.evaluation.topk import Search, id_ranks
+    from workbench.evaluation.topk import Search
 
     collection.usable()
     if depth < 1 or (truncate_dim is not None and truncate_dim < 1):
         raise DataError(f"expected depth and truncate_dim of at least 1, found {depth} and {truncate_dim}.")
     started = time.monotonic()
-    ids = list(collection.corpus)
     asked = [collection.queries[query] for query in collection.evaluated]
     if similarity == "energy":
-        queries: Any = _clouds(asked, encode, truncate_dim, on_progress)
-        query_vectors = _means(queries)
+        queries: Any = _encode_tokens(asked, encode, truncate_dim, on_progress)
+        query_vectors = np.stack([tokens.mean(axis=0) for tokens in queries])  # (queries, dim)
     else:
-        queries = query_vectors = _vectors(asked, encode, truncate_dim, on_progress)
+        queries = query_vectors = encode_texts(asked, "query", encode, truncate_dim, on_progress)
     reach = max(depth, DEEPEST_CUT)
     search = Search(queries, reach if own_documents else reach + 1, similarity=similarity, distance=distance)
-    found, documents = _searched(
-        search, list(collection.corpus.values()), id_ranks(ids), encode, truncate_dim, keep_vectors, on_progress
-    )
+    found, documents = _search(search, collection.corpus, encode, truncate_dim, keep_vectors, on_progress)
     if not own_documents:
-        found = _without_own(collection, ids, found, reach)
-    per_query, values, relevant = ranking_table(collection, ids, found)
+        found = _without_own_documents(collection, found, reach)
+    per_query, values, relevant = ranking_table(collection, list(collection.corpus), found)
     settings = {
         "similarity": similarity,
         "depth": depth,
         "truncate_dim": truncate_dim,
         "dimensions": int(documents.shape[1]),
         "own_documents": own_documents,
-        "queries": len(collection.evaluated),
-        "documents": len(ids),
-        "collection": collection.name,
-        "collection_sha256": collection.sha256,
-        "checks": [{"severity": check.severity, "message": check.message} for check in collection.check()],
+        **_collection_settings(collection),
         "seconds": round(time.monotonic() - started, 3),
     }
     if similarity == "energy":
-        settings["energy_distance"] = distance
-        settings["energy_special_tokens"] = getattr(encode, "special_tokens", None)
-    return Evaluation(
-        collection=collection,
-        metrics={f"{similarity}_{name}": float(each.mean()) for name, each in values.items()},
-        per_query=per_query,
-        hits=_hits(collection, ids, found, relevant, depth),
-        settings=settings,
-        query_vectors=query_vectors,
-        document_vectors=documents,
-    )
+        settings |= {"energy_distance": distance, "energy_special_tokens": getattr(encode, "special_tokens", None)}
+    metrics = {f"{similarity}_{name}": float(each.mean()) for name, each in values.items()}
+    hits = _hits(collection, found, relevant, depth)
+    return Evaluation(collection, metrics, per_query, hits, settings, query_vectors, documents)
+
+
+def _collection_settings(collection: Collection) -> dict[str, Any]:
+    return {
+        "queries": len(collection.evaluated),
+        "documents": len(collection.corpus),
+        "collection": collection.name,
+        "collection_sha256": collection.sha256,
+        "checks": [{"severity": check.severity, "message": check.message} for check in collection.check()],
+    }
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------
 
 
-def _vectors(texts: Sequence[str], encode: Encode, truncate_dim: int | None, on_progress: Progress | None) -> Floats:
-    """(len(texts), dim) vectors of queries."""
-    import numpy as np
+def encode_texts(
+    texts: Sequence[str], kind: str, encode: Any, truncate_dim: int | None, on_progress: Progress | None = None
+) -> Floats:
+    """(len(texts), dim) vectors, each distinct text encoded once; cut to `truncate_dim` numbers.
 
+    Raises DataError where there are no texts, or `encode` returns something other than one finite vector per text.
+    """
+    if not texts:
+        raise DataError("expected texts to measure, found none; give some rows.")
     vectors: Floats = np.empty((0, 0), dtype=np.float32)
-    for rows, array, places in _arrays(texts, "query", encode, truncate_dim, on_progress):
+    for rows, array, places in _encode(texts, kind, encode, truncate_dim, on_progress):
         if not len(vectors):
             vectors = np.empty((len(texts), array.shape[1]), dtype=np.float32)
         vectors[rows] = array[places]
     return vectors
 
 
-def _clouds(
+def _encode_tokens(
     texts: Sequence[str], encode: Encode, truncate_dim: int | None, on_progress: Progress | None
 ) -> list[Floats]:
     """A (tokens, dim) array for each query."""
-    import numpy as np
-
-    clouds: list[Floats] = [np.empty((0, 0), dtype=np.float32)] * len(texts)
+    found: list[Floats] = [np.empty((0, 0), dtype=np.float32)] * len(texts)
     for rows, part, places in _parts(texts, "query", on_progress):
         given = encode(part, "query")
         if len(given) != len(part):
@@ -173,43 +163,34 @@ def _clouds(
                 f"expected the token embeddings of each of {len(part)} texts from the encode function, found "
                 f"{len(given)}."
             )
-        arrays = [numbers(each) for each in given]
+        arrays = [_to_float32(each) for each in given]
         for text, array in zip(part, arrays, strict=True):
             if array.ndim != 2 or not len(array):
                 raise DataError(
                     "expected token embeddings of shape (tokens, dim) for every query from the encode function, found "
                     f"{array.shape} for {text[:60]!r}; is it that of energy.energy_encoder?"
                 )
-            _finite(array, "query", [text] * len(array))
+            _check_finite(array, "query", [text] * len(array))
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            clouds[row] = arrays[place][:, :truncate_dim]
-    return clouds
+            found[row] = arrays[place][:, :truncate_dim]
+    return found
 
 
-def _means(clouds: Sequence[Floats]) -> Floats:
-    """(queries, dim) the mean of each query's tokens."""
-    import numpy as np
-
-    return np.stack([cloud.mean(axis=0) for cloud in clouds])
-
-
-def _searched(
+def _search(
     search: Search,
-    texts: Sequence[str],
-    ranks: npt.NDArray[np.int64],
+    corpus: Mapping[str, str],
     encode: Encode,
     truncate_dim: int | None,
     keep: bool,
     on_progress: Progress | None,
 ) -> tuple[TopK, Floats]:
-    """What `search` finds among the documents, encoded one part after the other, and their vectors where kept."""
-    import numpy as np
+    """The hits of `search` among the documents, encoded part by part, and their vectors if kept."""
+    from workbench.evaluation.topk import id_ranks
 
+    texts, ranks = list(corpus.values()), id_ranks(list(corpus))
     vectors: Floats = np.empty((0, 0), dtype=np.float32)
-    order: list[
-        npt.NDArray[np.int64]
-    ] = []  # of each part, which documents they are: the search counts them as they arrive
-    for rows, array, places in _arrays(texts, "document", encode, truncate_dim, on_progress):
+    order: list[Integers] = []  # the documents of each part: the search counts them in order of arrival
+    for rows, array, places in _encode(texts, "document", encode, truncate_dim, on_progress):
         if not order:
             vectors = np.empty((len(texts) if keep else 0, array.shape[1]), dtype=np.float32)
         for start in range(0, len(rows), TEXTS_AT_ONCE):
@@ -225,17 +206,15 @@ def _searched(
 
 
 def _parts(
-    texts: Sequence[str], kind: Literal["query", "document"], on_progress: Progress | None
-) -> Iterator[tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.int64]]]:
-    """Parts to encode: rows of `texts`, the distinct texts of these rows, and which of them each row is.
+    texts: Sequence[str], kind: str, on_progress: Progress | None
+) -> Iterator[tuple[Integers, list[str], Integers]]:
+    """Parts to encode: rows of `texts`, their distinct texts, and which of those each row has.
 
-    Every distinct text comes once, longest first so that a batch holds texts of one length.
+    Longest first, so that a batch holds texts of similar length.
     """
-    import numpy as np
-
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     place = {text: number for number, text in enumerate(distinct)}
-    places = np.array([place[text] for text in texts], dtype=np.int64)  # (texts,) which of the distinct ones
+    places = np.array([place[text] for text in texts], dtype=np.int64)  # (texts,) index into `distinct`
     order = places.argsort(kind="stable")
     ends = np.searchsorted(places[order], np.arange(len(distinct) + 1))  # text i is in order[ends[i] : ends[i + 1]]
     for start in range(0, len(distinct), TEXTS_AT_ONCE):
@@ -243,35 +222,28 @@ def _parts(
         rows = order[ends[start] : ends[start + len(part)]]
         yield rows, part, places[rows] - start
         if on_progress is not None:
-            on_progress(f"encode {'queries' if kind == 'query' else 'documents'}", start + len(part), len(distinct))
+            on_progress(f"encode {PLURALS[kind]}", start + len(part), len(distinct))
 
 
-def _arrays(
-    texts: Sequence[str],
-    kind: Literal["query", "document"],
-    encode: Encode,
-    truncate_dim: int | None,
-    on_progress: Progress | None,
-) -> Iterator[tuple[npt.NDArray[np.int64], Floats, npt.NDArray[np.int64]]]:
-    """As `_parts`, with the vectors of the distinct texts, checked and cut, in their place."""
-
+def _encode(
+    texts: Sequence[str], kind: str, encode: Any, truncate_dim: int | None, on_progress: Progress | None
+) -> Iterator[tuple[Integers, Floats, Integers]]:
+    """Like `_parts`, with checked and truncated vectors in place of the distinct texts."""
     dimensions = None
     for rows, part, places in _parts(texts, kind, on_progress):
-        array = numbers(encode(part, kind))
+        array = _to_float32(encode(part, kind))
         if array.ndim != 2 or len(array) != len(part) or dimensions not in (None, array.shape[1]):
             raise DataError(
                 f"expected one vector for each of {len(part)} texts from the encode function, found an array of "
                 f"shape {array.shape}."
             )
-        _finite(array, kind, part)
+        _check_finite(array, kind, part)
         dimensions = array.shape[1]
         yield rows, array[:, :truncate_dim], places
 
 
-def numbers(given: Any) -> Floats:
-    """`given` as an array of float32, also a tensor on any device; DataError where it is none."""
-    import numpy as np
-
+def _to_float32(given: Any) -> Floats:
+    """`given`, perhaps a tensor on any device, as an array."""
     if hasattr(given, "detach"):
         given = given.detach().float().cpu().numpy()
     try:
@@ -283,31 +255,27 @@ def numbers(given: Any) -> Floats:
         ) from error
 
 
-def _finite(array: Floats, kind: str, texts: Sequence[str]) -> None:
+def _check_finite(array: Floats, kind: str, texts: Sequence[str]) -> None:
     """DataError naming the first of `texts`, one a row, whose numbers are not finite."""
-    import numpy as np
-
-    if not np.isfinite(array).all():
-        text = texts[int(np.nonzero(~np.isfinite(array).all(axis=1))[0][0])]
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
         raise DataError(
             f"expected finite numbers in the vectors of the model, found NaN or infinity for the {kind} "
-            f"{text[:60]!r}; the model is broken, or its precision too low."
+            f"{texts[int(finite.argmin())][:60]!r}; the model is broken, or its precision too low."
         )
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------
 
 
-def _without_own(collection: Collection, ids: Sequence[str], found: TopK, reach: int) -> TopK:
+def _without_own_documents(collection: Collection, found: TopK, reach: int) -> TopK:
     """The `reach` best of each query, the document that has the query's id after all others."""
-    import numpy as np
-
-    place = {document: at for at, document in enumerate(ids)}
+    place = {document: at for at, document in enumerate(collection.corpus)}
     own = np.array([place.get(query, -1) for query in collection.evaluated], dtype=np.int64)
-    kept = np.argsort(found.positions == own[:, None], axis=1, kind="stable")[:, :reach]  # own ones last
+    order = np.argsort(found.positions == own[:, None], axis=1, kind="stable")[:, :reach]
     return found._replace(
-        positions=np.take_along_axis(found.positions, kept, axis=1),
-        scores=np.take_along_axis(found.scores, kept, axis=1),
+        positions=np.take_along_axis(found.positions, order, axis=1),
+        scores=np.take_along_axis(found.scores, order, axis=1),
     )
 
 
@@ -315,55 +283,43 @@ def ranking_table(
     collection: Collection, ids: Sequence[str], found: TopK
 ) -> tuple[pd.DataFrame, dict[str, Any], npt.NDArray[np.bool_]]:
     """The table of queries, the values of each metric, and (queries, depth) which hits are relevant."""
-    import numpy as np
-    import pandas as pd
-
-    from workbench.evaluation.metrics import CUTS, every_metric, graded_ndcg
-
     queries, depth = found.positions.shape
     place = {document: at for at, document in enumerate(ids)}
     judged = [collection.relevant[query] for query in collection.evaluated]
     counts = np.array([len(each) for each in judged], dtype=np.int64)
-    rows = np.repeat(np.arange(queries), counts)  # (judged,) whose each relevant document is
-    places = np.array([place.get(document, len(ids)) for each in judged for document in each], dtype=np.int64)
-    keys = (np.arange(queries)[:, None] * (len(ids) + 1) + found.positions).ravel()  # a number for each hit
-    order = keys.argsort()
-    asked = rows * (len(ids) + 1) + places  # no hit is at len(ids): such a document is not in the corpus
-    at = order[np.searchsorted(keys, asked, sorter=order).clip(max=max(len(keys) - 1, 0))]
-    hit = keys[at] == asked  # (judged,) whether it was found
     gains, relevant = np.zeros((queries, depth)), np.zeros((queries, depth), dtype=bool)
-    gains.ravel()[at[hit]] = np.array([gain for each in judged for gain in each.values()], dtype=float)[hit]
-    relevant.ravel()[at[hit]] = True
-    ranks = np.split(np.where(hit, at % max(depth, 1) + 1.0, np.nan), counts.cumsum()[:-1])
+    ranks = []
+    for row, documents in enumerate(judged):
+        columns = {position: column for column, position in enumerate(found.positions[row].tolist())}
+        hits = [columns.get(place.get(document, -1), -1) for document in documents]  # -1: not found
+        ranks.append(np.array([np.nan if hit < 0 else hit + 1.0 for hit in hits]))
+        for hit, gain in zip(hits, documents.values(), strict=True):
+            if hit >= 0:
+                gains[row, hit], relevant[row, hit] = gain, True
     values = every_metric(gains, counts)
     if any(gain != 1 for each in judged for gain in each.values()):
         ideal = np.zeros((queries, int(counts.max(initial=0))))
         ideal[np.arange(ideal.shape[1]) < counts[:, None]] = [gain for each in judged for gain in each.values()]
         values |= {f"graded_ndcg@{k}": graded_ndcg(gains, ideal, k) for k in CUTS["ndcg"]}
     first = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, 0)  # 0: below the search
-    columns = {
+    identity = {
         "query_id": list(collection.evaluated),
         "rank": pd.arrays.IntegerArray(first.astype(np.int64), first == 0),
         "ranks": ranks,
     }
-    return pd.DataFrame({**columns, **values}), values, relevant
+    return pd.DataFrame({**identity, **values}), values, relevant
 
 
-def _hits(
-    collection: Collection, ids: Sequence[str], found: TopK, relevant: npt.NDArray[np.bool_], depth: int
-) -> pd.DataFrame:
+def _hits(collection: Collection, found: TopK, relevant: npt.NDArray[np.bool_], depth: int) -> pd.DataFrame:
     """The rankings as one long table."""
-    import numpy as np
-    import pandas as pd
-
-    positions, scores = found.positions[:, :depth], found.scores[:, :depth]
-    queries, kept = positions.shape
+    positions = found.positions[:, :depth]
+    queries, columns = positions.shape
     return pd.DataFrame(
         {
-            "query_id": np.repeat(np.array(collection.evaluated, dtype=object), kept),
-            "position": np.tile(np.arange(1, kept + 1), queries),
-            "document_id": np.array(ids, dtype=object)[positions.ravel()],
-            "score": scores.ravel(),
+            "query_id": np.repeat(np.array(collection.evaluated, dtype=object), columns),
+            "position": np.tile(np.arange(1, columns + 1), queries),
+            "document_id": np.array(list(collection.corpus), dtype=object)[positions.ravel()],
+            "score": found.scores[:, :depth].ravel(),
             "relevant": relevant[:, :depth].ravel(),
         }
     )
@@ -382,17 +338,11 @@ def folder_name(name: str) -> str:
     return safe or "evaluation"
 
 
-def save_evaluation(run_path: str | Path, name: str, moment: str, evaluation: Evaluation) -> str:
-    """Store an evaluation in a run folder, as `workbench.run` lists its files; gives the folder's name.
+def save_evaluation(run_path: str | Path, name: str, stage: str, evaluation: Evaluation) -> str:
+    """Store an evaluation in a run folder; returns the folder's name.
 
-    The means are written last, so that an evaluation which can be listed can be read.
-
-    Raises DataError where the moment is none, or where `name` holds another collection's evaluations.
+    Raises DataError where `stage` is invalid, or where `name` holds another collection's evaluations.
     """
-    import pandas as pd
-
-    if not MOMENT.fullmatch(moment):
-        raise DataError(f"expected a moment of before, after or step-N, found {moment!r}.")
     safe, run = folder_name(name), Run(Path(run_path))
     collection = evaluation.collection
     asked = list(collection.evaluated)
@@ -406,6 +356,7 @@ def save_evaluation(run_path: str | Path, name: str, moment: str, evaluation: Ev
     needed = dict.fromkeys(evaluation.hits["document_id"])
     needed.update(dict.fromkeys(document for query in asked for document in collection.relevant[query]))
     documents = {document: collection.corpus[document] for document in needed if document in collection.corpus}
+    check_stage(stage)
     if run.file("queries", safe).exists():
         before = run.table("queries", safe)
         if before["query_id"].tolist() != asked or before["query"].tolist() != queries["query"].tolist():
@@ -413,13 +364,25 @@ def save_evaluation(run_path: str | Path, name: str, moment: str, evaluation: Ev
                 f"expected the queries of {collection.name!r} in {safe!r}, found those of another collection; "
                 "store this evaluation under another name."
             )
-        kept = run.documents(safe)
-        documents = {**dict(zip(kept["document_id"], kept["document"], strict=True)), **documents}
+        stored = run.documents(safe)
+        documents = {**dict(zip(stored["document_id"], stored["document"], strict=True)), **documents}
     table = pd.DataFrame({"document_id": list(documents), "document": list(documents.values())})
     write_parquet(run.file("documents", safe), table)
     write_parquet(run.file("queries", safe), queries)
-    write_parquet(run.file("values", safe, moment), evaluation.per_query)
-    write_parquet(run.file("hits", safe, moment), evaluation.hits)
-    measured = {"metrics": dict(evaluation.metrics), "settings": dict(evaluation.settings)}
-    write_json(run.file("metrics", safe, moment), measured)
+    write_parquet(run.file("hits", safe, stage), evaluation.hits)
+    save_stage(run, safe, stage, evaluation.per_query, evaluation.metrics, evaluation.settings)
     return safe
+
+
+def check_stage(stage: str) -> None:
+    """DataError where `stage` is none."""
+    if not re.fullmatch(r"before|after|step-\d+", stage):
+        raise DataError(f"expected a stage of before, after or step-N, found {stage!r}.")
+
+
+def save_stage(
+    run: Run, name: str, stage: str, values: pd.DataFrame, metrics: Mapping[str, float], settings: Mapping[str, Any]
+) -> None:
+    """Store the values of one stage, and last its means: an evaluation that is listed can be read."""
+    write_parquet(run.file("values", name, stage), values)
+    write_json(run.file("metrics", name, stage), {"metrics": dict(metrics), "settings": dict(settings)})

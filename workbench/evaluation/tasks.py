@@ -1,7 +1,7 @@
-"""What is measured before, during and after training: the tasks that a recipe and its rows allow.
+"""The evaluation tasks that a recipe and its rows allow: what is measured before, during and after training.
 
-A task is a search (questions against a corpus), or an evaluation item by item: pairs with a score, pairs with a label,
-triplets, short lists. The recipe's evaluator decides; where it does not fit the columns, what fits them does, and a
+A task is a search (queries against a corpus) or an evaluation of examples: scored pairs, labeled pairs, triplets,
+reranking candidates. The recipe's evaluator decides; where it does not fit the columns, one that fits is used, and a
 note says so. The held-out parts are "validation" and "test"; NanoBEIR's collections keep the library's names.
 """
 
@@ -11,7 +11,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
+
+import pandas as pd
 
 from workbench.data.collection import Collection, from_pairs, load_collection
 from workbench.data.columns import LABEL_COLUMNS
@@ -19,21 +21,11 @@ from workbench.data.readers import sample_distractors
 from workbench.data.training_rows import Pairs, Splits, has_rows
 from workbench.errors import DataError
 from workbench.evaluation import evaluators
-from workbench.evaluation.evaluators import SIMILARITIES
-from workbench.evaluation.examples import (
-    ExampleEvaluation,
-    evaluation_from_table,
-    has_examples,
-    input_columns,
-    read_examples,
-    save_examples,
-)
+from workbench.evaluation.evaluators import SIMILARITIES, Sample
+from workbench.evaluation.examples import ExampleEvaluation, evaluation_from_table, save_examples
 from workbench.evaluation.retrieval import Encode, Evaluation, evaluate, save_evaluation
 from workbench.recipe.schema import LossSpec, Recipe
-from workbench.run import Progress, Run
-
-if TYPE_CHECKING:
-    import pandas as pd
+from workbench.run import Progress
 
 NANO = (
     "ClimateFEVER", "DBPedia", "FEVER", "FiQA2018", "HotpotQA", "MSMARCO", "NFCorpus", "NQ", "QuoraRetrieval",
@@ -44,25 +36,19 @@ NANO = (
 NANO_MEAN = "NanoBEIR_mean"
 NANO_SOURCE = "sentence-transformers/NanoBEIR-en"
 
-LABELLED = ("ContrastiveLoss", "OnlineContrastiveLoss", "ContrastiveTensionLoss")
-"""Losses whose labels are 0 and 1, belonging together or not."""
-
-CLASSES = ("SoftmaxLoss",)
-"""Losses whose labels are classes, which no similarity orders."""
-
-HOLD_OUT = "--set data.split.test=0.1"
+BINARY_LABEL_LOSSES = {"ContrastiveLoss", "OnlineContrastiveLoss", "ContrastiveTensionLoss"}
 
 
-class How(TypedDict, total=False):
+class MeasureOptions(TypedDict, total=False):
     """How a task is measured."""
 
-    similarity: str  # "cosine" without it
-    truncate_dim: int | None  # None: as many dimensions as the model gives
+    similarity: str  # "cosine" by default
+    truncate_dim: int | None  # None: all dimensions of the model
     on_progress: Progress | None
 
 
 class Task(Protocol):
-    """One thing that is measured."""
+    """One thing to measure."""
 
     @property
     def name(self) -> str:
@@ -72,30 +58,30 @@ class Task(Protocol):
     def kind(self) -> str:
         """The library's evaluator: "InformationRetrievalEvaluator"."""
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> Evaluation | ExampleEvaluation:
-        """Measure the model behind `encode`. A task made for fewer dimensions keeps to them."""
+    def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> Evaluation | ExampleEvaluation:
+        """Measure the model behind `encode`. A task with its own number of dimensions ignores `truncate_dim`."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Questions against a corpus."""
+    """Queries against a corpus."""
 
     name: str
     collection: Collection
-    dimensions: int | None = None  # None: as many as `measure` is asked for
+    dimensions: int | None = None  # None: `truncate_dim` of `measure`
     own_documents: bool = True  # whether a document with the query's id is ranked
 
     kind = "InformationRetrievalEvaluator"
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> Evaluation:
+    def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> Evaluation:
         distance = getattr(encode, "distance", "manhattan")
-        how["truncate_dim"] = self.dimensions or how.get("truncate_dim")
-        return evaluate(self.collection, encode, distance=distance, own_documents=self.own_documents, **how)
+        options["truncate_dim"] = self.dimensions or options.get("truncate_dim")
+        return evaluate(self.collection, encode, distance=distance, own_documents=self.own_documents, **options)
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over several searches: every query's values are kept, and the number is the mean of their means."""
+    """The mean over several searches: every query's values are kept, and the metric is the mean of their means."""
 
     name: str
     members: tuple[Search, ...]
@@ -103,40 +89,33 @@ class Mean:
 
     kind = "NanoBEIREvaluator"
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> ExampleEvaluation:
-        import pandas as pd
-
-        how["truncate_dim"] = self.dimensions or how.get("truncate_dim")
-        similarity = how.get("similarity", "cosine")
+    def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> ExampleEvaluation:
+        options["truncate_dim"] = self.dimensions or options.get("truncate_dim")
+        similarity = options.get("similarity", "cosine")
         tables = []
         for number, member in enumerate(self.members):
-            tables.append(_queries(member.measure(encode, **how), member.name, number))
+            found = member.measure(encode, **options)
+            queries = found.per_query["query_id"]
+            columns = {
+                "item_id": [f"{member.name}/{query}" for query in queries],
+                "query": [found.collection.queries[query] for query in queries],
+                "collection": member.name,
+                "gold": float(number),
+            }
+            values = found.per_query.drop(columns=["query_id", "rank", "ranks"])
+            tables.append(pd.concat([pd.DataFrame(columns), values], axis=1))
         table = pd.concat(tables, ignore_index=True)
-        values = [str(name) for name in table.columns[4:]]
         return evaluation_from_table(
             self.name,
             self.kind,
             table,
-            {f"{similarity}_{name}": ["mean_of_groups", name] for name in values},
+            {f"{similarity}_{name}": ["mean_of_groups", str(name)] for name in table.columns[4:]},
             unit="queries",
             main=f"{similarity}_ndcg@10",
             similarity=similarity,
-            truncate_dim=how["truncate_dim"],
+            truncate_dim=options["truncate_dim"],
             collections=len(self.members),
         )
-
-
-def _queries(found: Evaluation, name: str, number: int) -> pd.DataFrame:
-    """item_id, query, collection, gold (the number of the collection), and a column for each metric."""
-    table = found.per_query
-    asked = [found.collection.queries[query] for query in table["query_id"]]
-    ids = [f"{name}/{query}" for query in table["query_id"]]
-    values = table.drop(columns=["query_id", "rank", "ranks"])
-    values.insert(0, "gold", float(number))
-    values.insert(0, "collection", name)
-    values.insert(0, "query", asked)
-    values.insert(0, "item_id", ids)
-    return values
 
 
 @dataclass(frozen=True)
@@ -147,27 +126,28 @@ class Examples:
     kind: str  # EmbeddingSimilarityEvaluator, BinaryClassificationEvaluator, TripletEvaluator or RerankingEvaluator
     texts: tuple[tuple[str, ...], ...]  # rows: (first, second) or (anchor, positive, negative)
     gold: tuple[float, ...] = ()  # of pairs
-    every_similarity: bool = False  # all that the library knows, and their maximum, as some cards print it
+    every_similarity: bool = False  # all of the library's similarities and their maximum, as some cards print them
     dimensions: int | None = None
-    samples: tuple[evaluators.Sample, ...] = ()  # short lists as they are, in place of rows
+    samples: tuple[Sample, ...] = ()  # reranking candidates, in place of rows
 
-    def measure(self, encode: Encode, **how: Unpack[How]) -> ExampleEvaluation:
-        similarity, on_progress = how.get("similarity", "cosine"), how.get("on_progress")
-        chosen = similarity if similarity in SIMILARITIES else "cosine"  # the energy distance is for searches
-        names = tuple(dict.fromkeys([chosen, *SIMILARITIES])) if self.every_similarity else (chosen,)
-        dimensions = self.dimensions or how.get("truncate_dim")
+    def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> ExampleEvaluation:
+        asked = options.get("similarity", "cosine")
+        similarity = asked if asked in SIMILARITIES else "cosine"  # the energy distance is for searches
         rows: Any = self.texts
+        settings: dict[str, Any] = {
+            "truncate_dim": self.dimensions or options.get("truncate_dim"),
+            "on_progress": options.get("on_progress"),
+        }
         if self.kind == "RerankingEvaluator":
             samples = self.samples or _samples(rows)
-            return evaluators.reranking(
-                self.name, samples, encode, similarity=chosen, truncate_dim=dimensions, on_progress=on_progress
-            )
-        told: dict[str, Any] = {"similarities": names, "truncate_dim": dimensions, "on_progress": on_progress}
+            return evaluators.reranking(self.name, samples, encode, similarity=similarity, **settings)
+        others = SIMILARITIES if self.every_similarity else ()
+        settings["similarities"] = tuple(dict.fromkeys([similarity, *others]))
         if self.kind == "TripletEvaluator":
-            return evaluators.triplet_accuracy(self.name, rows, encode, **told)
+            return evaluators.triplet_accuracy(self.name, rows, encode, **settings)
         if self.kind == "BinaryClassificationEvaluator":
-            return evaluators.binary_classification(self.name, rows, self.gold, encode, **told)
-        return evaluators.embedding_similarity(self.name, rows, self.gold, encode, **told)
+            return evaluators.binary_classification(self.name, rows, self.gold, encode, **settings)
+        return evaluators.embedding_similarity(self.name, rows, self.gold, encode, **settings)
 
 
 def _samples(rows: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -180,92 +160,14 @@ def _samples(rows: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def save(run_path: str | Path, name: str, moment: str, found: Evaluation | ExampleEvaluation) -> str:
-    """Store what a task measured in a run folder; gives the folder's name below evaluations/."""
+def save(run_path: str | Path, name: str, stage: str, found: Evaluation | ExampleEvaluation) -> str:
+    """Store the result of a task in a run folder; returns the folder's name below evaluations/."""
     if isinstance(found, ExampleEvaluation):
-        return save_examples(run_path, name, moment, found)
-    return save_evaluation(run_path, name, moment, found)
+        return save_examples(run_path, name, stage, found)
+    return save_evaluation(run_path, name, stage, found)
 
 
-@dataclass(frozen=True)
-class MetricValues:
-    """One metric of an evaluation as a run keeps it, with what was measured for each query or item."""
-
-    after: float
-    before: float | None = None
-    values: Any = None  # (items,) after training; None where nothing was kept item by item
-    earlier: Any = None  # (items,) before training, in the same order
-    statistic: str = "mean"  # one of intervals.STATISTICS, which gives the metric from gold and values
-    gold: Any = None  # (items,)
-
-
-def metric_values(run: Run, name: str) -> dict[str, MetricValues]:
-    """Metric -> what the run `run` kept of it. Raises RunError where the evaluation `name` cannot be read."""
-    moments = run.evaluations()[name]
-    after = run.metrics(name, "after")
-    before = run.metrics(name, "before") if "before" in moments else {}
-    if has_examples(run, name):
-        identity, statistics = "item_id", run.settings(name, "after").get("statistics") or {}
-        tables = [read_examples(run, name, moment) for moment in ("after", *(["before"] if before else []))]
-    else:
-        identity, statistics = "query_id", {metric: ["mean", metric.partition("_")[2]] for metric in after}
-        tables = [run.per_query(name, moment) for moment in ("after", *(["before"] if before else []))]
-    table = tables[0]
-    first = tables[1].set_index(identity).reindex(table[identity]) if before else None
-    found = {}
-    for metric, value in after.items():
-        statistic, column = statistics.get(metric, ("mean", ""))
-        there = column in table
-        found[metric] = MetricValues(
-            after=value,
-            before=before.get(metric),
-            values=table[column].to_numpy(dtype=float) if there else None,
-            earlier=first[column].to_numpy(dtype=float) if there and first is not None and column in first else None,
-            statistic=statistic,
-            gold=table["gold"].to_numpy(dtype=float) if "gold" in table else None,
-        )
-    return found
-
-
-def unit(run: Run, name: str) -> str:
-    """What was measured one by one, in the plural: "queries", "pairs", "triplets"."""
-    return str(run.settings(name, "after").get("unit") or "queries")
-
-
-def example_changes(run: Run, name: str, metric: str | None = None) -> tuple[str, pd.DataFrame]:
-    """How each item of an evaluation of items changed; the metric, which is the main one where `metric` is none of it.
-
-    Columns: item_id, the texts, gold (NaN where items have none), score_before and score_after (what the metric is
-    computed from), before and after (how right that is, 0 to 1, see `intervals.agreement`), difference.
-    """
-    import numpy as np
-
-    from workbench.evaluation.statistics import MEANS, agreement
-
-    settings = run.settings(name, "after")
-    statistics = settings["statistics"]
-    chosen = next(each for each in (metric, settings.get("main_metric"), *statistics) if each in statistics)
-    statistic, column = statistics[chosen]
-    first, last = read_examples(run, name, "before").set_index("item_id"), read_examples(run, name, "after")
-    table = last[["item_id", *input_columns(last), "gold"]].copy()
-    scores = {
-        "before": first[column].reindex(last["item_id"]).to_numpy(dtype=float),
-        "after": last[column].to_numpy(dtype=float),
-    }
-    for moment, score in scores.items():
-        table[f"score_{moment}"] = score
-    for moment, score in scores.items():
-        table[moment] = agreement(statistic, last["gold"], score)
-    table["difference"] = table["after"] - table["before"]
-    if statistic in MEANS:
-        table["gold"] = np.nan
-    return chosen, table
-
-
-# --- which ----------------------------------------------------------------------------------------------------------
-
-
-Load = Callable[..., Collection]
+# --- which tasks ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -275,16 +177,20 @@ class _Found:
 
 
 def recipe_tasks(
-    recipe: Recipe, splits: Splits, *, online: Callable[[], bool] = lambda: False, load: Load = load_collection
+    recipe: Recipe,
+    splits: Splits,
+    *,
+    online: Callable[[], bool] = lambda: False,
+    load: Callable[..., Collection] = load_collection,
 ) -> tuple[dict[str, Task], list[str]]:
-    """What a run of `recipe` measures, by name, and a sentence for whatever is not measured as the recipe says.
+    """The tasks of a run of `recipe` by name, and a sentence for everything that is not measured as the recipe says.
 
-    "validation" and "test" are the held-out parts of the rows, in this order and as far as they are there. A search
-    has the questions of the part and the answers of all rows, training rows included, as the cards' own evaluations
-    have; a corpus of the part alone would be easier. NanoBEIREvaluator adds its collections, each a task of its own,
-    and their mean. A Matryoshka loss adds the last of these tasks at each of its dimensions ("test_256").
+    "validation" and "test" are the held-out parts of the rows, where there are any. A search has the queries of the
+    part and the answers of all rows, training rows included, as the cards' own evaluations have; a corpus of the part
+    alone would be easier. NanoBEIREvaluator adds its collections, each a task, and their mean. A Matryoshka loss adds
+    the last of these tasks at each of its dimensions ("test_256").
 
-    `load` gives a collection of NanoBEIR; see `collection.load_collection`. `online` is asked only there.
+    `load` loads a collection of NanoBEIR, as `load_collection` does; only there is `online` called.
 
     Raises DataError where a folder that the recipe names as its collection cannot be measured.
     """
@@ -304,75 +210,70 @@ def _evaluator(recipe: Recipe) -> str:
     return recipe.evaluation.evaluator.rpartition(".")[2]
 
 
-def _add_nano(found: _Found, recipe: Recipe, online: Callable[[], bool], load: Load) -> None:
-    """The collections that can be had; without the first, the others of the same place are not tried."""
+def _add_nano(found: _Found, recipe: Recipe, online: Callable[[], bool], load: Callable[..., Collection]) -> None:
+    """The collections up to the first that cannot be loaded, and the mean of all."""
     source = recipe.data.evaluation
     location = source.location if source is not None and "Nano" in source.location else NANO_SOURCE
     cut = recipe.evaluation.truncate_dim
     end = f"_{cut}" if cut else ""
     members: list[Search] = []
-    for short in NANO:
-        name = f"Nano{short}"
+    for name in (f"Nano{short}" for short in NANO):
         try:
-            collection = load(location, split=name, online=online)
+            members.append(Search(f"{name}{end}", replace(load(location, split=name, online=online), name=name)))
         except DataError as error:
-            why = str(error).rstrip(".")
-            found.notes.append(
-                f"NanoBEIR is not measured ({why})."
-                if not members
-                else f"{name} cannot be had, so the mean of NanoBEIR is not measured ({why})."
-            )
+            what = f"{name} cannot be loaded, so the mean of NanoBEIR" if members else "NanoBEIR"
+            found.notes.append(f"{what} is not measured ({str(error).rstrip('.')}).")
             break
-        members.append(Search(f"{name}{end}", replace(collection, name=name)))
     found.tasks |= {member.name: member for member in members}
     if len(members) == len(NANO):
         found.tasks[f"{NANO_MEAN}{end}"] = Mean(f"{NANO_MEAN}{end}", tuple(members))
 
 
 def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
-    """The held-out rows, measured as the recipe's evaluator does where they have its columns."""
+    """The held-out rows, measured by the recipe's evaluator where they have its columns."""
     parts = {name: part for name in ("validation", "test") if (part := getattr(splits, name)) is not None}
     if not parts:
         if not found.tasks:
-            found.notes.append(f"The recipe holds no rows out, so nothing is measured; {HOLD_OUT} divides them.")
+            advice = "--set data.split.test=0.1 divides them"
+            found.notes.append(f"The recipe holds no rows out, so nothing is measured; {advice}.")
         return
     if found.notes and _evaluator(recipe) == "NanoBEIREvaluator":
         found.notes.append(f"Measured instead: the rows held out ({' and '.join(parts)}).")
-    texts = [column for column in splits.train.columns if column not in LABEL_COLUMNS]
-    gold = next((column for column in splits.train.columns if column in LABEL_COLUMNS), None)
-    kind = _kind(recipe, splits.train, texts, gold, found.notes)
-    if kind is None:
-        return
+    train, main = splits.train, recipe.evaluation.main_metric
+    texts = [column for column in train.columns if column not in LABEL_COLUMNS]
+    gold = next((column for column in train.columns if column in LABEL_COLUMNS), None)
+    kind = _kind(recipe, train, texts, gold, found.notes)
     if kind == "InformationRetrievalEvaluator":
         merge = recipe.evaluation.repeated_queries == "merged"
-        answers = [row for part in (splits.train, *parts.values()) for row in _as_pairs(part, texts)]
+        answers = [row for part in (train, *parts.values()) for row in _as_pairs(part, texts)]
+        sample = train.origin.removeprefix("sample:")
+        distractors = sample_distractors(sample) if sample != train.origin else []
         for name, part in parts.items():
-            collection = from_pairs(
-                _as_pairs(part, texts), answers, name=name, duplicates="merge" if merge else "separate"
-            )
-            found.tasks[name] = Search(name, collection.with_documents(_distractors(splits.train)))
-        return
-    every = recipe.evaluation.main_metric.startswith("max_") or recipe.evaluation.main_metric.endswith("_max")
-    every |= any(other in recipe.evaluation.main_metric for other in SIMILARITIES if other != recipe.base.similarity)
-    used = texts if kind == "RerankingEvaluator" else texts[: 3 if kind == "TripletEvaluator" else 2]
-    for name, part in parts.items():
-        rows = tuple(zip(*(part.texts(column) for column in used), strict=True))
-        values = tuple(map(float, part.rows[gold])) if gold is not None else ()
-        found.tasks[name] = Examples(name, kind, rows, values, every_similarity=every)
+            asked = _as_pairs(part, texts)
+            collection = from_pairs(asked, answers, name=name, duplicates="merge" if merge else "separate")
+            found.tasks[name] = Search(name, collection.with_documents(distractors))
+    elif kind is not None:
+        every = main.startswith("max_") or main.endswith("_max")
+        every |= any(other in main for other in SIMILARITIES if other != recipe.base.similarity)
+        used = texts if kind == "RerankingEvaluator" else texts[: 3 if kind == "TripletEvaluator" else 2]
+        for name, part in parts.items():
+            rows = tuple(zip(*(part.texts(column) for column in used), strict=True))
+            values = tuple(map(float, part.rows[gold])) if gold is not None else ()
+            found.tasks[name] = Examples(name, kind, rows, values, every_similarity=every)
 
 
-def _distractors(train: Pairs) -> list[str]:
-    """Documents of a shipped sample that answer none of its questions."""
-    return sample_distractors(train.origin.removeprefix("sample:")) if train.origin.startswith("sample:") else []
+def _as_pairs(part: Pairs, texts: Sequence[str]) -> list[Mapping[str, str]]:
+    columns = (part.texts(texts[0]), part.texts(texts[1]))
+    return [{"anchor": anchor, "positive": positive} for anchor, positive in zip(*columns, strict=True)]
 
 
 def _kind(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | None, notes: list[str]) -> str | None:
-    """The recipe's evaluator where the columns have what it needs, else the one that fits them."""
+    """The recipe's evaluator if the columns have what it needs, else one that fits them."""
     asked = _evaluator(recipe)
-    fitting = list(_fitting(recipe, train, texts, gold))
+    fitting = _fitting(recipe, train, texts, gold)
     if not fitting:
         columns = ", ".join(train.columns)
-        notes.append(f"The held-out rows ({columns}) are not measured: nothing here measures such columns.")
+        notes.append(f"The held-out rows ({columns}) are not measured: no evaluator fits these columns.")
         return None
     if asked in fitting:
         return asked
@@ -382,36 +283,26 @@ def _kind(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | None, 
     return fitting[0]
 
 
-def _fitting(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | None) -> Iterator[str]:
-    """Evaluators that rows of these columns can be measured by, the most fitting first."""
-    losses = set(_losses(recipe.loss))
+def _fitting(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | None) -> list[str]:
+    """The evaluators for rows of these columns, best first."""
+    if len(texts) < 2:
+        return []
     if gold is not None:
-        if len(texts) < 2 or losses & set(CLASSES):
-            return
-        if set(train.rows[gold]) <= {0, 1} and losses & set(LABELLED):
-            yield "BinaryClassificationEvaluator"
-            yield "EmbeddingSimilarityEvaluator"
-        else:
-            yield "EmbeddingSimilarityEvaluator"
-            if set(train.rows[gold]) <= {0, 1}:
-                yield "BinaryClassificationEvaluator"
-    elif len(texts) > 1:
-        yield "InformationRetrievalEvaluator"
-        if len(texts) > 2 and recipe.base.similarity in SIMILARITIES:
-            yield "TripletEvaluator"
-            yield "RerankingEvaluator"
-
-
-def _losses(loss: LossSpec) -> Iterator[str]:
-    yield loss.name
-    if loss.inner is not None:
-        yield from _losses(loss.inner)
+        losses = {each.name for each in _losses(recipe.loss)}
+        if "SoftmaxLoss" in losses:  # its labels are classes, which no similarity orders
+            return []
+        fitting = ["EmbeddingSimilarityEvaluator"]
+        if set(train.rows[gold]) <= {0, 1}:
+            fitting.insert(0 if losses & BINARY_LABEL_LOSSES else 1, "BinaryClassificationEvaluator")
+        return fitting
+    triplets = len(texts) > 2 and recipe.base.similarity in SIMILARITIES
+    return ["InformationRetrievalEvaluator", *(("TripletEvaluator", "RerankingEvaluator") if triplets else ())]
 
 
 def _add_dimensions(found: _Found, recipe: Recipe) -> None:
-    """The last task again at each dimension that a Matryoshka loss trains, but for the one that is measured anyway.
+    """The last task again at each dimension that a Matryoshka loss trains, except the one that is measured anyway.
 
-    Without a `truncate_dim` that is the largest, as a rule the model's own; a static base says how many it has.
+    Without a `truncate_dim` that is the largest, usually the model's own; a static base states how many it has.
     """
     dimensions = set(matryoshka(recipe.loss))
     whole = recipe.evaluation.truncate_dim or recipe.base.static_dimensions or max(dimensions, default=0)
@@ -422,14 +313,14 @@ def _add_dimensions(found: _Found, recipe: Recipe) -> None:
             found.tasks[f"{last.name}_{size}"] = replace(last, name=f"{last.name}_{size}", dimensions=size)
 
 
-def matryoshka(loss: LossSpec) -> Iterator[int]:
+def _losses(loss: LossSpec | None) -> Iterator[LossSpec]:
+    """A loss and those inside it."""
+    while loss is not None:
+        yield loss
+        loss = loss.inner
+
+
+def matryoshka(loss: LossSpec) -> list[int]:
     """The dimensions that a loss, or one inside it, trains."""
-    dimensions = loss.parameters.get("matryoshka_dims")
-    yield from (size for size in (dimensions if isinstance(dimensions, list | tuple) else ()) if isinstance(size, int))
-    if loss.inner is not None:
-        yield from matryoshka(loss.inner)
-
-
-def _as_pairs(part: Pairs, texts: Sequence[str]) -> list[Mapping[str, str]]:
-    columns = (part.texts(texts[0]), part.texts(texts[1]))
-    return [{"anchor": anchor, "positive": positive} for anchor, positive in zip(*columns, strict=True)]
+    dimensions = [each.parameters.get("matryoshka_dims") for each in _losses(loss)]
+    return [size for each in dimensions if isinstance(each, list | tuple) for size in each if isinstance(size, int)]

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.compare import MetricRow, evaluation_name
-from workbench.evaluation.examples import has_examples, input_columns
-from workbench.evaluation.tasks import example_changes
-from workbench.evaluation.tasks import unit as unit
-from workbench.views.figures import thin
+from workbench.evaluation.compare import evaluation_name
+from workbench.evaluation.examples import example_changes, has_examples, input_columns
+from workbench.evaluation.examples import unit as unit
+from workbench.views.figures import MetricMark, QueryChange, thin
 from workbench.views.loss_curves import LogColumns
-from workbench.views.records import QueryOutcome
-from workbench.views.summary import field_text, metric_row
+from workbench.views.summary import field_text
 from workbench.views.theme import shorten
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ def run_row(run: Run, log: Callable[[], LogColumns] | None = None) -> RunRow:
     if record is None:
         return RunRow(run.name, reason=reasons[0])
     progress = record.get("progress") or {}
-    mark = part(lambda: main_mark(run)) or MetricRow("")
+    mark = part(lambda: main_mark(run)) or MetricMark("")
     comparison = part(run.comparison) or {}
     read = part(log or (lambda: LogColumns.of(run.log())))
     return RunRow(
@@ -183,7 +181,7 @@ def main_metric(run: Run) -> str:
     return found
 
 
-def main_mark(run: Run) -> MetricRow | None:
+def main_mark(run: Run) -> MetricMark | None:
     """The main metric's numbers; without that metric, the first there is; None where nothing was measured yet."""
     marks = metric_marks(run)
     if not marks:
@@ -192,12 +190,12 @@ def main_mark(run: Run) -> MetricRow | None:
     return next((mark for mark in marks if mark.metric == wanted), marks[0])
 
 
-def metric_marks(run: Run) -> list[MetricRow]:
+def metric_marks(run: Run) -> list[MetricMark]:
     """Every metric of the comparison; without one, our own means before and after."""
     stored = run.comparison()
     if stored and stored.get("rows"):
-        return [metric_row(row) for row in stored["rows"]]
-    marks: list[MetricRow] = []
+        return marks_of(stored["rows"])
+    marks: list[MetricMark] = []
     evaluations = run.evaluations()
     compared = evaluation_name(run, run.recipe(), None)
     for name in sorted(evaluations, key=lambda name: (name != compared, _preference(name))):
@@ -205,8 +203,14 @@ def metric_marks(run: Run) -> list[MetricRow]:
         before = run.metrics(name, "before") if "before" in moments else {}
         after = run.metrics(name, "after") if "after" in moments else {}
         both = list(dict.fromkeys([*before, *after]))
-        marks += [MetricRow(metric, before=before.get(metric), after=after.get(metric)) for metric in both]
+        marks += [MetricMark(metric, before=before.get(metric), after=after.get(metric)) for metric in both]
     return marks
+
+
+def marks_of(rows: Iterable[Mapping[str, Any]]) -> list[MetricMark]:
+    """Rows of a stored comparison, for `figures.metric_bars`."""
+    names = ("card", "before", "after", "low", "high")
+    return [MetricMark(str(row["metric"]), **{name: row.get(name) for name in names}) for row in rows]
 
 
 # --- queries ----------------------------------------------------------------------------------------------------
@@ -312,7 +316,7 @@ def chosen(table: pd.DataFrame, name: str = "all", search: str = "") -> pd.DataF
     return kept.reset_index(drop=True)
 
 
-def changes_of(table: pd.DataFrame) -> list[QueryOutcome]:
+def changes_of(table: pd.DataFrame) -> list[QueryChange]:
     """Rows of `query_table`, for the figures."""
     import pandas as pd
 
@@ -321,7 +325,7 @@ def changes_of(table: pd.DataFrame) -> list[QueryOutcome]:
 
     columns = ("query", "rank_before", "rank_after", "before", "after")
     return [
-        QueryOutcome(query, rank(first), rank(last), before, after)
+        QueryChange(query, rank(first), rank(last), before, after)
         for query, first, last, before, after in table[list(columns)].itertuples(index=False)
     ]
 
