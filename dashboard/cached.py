@@ -210,7 +210,7 @@ def understood(card: Card) -> tuple[Audit, Recipe | None, Recipe | None, str]:
     """The audit, the recipe as written and corrected, and why there is no recipe where there is none."""
     from workbench.audit.rules import audit
     from workbench.errors import RecipeError
-    from workbench.recipe.schema import recipe
+    from workbench.recipe.from_card import recipe
 
     found = audit(card)
     try:

@@ -114,7 +114,7 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
     if written is None or corrected is None:
         parts.problem("No recipe can be read from this card.", why)
         return
-    from workbench.recipe.schema import recipe_yaml
+    from workbench.recipe.yaml_io import recipe_yaml
 
     fields = overview.recipe_fields(written, corrected)
     changed = [field for field in fields if field.changed]

@@ -11,18 +11,8 @@ import pandas as pd
 from workbench.cards.card import Card, Dataset, LogRow, Module, Stated
 from workbench.cards.card import Evaluation as CardEvaluation
 from workbench.evaluation.examples import evaluation_from_table, save_examples
-from workbench.recipe.schema import (
-    Base,
-    Data,
-    EvaluationPlan,
-    LossSpec,
-    Origin,
-    Recipe,
-    Source,
-    Split,
-    Training,
-    save_recipe,
-)
+from workbench.recipe.schema import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source, Split, Training
+from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, create, write_json, write_parquet
 
 STAND_IN = "bundled all-MiniLM-L6-v2 in place of mixedbread-ai/mxbai-embed-large-v1: the hub could not be reached"

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from workbench.notebook.waiting import finished as finished
     from workbench.pipeline import evaluate as evaluate
     from workbench.pipeline import reproduce as reproduce
+    from workbench.recipe.from_card import recipe as recipe
     from workbench.recipe.schema import Recipe as Recipe
-    from workbench.recipe.schema import load_recipe as load_recipe
-    from workbench.recipe.schema import recipe as recipe
+    from workbench.recipe.yaml_io import load_recipe as load_recipe
     from workbench.report.export import report as report
     from workbench.run import Run as Run
     from workbench.run import list_runs as list_runs
@@ -77,7 +77,9 @@ _NAMES = {
     "notebook.query_table": ("explore",),
     "notebook.waiting": ("finished",),
     "pipeline": ("evaluate", "reproduce"),
-    "recipe.schema": ("Recipe", "load_recipe", "recipe"),
+    "recipe.from_card": ("recipe",),
+    "recipe.schema": ("Recipe",),
+    "recipe.yaml_io": ("load_recipe",),
     "report.export": ("report",),
     "run": ("Run", "list_runs", "open_run"),
     "training.background": ("resume", "start", "wait"),

@@ -18,7 +18,8 @@ from workbench.errors import DataError, RunError
 from workbench.evaluation.compare import Comparison, compare, save_comparison
 from workbench.evaluation.examples import ExampleEvaluation, with_collection_metrics, with_correlations
 from workbench.evaluation.retrieval import Evaluation
-from workbench.recipe.schema import Base, LossSpec, Recipe, recipe
+from workbench.recipe.from_card import recipe
+from workbench.recipe.schema import Base, LossSpec, Recipe
 from workbench.report.export import report
 from workbench.run import Progress, Run, open_run
 from workbench.training.train import train

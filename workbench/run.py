@@ -257,7 +257,7 @@ class Run:
 
     def recipe(self) -> Any:
         """The Recipe that was run."""
-        from workbench.recipe.schema import load_recipe
+        from workbench.recipe.yaml_io import load_recipe
 
         recipe = load_recipe(self.file("recipe"))
         if recipe.card_sha256 is None and self.file("card").exists():  # written by an older version

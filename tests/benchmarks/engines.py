@@ -42,7 +42,8 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 import workbench as wb
-from workbench.recipe.schema import Recipe, with_overrides
+from workbench.recipe.overrides import with_overrides
+from workbench.recipe.schema import Recipe
 from workbench.training import trainer
 from workbench.training.callbacks import Journal
 from workbench.training.fast import engine

@@ -11,7 +11,9 @@ import yaml
 from workbench.cards.known import known_card
 from workbench.cards.read import read_card, shipped_cards
 from workbench.errors import DataError
-from workbench.recipe.schema import Recipe, load_recipe, recipe, save_recipe
+from workbench.recipe.from_card import recipe
+from workbench.recipe.schema import Recipe
+from workbench.recipe.yaml_io import load_recipe, save_recipe
 from workbench.training.prepare import rows_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "cards"

@@ -13,7 +13,8 @@ import pytest
 
 from workbench.cards.card import Card
 from workbench.cards.read import read_card, shipped_cards
-from workbench.recipe.schema import difference, recipe
+from workbench.recipe.from_card import recipe
+from workbench.recipe.schema import difference
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "cards"
 NAMES = (

@@ -21,7 +21,8 @@ from tiny import tiny_base, tiny_recipe, tiny_rows
 
 from workbench.cards.read import read_card
 from workbench.evaluation.compare import compare
-from workbench.recipe.schema import load_recipe, recipe
+from workbench.recipe.from_card import recipe
+from workbench.recipe.yaml_io import load_recipe
 from workbench.run import Run, RunWriter, list_runs
 from workbench.training import background
 from workbench.training.train import train

@@ -21,17 +21,9 @@ from workbench.evaluation.compare import Comparison, compare, save_comparison
 from workbench.evaluation.examples import ExampleEvaluation, evaluation_from_table, save_examples
 from workbench.evaluation.retrieval import evaluate, save_evaluation
 from workbench.evaluation.tasks import Mean, Search, save
-from workbench.recipe.schema import (
-    Base,
-    EvaluationPlan,
-    LossSpec,
-    Origin,
-    Recipe,
-    Source,
-    Training,
-    recipe,
-    save_recipe,
-)
+from workbench.recipe.from_card import recipe
+from workbench.recipe.schema import Base, EvaluationPlan, LossSpec, Origin, Recipe, Source, Training
+from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, write_json
 
 QUERIES = 180

@@ -105,7 +105,7 @@ def test_nothing_held_out_is_said_with_the_way_out() -> None:
 
 
 def test_the_way_out_is_one() -> None:
-    from workbench.recipe.schema import parse_setting, with_overrides
+    from workbench.recipe.overrides import parse_setting, with_overrides
 
     split = with_overrides(recipe(), dict([parse_setting("data.split.test=0.1")])).data.split
     assert split is not None

@@ -15,7 +15,9 @@ import workbench as wb
 from workbench.cards.card import Card
 from workbench.errors import RunError
 from workbench.notebook.live_training import live
-from workbench.recipe.schema import Origin, save_recipe, with_overrides
+from workbench.recipe.overrides import with_overrides
+from workbench.recipe.schema import Origin
+from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, RunWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

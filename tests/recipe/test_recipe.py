@@ -24,22 +24,10 @@ from workbench.cards.card import (
 )
 from workbench.cards.read import read_card
 from workbench.errors import RecipeError
-from workbench.recipe.schema import (
-    Base,
-    LossSpec,
-    Origin,
-    Recipe,
-    Source,
-    difference,
-    leaves,
-    load_recipe,
-    parse_setting,
-    recipe,
-    recipe_sha256,
-    recipe_yaml,
-    save_recipe,
-    with_overrides,
-)
+from workbench.recipe.from_card import recipe
+from workbench.recipe.overrides import parse_setting, with_overrides
+from workbench.recipe.schema import Base, LossSpec, Origin, Recipe, Source, difference, leaves, recipe_sha256
+from workbench.recipe.yaml_io import load_recipe, recipe_yaml, save_recipe
 
 FIVE = {
     "hotpotqa-distilbert-energy": {
@@ -290,7 +278,7 @@ def test_an_adapter_beside_the_card_gives_its_shape() -> None:
         "use_dora": True,
         "target_modules": ["value", "query"],
     }
-    prompts = {"prompts": {"query": "find: ", "passage": ""}, "similarity_fn_name": "dot"}
+    prompts = {"prompts": {"query": "find: ", "passage": ""}}
     beside = {"adapter_config.json": adapter, "config_sentence_transformers.json": prompts}
     made = recipe(small(beside=beside))
     assert made.base.lora is not None
@@ -298,7 +286,6 @@ def test_an_adapter_beside_the_card_gives_its_shape() -> None:
         "r": 4, "alpha": 32.0, "dropout": 0.1, "target_modules": ("query", "value"), "use_dora": True
     }  # fmt: skip
     assert made.base.prompts == {"query": "find: "}
-    assert made.base.similarity == "dot"
     assert made.provenance["base.lora.r"] == Origin(
         source="file", note="adapter_config.json, of which the card shows nothing"
     )
@@ -462,7 +449,9 @@ def test_a_real_card_with_a_loss_for_each_dataset(shared: Path) -> None:
     assert further.loss is not None
     assert (further.name, further.source.rows, further.loss.name) == ("triplet", 5_000, "TripletLoss")
     assert made.training.processes == 2
-    assert made.notes == ("The evaluation rows of the further datasets ('triplet') are not taken; the first's are.",)
+    assert made.notes == (
+        "The evaluation rows of the further datasets ('triplet') are not used; those of the first are.",
+    )
 
 
 def test_a_fix_reaches_the_loss_of_the_dataset_that_needs_it() -> None:
@@ -816,8 +805,8 @@ def test_a_recipe_typed_by_hand_needs_little(tmp_path: Path) -> None:
         ("", "expected a recipe in"),
         ("- a", "expected a recipe in"),
         ("a: [1", "expected a recipe in YAML in"),
-        ("a: &x [1]\nb: *x", "aliases are not taken"),
-        ("name: a\nname: b", "'name' stands there twice"),
+        ("a: &x [1]\nb: *x", "aliases are not allowed"),
+        ("name: a\nname: b", "'name' is repeated"),
         ("a: !!python/object/apply:os.system ['true']", "expected a recipe in YAML in"),
         ("[" * 5000, "expected a recipe in YAML in"),
         ("name: x\nloss: {name: y}", "expected a value for 'base'"),

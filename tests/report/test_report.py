@@ -938,7 +938,8 @@ def test_hostile_data_in_the_new_models_card_is_text(trained):
 
 def test_the_new_models_card_tells_what_was_corrected_and_why(trained, tmp_path):
     from workbench.cards.read import card_to_dict, read_card
-    from workbench.recipe.schema import recipe, save_recipe
+    from workbench.recipe.from_card import recipe
+    from workbench.recipe.yaml_io import save_recipe
 
     run = Run(tmp_path / trained.name)
     shutil.copytree(trained.path, run.path)

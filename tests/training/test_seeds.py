@@ -15,7 +15,8 @@ from workbench.cards.card import Card, Dataset, Evaluation, Stated
 from workbench.cards.read import card_to_dict
 from workbench.errors import RecipeError, RunError
 from workbench.evaluation.statistics import spread_over_seeds
-from workbench.recipe.schema import Base, LossSpec, Recipe, load_recipe, save_recipe
+from workbench.recipe.schema import Base, LossSpec, Recipe
+from workbench.recipe.yaml_io import load_recipe, save_recipe
 from workbench.run import Run, write_json, write_parquet
 from workbench.training.seeds import compare_seeds, repeat
 

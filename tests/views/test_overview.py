@@ -13,7 +13,9 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_recipe, 
 
 from workbench.cards.card import Card, Stated
 from workbench.evaluation.compare import compare, evaluation_name, save_comparison
-from workbench.recipe.schema import Origin, save_recipe, with_overrides
+from workbench.recipe.overrides import with_overrides
+from workbench.recipe.schema import Origin
+from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, RunWriter, write_json, write_parquet
 from workbench.views import overview
 from workbench.views.closeup import opened

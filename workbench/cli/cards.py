@@ -125,8 +125,9 @@ def recipe(
     as_json: AsJson = False,
 ) -> None:
     """Print a card's recipe, each field with its source."""
-    from workbench.recipe.schema import difference, recipe_yaml, save_recipe
-    from workbench.recipe.schema import recipe as understand
+    from workbench.recipe.from_card import recipe as understand
+    from workbench.recipe.schema import difference
+    from workbench.recipe.yaml_io import recipe_yaml, save_recipe
 
     found = find_card(card)
     made = find_recipe(card, found, corrected=corrected, settings=settings)

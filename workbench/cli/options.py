@@ -40,7 +40,9 @@ def find_recipe(
     name: str, card: Card | None, *, corrected: bool = False, settings: Sequence[str] | None = None
 ) -> Recipe:
     """The recipe of `card`, or of the YAML file `name` if there is no card, with the settings applied."""
-    from workbench.recipe.schema import load_recipe, parse_setting, recipe, with_overrides
+    from workbench.recipe.from_card import recipe
+    from workbench.recipe.overrides import parse_setting, with_overrides
+    from workbench.recipe.yaml_io import load_recipe
 
     overrides = dict(parse_setting(setting) for setting in settings or ())
     if card is not None:

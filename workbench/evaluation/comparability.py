@@ -79,8 +79,8 @@ def _departures(recipe: Recipe, card: Card, apart: Sequence[str]) -> list[str]:
 
     Whoever changed them: a recipe file edited by hand still names the card as their origin.
     """
+    from workbench.recipe.from_card import recipe as read_off
     from workbench.recipe.schema import difference
-    from workbench.recipe.schema import recipe as read_off
 
     try:
         written = read_off(card)

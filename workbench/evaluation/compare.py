@@ -274,7 +274,7 @@ def card_evaluation(
 
 def _dimensions(recipe: Recipe, card: Card) -> int | None:
     """The dimensions that the card measured at, as far as it says; the run's recipe may have been set to others."""
-    from workbench.recipe.schema import recipe as read_off
+    from workbench.recipe.from_card import recipe as read_off
 
     try:
         return read_off(card).evaluation.truncate_dim

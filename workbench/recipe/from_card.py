@@ -1,26 +1,27 @@
-"""Card -> fields of a recipe, each with where it came from: what the card states, what its numbers imply.
+"""Card -> recipe, each field with its origin: what the card states, and what its numbers imply.
 
-A fact that the card states is taken as it is. A few fields are not on any card but can be proved from its numbers
-(how the rows were divided, how many processes trained, how often was logged); they are `inferred`, with the
-calculation as reason. A card written by the old `model.fit()` prints trainer arguments that never ran: the optimizer
-and the schedule were fit's own, and are taken from there. What stays open is left out here and takes the recipe's
-stated default.
-
-Left out on purpose: judging. That a value is unwise is for `audit` to say.
+A fact that the card states is taken as it is. Some fields are on no card but can be computed from its numbers (how the
+rows were divided, how many processes trained, how often was logged); they are `inferred`, with the calculation as
+reason. A card written by the old `model.fit()` prints trainer arguments that never ran; the optimizer and schedule of
+fit() are taken instead. Everything else takes the defaults in `schema`. Judging is the job of `audit`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from workbench.cards.card import Card, Dataset, Evaluation, Loss, Stated
 from workbench.cards.inference import Fit, infer
 from workbench.cards.lookup import (
     class_name,
+    file_beside,
     finite_losses,
     label_statistics,
     label_values,
@@ -28,33 +29,21 @@ from workbench.cards.lookup import (
     same_loss,
     static_table,
 )
-from workbench.recipe.draft import Derived, Draft, content
+from workbench.errors import RecipeError
+from workbench.recipe.draft import Draft
+from workbench.recipe.overrides import as_lists, put, with_changes, with_overrides
+from workbench.recipe.schema import Origin, Recipe, Training, error_path, explained, with_origins
 from workbench.recipe.sources import put_data, put_prompts, put_repeated_queries
 
-POOLING = {
-    "cls_token": "cls",
-    "mean_tokens": "mean",
-    "max_tokens": "max",
-    "lasttoken": "lasttoken",
-    "weightedmean_tokens": "weightedmean",
-    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-}
-SIMILARITY = {
-    "cosine similarity": "cosine",
-    "dot product": "dot",
-    "euclidean distance": "euclidean",
-    "manhattan distance": "manhattan",
-    "energy distance": "energy",
-    "maxsim": "maxsim",
-}
+POOLING = ("cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
 RANKED_BY = ("cosine", "dot", "euclidean", "manhattan", "energy")
-"""Similarities that an evaluation here can rank by; a metric's name begins with one."""
+"""Similarities that an evaluation here can rank by; the name of a metric begins with one."""
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
-"""Arguments of older transformers -> what they are called now."""
+"""Arguments of older transformers -> their names today."""
 OF_FIT = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs"}
 """Parameters of `fit()`, as cards from before sentence-transformers 3.0 print them -> trainer arguments."""
 SCHEDULERS = {
@@ -66,30 +55,24 @@ SCHEDULERS = {
 }
 """Schedulers of `fit()` -> those of the trainer."""
 MAY_BE_NONE = {"data_seed", "eval_steps", "metric_for_best_model"}
-"""Arguments that a card prints as None and that mean something so."""
-DROPPED = {
-    "ddp_find_unused_parameters": "it concerns only how processes exchange gradients",
-    "no_cuda": "the device is chosen where the recipe runs",
-    "use_cpu": "the device is chosen where the recipe runs",
-    "use_mps_device": "the device is chosen where the recipe runs",
-    "push_to_hub": "nothing is sent anywhere",
-    "hub_model_id": "nothing is sent anywhere",
-    "report_to": "no tracker follows a run unless training.report_to is set",
-    "output_dir": "a run has its own folder",
-    "overwrite_output_dir": "a run has its own folder",
-    "save_total_limit": "a run keeps its best and its last checkpoint",
-    "save_only_model": "a run must be able to go on after a kill",
-    "dataloader_num_workers": "it changes speed, not results",
-    "dataloader_pin_memory": "it changes speed, not results",
-    "auto_find_batch_size": "the batch size of the card is what ran",
+"""Arguments whose None means something."""
+NOT_USED = {
+    "it concerns only how processes exchange gradients": ("ddp_find_unused_parameters",),
+    "the device is chosen where the recipe runs": ("no_cuda", "use_cpu", "use_mps_device"),
+    "nothing is uploaded": ("push_to_hub", "hub_model_id"),
+    "no tracker follows a run unless training.report_to is set": ("report_to",),
+    "a run has its own folder": ("output_dir", "overwrite_output_dir"),
+    "a run keeps its best and its last checkpoint": ("save_total_limit",),
+    "a run must be resumable after a kill": ("save_only_model",),
+    "it changes speed, not results": ("dataloader_num_workers", "dataloader_pin_memory"),
+    "the batch size of the card is what ran": ("auto_find_batch_size",),
 }
-"""Arguments that a recipe does not hold, and why not."""
+"""Why a recipe does not hold an argument -> the arguments."""
 CONSEQUENTIAL = {
     "label_smoothing_factor", "optim_args", "optim_target_modules", "neftune_noise_alpha", "group_by_length",
     "learning_rate_mapping", "router_mapping", "torch_compile", "tf32", "deepspeed", "fsdp",
 }  # fmt: skip
-"""Arguments that change what is trained and that a recipe does not hold yet: said wherever they are set."""
-
+"""Arguments that change what is trained and that a recipe does not hold yet: noted wherever they are set."""
 FIT = {
     "learning_rate": 2e-5,
     "weight_decay": 0.01,
@@ -99,32 +82,84 @@ FIT = {
     "optim": "adamw_torch",
     "lr_scheduler_kwargs": {},
 }
-"""Defaults of `SentenceTransformer.fit()`, which hands the trainer an optimizer and a schedule of its own.
-
-See sentence_transformers/sentence_transformer/fit_mixin.py: scheduler WarmupLinear, 10,000 warmup steps, AdamW.
-"""
+"""Defaults of `SentenceTransformer.fit()`: see sentence_transformers/sentence_transformer/fit_mixin.py."""
 SCORED = {"CosineSimilarityLoss", "CoSENTLoss", "AnglELoss"}
 """Losses over pairs with a score: measured by rank correlation, not by retrieval."""
+HIDDEN_ADAPTER = "adapter_config.json, of which the card shows nothing"
+"""Origin of an adapter that only a file beside the card shows."""
 
 
-def derive(card: Card, arguments: Collection[str]) -> Draft:
-    """What `card` says and implies about the fields of a recipe. `arguments` are the names of a recipe's `training`.
+def recipe(card: Card, *, corrected: bool = False, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """What has to be run to do what `card` says was done.
 
-    The loss is left out where the card names none; the caller says so.
+    `corrected` applies the fixes that `audit(card)` proposes, in the order of the findings; `overrides` (see
+    `with_overrides`) come after. Raises RecipeError where the card states no loss, because then there is nothing to
+    train, and where an override is not possible.
     """
+    draft = derive(card)
+    if "loss.name" not in draft.fields:
+        raise RecipeError(
+            f"expected a training loss on the card {card.name!r}, found none; there is nothing to train again. "
+            "Is it the card of a model that was never trained, or was the training part cut off?"
+        )
+    made = _from_draft(card, draft)
+    if corrected:
+        made = _corrected(made, card)
+    return with_overrides(made, overrides) if overrides else made
+
+
+def derive(card: Card) -> Draft:
+    """What `card` says and implies about the fields of a recipe; without a loss where it names none."""
     draft = Draft()
     put_base(draft, card)
-    put_training(draft, card, arguments)
+    put_training(draft, card)
     put_data(draft, card)
-    put_loss(draft, card)
+    put_losses(draft, card)
     put_prompts(draft, card)
     put_evaluation(draft, card)
     put_repeated_queries(draft, card)
     return draft
 
 
+def _from_draft(card: Card, draft: Draft) -> Recipe:
+    """The draft as a Recipe; a value on the card that cannot be the field's is noted and takes the default."""
+    while True:
+        tree: dict[str, Any] = {"name": file_name(card.name, "card"), "kind": card.kind, "loss": {}, "data": {}}
+        for path, (value, _) in draft.fields.items():
+            put(tree, path, value)
+        whole = {**as_lists(tree), "card_sha256": card.sha256 or None, "notes": draft.notes}
+        try:
+            made = Recipe.model_validate_json(json.dumps(whole), strict=True)
+            break
+        except ValidationError as error:
+            path = error_path(error)
+            wrong = next((known for known in draft.fields if path == known or path.startswith(known + ".")), None)
+            if wrong is None:
+                raise explained(error) from error
+            draft.notes.append(f"`{wrong}` cannot be {draft.value(wrong)!r}, as the card says; the default is taken.")
+            del draft.fields[wrong]
+    versions = {name: stated.value for name, stated in card.versions.items()}
+    return with_origins(made, {path: origin for path, (_, origin) in draft.fields.items()}, versions)
+
+
+def _corrected(made: Recipe, card: Card) -> Recipe:
+    from workbench.audit.rules import audit
+
+    changes: dict[str, tuple[Any, Origin]] = {}
+    for finding in audit(card):
+        if finding.fix is not None:
+            origin = Origin(source="finding", lines=finding.lines, note=finding.code)
+            changes.update({path: (value, origin) for path, value in finding.fix.changes.items()})
+    made = with_changes(made, changes, only_new=True)
+    if made.training.load_best_model_at_end and made.training.save_strategy != made.training.eval_strategy:
+        # The trainer can load the best checkpoint only where each evaluation has one.
+        origin = Origin(source="inferred", note="as often as evaluated, so that the best checkpoint can be kept")
+        made = with_changes(made, {"training.save_strategy": (made.training.eval_strategy, origin)})
+    return made.model_copy(update={"variant": "corrected"})
+
+
 def file_name(text: str, otherwise: str) -> str:
-    """`text` as a name that can be a folder's: letters, digits and `._@+-`, and no dot in front.
+    """`text` as the name of a folder: letters, digits and `._@+-`, and no dot in front.
 
     >>> file_name("../eval set", "evaluation")
     'eval-set'
@@ -132,34 +167,43 @@ def file_name(text: str, otherwise: str) -> str:
     return re.sub(r"[^\w.@+-]+", "-", text).strip(".-")[:120] or otherwise
 
 
+def _first_line(part: Dataset | Evaluation) -> int | None:
+    return part.lines[0] if part.lines else None
+
+
+# ------------------------------------------------------------------------------------------------------------- base
+
+
 def put_base(draft: Draft, card: Card) -> None:
-    adapter = content(card, "adapter_config.json")
     if card.base_model is not None:
         draft.put_stated("base.model", card.base_model)
-    elif isinstance(adapter.get("base_model_name_or_path"), str):
-        draft.put("base.model", adapter["base_model_name_or_path"], "file", note="adapter_config.json")
     else:
         draft.put("base.model", "unknown", "default", note="the card names no base; name one with --base")
     if card.base_revision is not None:
         draft.put_stated("base.revision", card.base_revision)
     for module in card.modules:
-        if module.type == "Pooling":
-            modes = pooling_modes(module.parameters)
-            if modes:
-                also = f"the card joins {', '.join(modes)}; only the first is kept" if len(modes) > 1 else ""
-                draft.put("base.pooling", modes[0], "card", module.line, note=also)
+        if module.type == "Pooling" and (modes := pooling_modes(module.parameters)):
+            also = f"the card joins {', '.join(modes)}; only the first is kept" if len(modes) > 1 else ""
+            draft.put("base.pooling", modes[0], "card", module.line, note=also)
     if card.max_seq_length is not None and isinstance(card.max_seq_length.value, int):
         draft.put_stated("base.max_seq_length", card.max_seq_length)
     table = static_table(card)
     if table is not None:
         draft.put("base.static_dimensions", table[0], "card", table[1])
-    put_similarity(draft, card)
-    put_lora(draft, card, adapter)
-    prompts = content(card, "config_sentence_transformers.json").get("prompts")
-    if isinstance(prompts, Mapping):
-        for name, text in prompts.items():
-            if isinstance(text, str) and text:
-                draft.put(f"base.prompts.{name}", text, "file", note="config_sentence_transformers.json")
+    if card.similarity is not None:
+        word = re.sub(r" (similarity|product|distance)$", "", str(card.similarity.value).strip().lower())
+        draft.put_stated("base.similarity", card.similarity, word)
+    put_lora(draft, card)
+    prompts = _content(card, "config_sentence_transformers.json").get("prompts")
+    for name, text in prompts.items() if isinstance(prompts, Mapping) else ():
+        if isinstance(text, str) and text:
+            draft.put(f"base.prompts.{name}", text, "file", note="config_sentence_transformers.json")
+
+
+def _content(card: Card, name: str) -> Mapping[str, Any]:
+    """The content of a file beside the card; empty where there is none or it is no mapping."""
+    found = file_beside(card, name)
+    return found[1] if found and isinstance(found[1], Mapping) else {}
 
 
 def pooling_modes(parameters: Mapping[str, Any]) -> list[str]:
@@ -172,29 +216,17 @@ def pooling_modes(parameters: Mapping[str, Any]) -> list[str]:
     """
     mode = parameters.get("pooling_mode")
     named = [mode] if isinstance(mode, str) else list(mode) if isinstance(mode, list | tuple) else []
-    flags = [short for flag, short in POOLING.items() if parameters.get(f"pooling_mode_{flag}") is True]
-    return [name for name in named if name in POOLING.values()] or flags
+    ends = ("", "_token", "_tokens")
+    flags = [mode for mode in POOLING if any(parameters.get(f"pooling_mode_{mode}{end}") is True for end in ends)]
+    return [name for name in named if name in POOLING] or flags
 
 
-def put_similarity(draft: Draft, card: Card) -> None:
-    if card.similarity is not None:
-        word = str(card.similarity.value).strip().lower()
-        draft.put_stated("base.similarity", card.similarity, SIMILARITY.get(word, word))
-        return
-    name = content(card, "config_sentence_transformers.json").get("similarity_fn_name")
-    if isinstance(name, str):
-        draft.put("base.similarity", name, "file", note="config_sentence_transformers.json")
-
-
-HIDDEN_ADAPTER = "adapter_config.json, of which the card shows nothing"
-"""Origin of an adapter that only a file beside the card knows of."""
-
-
-def put_lora(draft: Draft, card: Card, adapter: Mapping[str, Any]) -> None:
+def put_lora(draft: Draft, card: Card) -> None:
+    adapter = _content(card, "adapter_config.json")
     shown = [module for module in card.modules if "peft" in (module.architecture or "").lower()]
     if not adapter:
         if shown:
-            reason = "the card shows a PEFT model but not its shape, and no adapter_config.json lies beside it"
+            reason = "the card shows a PEFT model but not its shape, and there is no adapter_config.json beside it"
             draft.put("base.lora", {}, "default", shown[0].line, note=reason)
         return
     if str(adapter.get("peft_type", "LORA")).upper() != "LORA":
@@ -209,88 +241,86 @@ def put_lora(draft: Draft, card: Card, adapter: Mapping[str, Any]) -> None:
     targets = [modules] if isinstance(modules, str) else modules
     if isinstance(targets, list | tuple) and targets:
         draft.put("base.lora.target_modules", sorted(map(str, targets)), "file", note=note)
-    draft.notes += [f"`{name}` of adapter_config.json is not used." for name in ("use_rslora",) if adapter.get(name)]
+    if adapter.get("use_rslora"):
+        draft.notes.append("`use_rslora` of adapter_config.json is not used.")
 
 
-def put_loss(draft: Draft, card: Card) -> None:
+# ------------------------------------------------------------------------------------------------------------- loss
+
+
+def put_losses(draft: Draft, card: Card) -> None:
     datasets = card.training_datasets() or card.evaluation_datasets()
-    stated = next((dataset.loss for dataset in datasets if dataset.loss), None)
-    if stated is None:
+    first = next((dataset for dataset in datasets if dataset.loss), None)
+    if first is None or first.loss is None:
         tags = [tag.removeprefix("loss:") for tag in card.tags if tag.startswith("loss:")]
-        nodes = tags or [name for name in card.citations if name.endswith("Loss")]
-        note = "from the card's tags" if tags else "from the card's citations"
-        for depth, name in enumerate(nodes[:2] if nodes and nodes[0] in ("MatryoshkaLoss",) else nodes[:1]):
-            draft.put(f"loss{'.inner' * depth}.name", name, "card", note=f"{note}; its parameters are not stated")
+        names = tags or [name for name in card.citations if name.endswith("Loss")]
+        note = f"from the card's {'tags' if tags else 'citations'}; its parameters are not stated"
+        for depth, name in enumerate(names[:2] if names[:1] == ["MatryoshkaLoss"] else names[:1]):
+            draft.put(f"loss{'.inner' * depth}.name", name, "card", note=note)
         return
-    put_loss_tree(draft, card, "loss", next(one for one in datasets if one.loss), stated)
+    put_loss(draft, card, "loss", first, first.loss)
     for number, dataset in enumerate(card.training_datasets()[1:]):
-        if dataset.loss is not None and same_loss(dataset.loss) != same_loss(stated):
-            put_loss_tree(draft, card, f"data.more.{number}.loss", dataset, dataset.loss)
+        if dataset.loss is not None and same_loss(dataset.loss) != same_loss(first.loss):
+            put_loss(draft, card, f"data.more.{number}.loss", dataset, dataset.loss)
 
 
-def put_loss_tree(draft: Draft, card: Card, path: str, dataset: Dataset, root: Loss) -> None:
-    for depth, node in enumerate(root.chain()):
-        place = path + ".inner" * depth
-        draft.put(f"{place}.name", node.name, "card", node.line)
+def put_loss(draft: Draft, card: Card, path: str, dataset: Dataset, root: Loss) -> None:
+    for node in root.chain():
+        draft.put(f"{path}.name", node.name, "card", node.line)
         for name, value in node.parameters.items():
-            put_loss_parameter(draft, card, f"{place}.parameters.{name}", node, value)
+            put_loss_parameter(draft, card, f"{path}.parameters.{name}", node, value)
         if class_name(node.name) == "SoftmaxLoss" and "num_labels" not in node.parameters:
-            put_label_count(draft, f"{place}.parameters.num_labels", dataset)
-
-
-def put_label_count(draft: Draft, path: str, dataset: Dataset) -> None:
-    """How many classes the labels have, where the card lists them; a SoftmaxLoss of older cards does not print it."""
-    statistics = label_statistics(dataset)
-    labels = sorted(label_values(statistics) or ()) if statistics else []
-    if labels and labels == [float(number) for number in range(len(labels))]:
-        line = dataset.facts.get("statistics")
-        draft.put(path, len(labels), "inferred", line, note=f"the card lists the labels 0 to {len(labels) - 1}")
+            # A SoftmaxLoss of older cards does not print the number of classes.
+            statistics = label_statistics(dataset)
+            labels = sorted(label_values(statistics) or ()) if statistics else []
+            if labels and labels == [*range(len(labels))]:
+                note = f"the card lists the labels 0 to {len(labels) - 1}"
+                line = dataset.facts.get("statistics")
+                draft.put(f"{path}.parameters.num_labels", len(labels), "inferred", line, note=note)
+        path += ".inner"
 
 
 def put_loss_parameter(draft: Draft, card: Card, path: str, node: Loss, value: Any) -> None:
-    similarity = draft.fields.get("base.similarity")
-    if path.endswith(".similarity_fct") and value == "<lambda>" and similarity is not None:
-        line = card.similarity.line if card.similarity else None
-        reason = f"the card prints <lambda>; the similarity of its model is {similarity.value!r}"
-        draft.put(path, similarity.value, "inferred", node.line, line, note=reason)
-        if similarity.value == "energy":
-            put_energy_distance(draft, card, path.removesuffix("similarity_fct") + "distance", node)
-    else:
+    similarity = draft.value("base.similarity")
+    if not path.endswith(".similarity_fct") or value != "<lambda>" or similarity is None:
         draft.put(path, value, "card", node.line)
+        return
+    line = card.similarity.line if card.similarity else None
+    note = f"the card prints <lambda>; the similarity of its model is {similarity!r}"
+    draft.put(path, similarity, "inferred", node.line, line, note=note)
+    if similarity == "energy":
+        put_energy_distance(draft, card, path.removesuffix("similarity_fct") + "distance", node)
 
 
 def put_energy_distance(draft: Draft, card: Card, path: str, node: Loss) -> None:
-    """Which distance the energy distance was made of: the size of the first logged loss tells L1 from L2.
+    """Whether the energy distance was made of L1 or L2 distances, from the size of the first logged loss.
 
     A softmax loss cannot exceed its scale times the widest gap between two scores. A score is twice a mean distance, so
-    gaps of L2 scores end at twice the longest distance: about the root of 2 x dimensions, where layer normalisation
+    gaps of L2 scores end at twice the longest distance: about the root of 2 x dimensions, where layer normalization
     leaves values near 1. A loss above that was made of L1 distances, which are sums over the dimensions.
     """
-    logged, scale, (width, _) = (
-        finite_losses(last_run(card)),
-        node.parameters.get("scale", 20.0),
-        (infer(card).width or (None, None)),
-    )
-    note = "neither the card nor its losses tell L1 from L2"
-    if not logged or not width or not isinstance(scale, int | float) or scale <= 0:
-        draft.put(path, "manhattan", "default", note=note)
-        return
-    row, first = logged[0]
-    parts = infer(card).summed
-    gap, longest = first / parts / scale, math.sqrt(2 * width)
-    if gap <= 2 * longest:
-        draft.put(path, "manhattan", "default", row.line, note=note)
-        return
-    summed = f" summed over {parts} micro-batches" if parts > 1 else ""
-    note = (
-        f"the first logged loss, {first:,.0f}{summed}, is a gap of {gap:,.0f} between scores at scale {scale:g}: too "
-        f"wide for L2 distances of {width} dimensions (about {longest:,.0f} at most, counted twice), usual for "
-        "un-normalised L1"
-    )
-    draft.put(path, "manhattan", "inferred", node.line, row.line, note=note)
+    logged, scale = finite_losses(last_run(card)), node.parameters.get("scale", 20.0)
+    width, parts = (infer(card).width or (0, None))[0], infer(card).summed
+    if logged and width and isinstance(scale, int | float) and scale > 0:
+        row, first = logged[0]
+        gap, longest = first / parts / scale, math.sqrt(2 * width)
+        if gap > 2 * longest:
+            summed = f" summed over {parts} micro-batches" if parts > 1 else ""
+            note = (
+                f"the first logged loss, {first:,.0f}{summed}, is a gap of {gap:,.0f} between scores at scale "
+                f"{scale:g}: too wide for L2 distances of {width} dimensions (about {longest:,.0f} at most, counted "
+                "twice), usual for L1 distances without normalization"
+            )
+            draft.put(path, "manhattan", "inferred", node.line, row.line, note=note)
+            return
+    line = logged[0][0].line if logged and width else None
+    draft.put(path, "manhattan", "default", line, note="neither the card nor its losses tell L1 from L2")
 
 
-def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def put_training(draft: Draft, card: Card) -> None:
     if "epochs" in card.hyperparameters:
         put_legacy(draft, card)
     for name in {**card.hyperparameters, **card.non_default}:
@@ -301,19 +331,19 @@ def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
         value = plain_word(stated.value)
         if now == "adafactor":
             if value is True:
-                draft.put_stated("training.optim", stated, "adafactor", note="adafactor: True is optim: adafactor now")
+                draft.put_stated("training.optim", stated, "adafactor", "adafactor: True is optim: adafactor now")
         elif now == "prompts":
             continue  # see put_prompts
-        elif now not in arguments or now == "report_to":
+        elif now not in Training.model_fields or now == "report_to":
             note_unused(draft, card, name, stated)
         elif (value is not None or now in MAY_BE_NONE) and (now == name or card.argument(now) is None):
             note = "" if now == name else f"called {name} on the card"
             draft.put_stated(f"training.{now}", stated, value, note)
-    share = draft.fields.get("training.warmup_steps")
-    if share is not None and isinstance(share.value, float) and 0 < share.value < 1:
-        reason = "warmup_steps below 1 is a share of all steps"
-        draft.fields["training.warmup_ratio"] = Derived(share.value, share.source, share.lines, reason)
-        del draft.fields["training.warmup_steps"]
+    share = draft.value("training.warmup_steps")
+    if isinstance(share, float) and 0 < share < 1:
+        _, origin = draft.fields.pop("training.warmup_steps")
+        note = "warmup_steps below 1 is a share of all steps"
+        draft.fields["training.warmup_ratio"] = share, origin.model_copy(update={"note": note})
     fit = infer(card).fit
     if fit is not None and fit.sure:
         put_fit_defaults(draft, card, fit)
@@ -322,29 +352,31 @@ def put_training(draft: Draft, card: Card, arguments: Collection[str]) -> None:
 
 def put_legacy(draft: Draft, card: Card) -> None:
     """The parameters of `fit()` that a card from before sentence-transformers 3.0 prints: these did run."""
+    stated = card.hyperparameters
     for name, now in OF_FIT.items():
-        stated = card.hyperparameters.get(name)
-        if stated is not None and stated.value is not None:
-            draft.put_stated(f"training.{now}", stated, note=f"called {name} on the card")
-    scheduler = card.hyperparameters.get("scheduler")
-    if scheduler is not None and str(scheduler.value).lower() in SCHEDULERS:
-        word = SCHEDULERS[str(scheduler.value).lower()]
-        draft.put_stated("training.lr_scheduler_type", scheduler, word, f"called {scheduler.value} on the card")
-    parameters = card.hyperparameters.get("optimizer_params")
-    if parameters is not None and isinstance(parameters.value, Mapping) and "lr" in parameters.value:
-        draft.put_stated("training.learning_rate", parameters, parameters.value["lr"], "lr of optimizer_params")
-    optimizer = card.hyperparameters.get("optimizer_class")
-    if optimizer is not None:
-        word = "adamw_bnb_8bit" if "AdamW8bit" in str(optimizer.value) else "adamw_torch"
-        draft.put_stated("training.optim", optimizer, word, f"{optimizer.value} on the card")
-    every = card.hyperparameters.get("evaluation_steps")
+        if name in stated and stated[name].value is not None:
+            draft.put_stated(f"training.{now}", stated[name], note=f"called {name} on the card")
+    if "scheduler" in stated:
+        word = str(stated["scheduler"].value)
+        if word.lower() in SCHEDULERS:
+            now, note = SCHEDULERS[word.lower()], f"called {word} on the card"
+            draft.put_stated("training.lr_scheduler_type", stated["scheduler"], now, note)
+    if "optimizer_params" in stated and isinstance(stated["optimizer_params"].value, Mapping):
+        rate = stated["optimizer_params"].value.get("lr")
+        if rate is not None:
+            draft.put_stated("training.learning_rate", stated["optimizer_params"], rate, "lr of optimizer_params")
+    if "optimizer_class" in stated:
+        word = str(stated["optimizer_class"].value)
+        now = "adamw_bnb_8bit" if "AdamW8bit" in word else "adamw_torch"
+        draft.put_stated("training.optim", stated["optimizer_class"], now, f"{word} on the card")
+    every = stated.get("evaluation_steps")
     if every is not None and isinstance(every.value, int) and every.value > 0:
         draft.put_stated("training.eval_strategy", every, "steps", "evaluation_steps above 0")
         draft.put_stated("training.eval_steps", every, note="called evaluation_steps on the card")
 
 
 def plain_word(value: Any) -> Any:
-    """An enumeration's member as its value; everything else as it is.
+    """The value of an enumeration's member; everything else as it is.
 
     >>> plain_word("BatchSamplers.NO_DUPLICATES"), plain_word("epoch"), plain_word(3)
     ('no_duplicates', 'epoch', 3)
@@ -358,8 +390,8 @@ def note_unused(draft: Draft, card: Card, name: str, stated: Stated[Any]) -> Non
     matters = name in card.non_default or (name in CONSEQUENTIAL and bool(stated.value))
     if matters and name not in RENAMED:
         where = f" (line {stated.line})" if stated.line else ""
-        reason = DROPPED.get(name, "a recipe does not hold it")
-        draft.notes.append(f"`{name}` = {stated.value!r}{where} is not used: {reason}.")
+        why = next((reason for reason, names in NOT_USED.items() if name in names), "a recipe does not hold it")
+        draft.notes.append(f"`{name}` = {stated.value!r}{where} is not used: {why}.")
 
 
 def put_fit_defaults(draft: Draft, card: Card, fit: Fit) -> None:
@@ -373,33 +405,29 @@ def put_fit_defaults(draft: Draft, card: Card, fit: Fit) -> None:
 
 
 def put_intervals(draft: Draft, card: Card) -> None:
-    """How often was logged and evaluated: not on the card as arguments, but to be read off the log."""
-    logged = [(row.step, row.line) for row in card.training_log if row.training_loss is not None and row.step]
-    gap = usual_gap([step for step, _ in logged if step is not None])
+    """How often was logged and evaluated, from the log: cards print no such arguments."""
+    logged = [row for row in card.training_log if row.training_loss is not None and row.step]
+    gap = usual_gap([row.step or 0 for row in logged])
     if gap:
-        reason = f"the log has a training loss every {gap} steps"
-        draft.put("training.logging_steps", gap, "inferred", logged[0][1], logged[-1][1], note=reason)
+        note = f"the log has a training loss every {gap} steps"
+        draft.put("training.logging_steps", gap, "inferred", logged[0].line, logged[-1].line, note=note)
     measured = [
-        row
-        for row in card.training_log
-        if row.step and row.step > 0 and any(value is not None for value in row.metrics.values())
+        row for row in card.training_log if (row.step or 0) > 0 and any(v is not None for v in row.metrics.values())
     ]
     if not measured:
         return
     lines = (measured[0].line, measured[-1].line)
     every_epoch = all(row.epoch is not None and abs(row.epoch - round(row.epoch)) < 5e-4 for row in measured)
-    strategy = draft.fields.get("training.eval_strategy")
-    if every_epoch and infer(card).fit and (strategy is None or strategy.value == "no"):
-        reason = "fit() evaluates after every epoch, and so does the log"
-        draft.put("training.eval_strategy", "epoch", "inferred", *lines, note=reason)
-    elif strategy is not None and strategy.value == "steps":
-        gap = usual_gap([row.step for row in measured if row.step is not None])
-        if gap:
-            draft.put("training.eval_steps", gap, "inferred", *lines, note=f"the log has metrics every {gap} steps")
+    strategy = draft.value("training.eval_strategy")
+    if every_epoch and infer(card).fit and strategy in (None, "no"):
+        note = "fit() evaluates after every epoch, and so does the log"
+        draft.put("training.eval_strategy", "epoch", "inferred", *lines, note=note)
+    elif strategy == "steps" and (gap := usual_gap([row.step or 0 for row in measured])):
+        draft.put("training.eval_steps", gap, "inferred", *lines, note=f"the log has metrics every {gap} steps")
 
 
 def usual_gap(steps: list[int]) -> int | None:
-    """The most frequent distance between neighbours, counted from 0; None for no steps.
+    """The most frequent distance between neighbors, counted from 0; None for no steps.
 
     >>> usual_gap([25, 50, 75, 90]), usual_gap([])
     (25, None)
@@ -408,49 +436,43 @@ def usual_gap(steps: list[int]) -> int | None:
     return Counter(gaps).most_common(1)[0][0] if gaps else None
 
 
+# ------------------------------------------------------------------------------------------------------- evaluation
+
+
 def put_evaluation(draft: Draft, card: Card) -> None:
-    chosen = main_evaluation(card)
+    """The evaluation that sums up the card: NanoBEIR's mean where there is one, else the first."""
+    nano = (found for found in card.evaluations if found.evaluator == "NanoBEIREvaluator")
+    chosen = next(nano, next(iter(card.evaluations), None))
     if chosen is None:
-        loss = draft.fields.get("loss.name")
-        scored = loss is not None and loss.value in SCORED
+        scored = draft.value("loss.name") in SCORED
         rows = "rows with a score are measured by rank correlation" if scored else "pairs are measured as a search"
         evaluator = "EmbeddingSimilarityEvaluator" if scored else "InformationRetrievalEvaluator"
         draft.put("evaluation.evaluator", evaluator, "default", note=f"the card evaluates nothing; {rows}")
-        similarity = draft.fields.get("base.similarity")
-        word = similarity.value if similarity and similarity.value in RANKED_BY else "cosine"
+        similarity = draft.value("base.similarity")
+        word = similarity if similarity in RANKED_BY else "cosine"
         metric = f"spearman_{word}" if scored else f"{word}_ndcg@10"
         draft.put("evaluation.main_metric", metric, "default", note="the card evaluates nothing")
     else:
-        line = chosen.lines[0] if chosen.lines else None
+        line = _first_line(chosen)
         if chosen.evaluator:
             draft.put("evaluation.evaluator", chosen.evaluator, "card", line)
         name = file_name(chosen.datasets[0] if chosen.datasets else chosen.name, "evaluation")
         draft.put("evaluation.name", name, "card", line)
-        if chosen.main_metric:
-            metric = chosen.main_metric
-            draft.put("evaluation.main_metric", metric, "card", chosen.metric_lines.get(metric, line))
-            if metric.endswith("mse") and "negative" not in metric:
-                draft.put("evaluation.higher_is_better", False, "inferred", note="an error is better when smaller")
+        if main := chosen.main_metric:
+            draft.put("evaluation.main_metric", main, "card", chosen.metric_lines.get(main, line))
+            if main.endswith("mse") and "negative" not in main:
+                draft.put("evaluation.higher_is_better", False, "inferred", note="a smaller error is better")
         if chosen.evaluator == "NanoBEIREvaluator" and "data.evaluation.location" not in draft.fields:
             note = "where NanoBEIREvaluator takes its collections from"
             draft.put("data.evaluation.location", "sentence-transformers/NanoBEIR-en", "inferred", line, note=note)
     put_truncation(draft, card, chosen)
 
 
-def main_evaluation(card: Card) -> Evaluation | None:
-    """The evaluation that sums up the card: NanoBEIR's mean where it is there, else the first."""
-    return next(
-        (found for found in card.evaluations if found.evaluator == "NanoBEIREvaluator"),
-        card.evaluations[0] if card.evaluations else None,
-    )
-
-
 def put_truncation(draft: Draft, card: Card, chosen: Evaluation | None) -> None:
     asked = chosen.parameters.get("truncate_dim") if chosen else None
+    output, width = card.output_dimension, infer(card).width
     if chosen and isinstance(asked, int):
-        draft.put("evaluation.truncate_dim", asked, "card", chosen.lines[0] if chosen.lines else None)
-        return
-    output, (width, line) = card.output_dimension, (infer(card).width or (None, None))
-    if output is not None and width is not None and output.value < width:
-        note = f"the model gives {width} numbers, the card says {output.value}: cut off after encoding"
-        draft.put("evaluation.truncate_dim", output.value, "inferred", output.line, line, note=note)
+        draft.put("evaluation.truncate_dim", asked, "card", _first_line(chosen))
+    elif output is not None and width is not None and output.value < width[0]:
+        note = f"the model gives {width[0]} numbers, the card says {output.value}: truncated after encoding"
+        draft.put("evaluation.truncate_dim", output.value, "inferred", output.line, width[1], note=note)

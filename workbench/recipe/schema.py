@@ -1,12 +1,8 @@
-"""Recipe: the executable reading of a card, every field with its provenance.
+"""Recipe: the executable reading of a card, with the origin of every value.
 
-A Card is what the file says; a Recipe is what would have to be run. Fields are grouped as a person would look for
-them (base, data, loss, training, evaluation; see parts.py) and every leaf has an entry in `provenance` under its dotted
-path.
-Saved as YAML, read back equal; `Recipe.model_json_schema()` is its JSON Schema.
-
-`recipe(card)` makes one *as written*; `recipe(card, corrected=True)` applies the fixes that the findings propose;
-overrides come last and win. What `derive` does not find on the card takes the default stated in the models here.
+A Card is what the file says; a Recipe is what has to be run. Fields are grouped into base, data, loss, training and
+evaluation; every leaf has an entry in `provenance` under its dotted path. All models are frozen; unknown fields are
+errors. `Recipe.model_json_schema()` is the JSON Schema.
 """
 
 from __future__ import annotations
@@ -15,68 +11,182 @@ import difflib
 import hashlib
 import html
 import json
-import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from workbench.cards.card import Card
 from workbench.errors import RecipeError
-from workbench.recipe.draft import Draft
-from workbench.recipe.from_card import derive, file_name
-from workbench.recipe.parts import (
-    NAME,
-    Base,
-    Data,
-    EvaluationPlan,
-    Lora,
-    LossSpec,
-    Origin,
-    Part,
-    Source,
-    Split,
-    Training,
-    TrainingSet,
-)
-from workbench.recipe.yaml_io import Line, read_yaml, write_yaml
 
-__all__ = [
-    "Base",
-    "Data",
-    "EvaluationPlan",
-    "Lora",
-    "LossSpec",
-    "Origin",
-    "Recipe",
-    "Source",
-    "Split",
-    "Training",
-    "TrainingSet",
-    "difference",
-    "leaves",
-    "load_recipe",
-    "own_values",
-    "parse_setting",
-    "recipe",
-    "recipe_sha256",
-    "recipe_yaml",
-    "save_recipe",
-    "with_overrides",
-]
+NAME = r"^[\w@+-][\w.@+-]*$"
+"""A name that can be the name of a folder."""
 
-SCHEMA_VERSION: Literal[1] = 1
-LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
+
+class Part(BaseModel):
+    """A group of recipe fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Origin(Part):
+    """Where the value of one field came from."""
+
+    source: Literal["card", "file", "library", "inferred", "default", "user", "finding"]
+    lines: tuple[int, ...] = ()  # of the card, or of the file
+    note: str = ""  # the file's name, the library's version, the reason, the finding's code
+
+    def __str__(self) -> str:
+        """One line of text.
+
+        >>> str(Origin(source="card", lines=(12, 40), note="called evaluation_strategy on the card"))
+        'card, lines 12, 40: called evaluation_strategy on the card'
+        """
+        where = ", ".join(map(str, self.lines))
+        first = f"{self.source}, line{'s' * (len(self.lines) > 1)} {where}" if where else self.source
+        return f"{first}: {self.note}" if self.note else first
+
+
+class Lora(Part):
+    """Shape of a LoRA adapter; see peft.LoraConfig."""
+
+    r: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ("query", "value")
+    use_dora: bool = False
+
+
+class Base(Part):
+    """The model that training starts from."""
+
+    model: str  # Hub id, folder, "bundled:minilm", or "unknown"
+    revision: str | None = None
+    pooling: Literal["cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"] | None = None
+    max_seq_length: int | None = None  # tokens; None keeps the base's own
+    static_dimensions: int | None = None  # columns of the embedding table of a StaticEmbedding; None: a transformer
+    similarity: str = "cosine"  # as sentence-transformers names it: cosine, dot, euclidean, manhattan; or "energy"
+    lora: Lora | None = None
+    prompts: dict[str, str] = Field(default_factory=dict)  # for evaluation: {"query": "...", "document": "..."}
+
+
+class Source(Part):
+    """Where rows come from: a Hub id, a local file, `sample:porsche`, or `unknown`."""
+
+    location: str = "unknown"
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)  # theirs -> ours; empty keeps names
+    rows: int | None = None  # expected number of rows before any split, as the card says; None: unknown
+
+
+class Split(Part):
+    """How rows without a split of their own are divided. The shares may leave rows unused."""
+
+    train: float = Field(default=0.8, gt=0, le=1)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    test: float = Field(default=0.1, ge=0, lt=1)
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Split:
+        if self.train + self.validation + self.test > 1 + 1e-6:
+            raise ValueError("shares of train, validation and test that add up to 1 at most")
+        return self
+
+
+class LossSpec(Part):
+    """One node of the loss tree."""
+
+    name: str  # class in sentence_transformers.losses
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    inner: LossSpec | None = None
+
+    def __str__(self) -> str:
+        """Each loss with its parameters, outermost first.
+
+        >>> str(LossSpec(name="AdaptiveLayerLoss", inner=LossSpec(name="CoSENTLoss", parameters={"scale": 20.0})))
+        'AdaptiveLayerLoss() over CoSENTLoss(scale=20.0)'
+        """
+        words = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{self.name}({words})" + (f" over {self.inner}" if self.inner else "")
+
+
+class TrainingSet(Part):
+    """A further dataset of a card that trains on several."""
+
+    name: str
+    source: Source = Source()
+    columns: tuple[str, ...] = ()  # columns its loss reads, in its order
+    loss: LossSpec | None = None  # None: the recipe's
+
+
+class Data(Part):
+    name: str = "train"  # of the first dataset, where there are several
+    train: Source = Source()
+    evaluation: Source | None = None  # a separate collection or file; None takes the split's
+    split: Split | None = None
+    columns: tuple[str, ...] = ()  # columns the loss reads, in its order: ("anchor", "positive")
+    more: tuple[TrainingSet, ...] = ()  # the datasets after the first
+
+
+class Training(Part):
+    """Arguments of the trainer, named as SentenceTransformerTrainingArguments names them."""
+
+    num_train_epochs: float = 3
+    max_steps: int = -1
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    optim: str = "adamw_torch"
+    lr_scheduler_type: str = "linear"
+    lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    warmup_ratio: float = 0.0
+    warmup_steps: int = 0
+    seed: int = 42
+    data_seed: int | None = None
+    fp16: bool = False
+    bf16: bool = False
+    dataloader_drop_last: bool = False
+    gradient_checkpointing: bool = False
+    batch_sampler: str = "batch_sampler"
+    multi_dataset_batch_sampler: str = "proportional"
+    eval_strategy: Literal["no", "steps", "epoch"] = "no"
+    eval_steps: int | None = None
+    logging_steps: int = 500
+    save_strategy: Literal["no", "steps", "epoch"] = "steps"
+    save_steps: int = 500
+    load_best_model_at_end: bool = False
+    metric_for_best_model: str | None = None
+    prompts: dict[str, str] = Field(default_factory=dict)  # column -> text put before its texts in training
+    report_to: tuple[str, ...] = ()  # trackers: "tensorboard", "wandb", "trackio"
+    processes: int = 1  # data-parallel processes that the card's numbers imply
+    engine: Literal["trainer", "fast"] = "trainer"  # the library's trainer, or the same numbers sooner (training.fast)
+
+
+class EvaluationPlan(Part):
+    """What is measured before and after training."""
+
+    evaluator: str = "InformationRetrievalEvaluator"
+    name: str = Field(default="evaluation", pattern=NAME)  # also the name of a folder in the run
+    truncate_dim: int | None = None
+    main_metric: str = "cosine_ndcg@10"
+    higher_is_better: bool = True
+    repeated_queries: Literal["separate", "merged"] = "separate"  # merged: equal questions are one, with all answers
 
 
 class Recipe(Part):
-    """All that training needs. See the module's text."""
+    """Everything that training needs. See the module's docstring."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME)  # also the beginning of a run folder's name
     variant: Literal["as written", "corrected"] = "as written"
     kind: str = "sentence-transformer"
@@ -90,127 +200,61 @@ class Recipe(Part):
     notes: tuple[str, ...] = ()  # arguments translated or dropped, one sentence each
 
     def __repr__(self) -> str:
-        return _in_words(self)
+        base, data, training, plan = self.base, self.data, self.training, self.evaluation
+        adapter = f", LoRA r={base.lora.r}{' (DoRA)' if base.lora.use_dora else ''}" if base.lora else ""
+        pooling = f", {base.pooling} pooling" if base.pooling else ""
+        split = data.split
+        parts = (split.train, split.validation, split.test) if split else ()
+        shares = ", split " * bool(parts) + " / ".join(f"{100 * part:.0f} %" for part in parts)
+        batch = f"batch {training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
+        cut = f" at {plan.truncate_dim} dimensions" if plan.truncate_dim else ""
+        lines = [
+            f"Recipe({self.name!r}, {self.variant})",
+            f"  base        {base.model}{pooling}, {base.similarity}{adapter}",
+            f"  data        {_rows(data.train, data.columns)}{shares}",
+            *(
+                f"  and         {further.name}, {_rows(further.source, further.columns)}"
+                + (f", {further.loss}" if further.loss else "")
+                for further in data.more
+            ),
+            f"  loss        {self.loss}",
+            f"  training    {training.num_train_epochs:g} epochs, {batch} × {training.processes}, "
+            f"learning rate {training.learning_rate:g} {training.lr_scheduler_type}, seed {training.seed}",
+            f"  evaluation  {plan.evaluator}{cut}, {plan.main_metric}",
+        ]
+        return "\n".join([*lines, *(f"  note        {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        return _as_table(self)
+        """A table of the fields that something or somebody set; the fields at their defaults are folded."""
+        left = "style='text-align:left'"  # JupyterLab aligns the text of tables to the right
+        stated, defaults = "", ""
+        for path, value in leaves(self).items():
+            origin = self.provenance.get(path)
+            cells = (path, "unknown" if value is None else str(value), str(origin or "not stated"))
+            row = "<tr>" + "".join(f"<td {left}>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+            if origin and origin.source in ("default", "library"):
+                defaults += row
+            else:
+                stated += row
+        head = "".join(f"<th {left}>{name}</th>" for name in ("field", "value", "where it came from"))
+        head = f"<thead><tr>{head}</tr></thead>"
+        caption = html.escape(f"Recipe of {self.name}, {self.variant}")
+        table = f"<table><caption>{caption}</caption>{head}<tbody>{stated}</tbody></table>"
+        if defaults:
+            summary = f"<summary>{defaults.count('<tr>')} more fields at their defaults</summary>"
+            table += f"<details>{summary}<table>{head}<tbody>{defaults}</tbody></table></details>"
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return table + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def _rows(source: Source, columns: tuple[str, ...]) -> str:
+    rows = f"{source.rows:,} rows" if source.rows is not None else "rows unknown"
+    return f"{source.location}: {rows} ({', '.join(columns)})"
 
 
 SECTIONS = ("base", "data", "loss", "training", "evaluation")
 OPEN = ("parameters", "prompts", "lr_scheduler_kwargs")
-"""Fields whose entries are leaves of their own: `loss.parameters.scale`."""
-OURS = ("engine", "processes", "prompts", "report_to")
-"""Fields of `training` whose default is the recipe's own, not a library's."""
-OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
-
-
-def recipe(card: Card, *, corrected: bool = False, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """What would have to be run to do what `card` says was done.
-
-    `corrected` applies the fixes that `audit(card)` proposes, in the order of the findings; `overrides` (see
-    `with_overrides`) come after. Raises RecipeError where the card states no loss, because then there is nothing to
-    train, and where an override is not possible.
-    """
-    draft = derive(card, tuple(Training.model_fields))
-    if "loss.name" not in draft.fields:
-        raise RecipeError(
-            f"expected a training loss on the card {card.name!r}, found none; there is nothing to train again. "
-            "Is it the card of a model that was never trained, or was the training part cut off?"
-        )
-    made = _from_draft(card, draft)
-    if corrected:
-        made = _corrected(made, card)
-    if overrides:
-        made = with_overrides(made, overrides)
-    return made
-
-
-def _from_draft(card: Card, draft: Draft) -> Recipe:
-    """The draft as a Recipe; a value on the card that cannot be the field's is noted and takes the default."""
-    while True:
-        tree: dict[str, Any] = {"name": file_name(card.name, "card"), "kind": card.kind, "loss": {}}
-        tree["card_sha256"] = card.sha256 or None
-        for path, derived in draft.fields.items():
-            _put(tree, path, derived.value)
-        tree.setdefault("base", {}).setdefault("model", "unknown")
-        try:
-            made = Recipe.model_validate_json(json.dumps({**tree, "notes": draft.notes}), strict=True)
-            break
-        except ValidationError as error:
-            path = _located(error)
-            wrong = next((known for known in draft.fields if path == known or path.startswith(known + ".")), None)
-            if wrong is None:
-                raise _explained(error) from error
-            value = draft.fields.pop(wrong).value
-            draft.notes.append(f"`{wrong}` cannot be {value!r}, as the card says; the default is taken.")
-    origins = {
-        path: Origin(source=derived.source, lines=derived.lines, note=derived.note)
-        for path, derived in draft.fields.items()
-    }
-    return _with_origins(made, origins, card)
-
-
-def _corrected(made: Recipe, card: Card) -> Recipe:
-    from workbench.audit.rules import audit
-
-    changes: dict[str, tuple[Any, Origin]] = {}
-    for finding in audit(card):
-        if finding.fix is not None:
-            origin = Origin(source="finding", lines=finding.lines, note=finding.code)
-            changes.update({path: (value, origin) for path, value in finding.fix.changes.items()})
-    made = _changed(made, changes, only_new=True)
-    training = made.training
-    if training.load_best_model_at_end and training.save_strategy != training.eval_strategy:
-        # The trainer can load the best checkpoint only where each evaluation has one.
-        note = "as often as is evaluated, so that the best checkpoint can be kept"
-        made = _changed(
-            made, {"training.save_strategy": (training.eval_strategy, Origin(source="inferred", note=note))}
-        )
-    return made.model_copy(update={"variant": "corrected"})
-
-
-def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """`recipe` with some fields set by the user; each then has the origin `user`.
-
-    A key is a dotted path (`training.seed`) or the end of one, where that is unique (`learning_rate`, `lora.r`). An
-    entry of a mapping is named after it (`training.prompts.anchor`, `loss.parameters.scale`), a further dataset by its
-    number (`data.more.0.source.location`); the number after the last adds one.
-    Raises RecipeError for a key that no field has, naming the nearest ones, and for a value of the wrong type.
-    """
-    changes = {_resolved(recipe, key): (value, Origin(source="user")) for key, value in overrides.items()}
-    made = _changed(recipe, changes)
-    columns = [*made.data.columns, *(column for further in made.data.more for column in further.columns)]
-    for path in changes:
-        name = path.removeprefix("training.prompts.")
-        if name != path and columns and name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.0)
-            raise RecipeError(
-                f"expected a column of the rows ({', '.join(columns)}) for a prompt, found {name!r}; write "
-                f"training.prompts.{near[0]}, or set data.columns."
-            )
-    return made
-
-
-def parse_setting(setting: str) -> tuple[str, Any]:
-    """`field=value` of a command line as key and value. Numbers, true, false, null, `[...]` and `{...}` are read as
-    YAML 1.2 reads them; everything else is text.
-
-    >>> parse_setting("learning_rate=2e-5"), parse_setting("eval_strategy=no"), parse_setting("columns=[a, b]")
-    (('learning_rate', 2e-05), ('eval_strategy', 'no'), ('columns', ['a', 'b']))
-    """
-    key, equals, value = setting.partition("=")
-    key, value = key.strip(), value.strip()
-    if not equals or not key:
-        raise RecipeError(f"expected a setting as field=value, found {setting!r}; for example learning_rate=2e-5.")
-    try:
-        parsed = read_yaml(value) if value else ""
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if value[:1] not in "[{":
-            return key, value
-        raise RecipeError(
-            f"expected a list or a mapping after {key}=, found {value!r}; is a bracket missing?"
-        ) from error
-    return key, value if isinstance(parsed, dict | list) and value[0] not in "[{" else parsed
+"""Fields whose entries are leaves: `loss.parameters.scale`."""
 
 
 def leaves(recipe: Recipe) -> dict[str, Any]:
@@ -220,37 +264,49 @@ def leaves(recipe: Recipe) -> dict[str, Any]:
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if path == "data.more" and value:
+        value = dict(enumerate(value))
     closed = path.endswith(".columns") or any(f".{name}." in path for name in OPEN)
     if isinstance(value, dict) and value and not closed:
         for name, inner in value.items():
             if not (name == "inner" and inner is None):
                 yield from _leaves(inner, f"{path}.{name}")
-    elif path == "data.more" and value:
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}.{index}")
     else:
         yield path, value
 
 
+def schema_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all fields that may be set, those of absent optional parts included."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        if not prefix and name not in SECTIONS:
+            continue
+        yield path
+        options = typing.get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else ()
+        for part in options or (field.annotation,):
+            if isinstance(part, type) and issubclass(part, Part) and path.count("inner") <= 2:
+                yield from schema_paths(part, f"{path}.")
+
+
 def own_values(recipe: Recipe) -> dict[str, Any]:
-    """The fields that the user has set, by their dotted paths. Rows, their columns and a largest number of steps are
-    not among them: `train` is told these, and they stand elsewhere.
+    """The fields that the user has set, by their dotted paths.
+
+    Rows, their columns and a largest number of steps that came from arguments of `train` are left out.
     """
-    told = {"data.train.location": "data", "data.train.columns": "columns", "training.max_steps": "max_steps"}
-    origins = recipe.provenance
+    arguments = {"data.train.location": "data", "data.train.columns": "columns", "training.max_steps": "max_steps"}
+    origins = {path: origin for path, origin in recipe.provenance.items() if origin.source == "user"}
     return {
         path: value
         for path, value in leaves(recipe).items()
-        if path in origins and origins[path].source == "user" and origins[path].note != told.get(path, " ")
+        if path in origins and origins[path].note != arguments.get(path, " ")
     }
 
 
 def difference(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """(dotted path, value in `a`, value in `b`) of every field that differs; None where one has no such field."""
     ours, theirs = leaves(a), leaves(b)
-    paths = [*ours, *(path for path in theirs if path not in ours)]
-    empty: tuple[Any, ...] = (None, {}, ())  # a mapping or list without entries and none say the same
-    found = [(path, ours.get(path), theirs.get(path)) for path in paths]
+    empty: tuple[Any, ...] = (None, {}, ())  # an empty mapping or list means the same as None
+    found = [(path, ours.get(path), theirs.get(path)) for path in {**ours, **theirs}]
     return [(path, one, other) for path, one, other in found if one != other and not (one in empty and other in empty)]
 
 
@@ -260,211 +316,54 @@ def recipe_sha256(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def recipe_yaml(recipe: Recipe) -> str:
-    """`recipe` as YAML: the fields as blocks, then one line of provenance for each."""
-    tree = recipe.model_dump(mode="json")
-    provenance = {path: Line(_told(origin)) for path, origin in recipe.provenance.items()}
-    body = {name: tree[name] for name in Recipe.model_fields if name != "provenance"}
-    comment = f"# Recipe of {recipe.name}, {recipe.variant}. `workbench train` takes this file.\n"
-    return comment + write_yaml({**body, "provenance": provenance})
+# ---------------------------------------------------------------------------------------------------------- origins
+
+OURS = ("engine", "processes", "prompts", "report_to")
+"""Fields of `training` whose default is the recipe's own, not a library's."""
+OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
+DEFAULTS = {
+    "data.split": "nothing on the card shows that the rows were divided",
+    "data.evaluation": "the card names no separate evaluation rows",
+    "base.lora": "nothing on the card shows an adapter",
+    "base.prompts": "neither the card nor a file beside it names a prompt",
+    "base.static_dimensions": "the card shows no embedding table without a transformer",
+    "data.more": "the card trains on one dataset",
+    "training.prompts": "the card names no prompt for a column",
+    "training.report_to": "no tracker follows a run unless asked",
+    "evaluation.repeated_queries": "each row is a separate query unless something shows otherwise",
+    "training.processes": "nothing on the card shows more than one",
+    "training.engine": "the library's trainer, unless another is asked for",
+}
+"""Path -> the reason for its default; every other field is "not on the card"."""
 
 
-def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """Write `recipe` to `path`, whole or not at all. Raises RecipeError where that cannot be done."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(recipe_yaml(recipe), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RecipeError(f"cannot write the recipe to {str(target)!r}: {error.strerror or error}.") from error
+def with_origins(
+    recipe: Recipe, origins: Mapping[str, Origin], transformers: Mapping[str, str] | None = None
+) -> Recipe:
+    """`recipe` with an origin for every leaf: its own, else that of a part above it, else the default's.
 
-
-def load_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe from YAML. Raises RecipeError where that cannot be done, or a field is unknown or impossible."""
-    file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_FILE + 1)
-        if len(data) > LARGEST_FILE:
-            raise RecipeError(f"expected a recipe of at most {LARGEST_FILE:,} bytes, found more in {str(file)!r}.")
-        tree = read_yaml(data.decode("utf-8"))
-        text = json.dumps(tree)
-    except OSError as error:
-        raise RecipeError(f"expected a recipe at {str(file)!r}, cannot read it: {error.strerror or error}.") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = str(error).split("\n")[0]
-        raise RecipeError(f"expected a recipe in YAML in {str(file)!r}, found something else ({reason}).") from error
-    if not isinstance(tree, dict):
-        raise RecipeError(
-            f"expected a recipe in {str(file)!r}, found {type(tree).__name__}; see `workbench recipe CARD`."
-        )
-    try:
-        return _with_origins(made := Recipe.model_validate_json(text, strict=True), made.provenance)
-    except ValidationError as error:
-        raise _explained(error, f" in {str(file)!r}") from error
-
-
-def _with_origins(made: Recipe, origins: Mapping[str, Origin], card: Card | None = None) -> Recipe:
-    """`made` with an origin for every leaf: its own, that of the part it lies in, or the default's."""
+    `transformers`: package -> version on the card, for the defaults of libraries.
+    """
     complete: dict[str, Origin] = {}
-    for path in leaves(made):
+    for path in leaves(recipe):
         parts = path.split(".")
         above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
         found = next((origins[name] for name in above if name in origins), None)
-        complete[path] = found or _default_origin(path, card)
-    return made.model_copy(update={"provenance": complete})
+        complete[path] = found or _default_origin(path, transformers or {})
+    return recipe.model_copy(update={"provenance": complete})
 
 
-def _default_origin(path: str, card: Card | None) -> Origin:
+def _default_origin(path: str, versions: Mapping[str, str]) -> Origin:
     name = path.rpartition(".")[2]
     if path.startswith("training.") and name not in OURS:
         package = "Sentence Transformers" if name in OF_SENTENCE_TRANSFORMERS else "Transformers"
-        version = card.versions.get(package) if card else None
-        return Origin(
-            source="library", note=f"default of {package} {version.value if version else '(version not stated)'}"
-        )
+        return Origin(source="library", note=f"default of {package} {versions.get(package, '(version not stated)')}")
     if path.endswith(".parameters"):
         return Origin(source="library", note="defaults of the loss: the card prints no parameters")
-    reasons = {
-        "data.split": "nothing on the card shows that the rows were divided",
-        "data.evaluation": "the card names no evaluation rows of their own",
-        "base.lora": "nothing on the card shows an adapter",
-        "base.prompts": "neither the card nor a file beside it names a prompt",
-        "base.static_dimensions": "the card shows no embedding table without a transformer",
-        "data.more": "the card trains on one dataset",
-        "training.prompts": "the card names no prompt for a column",
-        "training.report_to": "no tracker follows a run unless asked",
-        "evaluation.repeated_queries": "each row is a query of its own unless something shows the contrary",
-        "training.processes": "no number of the card shows more than one",
-        "training.engine": "the library's trainer, unless another is asked for",
-    }
-    return Origin(source="default", note=reasons.get(path, "not on the card"))
+    return Origin(source="default", note=DEFAULTS.get(path, "not on the card"))
 
 
-def _changed(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]], *, only_new: bool = False) -> Recipe:
-    """`recipe` with `changes`, path -> (value, origin). `only_new` keeps the origin of a field that stays as it was."""
-    tree = recipe.model_dump(mode="json")
-    origins = dict(recipe.provenance)
-    for path, (value, origin) in changes.items():
-        _put(tree, path, value)
-        origins = {known: kept for known, kept in origins.items() if not known.startswith(f"{path}.")}
-        origins[path] = origin
-    try:
-        made = Recipe.model_validate_json(json.dumps(tree), strict=True)
-    except ValidationError as error:
-        raise _explained(error) from error
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"expected plain values (text, numbers, lists) for {sorted(changes)}: {error}.") from error
-    complete = _with_origins(made, origins)
-    if not only_new:
-        return complete
-    before, after = leaves(recipe), leaves(made)
-    kept = {path: recipe.provenance[path] for path, value in after.items() if path in before and before[path] == value}
-    return complete.model_copy(update={"provenance": {**complete.provenance, **kept}})
-
-
-def _put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field at `path`, making what lies above it; a number in `data.more` is a place in its list."""
-    *parts, last = _split_path(path)
-    inside: Any = tree
-    for part in parts:
-        inner = _entry(inside, part)
-        if not isinstance(inner, dict | list):
-            inner = [] if part == "more" else {}
-            _set(inside, part, inner)
-        inside = inner
-    _set(inside, last, value)
-
-
-def _entry(inside: Any, part: str) -> Any:
-    if isinstance(inside, list):
-        return inside[int(part)] if part.isdigit() and int(part) < len(inside) else None
-    return inside.get(part)
-
-
-def _set(inside: Any, part: str, value: Any) -> None:
-    if not isinstance(inside, list):
-        inside[part] = value
-    elif part.isdigit() and int(part) < len(inside):
-        inside[int(part)] = value
-    elif part == str(len(inside)):
-        inside.append(value)
-    else:
-        raise RecipeError(
-            f"expected a dataset of data.more by its number, 0 to {len(inside)} (the last adds one), found {part!r}."
-        )
-
-
-def _split_path(path: str) -> list[str]:
-    """Names in a dotted path; a parameter's or prompt's own name may hold dots."""
-    parts = path.split(".")
-    for index, part in enumerate(parts[:-1]):
-        if part in OPEN:
-            return [*parts[: index + 1], ".".join(parts[index + 1 :])]
-    return parts
-
-
-def _resolved(recipe: Recipe, key: str) -> str:
-    """The full path of the field that `key` names."""
-    known = [*dict.fromkeys([*_schema_paths(Recipe), *leaves(recipe)])]
-    if key in known or (key.startswith("data.more.") and _below_more(recipe, key)):
-        return key
-    opened = next((name for name in OPEN if f".{name}." in f".{key}"), None)
-    if opened is not None:
-        above, _, entry = f".{key}".partition(f".{opened}.")
-        return f"{_resolved(recipe, f'{above[1:]}.{opened}'.lstrip('.'))}.{entry}"
-    ends = [path for path in known if path.endswith(f".{key}") and not path.startswith("data.more.")]
-    if len(ends) == 1:
-        return ends[0]
-    if ends:
-        raise RecipeError(
-            f"expected one field, found {len(ends)} named {key!r}: {', '.join(ends)}; write the whole path."
-        )
-    raise RecipeError(f"expected a field of the recipe, found {key!r}; {_nearest(key, known)}.")
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    names = {path.rpartition(".")[2] if "." not in key else path: path for path in known}
-    initials = [name for name in names if "".join(word[0] for word in name.split("_")) == key]  # lr: learning_rate
-    near = [names[name] for name in initials or difflib.get_close_matches(key, names, n=3, cutoff=0.6)]
-    return f"the nearest are {', '.join(near)}" if near else "`workbench recipe CARD` shows all of them"
-
-
-def _below_more(recipe: Recipe, key: str) -> bool:
-    """Whether `key`, `data.more.0.source.location`, is a field of a further dataset or of one to be added."""
-    number, _, rest = key.removeprefix("data.more.").partition(".")
-    known = [*_schema_paths(TrainingSet, "data.more.")]
-    last = len(recipe.data.more)
-    if not number.isdigit() or int(number) > last:
-        raise RecipeError(
-            f"expected a dataset of data.more by its number, 0 to {last} (the last adds one), found {number!r}."
-        )
-    opened = any(f".{name}." in f".{rest}" for name in OPEN)
-    if not rest or opened or f"data.more.{rest}" in known:
-        return True
-    hint = _nearest(f"data.more.{rest}", known).replace("data.more.", f"data.more.{number}.")
-    raise RecipeError(f"expected a field of the recipe, found {key!r}; {hint}.")
-
-
-def _schema_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all fields that may be set, those of absent optional parts included."""
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        if not prefix and name not in SECTIONS:
-            continue
-        yield path
-        inner = _part_of(field.annotation)
-        if inner is not None and path.count("inner") <= 2:
-            yield from _schema_paths(inner, f"{path}.")
-
-
-def _part_of(annotation: Any) -> type[BaseModel] | None:
-    """The Part that a field holds: itself, or the one beside None."""
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return next((part for part in options if isinstance(part, type) and issubclass(part, Part)), None)
-
+# ------------------------------------------------------------------------------------------------------- validation
 
 EXPECTED = {
     "float_type": "a number",
@@ -481,86 +380,23 @@ EXPECTED = {
     "finite_number": "a finite number",
     "string_pattern_mismatch": "a name of letters, digits and ._@+-",
 }
+"""Type of a pydantic error -> what was expected."""
 
 
-def _located(error: ValidationError) -> str:
+def error_path(error: ValidationError) -> str:
     return ".".join(str(part) for part in error.errors()[0]["loc"])
 
 
-def _explained(error: ValidationError, where: str = "") -> RecipeError:
+def explained(error: ValidationError, where: str = "") -> RecipeError:
+    """The first error of a validation as a RecipeError; `where` names the file."""
     first = error.errors()[0]
-    path, found = _located(error), first["input"]
+    path = error_path(error)
     if first["type"] == "extra_forbidden":
-        names = [*Recipe.model_fields, *_schema_paths(Recipe)]
-        near = difflib.get_close_matches(path, names, n=3, cutoff=0.6)
+        near = difflib.get_close_matches(path, [*Recipe.model_fields, *schema_paths(Recipe)], n=3, cutoff=0.6)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         return RecipeError(f"expected a field of the recipe{where}, found {path!r}{hint}.")
-    if first["type"] == "value_error":
-        expected = str(first["ctx"]["error"])
-    elif first["type"] == "literal_error":
-        expected = str(first["ctx"]["expected"])
-    else:
-        expected = EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
-    shown = "nothing" if first["type"] == "missing" else repr(found)
-    return RecipeError(f"expected {expected} for {path!r}{where}, found {shown[:200]}.")
-
-
-def _told(origin: Origin) -> dict[str, Any]:
-    return {name: value for name, value in origin.model_dump(mode="json").items() if value}
-
-
-def _in_words(recipe: Recipe) -> str:
-    base, data, training, plan = recipe.base, recipe.data, recipe.training, recipe.evaluation
-    adapter = f", LoRA r={base.lora.r}{' (DoRA)' if base.lora.use_dora else ''}" if base.lora else ""
-    pooling = f", {base.pooling} pooling" if base.pooling else ""
-    rows = f"{data.train.rows:,} rows" if data.train.rows is not None else "rows unknown"
-    split = data.split
-    parts = (split.train, split.validation, split.test) if split else ()
-    shares = ", split " * bool(parts) + " / ".join(f"{100 * part:.0f} %" for part in parts)
-    batch = f"batch {training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
-    cut = f" at {plan.truncate_dim} dimensions" if plan.truncate_dim else ""
-    lines = [
-        f"Recipe({recipe.name!r}, {recipe.variant})",
-        f"  base        {base.model}{pooling}, {base.similarity}{adapter}",
-        f"  data        {data.train.location}: {rows} ({', '.join(data.columns)}){shares}",
-        *(f"  and         {_set_in_words(further)}" for further in data.more),
-        f"  loss        {_loss_in_words(recipe.loss)}",
-        f"  training    {training.num_train_epochs:g} epochs, {batch} × {training.processes}, "
-        f"learning rate {training.learning_rate:g} {training.lr_scheduler_type}, seed {training.seed}",
-        f"  evaluation  {plan.evaluator}{cut}, {plan.main_metric}",
-    ]
-    return "\n".join([*lines, *(f"  note        {note}" for note in recipe.notes)])
-
-
-def _set_in_words(further: TrainingSet) -> str:
-    rows = f"{further.source.rows:,} rows" if further.source.rows is not None else "rows unknown"
-    own = f", {_loss_in_words(further.loss)}" if further.loss else ""
-    return f"{further.name}, {further.source.location}: {rows} ({', '.join(further.columns)}){own}"
-
-
-def _loss_in_words(loss: LossSpec) -> str:
-    """`MatryoshkaLoss([512, 256]) over …`: each loss with its parameters, the outermost first."""
-    words = ", ".join(f"{name}={value!r}" for name, value in loss.parameters.items())
-    return f"{loss.name}({words})" + (f" over {_loss_in_words(loss.inner)}" if loss.inner else "")
-
-
-LEFT = "style='text-align:left'"  # JupyterLab puts the text of tables to the right
-
-
-def _as_table(recipe: Recipe) -> str:
-    """What somebody or something has said, then, folded, the fields at their defaults."""
-    said: list[str] = []
-    defaults: list[str] = []
-    for path, value in leaves(recipe).items():
-        origin = recipe.provenance.get(path)
-        cells = (path, "unknown" if value is None else str(value), str(origin or "") or "not stated")
-        row = "<tr>" + "".join(f"<td {LEFT}>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        (defaults if origin and origin.source in ("default", "library") else said).append(row)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in recipe.notes)
-    caption = html.escape(f"Recipe of {recipe.name}, {recipe.variant}")
-    head = "".join(f"<th {LEFT}>{name}</th>" for name in ("field", "value", "where it came from"))
-    head = f"<thead><tr>{head}</tr></thead>"
-    table = f"<table><caption>{caption}</caption>{head}<tbody>{''.join(said)}</tbody></table>"
-    folded = f"<table>{head}<tbody>{''.join(defaults)}</tbody></table>"
-    more = f"<details><summary>{len(defaults)} more fields at their defaults</summary>{folded}</details>"
-    return table + (more if defaults else "") + (f"<ul>{notes}</ul>" if notes else "")
+    context = {key: str(value) for key, value in first.get("ctx", {}).items()}
+    key = {"value_error": "error", "literal_error": "expected"}.get(first["type"], "")
+    expected = context.get(key) or EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    found = "nothing" if first["type"] == "missing" else repr(first["input"])
+    return RecipeError(f"expected {expected} for {path!r}{where}, found {found[:200]}.")

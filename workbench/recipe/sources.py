@@ -1,7 +1,6 @@
-"""Which rows a card trained on: datasets, division, prompts in their texts, and what is public about them.
+"""Which rows a card trained on: datasets, split, prompts in their texts, and public facts about them.
 
-What the five shipped cards do not state is taken from `cards.known`, with that origin. How rows were divided and how
-many processes shared them is proved from sizes and from the steps of an epoch.
+What the five shipped cards do not state is taken from `cards.known`, with that origin.
 """
 
 from __future__ import annotations
@@ -26,7 +25,10 @@ def put_data(draft: Draft, card: Card) -> None:
         return
     if train.id is None:
         named = f"says only {train.name!r}" if train.name else "does not name its dataset"
-        note = f"the card {named}; {where_to_get(card, train)}"
+        known, hint = known_card(card.sha256), "name yours with --data"
+        if known and known.train and train.size and known.train.rows >= train.size:
+            hint = f"{known.train.location} is a public source that matches; name it, or yours, with --data"
+        note = f"the card {named}; {hint}"
         draft.put("data.train.location", "unknown", "default", first_line(train), note=note)
     put_source(draft, "data.train", train)
     if train.columns:
@@ -55,7 +57,7 @@ def put_source(draft: Draft, path: str, dataset: Dataset) -> None:
 
 
 def put_several(draft: Draft, card: Card, datasets: Sequence[Dataset]) -> None:
-    """The datasets after the first, each with its source and columns; their losses are put where losses are."""
+    """The datasets after the first, each with its source and columns."""
     if len(datasets) < 2:
         return
     names = names_of(datasets)
@@ -69,7 +71,9 @@ def put_several(draft: Draft, card: Card, datasets: Sequence[Dataset]) -> None:
     held_out = [dataset for dataset in card.evaluation_datasets() if dataset.name != datasets[0].name]
     if held_out:
         named = ", ".join(repr(dataset.name or "unnamed") for dataset in held_out)
-        draft.notes.append(f"The evaluation rows of the further datasets ({named}) are not taken; the first's are.")
+        draft.notes.append(
+            f"The evaluation rows of the further datasets ({named}) are not used; those of the first are."
+        )
 
 
 def names_of(datasets: Sequence[Dataset]) -> list[str]:
@@ -85,19 +89,8 @@ def names_of(datasets: Sequence[Dataset]) -> list[str]:
     return names
 
 
-def where_to_get(card: Card, train: Dataset) -> str:
-    """What a person can do about rows that the card does not name: a public source known to match, or their own."""
-    known = known_card(card.sha256)
-    if known and known.train and train.size and known.train.rows >= train.size:
-        return f"{known.train.location} is a public source that matches; name it, or yours, with --data"
-    return "name yours with --data"
-
-
-# ------------------------------------------------------------------------------------------------ division, processes
-
-
 def put_split(draft: Draft, card: Card, train: Dataset) -> None:
-    """Which part of the rows trained, and in how many processes: from the sizes, or from the steps of an epoch."""
+    """Which share of the rows trained, and in how many processes: from the sizes, or from the steps of an epoch."""
     several = len(card.training_datasets()) > 1
     held_out = next((one for one in card.evaluation_datasets() if not several or one.name == train.name), None)
     lines = (train.facts.get("size"), held_out.facts.get("size") if held_out else None)
@@ -109,7 +102,7 @@ def put_split(draft: Draft, card: Card, train: Dataset) -> None:
     if not whole and held_out and held_out.size and not held_out.id:
         every = rows + held_out.size
         share = round(rows / every, 4)
-        note = f"{rows:,} rows train and {held_out.size:,} are held out: one set of {every:,}, divided"
+        note = f"{rows:,} rows train and {held_out.size:,} are held out: a split of {every:,}"
         draft.put("data.train.rows", every, "inferred", *lines, note=note)
         put_shares(draft, (share, round(1 - share, 4), 0.0), lines, note)
     division, rows = infer(card).division, sum(sizes(card) or ())
@@ -144,14 +137,11 @@ def put_shares(draft: Draft, shares: tuple[float, float, float], lines: tuple[in
     draft.put("data.split.seed", 42, "default", note="the card does not say how the rows were drawn")
 
 
-# ------------------------------------------------------------------------------------------- prompts, repeated queries
-
-
 def put_prompts(draft: Draft, card: Card) -> None:
-    """The prompts that training put before texts: the trainer's own argument, or what the texts themselves begin with.
+    """Prompts of the training, from the trainer's argument or from what the texts begin with.
 
-    Prompts found in texts are put by column for training and by kind (query, document) for evaluation, so that texts
-    without them give the same inputs as the card's.
+    Prompts in texts are put by column for training and by kind (query, document) for evaluation, so that texts without
+    them give the same inputs as the card's.
     """
     stated = card.argument("prompts")
     if stated is not None and stated.value:
@@ -183,12 +173,12 @@ def put_stated_prompts(draft: Draft, card: Card, stated: Stated[Any]) -> None:
     if isinstance(value, Mapping) and value and set(value) <= set(names) and not set(value) <= set(columns):
         others = [name for name in value if name != names[0] and value[name] != value.get(names[0])]
         if others:
-            draft.notes.append(f"`prompts` of the dataset{'s' * (len(others) > 1)} {', '.join(others)} are not taken.")
+            draft.notes.append(f"`prompts` of the dataset{'s' * (len(others) > 1)} {', '.join(others)} are not used.")
         value = value.get(names[0])
     found = dict.fromkeys(columns, value) if isinstance(value, str) else value
     if not isinstance(found, Mapping) or not all(isinstance(text, str) for text in found.values()):
         if value is not None:
-            draft.notes.append(f"`prompts` = {stated.value!r} is not taken: it is not one text for each column.")
+            draft.notes.append(f"`prompts` = {stated.value!r} is not used: it is not one text for each column.")
         return
     for column, text in found.items():
         if text:

@@ -1,15 +1,73 @@
-"""YAML as a person means it: 1.2 for plain words, nothing said twice, no aliases; lists and lines that read well.
+"""Recipes as YAML files, and YAML 1.2 for plain words.
 
 PyYAML follows YAML 1.1, where `no` is false, `2e-5` is text and `010` is eight; a recipe typed by hand would change
-its meaning. Only plain data is ever built from a file: text, numbers, true, false, null, lists, mappings.
+its meaning. Only plain data is built from a file: text, numbers, true, false, null, lists, mappings.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
+
+from workbench.errors import RecipeError
+from workbench.recipe.schema import Recipe, explained, with_origins
+
+LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """`recipe` as YAML: the fields as blocks, then one line of provenance for each."""
+    tree = recipe.model_dump(mode="json")
+    origins = tree.pop("provenance")
+    tree["provenance"] = {
+        path: Line({name: value for name, value in origin.items() if value}) for path, origin in origins.items()
+    }
+    comment = f"# Recipe of {recipe.name}, {recipe.variant}. `workbench train` takes this file.\n"
+    return comment + yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write `recipe` to `path`, whole or not at all. Raises RecipeError where that cannot be done."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(recipe_yaml(recipe), encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RecipeError(f"cannot write the recipe to {str(target)!r}: {error.strerror or error}.") from error
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe from YAML. Raises RecipeError where that cannot be done, or a field is unknown or impossible."""
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise RecipeError(f"expected a recipe of at most {LARGEST_FILE:,} bytes, found more in {str(file)!r}.")
+        tree = read_yaml(data.decode("utf-8"))
+        text = json.dumps(tree)
+    except OSError as error:
+        raise RecipeError(f"expected a recipe at {str(file)!r}, cannot read it: {error.strerror or error}.") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error).split("\n")[0]
+        raise RecipeError(f"expected a recipe in YAML in {str(file)!r}, found something else ({reason}).") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(
+            f"expected a recipe in {str(file)!r}, found {type(tree).__name__}; see `workbench recipe CARD`."
+        )
+    try:
+        recipe = Recipe.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise explained(error, f" in {str(file)!r}") from error
+    return with_origins(recipe, recipe.provenance)
 
 
 def read_yaml(text: str) -> Any:
@@ -21,26 +79,21 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader)
 
 
-def write_yaml(data: Any) -> str:
-    """`data` as YAML in its own order; short lists and every `Line` stand on one line."""
-    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10_000)
-
-
 class Loader(yaml.SafeLoader):
-    """YAML 1.2 for plain words: `no` is a word, `2e-5` is a number, a date is text; a key said twice is an error."""
+    """YAML 1.2 for plain words; a repeated key and an alias are errors."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - none of YAML 1.1's; those of 1.2 are added below
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # a few of them can stand for gigabytes
-            raise yaml.composer.ComposerError(None, None, "aliases are not taken", None)
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", None)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key.value, str) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is repeated", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
@@ -60,17 +113,17 @@ class Line(dict[str, Any]):
 
 
 class Dumper(yaml.SafeDumper):
+    """Short lists and every `Line` on one line."""
+
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_list(self, data: Any) -> yaml.SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=len(str(data)) < 80)
 
-def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=len(str(values)) < 80)
-
-
-def _represent_line(dumper: yaml.SafeDumper, values: Line) -> yaml.Node:
-    return dumper.represent_mapping("tag:yaml.org,2002:map", values, flow_style=True)
+    def represent_line(self, data: Any) -> yaml.Node:
+        return self.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
 
 
-Dumper.add_representer(list, _represent_list)
-Dumper.add_representer(Line, _represent_line)
+Dumper.add_representer(list, Dumper.represent_list)
+Dumper.add_representer(Line, Dumper.represent_line)

@@ -251,8 +251,8 @@ def _differences(run: Run, summary: Summary) -> list[str]:
 def _changed(run: Run, card: Card) -> list[str]:
     """The fields of the recipe that are not as the original card has them, and why."""
     from workbench.errors import RecipeError
+    from workbench.recipe.from_card import recipe as read_off
     from workbench.recipe.schema import difference
-    from workbench.recipe.schema import recipe as read_off
 
     try:
         written, trained = read_off(card), run.recipe()

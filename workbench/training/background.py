@@ -26,8 +26,10 @@ from workbench import errors
 from workbench.cards.card import Card
 from workbench.cards.read import card_from_dict, card_to_dict, read_card, shipped_cards
 from workbench.errors import RunError, TrainingError, WorkbenchError
-from workbench.recipe.schema import Recipe, load_recipe, save_recipe, with_overrides
-from workbench.recipe.schema import recipe as understand
+from workbench.recipe.from_card import recipe as understand
+from workbench.recipe.overrides import with_overrides
+from workbench.recipe.schema import Recipe
+from workbench.recipe.yaml_io import load_recipe, save_recipe
 from workbench.run import Run, alive, list_runs, write_json
 
 OUTPUT = "output.txt"

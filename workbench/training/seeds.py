@@ -18,7 +18,8 @@ from workbench.errors import RecipeError, RunError
 from workbench.evaluation.comparability import comparability_problems, query_count_problems
 from workbench.evaluation.compare import Verdict, card_evaluation, card_verdict, evaluation_name, pairing_problems
 from workbench.evaluation.examples import MetricValues, metric_values, unit
-from workbench.recipe.schema import Origin, Recipe, difference, recipe
+from workbench.recipe.from_card import recipe
+from workbench.recipe.schema import Origin, Recipe, difference
 from workbench.run import Run, RunWriter
 from workbench.training.processes import is_first, wait
 from workbench.training.train import train

@@ -26,7 +26,8 @@ from workbench.evaluation.projection import STAGES, save_vectors
 from workbench.evaluation.retrieval import Encode, Evaluation
 from workbench.evaluation.tasks import Task, save
 from workbench.models.base import describe_device, load_folder
-from workbench.recipe.schema import Origin, Recipe, recipe_sha256, save_recipe
+from workbench.recipe.schema import Origin, Recipe, recipe_sha256
+from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Progress, Run, RunWriter, alive, create, open_run, this_process, write_json
 from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, while_training
 from workbench.training.processes import from_first, is_first, together, wait

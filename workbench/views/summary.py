@@ -283,7 +283,7 @@ def field_text(value: Any) -> str:
 
 
 def _recipe_text(recipe: Recipe) -> str:
-    from workbench.recipe.schema import recipe_yaml
+    from workbench.recipe.yaml_io import recipe_yaml
 
     return recipe_yaml(recipe)
 
