@@ -1,9 +1,9 @@
-"""Every command that README.md shows is run: in a scratch folder, with few steps. One that no rule covers fails.
+"""Every command that README.md and data/guide/ show is executed, with few steps. One that no rule covers fails.
 
-What is put in place of the reader's own things: RUN is a run that the fixture made, CARD a shipped card, `rows.json`,
-`path/to/README.md` and `path/to/beir` are files of the kind that the sentence before the command asks for. Of `make
-test` and `make check` all is run but the tests, which pytest only collects: this file is one of them. `srun` is a
-script that does what srun does: it runs its command on each node, here twice on this machine.
+RUN is a run that the fixture made, CARD a shipped card, and the files that commands name are made as the text describes
+them. Commands run in this process, except servers, launchers and what is killed; of
+`make`, only the commands that it would run are read, so nothing is installed. `srun` is a script that runs its command
+twice, as on two nodes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import in_process
 import pandas as pd
 import pytest
 
@@ -30,9 +30,11 @@ from workbench.run import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-FEW = "2"  # steps
+TEXT = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "data/guide").glob("*.md")))
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+STEPS = "2"
 DEMO = "workbench reproduce porsche-mxbai --base bundled:minilm --data sample:porsche"
+LONGEST = 150  # lines of README.md
 
 
 def commands() -> list[str]:
@@ -41,40 +43,62 @@ def commands() -> list[str]:
     return [" ".join(shlex.split(line, comments=True)) for line in lines if shlex.split(line, comments=True)]
 
 
-def spans() -> list[str]:
-    """Commands that stand in a sentence, between backticks."""
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+def spans() -> set[str]:
+    """Commands between backticks in a sentence."""
+    prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
     found = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
-    return sorted({span for span in found if re.match(r"(workbench|make|conda|torchrun|python|pip|srun) ", span)})
+    return {span for span in found if re.match(r"(workbench|make|conda|torchrun|python|pip|srun) ", span)}
 
 
 COMMANDS = commands()
+MAKES = {
+    "make help": "",
+    "make demo": f"BIN/{DEMO}",
+    "make reproduce": "BIN/python tests/benchmarks/five.py",
+    "make test": "BIN/ruff format --check .|BIN/ruff check .|BIN/mypy|BIN/python -m pytest",
+    "make lab": "BIN/workbench lab",
+    "make dashboard": "BIN/workbench dashboard",
+    "make bench-gpu": "BIN/python tests/benchmarks/gpu.py",
+}
+"""What each target runs; its commands are executed below or by other tests."""
 
 
-def test_every_block_is_of_a_known_kind_and_every_command_has_a_rule() -> None:
+def test_readme_is_short_and_every_command_has_a_rule() -> None:
+    assert len(README.splitlines()) < LONGEST
     assert {kind for kind, _ in BLOCKS} <= {"bash", "python", ""}
-    assert [text for kind, text in BLOCKS if kind == "" and not text.startswith("workbench/  ")] == []  # the file map
+    assert [text for kind, text in BLOCKS if kind == "" and not text.startswith("cards/  ")] == []  # the map
     assert [line for line in COMMANDS if line.split()[0] not in ("workbench", "make", "torchrun", "srun")] == []
-    assert DEMO in COMMANDS
+    assert {line for line in {*COMMANDS, *spans()} if line.startswith("make ")} == set(MAKES)
+    assert {span for span in spans() if not span.startswith("make ")} == {
+        "workbench doctor", "workbench train --resume RUN"
+    }  # fmt: skip
     assert len(COMMANDS) > 15
+
+
+def test_links_and_pictures_exist() -> None:
+    names = re.findall(r"\]\(([\w/.-]+)\)", README)
+    assert len(names) > 5
+    assert [name for name in names if not (ROOT / name).is_file()] == []
 
 
 # --- running -------------------------------------------------------------------------------------------------------
 
 
 def environment(**more: str) -> dict[str, str]:
-    first = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    return {**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PATH": first, **more}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "PATH": path, **more}
 
 
-def run_words(words: list[str], folder: Path, **more: str) -> str:
+def run_process(words: list[str], folder: Path, **more: str) -> str:
     done = subprocess.run(words, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
     return done.stdout
 
 
 def run_workbench(words: list[str], folder: Path) -> str:
-    return run_words([sys.executable, "-m", "workbench.cli", *words], folder)
+    done = in_process.workbench(*words, folder=folder)
+    assert done.returncode == 0, f"{shlex.join(done.args)}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
+    return done.stdout
 
 
 def free_port() -> str:
@@ -83,13 +107,13 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def serves(words: Callable[[list[str]], list[str]], folder: Path, path: str, log: Path) -> str:
-    """What the server answers that `words` with a free port begin; all its processes are ended."""
-    port = free_port()
+def serve(words: list[str], folder: Path, path: str) -> str:
+    """What the server that `words` start answers at `path`; all its processes are stopped."""
+    port, log = free_port(), folder / "server.log"
     with log.open("w") as file:
         server = subprocess.Popen(
-            words(["--no-browser", "--port", port]), cwd=folder, env=environment(JUPYTER_TOKEN="reader"),
-            stdout=file, stderr=file, start_new_session=True,
+            [sys.executable, "-m", "workbench.cli", *words, "--no-browser", "--port", port], cwd=folder,
+            env=environment(JUPYTER_TOKEN="reader"), stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
         until = time.monotonic() + 90
@@ -101,13 +125,13 @@ def serves(words: Callable[[list[str]], list[str]], folder: Path, path: str, log
                 time.sleep(0.2)
         return pytest.fail(log.read_text())
     finally:
-        with suppress(ProcessLookupError):  # it ended by itself
+        with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
 
 
 def finished(runs: Path) -> Path:
-    """The folder of the only run there is; it has finished."""
+    """The folder of the only run; it has finished."""
     (record,) = runs.glob("*/run.json")
     assert json.loads(record.read_text())["status"] == "finished"
     return record.parent
@@ -116,86 +140,50 @@ def finished(runs: Path) -> Path:
 # --- make ----------------------------------------------------------------------------------------------------------
 
 
-def make(target: str, *args: str) -> list[str]:
-    """The words of `make TARGET ARGS=…` in the environment of this Python, which is not installed anew."""
-    words = ["make", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", target]
-    return [*words, f"ARGS={shlex.join(args)}"] if args else words
+@pytest.mark.parametrize("line", MAKES)
+def test_make_runs_these_commands(line: str) -> None:
+    words = ["make", "--dry-run", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", line.split()[1]]
+    printed = run_process(words, ROOT).replace(f"{sys.prefix}/bin/", "BIN/")
+    assert [
+        found for found in MAKES[line].split("|") if not re.search(rf"^{re.escape(found)}( |$)", printed, re.M)
+    ] == []
 
 
-def lists_all(folder: Path) -> None:
-    listed = re.findall(r"^  make ([a-z-]+) ", run_words(["make"], ROOT), re.MULTILINE)
-    assert {f"make {name}" for name in listed} >= set(MAKES)
+def test_make_alone_lists_the_targets() -> None:
+    listed = re.findall(r"^  make ([a-z-]+) ", run_process(["make"], ROOT), re.MULTILINE)
+    assert {f"make {name}" for name in listed} >= {*MAKES, "make check", "make clean"}
 
 
-def collects(target: str) -> str:
-    """What is printed. Lint and types are run, and pytest, which only says which tests of this file it would run."""
-    printed = run_words(make(target), ROOT, PYTEST_ADDOPTS=f"--collect-only {Path(__file__)}")
-    assert [line for line in ("ruff format", "ruff check", "mypy", "pytest") if line not in printed] == []
-    assert "Success: no issues found" in printed  # of mypy
-    assert "test_every_block_is_of_a_known_kind_and_every_command_has_a_rule" in printed
-    return printed
-
-
-def collects_everything(_: Path) -> None:
-    assert "test_make_does_its_work[make test]" in collects("test")
-
-
-def collects_the_fast(_: Path) -> None:
-    printed = collects("check")
-    assert "test_make_does_its_work" not in printed  # a slow one
-    assert "deselected" in printed
-
-
-def trains_twice(folder: Path) -> None:
-    words = ["--cards", "sinhala-xlmr-cosine", "--max-steps", FEW, "--runs", str(folder)]
-    assert "| sinhala-xlmr-cosine | " in run_words(make("reproduce", *words), ROOT)
-    variants = [json.loads(path.read_text())["variant"] for path in folder.glob("*/run.json")]
-    assert sorted(variants) == ["as written", "corrected"]
-
-
-def times_a_card(_: Path) -> None:
-    words = ["--device", "cpu", "--small", "--cards", "gooaq-static-matryoshka", "--rounds", "1"]
-    assert "| gooaq-static-matryoshka | " in run_words(make("bench-gpu", *words), ROOT)
-
-
-def cleans(folder: Path) -> None:
-    """In a folder that looks like a clone: the caches of this one are in use."""
+def test_make_clean_keeps_runs_and_environment(tmp_path: Path) -> None:
     stays = {".venv/bin", "runs/mine", "workbench/cli", "dashboard", "tests", "data/cards", "notebooks/settings"}
     goes = {"build", "dist", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "workbench/cli/__pycache__"}
     for name in stays | goes:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "Makefile", folder)
-    run_words(["make", "clean"], folder)
-    assert {name for name in stays | goes if (folder / name).is_dir()} == stays
-
-
-def opens_notebooks(folder: Path) -> None:
-    listed = serves(lambda more: make("lab", *more), ROOT, "/api/contents?token=reader", folder / "log")
-    names = {each["name"] for each in json.loads(listed)["content"]}
-    assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= names
-
-
-def opens_the_dashboard(folder: Path) -> None:
-    answer = serves(lambda more: make("dashboard", str(folder), *more), ROOT, "/_stcore/health", folder / "log")
-    assert answer == "ok"
-
-
-MAKES: dict[str, Callable[[Path], None]] = {
-    "make help": lists_all,
-    "make test": collects_everything,
-    "make check": collects_the_fast,
-    "make reproduce": trains_twice,
-    "make bench-gpu": times_a_card,
-    "make lab": opens_notebooks,
-    "make dashboard": opens_the_dashboard,
-    "make clean": cleans,
-}
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    run_process(["make", "clean"], tmp_path)
+    assert {name for name in stays | goes if (tmp_path / name).is_dir()} == stays
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", sorted({*COMMANDS, *spans()} & set(MAKES)))
-def test_make_does_its_work(line: str, tmp_path: Path) -> None:
-    MAKES[line](tmp_path)
+def test_make_reproduce_trains_as_written_and_corrected(tmp_path: Path) -> None:
+    words = ["--cards", "sinhala-xlmr-cosine", "--max-steps", STEPS, "--runs", tmp_path]
+    done = in_process.python(ROOT / "tests/benchmarks/five.py", *words)
+    assert "| sinhala-xlmr-cosine | " in done.stdout, done.stderr
+    variants = [json.loads(path.read_text())["variant"] for path in tmp_path.glob("*/run.json")]
+    assert sorted(variants) == ["as written", "corrected"]
+
+
+@pytest.mark.slow
+def test_make_bench_gpu_times_a_card() -> None:
+    words = ["--device", "cpu", "--small", "--cards", "gooaq-static-matryoshka", "--rounds", "1"]
+    printed = run_process([sys.executable, "tests/benchmarks/gpu.py", *words], ROOT)
+    assert "| gooaq-static-matryoshka | " in printed
+
+
+@pytest.mark.slow
+def test_lab_serves_the_notebooks(tmp_path: Path) -> None:
+    names = {each["name"] for each in json.loads(serve(["lab"], tmp_path, "/api/contents?token=reader"))["content"]}
+    assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= names
 
 
 # --- workbench -----------------------------------------------------------------------------------------------------
@@ -203,110 +191,91 @@ def test_make_does_its_work(line: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands name, beside the folder with the given data."""
+    """A folder with the files that the commands name and one run, beside the folder with the given data."""
     top = tmp_path_factory.mktemp("reader")
     if (ROOT.parent / "shared").is_dir():
         (top / "shared").symlink_to(ROOT.parent / "shared")
     folder = top / "work"
-    (folder / "path" / "to").mkdir(parents=True)
+    beir = folder / "path/to/beir"
+    (beir / "qrels").mkdir(parents=True)
     shutil.copy(ROOT / "data/cards/porsche-mxbai/README.md", folder / "path/to/README.md")
     rows = pd.read_parquet(ROOT / "data/samples/porsche/train.parquet").head(200)
     mine = rows.rename(columns={"anchor": "user_query", "positive": "positive_answer"})
     mine[["user_query", "positive_answer"]].to_json(folder / "rows.json", orient="records")
-    beir = folder / "path" / "to" / "beir"
-    (beir / "qrels").mkdir(parents=True)
+    scored = pd.DataFrame({"sentence_A": rows["anchor"], "sentence_B": rows["positive"]}).head(20)
+    scored.assign(relatedness_score=[place % 6 / 5 for place in range(20)]).to_csv(folder / "pairs.csv", index=False)
     texts = rows.head(20).reset_index(drop=True)
     for name, column in (("queries", "anchor"), ("corpus", "positive")):
         lines = [json.dumps({"_id": str(place), "text": text}) for place, text in enumerate(texts[column])]
         (beir / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     judged = "".join(f"{place}\t{place}\t1\n" for place in range(len(texts)))
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged, encoding="utf-8")
-    words = ("--max-steps", FEW, "--base", "scratch:small", "--runs", str(folder / "runs"))
-    (folder / "made.txt").write_text(run_words(make("demo", *words), ROOT), encoding="utf-8")
+    demo = [*DEMO.split()[1:], "--max-steps", STEPS]
+    demo[demo.index("bundled:minilm")] = "scratch:small"
+    run_workbench(demo, folder)
     return folder
-
-
-@pytest.mark.slow
-def test_make_demo_is_the_command_of_the_tour_and_makes_a_run_with_its_report(scratch: Path) -> None:
-    assert f"{sys.prefix}/bin/{DEMO} --max-steps" in (scratch / "made.txt").read_text(encoding="utf-8")
-    record = scratch / "runs" / the_run(scratch) / "run.json"
-    assert json.loads(record.read_text())["status"] == "finished"
-    assert record.with_name("report.html").is_file()
 
 
 def the_run(folder: Path) -> str:
     return min(path.parent.name for path in (folder / "runs").glob("*/run.json"))
 
 
-def fewer(words: list[str]) -> list[str]:
-    """A training of two steps; from a base that is made in a second where the command names none."""
+@pytest.mark.slow
+def test_make_demo_makes_a_run_with_its_report(scratch: Path) -> None:
+    record = scratch / "runs" / the_run(scratch) / "run.json"
+    assert json.loads(record.read_text())["status"] == "finished"
+    assert record.with_name("report.html").is_file()
+
+
+def with_few_steps(words: list[str]) -> list[str]:
+    """A training of two steps from a base that is made in a second, unless the command names one."""
     if words[0] not in ("train", "reproduce"):
         return words
     if "--max-steps" in words:
-        words[words.index("--max-steps") + 1] = FEW
+        words[words.index("--max-steps") + 1] = STEPS
     else:
-        words += ["--max-steps", FEW]
+        words += ["--max-steps", STEPS]
     return words if "--base" in words else [*words, "--base", "scratch:small"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("workbench ") and line != DEMO])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("workbench ")])
 def test_a_command_does_its_work(line: str, scratch: Path) -> None:
     words = [the_run(scratch) if word == "RUN" else word for word in line.split()[1:]]
     if any(word.startswith("../shared") for word in words) and not (scratch.parent / "shared").exists():
         pytest.skip("the given data are not beside this repository")
     if words == ["dashboard"]:
-        answer = serves(
-            lambda more: [sys.executable, "-m", "workbench.cli", *words, *more], scratch, "/_stcore/health",
-            scratch / "dashboard.log",
-        )  # fmt: skip
-        assert answer == "ok"
+        assert serve(words, scratch, "/_stcore/health") == "ok"
         return
     before = {path.name for path in (scratch / "runs").iterdir()}
-    printed = run_workbench(fewer(words), scratch)
-    new = {path.name for path in (scratch / "runs").iterdir()} - before
-    if words[0] in ("train", "reproduce"):
-        assert len(new) == 1
-        assert json.loads((scratch / "runs" / new.pop() / "run.json").read_text())["status"] == "finished"
+    if "--processes" in words:
+        run_process([sys.executable, "-m", "workbench.cli", *with_few_steps(words)], scratch)
     else:
-        assert printed.strip()
+        assert run_workbench(with_few_steps(words), scratch).strip()
+    new = {path.name for path in (scratch / "runs").iterdir()} - before
+    assert len(new) == (words[0] in ("train", "reproduce"))
+    for name in new:
+        assert json.loads((scratch / "runs" / name / "run.json").read_text())["status"] == "finished"
 
 
 def test_the_environment_puts_the_command_on_the_path() -> None:
     assert "`. .venv/bin/activate`" in README
-    found = run_words(["bash", "-c", f". {sys.prefix}/bin/activate && command -v workbench"], ROOT, PATH=os.defpath)
+    found = run_process(["bash", "-c", f". {sys.prefix}/bin/activate && command -v workbench"], ROOT, PATH=os.defpath)
     assert Path(found.strip()) == Path(sys.prefix) / "bin" / "workbench"
 
 
-IN_SENTENCES = {
-    "workbench doctor",
-    "workbench train --resume RUN",
-    "workbench runs",
-}
-
-
-def test_every_command_in_a_sentence_has_a_rule() -> None:
-    """Two of the workbench are run below, the third stands in a block; those of make are above."""
-    assert {span for span in spans() if not span.startswith("make ")} == IN_SENTENCES
-    assert {line for line in (*COMMANDS, *spans()) if line.startswith("make ")} == {*MAKES, "make demo"}
-
-
-@pytest.mark.slow
-def test_the_doctor_looks_at_this_machine(scratch: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "doctor"], cwd=scratch, env=environment(), capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+def test_the_doctor_checks_this_machine(tmp_path: Path) -> None:
+    done = in_process.workbench("doctor", folder=tmp_path)
     assert done.returncode == ("missing" in done.stdout), done.stderr
 
 
 @pytest.mark.slow
-def test_a_killed_run_with_values_of_ones_own_goes_on(scratch: Path) -> None:
-    values = " ".join(re.findall(r"`(--set [^`]+)`", README))  # those of two sentences, the second engine among them
+def test_a_killed_run_with_settings_resumes(scratch: Path) -> None:
+    values = " ".join(re.findall(r"`(--set\s[^`]+)`", README)).split()  # of two sentences, the second engine among them
     assert "engine=fast" in values
     runs = scratch / "killed"
-    (mine,) = (line for line in COMMANDS if "rows.json" in line)
-    words = ["train", *mine.split()[2:], "--base", "scratch:small", *values.split(), "--runs", str(runs)]
+    (mine,) = (line for line in COMMANDS if "reproduce" in line and "rows.json" in line)
+    words = ["train", *mine.split()[2:], "--base", "scratch:small", *values, "--runs", str(runs)]
     words = [sys.executable, "-m", "workbench.cli", *words]
     training = subprocess.Popen(words, cwd=scratch, env=environment(), stdout=subprocess.DEVNULL)
     until = time.monotonic() + 90
@@ -325,25 +294,35 @@ def test_a_killed_run_with_values_of_ones_own_goes_on(scratch: Path) -> None:
     assert (recipe.training.learning_rate, recipe.training.num_train_epochs) == (1e-5, 1)
 
 
-# --- several processes, and Python -----------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "python"])
+def test_a_python_block_runs(text: str, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = 'base="scratch:small", max_steps=2'
+    assert text.count('base="bundled:minilm"') == 1, "say here how this block trains few steps"
+    (scratch / "block").mkdir()
+    monkeypatch.chdir(scratch / "block")
+    exec(text.replace('base="bundled:minilm"', small), {})
+    assert (finished(scratch / "block" / "runs") / "report.html").is_file()
 
 
-def several(name: str, changes: dict[str, str], scratch: Path) -> str:
-    """The command that begins with `name`, with what a reader puts in and what is small enough for a test."""
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def launcher(name: str, changes: dict[str, str], scratch: Path) -> str:
+    """The command that begins with `name`, made small enough for a test."""
     (line,) = (line for line in COMMANDS if line.startswith(f"{name} "))
     for theirs, ours in changes.items():
         assert theirs in line
         line = line.replace(theirs, ours)
     assert line.endswith(" CARD")
     (scratch / name).mkdir()
-    return f"{line.removesuffix('CARD')} porsche-mxbai --base scratch:small --max-steps {FEW}"
+    return f"{line.removesuffix('CARD')} porsche-mxbai --base scratch:small --max-steps {STEPS}"
 
 
 @pytest.mark.slow
 def test_torchrun_on_one_machine_makes_one_run(scratch: Path) -> None:
-    """The command for many machines, with one machine and two processes in their place."""
     changes = {"--nnodes 2": "--nnodes 1", "--nproc_per_node 4": "--nproc_per_node 2", "HOST:29500": "localhost:0"}
-    run_words(["bash", "-c", several("torchrun", changes, scratch)], scratch / "torchrun")
+    run_process(["bash", "-c", launcher("torchrun", changes, scratch)], scratch / "torchrun")
     finished(scratch / "torchrun" / "runs")
 
 
@@ -358,22 +337,12 @@ wait $!
 
 @pytest.mark.slow
 def test_srun_on_two_nodes_makes_one_run(scratch: Path) -> None:
-    """Two nodes on this machine with one process each, which find each other by HOST."""
+    """Two nodes with one process each, both on this machine; they find each other by HOST."""
     changes = {"--nproc_per_node 4": "--nproc_per_node 1", "$HOST:29500": f"$HOST:{free_port()}"}
-    line = several("srun", changes, scratch)
+    line = launcher("srun", changes, scratch)
     (scratch / "srun" / "bin").mkdir()
     (scratch / "srun" / "bin" / "srun").write_text(SRUN)
     (scratch / "srun" / "bin" / "srun").chmod(0o755)
     path = os.pathsep.join((str(scratch / "srun" / "bin"), environment()["PATH"]))
-    run_words(["bash", "-c", line], scratch / "srun", PATH=path, SLURM_NNODES="2", HOST="localhost")
+    run_process(["bash", "-c", line], scratch / "srun", PATH=path, SLURM_NNODES="2", HOST="localhost")
     finished(scratch / "srun" / "runs")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "python"])
-def test_the_python_of_the_tour_runs(text: str, scratch: Path) -> None:
-    small = 'base="scratch:small", max_steps=2'
-    assert text.count('base="bundled:minilm"') == 1, "say here how this block trains few steps"
-    (scratch / "tour").mkdir()
-    run_words([sys.executable, "-c", text.replace('base="bundled:minilm"', small)], scratch / "tour")
-    assert (finished(scratch / "tour" / "runs") / "report.html").is_file()

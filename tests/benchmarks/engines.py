@@ -250,16 +250,16 @@ def turn(ready: Prepared, folder: Path, *, fast: bool, dropout: bool = True, war
     with trainer.quiet(), trainer.tiny_as_zero(), redirect_stderr(io.StringIO()):  # as `train` has both engines
         if fast:
             journal = Journal(log=job.log, told=job.told, stop_asked=lambda: False, rows_per_step=1)
-            trainer: Any = engine.Fast(journal=journal, **given)
+            fitting: Any = engine.Fast(journal=journal, **given)
         else:
-            trainer = Plain(**given)
-        trainer.remove_callback(PrinterCallback)
+            fitting = Plain(**given)
+        fitting.remove_callback(PrinterCallback)
         clock = Clock(min(warm, steps - 1))
-        trainer.add_callback(clock)
-        trainer.train()
+        fitting.add_callback(clock)
+        fitting.train()
     if not fast:
         batches = ready.recipe.training.gradient_accumulation_steps
-        kept = torch.stack(trainer.parts).float().view(-1, batches).sum(1).tolist()
+        kept = torch.stack(fitting.parts).float().view(-1, batches).sum(1).tolist()
     return Turn(
         seconds=clock.ends[steps] - clock.ends[clock.warm],
         steps=steps - clock.warm,

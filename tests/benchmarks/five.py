@@ -1,7 +1,7 @@
-"""Train all five recipes on the shipped samples, as written and corrected, and compare the two: the README's table.
+"""Train all five recipes on the shipped samples, as written and corrected, and compare the two: the table of the guide.
 
     make reproduce                                     # runs in runs/five, table on the terminal
-    python tests/benchmarks/five.py --readme           # puts the table into README.md too
+    python tests/benchmarks/five.py --write            # also puts the table into data/guide/samples.md
     python tests/benchmarks/five.py --cards sinhala-xlmr-cosine
 
 Offline stand-ins only, so that everybody gets the same table: the bundled base (or what stands in for it) and the
@@ -23,7 +23,7 @@ from workbench.evaluation.compare import Comparison, Row
 from workbench.run import Run
 
 SAMPLES = {name: known.sample for name in shipped_cards() if (known := known_card(wb.read_card(name).sha256))}
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "data/guide/samples.md"
 BEGIN, END = "<!-- five: begin -->", "<!-- five: end -->"
 HEADS = ("card", "base", "metric", "before", "as written", "corrected", "corrected minus as written", "p", "minutes")
 
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/five"))
     parser.add_argument("--cards", nargs="*", default=list(SAMPLES), choices=list(SAMPLES))
     parser.add_argument("--max-steps", type=int, help="of each training, to try this script; the table means nothing")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into data/guide/samples.md")
     chosen = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     rows = []
@@ -94,10 +94,10 @@ def main() -> int:
         print(markdown(rows[-1:]).splitlines()[-1], flush=True)
     table = markdown(rows)
     print(f"\n{table}\n\nruns in {chosen.runs}: workbench dashboard {chosen.runs}")
-    if chosen.readme:
-        text = README.read_text(encoding="utf-8")
+    if chosen.write:
+        text = GUIDE.read_text(encoding="utf-8")
         before, rest = text.split(BEGIN)
-        README.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        GUIDE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
     return 0
 
 
