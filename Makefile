@@ -1,41 +1,40 @@
-# Every command that a person needs. `make` alone lists them.
-# One environment for all of them: .venv, made once, made anew when pyproject.toml or constraints.txt change.
+# `make` alone lists the targets. They share one environment, .venv, rebuilt when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-ABREAST := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+WORKERS := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo reproduce test check lab dashboard bench bench-gpu browser constraints clean
 
-help: ## list these commands
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  make demo ARGS=\"--max-steps 20\": ARGS is added to what the command runs (not to test and check)"
-	@echo "  PYTHON=python3.12 make … takes another Python (3.11 or newer)"
+	@echo "  make demo ARGS=\"--max-steps 20\": ARGS is appended to the command (not for test and check)"
+	@echo "  PYTHON=python3.12 make … uses another Python (3.11 or newer)"
 
-demo: $(READY) ## the main job, offline: train a card's recipe on the shipped sample, compare, write a report
+demo: $(READY) ## offline: train a card's recipe on a shipped sample, compare, write a report
 	$(BIN)/workbench reproduce porsche-mxbai --base bundled:minilm --data sample:porsche $(ARGS)
 	@echo
-	@echo "To look at this run and others in a browser: make dashboard"
-	@echo "To take it apart in a notebook:              make lab"
+	@echo "To see the run in a browser:   make dashboard"
+	@echo "To open the notebooks:         make lab"
 
-reproduce: $(READY) ## all five recipes on the shipped samples, as written and corrected: the table of README.md
+reproduce: $(READY) ## train all five recipes on the samples, as written and corrected, and print the table
 	$(BIN)/python tests/benchmarks/five.py $(ARGS)
 
-test: $(READY) browser ## everything that must hold: lint, types, all tests (this is what CI calls)
+test: $(READY) browser ## lint, types and all tests except the long ones (CI runs this)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ABREAST)
+	$(BIN)/python -m pytest $(WORKERS)
 
-check: $(READY) ## lint, types and the fast tests, for use while working
+check: $(READY) ## lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ABREAST) -q -m "not slow and not browser"
+	$(BIN)/python -m pytest $(WORKERS) -q -m "not slow and not browser"
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/workbench lab $(ARGS)
@@ -43,16 +42,16 @@ lab: $(READY) ## open the notebooks in JupyterLab
 dashboard: $(READY) ## open the dashboard
 	$(BIN)/workbench dashboard $(ARGS)
 
-bench: $(READY) ## everything that is timed, beside the plain way to the same numbers, into tests/benchmarks/RESULTS.md
+bench: $(READY) ## run the benchmarks and record them in tests/benchmarks/RESULTS.md
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
-bench-gpu: $(READY) ## the five recipes at their real shapes on this machine's GPU, into tests/benchmarks/RESULTS.md
+bench-gpu: $(READY) ## time the five recipes at full size on this machine's GPU, into tests/benchmarks/RESULTS.md
 	$(BIN)/python tests/benchmarks/gpu.py $(ARGS)
 
-browser: ## install Chromium from the distribution for the browser tests, where that is possible
+browser: ## install Chromium from the distribution for the browser tests, if possible
 	@.ci/browser
 
-constraints: ## write constraints.txt anew from a clean environment
+constraints: ## regenerate constraints.txt from a clean environment
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install "pip>=23" "torch==2.13.0" -e ".[offline,test]"
@@ -61,15 +60,15 @@ constraints: ## write constraints.txt anew from a clean environment
 	mv build/constraints.txt constraints.txt
 	rm -rf build/constraints
 
-clean: ## remove caches and build output; runs/ and .venv stay
+clean: ## remove caches and build output; keep runs/ and .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find workbench dashboard tests data notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed, '$(PYTHON)' is not; name another one: PYTHON=python3.12 make …" >&2; exit 2; }
+	  echo "'$(PYTHON)' is older than Python 3.11; use a newer one: PYTHON=python3.12 make …" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
+	  echo "'$(PYTHON)' cannot create virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 2; }
 	@echo "Installing into $(VENV): about 180 packages, several minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=23"
