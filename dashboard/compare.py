@@ -11,13 +11,14 @@ import parts
 import streamlit as st
 
 from workbench.errors import DataError, WorkbenchError
+from workbench.evaluation.compare import MetricRow
 from workbench.report.export import report_page
 from workbench.run import Run
 from workbench.views import overview
 from workbench.views.closeup import DOWNLOADS, download, groupings
-from workbench.views.figures import MetricMark, metric_bars, metric_name, metric_names, with_metric_names
+from workbench.views.figures import metric_bars, metric_name, metric_names, with_metric_names
 from workbench.views.figures_map import query_scatter
-from workbench.views.summary import MEANINGS
+from workbench.views.summary import MEANINGS, metric_row
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
@@ -95,7 +96,7 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     first, last = names_of(run, others)
     names = metric_names(metrics_of(found))
     if len(others) < 2:
-        marks = [replace(mark, metric=names[mark.metric]) for mark in overview.marks_of(rows)]
+        marks = [replace(metric_row(row), metric=names[row["metric"]]) for row in rows]
         title = axis([row["metric"] for row in rows], overview.unit(run, str(found.get("evaluation"))))
         parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
     table = pd.DataFrame(rows)
@@ -126,7 +127,7 @@ def each_run(runs: Sequence[Run], unit: str) -> None:
     """The main metric of every chosen run beside its card's number."""
     rows = [cached.row(run) for run in runs]
     names = overview.short_names(rows)
-    marks = [MetricMark(names[row.name], row.printed, row.before, row.after, row.low, row.high) for row in rows]
+    marks = [MetricRow(names[row.name], row.printed, row.before, row.after, row.low, row.high) for row in rows]
     metrics = {row.metric for row in rows if row.metric}
     named = metric_name(next(iter(metrics))) if len(metrics) == 1 else "Main metric of each run"
     parts.chart(metric_bars, marks, key="runs bars", title=f"{named}: {axis(metrics, unit).lower()}")

@@ -19,7 +19,7 @@ from pathlib import Path
 import workbench as wb
 from workbench.cards.known import known_card
 from workbench.cards.read import shipped_cards
-from workbench.evaluation.compare import Comparison, Row
+from workbench.evaluation.compare import Comparison, MetricRow
 from workbench.run import Run
 
 SAMPLES = {name: known.sample for name in shipped_cards() if (known := known_card(wb.read_card(name).sha256))}
@@ -54,7 +54,7 @@ def interval(value: float | None, low: float | None, high: float | None, sign: s
 
 def line(card: str, found: Comparison, written: Run, seconds: float) -> tuple[str, ...]:
     """One row of the table, from the comparison of the two runs and of each with its base."""
-    both: Row | None = found.main
+    both: MetricRow | None = found.main
     alone = wb.compare(written, evaluation=found.evaluation).main
     if both is None or alone is None:
         raise SystemExit(f"{card}: expected the main metric {found.main_metric!r} in both runs, found none.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import re
 import time
 from pathlib import Path
@@ -116,6 +118,24 @@ def test_any_bytes(data: bytes) -> None:
 def test_any_text_after_a_header(text: str) -> None:
     data = ("---\ntags:\n- sentence-transformers\n---\n" + text).encode("utf-8", "surrogatepass")
     reads_in_time(data)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_card_json_is_read_or_refused(seed: int) -> None:
+    draw = random.Random(seed)
+    text = json.dumps(card_to_dict(parse_card(draw.choice(TEXTS), name="x")))
+    for _ in range(40):
+        stored = json.loads(text)
+        place, key = stored, draw.choice(sorted(stored))
+        while draw.random() < 0.7 and isinstance(place[key], dict | list) and place[key]:
+            place = place[key]
+            key = draw.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
+        if draw.random() < 0.3:
+            del place[key]
+        else:
+            place[key] = draw.choice([None, "x", -1, 2.5, [], {}, [[]], {"x": None}, True, {"/a/0": "nan"}])
+        with contextlib.suppress(CardError):
+            card_from_dict(stored)
 
 
 @examples(200)

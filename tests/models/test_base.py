@@ -22,10 +22,10 @@ from workbench.models import stand_ins
 from workbench.models.base import (
     BUNDLED,
     BUNDLED_SHA256,
+    cached_encode,
     hub_reachable,
     load_base,
     load_folder,
-    remembering,
     save_adapter,
     token_counts,
     weights_sha256,
@@ -347,7 +347,7 @@ def test_a_text_that_comes_again_is_not_encoded_again() -> None:
         asked.extend(texts)
         return np.array([[len(text), kind == "query"] for text in texts], dtype=np.float32)
 
-    remember = remembering(encode)
+    remember = cached_encode(encode)
     remember(["a", "bb"], "document")
     np.testing.assert_array_equal(remember(["ccc", "a", "a"], "document"), [[3, 0], [1, 0], [1, 0]])
     np.testing.assert_array_equal(remember(["a"], "query"), [[1, 1]])

@@ -292,8 +292,8 @@ def test_the_library_s_trainer_trains_with_it(model: Any, tmp_path: Path, bf16: 
 def test_special_tokens_can_be_left_out(model: Any) -> None:
     model.eval()
     batch = model.preprocess(["the car", "zebra", ""])  # zebra is [UNK]: a word all the same
-    everything = energy_distance.read(model, dict(batch))
-    words = energy_distance.read(model, dict(batch), special_tokens=False)
+    everything = energy_distance.embed(model, dict(batch))
+    words = energy_distance.embed(model, dict(batch), special_tokens=False)
     assert everything.mask.sum(1).tolist() == [4, 3, 2]
     assert words.mask.tolist() == [[False, True, True, False], [False, True, False, False], [True, True, False, False]]
     assert torch.equal(everything.tokens, words.tokens)
@@ -305,9 +305,9 @@ def test_the_prompt_follows_the_pooling(model: Any, left: bool) -> None:
     model.tokenizer.padding_side = "left" if left else "right"
     batch = model.preprocess(["the car is it", "the car"], prompt="what is ")
     assert int(batch["prompt_length"]) == 3  # [CLS] what is
-    assert energy_distance.read(model, dict(batch)).mask.sum(1).tolist() == [8, 6]
+    assert energy_distance.embed(model, dict(batch)).mask.sum(1).tolist() == [8, 6]
     model[1].include_prompt = False
-    found = energy_distance.read(model, dict(batch))
+    found = energy_distance.embed(model, dict(batch))
     assert found.mask.sum(1).tolist() == [5, 3]
     mean = (found.tokens * found.mask[:, :, None]).sum(1) / found.mask.sum(1, keepdim=True)
     torch.testing.assert_close(mean, found.pooled)  # the pooling saw the same tokens
@@ -340,7 +340,7 @@ def test_the_encoder_gives_what_the_library_gives(model: Any) -> None:
     model.train()
     texts = [*QUERIES, "a", *DOCUMENTS]
     encode = energy_distance.energy_encoder(
-        model, {"query": "what is "}, batches=partial(energy_distance.padded, batch_size=2)
+        model, {"query": "what is "}, batches=partial(energy_distance.padded_batches, batch_size=2)
     )
     clouds, vectors = encode(texts, "query"), encode(texts, "document")
     assert model.training

@@ -14,7 +14,7 @@ from tiny import WORDS, tiny_base
 
 from workbench.errors import BaseError
 from workbench.models.base import BUNDLED, export_merged, load_base, load_folder, load_weights, weights_sha256
-from workbench.models.lora import add_lora, has_adapter, merged, save_adapter, target_modules
+from workbench.models.lora import add_lora, has_adapter, merge_adapter, save_adapter, target_modules
 from workbench.recipe.schema import Base, Lora
 
 TEXTS = ["the car", "how many wheel does the engine have", "boot"]
@@ -280,7 +280,7 @@ def test_merged_weights_give_the_same_embeddings(lora: Lora, base: Path, tmp_pat
 
     model = trained(base, lora)
     expected = embed(model)
-    plain = merged(model)
+    plain = merge_adapter(model)
     assert not has_adapter(plain)
     assert has_adapter(model)  # which is as it was
     np.testing.assert_allclose(embed(plain), expected, atol=1e-5)

@@ -118,7 +118,7 @@ def test_half_the_digits_stay_near_the_trainers(
     recipe = without_dropout(make(made))
     theirs, _ = trained(Watched, recipe, tmp_path / "trainer", max_steps=4)
     ours, _ = trained(engine.Fast, recipe, tmp_path / "fast", max_steps=4)
-    monkeypatch.setattr(attention, "attention_by_length", as_a_gpu)
+    monkeypatch.setattr(attention, "block_attention", as_a_gpu)
     again, _ = trained(engine.Fast, recipe, tmp_path / "again", max_steps=4)
     assert (torch.bfloat16 in kinds) == (make is not matryoshka)
     assert numbers(ours, "loss") == pytest.approx(numbers(theirs, "loss"), rel=0.03)
@@ -190,7 +190,7 @@ def test_dropout_has_the_librarys_distribution(tmp_path: Path) -> None:
     """Means and spreads of token embeddings over many draws, ours and the library's."""
     model = load(tiny_base(tmp_path, dropout=0.3)).train()
     with torch.no_grad():
-        with packing.packed_forward(model), dropout.faster_dropouts(model):
+        with packing.packed_forward(model), dropout.fast_dropout(model):
             ours = torch.stack(
                 [model[0](packed(model, TEXTS[:3]).features(0))["token_embeddings"][0, :3] for _ in range(600)]
             )
@@ -207,12 +207,12 @@ def test_numbers_are_dropped_one_by_one_with_their_probability(p: float) -> None
     draws = 4000
     dropped = torch.zeros(draws, 30)
     for row in dropped:
-        row[dropout.places(30, p)] = 1
+        row[dropout.dropped_indices(30, p)] = 1
     error = (p * (1 - p) / draws) ** 0.5
     assert float((dropped.mean(0) - p).abs().max()) < 5 * error
     both = (dropped[:, :-1] * dropped[:, 1:]).mean(0)  # neighbours do not know of each other
     assert float((both - p**2).abs().max()) < 5 * (p**2 * (1 - p**2) / draws) ** 0.5
-    many = dropout.places(1_000_000, p)
+    many = dropout.dropped_indices(1_000_000, p)
     assert abs(len(many) / 1_000_000 - p) < 5 * (p * (1 - p) / 1_000_000) ** 0.5
     assert bool((many.diff() > 0).all())
     assert 0 <= int(many[0]) <= int(many[-1]) < 1_000_000
@@ -220,16 +220,16 @@ def test_numbers_are_dropped_one_by_one_with_their_probability(p: float) -> None
 
 def test_dropout_scales_what_stays_and_its_gradient() -> None:
     x = torch.randn(50, 40).T.requires_grad_()  # not contiguous
-    y = dropout.drop(x, 0.25)
+    y = dropout.apply_dropout(x, 0.25)
     assert torch.allclose(y[y != 0], x[y != 0] / 0.75)
     assert 0.15 < float((y == 0).float().mean()) < 0.35
     y.sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad, (y != 0) / 0.75)
-    assert torch.equal(dropout.drop(x, 0.0), x)
-    assert not dropout.drop(x, 1.0).any()
+    assert torch.equal(dropout.apply_dropout(x, 0.0), x)
+    assert not dropout.apply_dropout(x, 1.0).any()
     layer = nn.Sequential(nn.Dropout(0.5)).eval()
-    with dropout.faster_dropouts(layer):
+    with dropout.fast_dropout(layer):
         assert layer(x) is x
     assert "forward" not in layer[0].__dict__
 
@@ -253,7 +253,7 @@ def test_attention_with_few_calls_is_attention_by_length() -> None:
     assert (len(made.groups), sum(group.texts for group in made.groups)) == (2, 7)
     assert padded <= attention.PADDING * 55
     ours = gradients(attention.padded_attention(*rows, made, 0.0, 0.5), rows)
-    for one, other in zip(ours, gradients(attention.attention_by_length(*rows, made, 0.5), rows), strict=True):
+    for one, other in zip(ours, gradients(attention.block_attention(*rows, made, 0.5), rows), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     dropped = attention.padded_attention(*rows, made, 0.5, 0.5)
     assert dropped.shape == ours[0].shape
@@ -264,13 +264,13 @@ def test_a_kernel_is_relied_on_where_it_gives_the_same(monkeypatch: pytest.Monke
     """torch has it for CUDA alone; here another stands for it, a right one and two that are wrong."""
 
     def tried(way: Any) -> bool:
-        monkeypatch.setattr(attention, "by_kernel", way)
-        return attention.has_kernel.__wrapped__(torch.device("cpu"), torch.float32, 4)
+        monkeypatch.setattr(attention, "kernel_attention", way)
+        return attention.kernel_works.__wrapped__(torch.device("cpu"), torch.float32, 4)
 
     def right(query: Any, key: Any, value: Any, layout: Any, dropout: float, scale: float) -> torch.Tensor:
-        return attention.attention_by_length(query, key, value, layout, scale)
+        return attention.block_attention(query, key, value, layout, scale)
 
-    assert not attention.has_kernel(torch.device("cpu"), torch.float32, 4)
+    assert not attention.kernel_works(torch.device("cpu"), torch.float32, 4)
     assert tried(right)
     assert not tried(lambda *given: right(*given) * 1.01)
     assert not tried(lambda *given: right(*given).detach() + 0 * given[0])  # no gradient
@@ -281,21 +281,21 @@ def test_the_kernel_takes_what_it_is_given() -> None:
     made, rows = laid([5, 1, 5])
     there = attention.Layout(made.lengths, made.ends.to("meta"))
     query, key, value = (each.detach().to("meta") for each in rows)
-    found = attention.by_kernel(query, key, value, there, 0.1, 0.5)
+    found = attention.kernel_attention(query, key, value, there, 0.1, 0.5)
     assert (found.shape, found.device.type) == (rows[0].shape, "meta")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_kernel_is_relied_on_where_there_is_a_gpu(kind: torch.dtype) -> None:
-    assert attention.has_kernel(torch.device("cuda", 0), kind, 64)
+    assert attention.kernel_works(torch.device("cuda", 0), kind, 64)
 
 
 def test_attention_with_dropout_is_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, with the same weights dropped, against autograd."""
     made, rows = laid([5, 1, 5, 2], torch.float64)
     dropped = torch.arange(0, 3 * (1 + 4 + 25 + 25), 4)
-    monkeypatch.setattr(attention, "places", lambda count, p: dropped)
+    monkeypatch.setattr(attention, "dropped_indices", lambda count, p: dropped)
     query, key, value = (each.transpose(0, 1)[None] for each in rows)  # as transformers hands them over
     ours, _ = attention.packed_attention(nn.Identity(), query, key, value, None, 0.2, 0.5, layout=made)
     found, token, weight = [], 0, 0
@@ -363,7 +363,7 @@ def test_tokens_take_four_bytes_each_on_the_disk(made: Made, tmp_path: Path) -> 
 
     model = load(made.base)
     rows = Dataset.from_dict({"anchor": TEXTS})
-    found = tokens.stored(model, rows, "anchor", cache=tmp_path)
+    found = tokens.load_tokens(model, rows, "anchor", cache=tmp_path)
     real = sum(len(model.tokenizer(text)["input_ids"]) for text in TEXTS)
     (folder,) = tmp_path.iterdir()
     assert {path.name for path in folder.iterdir()} == {"ids.npy", "offsets.npy"}
@@ -389,7 +389,7 @@ def test_tokens_are_those_of_the_model(
         row[mask.bool()].tolist() for row, mask in zip(theirs["input_ids"], theirs["attention_mask"], strict=True)
     ]
     for _ in range(2):  # made, and read again
-        found = tokens.stored(model, rows, "anchor", prompt, tmp_path)
+        found = tokens.load_tokens(model, rows, "anchor", prompt, tmp_path)
         assert [found[text].tolist() for text in range(len(found))] == wanted
         monkeypatch.setattr(tokens, "tokenize", None)
 
@@ -400,9 +400,9 @@ def test_other_texts_settings_and_prompts_have_tokens_of_their_own(made: Made, t
     model = load(made.base)
     one, other = Dataset.from_dict({"a": ["price", "car"]}), Dataset.from_dict({"a": ["pricecar", ""]})
     for rows, prompt in ((one, ""), (other, ""), (one, "what is: "), (one, "")):
-        tokens.stored(model, rows, "a", prompt, tmp_path)
+        tokens.load_tokens(model, rows, "a", prompt, tmp_path)
     model.max_seq_length = 3
-    tokens.stored(model, one, "a", "", tmp_path)
+    tokens.load_tokens(model, one, "a", "", tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -411,7 +411,7 @@ def test_only_the_last_used_tokens_are_kept(made: Made, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(tokens, "KEPT", 2)
     for word in WORDS[:4]:
-        tokens.stored(load(made.base), Dataset.from_dict({"a": [word]}), "a", "", tmp_path)
+        tokens.load_tokens(load(made.base), Dataset.from_dict({"a": [word]}), "a", "", tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -419,7 +419,7 @@ def test_without_a_place_to_write_tokens_are_held_in_memory(made: Made, tmp_path
     from datasets import Dataset
 
     (tmp_path / "file").write_text("")
-    found = tokens.stored(load(made.base), Dataset.from_dict({"a": TEXTS}), "a", "", tmp_path / "file" / "tokens")
+    found = tokens.load_tokens(load(made.base), Dataset.from_dict({"a": TEXTS}), "a", "", tmp_path / "file" / "tokens")
     assert len(found) == len(TEXTS)
 
 
@@ -466,13 +466,13 @@ def of_kind(kind: str, base: Path, pooling: str = "mean") -> Any:
 def test_vectors_and_gradients_of_each_architecture_are_the_librarys(kind: str, made: Made) -> None:
     """No model of ours here: the same module, called with padding and without."""
     model = of_kind(kind, made.base)
-    assert packing.packs(model) is None
+    assert packing.packing_obstacle(model) is None
     weights = torch.randn(len(TEXTS), 32)
     plain = model(model.preprocess(TEXTS))["sentence_embedding"]
     (plain * weights).sum().backward()
     wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
-    with packing.packed_forward(model), linear.faster_linears(model):
+    with packing.packed_forward(model), linear.fast_linear(model):
         ours = model(packed(model, TEXTS).features(0))["sentence_embedding"]
         (ours * weights).sum().backward()
     assert torch.allclose(ours, plain, atol=1e-6)
@@ -499,11 +499,11 @@ def test_every_pooling_follows(pooling: str, made: Made) -> None:
 
 
 def test_what_cannot_be_packed_is_said(made: Made) -> None:
-    assert packing.packs(load(made.table)) == "its first module is a StaticEmbedding"
-    assert packing.packs(of_kind("electra", made.base)) == "its architecture is electra"
+    assert packing.packing_obstacle(load(made.table)) == "its first module is a StaticEmbedding"
+    assert packing.packing_obstacle(of_kind("electra", made.base)) == "its architecture is electra"
     model = load(made.base)
     model.tokenizer.padding_side = "left"
-    assert packing.packs(model) == "it pads or cuts its texts at the left"
+    assert packing.packing_obstacle(model) == "it pads or cuts its texts at the left"
 
 
 def test_what_the_engine_does_not_take_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,7 +555,7 @@ def test_many_passes_give_what_one_gives(made: Made, monkeypatch: pytest.MonkeyP
 
 def test_a_model_without_a_faster_way_goes_the_librarys(made: Made) -> None:
     model = of_kind("electra", made.base)
-    assert encoding.encodes(model) == "its architecture is electra"
+    assert encoding.encoding_obstacle(model) == "its architecture is electra"
     assert np.array_equal(encoding.encode(model, TEXTS), model.encode(TEXTS))
 
 
@@ -587,14 +587,14 @@ def test_frozen_weights_get_no_gradient_and_layers_are_put_back(monkeypatch: pyt
     monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
     x = torch.randn(4, 3, requires_grad=True)
-    with linear.faster_linears(model):
+    with linear.fast_linear(model):
         assert all("forward" in each.__dict__ for each in model)
         model(x).sum().backward()
     assert x.grad is not None
     assert [weight.grad for weight in model.parameters()] == [None] * 4
     assert not any("forward" in each.__dict__ for each in model)
     monkeypatch.setattr(linear, "mkl_is_slow", lambda: False)
-    with linear.faster_linears(model):
+    with linear.fast_linear(model):
         assert not any("forward" in each.__dict__ for each in model)
 
 

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.cards.card import Card, LogRow
+from workbench.evaluation.compare import MetricRow
 from workbench.views import figures, theme
-from workbench.views.figures import Curve, MetricMark, QueryChange
+from workbench.views.figures import Curve
+from workbench.views.records import QueryOutcome
 
 HOSTILE = "</script><b onclick=x>5 & 6</b> $x^2$ %{y} \u2028\u202eevil"
 
@@ -21,15 +23,15 @@ def curve(**more) -> Curve:
 
 
 QUERIES = [
-    QueryChange("gained", 8, 1, 0.3, 1.0),
-    QueryChange("found", None, 2, 0.0, 0.63),
-    QueryChange("same", 1, 1, 1.0, 1.0),
-    QueryChange("same too", 1, 1, 1.0, 1.0),
-    QueryChange("lost", 2, 7, 0.63, 0.33),
+    QueryOutcome("gained", 8, 1, 0.3, 1.0),
+    QueryOutcome("found", None, 2, 0.0, 0.63),
+    QueryOutcome("same", 1, 1, 1.0, 1.0),
+    QueryOutcome("same too", 1, 1, 1.0, 1.0),
+    QueryOutcome("lost", 2, 7, 0.63, 0.33),
 ]
 METRICS = [
-    MetricMark("nDCG@10", card=0.72, before=0.62, after=0.71, low=0.66, high=0.75),
-    MetricMark("MAP@100", before=0.5, after=0.6),
+    MetricRow("nDCG@10", card=0.72, before=0.62, after=0.71, low=0.66, high=0.75),
+    MetricRow("MAP@100", before=0.5, after=0.6),
 ]
 EVERY = {
     "loss": lambda **k: figures.loss_curves(
@@ -140,7 +142,7 @@ def test_an_empty_figure_says_so(name):
 
 
 def test_json_for_a_script_element_cannot_leave_it():
-    figure = figures.per_query_difference([QueryChange(HOSTILE, 2, 1, 0.5, 1.0)])
+    figure = figures.per_query_difference([QueryOutcome(HOSTILE, 2, 1, 0.5, 1.0)])
     figure.layout.title.text = HOSTILE
     text = figures.script_json(figure)
     assert not re.search("[<>&\u2028\u2029]", text)
@@ -258,7 +260,7 @@ def test_ranks_share_marks_and_lost_ones_stand_beyond_the_axis():
 
 
 def test_ranks_that_are_all_known_need_no_place_for_lost_ones():
-    figure = figures.rank_changes([QueryChange("q", 3, 1)], depth=100)
+    figure = figures.rank_changes([QueryOutcome("q", 3, 1)], depth=100)
     assert list(figure.layout.xaxis.ticktext) == ["1", "2", "3"]
 
 
@@ -270,7 +272,7 @@ def test_differences_are_sorted_and_counted():
 
 
 def test_differences_of_many_queries_are_thinned_and_still_counted():
-    many = [QueryChange(f"q{n}", 2, 1, 0.0, n / 5000) for n in range(1, 5001)]
+    many = [QueryOutcome(f"q{n}", 2, 1, 0.0, n / 5000) for n in range(1, 5001)]
     (trace,) = figures.per_query_difference(many, points=100).data
     assert (len(trace.x), trace.x[0], trace.x[-1], trace.name) == (100, 1, 5000, "Better (5,000)")
 
@@ -279,9 +281,9 @@ def test_differences_of_many_queries_are_thinned_and_still_counted():
 def test_hostile_names_and_texts_stay_text(name):
     figure = {
         "loss": lambda: figures.loss_curves([curve(name=HOSTILE)]),
-        "metrics": lambda: figures.metric_bars([MetricMark(HOSTILE, 0.5, 0.4, 0.6, 0.5, 0.7)]),
-        "ranks": lambda: figures.rank_changes([QueryChange(HOSTILE, 1, 2)]),
-        "changes": lambda: figures.per_query_difference([QueryChange(HOSTILE, 1, 2, 1.0, 0.5)], metric=HOSTILE),
+        "metrics": lambda: figures.metric_bars([MetricRow(HOSTILE, 0.5, 0.4, 0.6, 0.5, 0.7)]),
+        "ranks": lambda: figures.rank_changes([QueryOutcome(HOSTILE, 1, 2)]),
+        "changes": lambda: figures.per_query_difference([QueryOutcome(HOSTILE, 1, 2, 1.0, 0.5)], metric=HOSTILE),
     }[name]()
     text = json.dumps(figure.to_plotly_json(), default=str)
     assert "<b " not in text

@@ -17,6 +17,7 @@ _WORDS = {"True": True, "False": False, "None": None}
 _NOT_NUMBERS = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -math.inf, "infinity": math.inf}
 _REPR = re.compile(r"<[^<>\n]{1,300}>")  # <function f at 0x7f>, <class 'torch.nn.MSELoss'>
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\((.*)\)$", re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-8 cannot hold them
 _LONGEST_LITERAL = 100_000
 _DEEPEST_LITERAL = 40
 
@@ -75,7 +76,7 @@ def parameters(text: str) -> Mapping[str, Any] | None:
         except (ValueError, RecursionError):
             found = literal(text.strip())
         if isinstance(found, dict):
-            return {str(key): plain(item) for key, item in found.items()}
+            return dict(plain(found))
     return None
 
 
@@ -137,14 +138,16 @@ def _node(node: ast.expr) -> Any:
 def plain(item: Any) -> Any:
     """Only what JSON knows, besides NaN and infinity: dict with text keys, list, str, int, float, bool, None."""
     if isinstance(item, dict):
-        return {str(key): plain(part) for key, part in item.items()}
+        return {plain(str(key)): plain(part) for key, part in item.items()}
     if isinstance(item, list | tuple):
         return [plain(part) for part in item]
     if isinstance(item, set | frozenset):
         return sorted((plain(part) for part in item), key=repr)
     if isinstance(item, float):
         return math.nan if math.isnan(item) else item
-    if item is None or isinstance(item, str | bool):
+    if isinstance(item, str):
+        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", item)
+    if item is None or isinstance(item, bool):
         return item
     if isinstance(item, int):
         return item if abs(item) < 2**63 else float(item) if abs(item) < 2**1000 else str(item)[:100]

@@ -37,19 +37,19 @@ BINARY = " Relevance is binary, as in the library's evaluator: a graded judgemen
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One metric. Card against run: before and after training. Run against run: the first and the other run, and the
     card's number beside them."""
 
     metric: str  # as the library names it: "cosine_ndcg@10"
-    verdict: Verdict
-    reason: str = ""  # why there is no verdict; empty where there is one
     card: float | None = None  # as the card prints it
-    card_line: int | None = None
     before: float | None = None
     after: float | None = None
     low: float | None = None  # 95 % interval of `after`
     high: float | None = None
+    card_line: int | None = None
+    verdict: Verdict | Literal[""] = ""  # empty where nothing was compared
+    reason: str = ""  # why there is no verdict; empty where there is one
     difference: float | None = None  # after - before, paired by query
     difference_low: float | None = None  # 95 % interval of the difference
     difference_high: float | None = None
@@ -72,14 +72,14 @@ class Comparison:
     verdict: Verdict  # that of the main metric; of several runs, the strongest
     reasons: tuple[str, ...]  # why it is not comparable, a sentence each
     notes: tuple[str, ...]  # how it was measured and chosen, a sentence each
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     main_metric: str
     evaluation: str | None = None  # the run's evaluation that was compared
     queries: int | None = None  # how many were measured one by one
     unit: str = "queries"  # what they are: "pairs", "triplets"
 
     @property
-    def main(self) -> Row | None:
+    def main(self) -> MetricRow | None:
         """The row of the main metric."""
         return next((row for row in self.rows if row.metric == self.main_metric), None)
 
@@ -131,7 +131,7 @@ def _shows_card(comparison: Comparison) -> bool:
     return comparison.kind == "runs" and any(row.card is not None for row in comparison.rows)
 
 
-def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
+def _cells(row: MetricRow, comparison: Comparison) -> tuple[str, ...]:
     name = f"{row.metric} *" if row.metric == comparison.main_metric else row.metric
     change = "-" if row.difference is None else f"{row.difference:+.4f}"
     p = "-" if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
@@ -288,9 +288,9 @@ def _card_row(
     ours: MetricValues | None,
     found: Mapping[str, Any],
     reasons: Sequence[str],
-) -> Row:
+) -> MetricRow:
     """One metric with its verdict; `found` is what `_statistics` gave for it."""
-    row = _with_number(Row(metric, "not comparable"), theirs)
+    row = _with_number(MetricRow(metric, verdict="not comparable"), theirs)
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
     row = replace(row, before=ours.before, after=ours.after, **found)
@@ -319,7 +319,7 @@ def card_verdict(
 
 
 def _statistics(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
-    """Metric -> the fields of its Row that come from values per query or item."""
+    """Metric -> the fields of its MetricRow that come from values per query or item."""
     found: dict[str, dict[str, Any]] = {metric: {} for metric in measured}
     there = {metric: _paired(each) for metric, each in measured.items() if _complete(each.values)}
     means = {metric: each for metric, each in there.items() if each.statistic == "mean"}
@@ -396,7 +396,7 @@ def _of_statistic(each: MetricValues) -> dict[str, Any]:
     return found
 
 
-def _holm(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _holm(rows: tuple[MetricRow, ...]) -> tuple[MetricRow, ...]:
     from workbench.evaluation.statistics import holm
 
     tested = {(row.run, row.same_test or row.metric): row.p for row in rows if row.p is not None}
@@ -404,7 +404,7 @@ def _holm(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(replace(row, p_holm=corrected.get((row.run, row.same_test or row.metric))) for row in rows)
 
 
-def _overall(rows: Sequence[Row], main: str) -> Verdict:
+def _overall(rows: Sequence[MetricRow], main: str) -> Verdict:
     """The main metric's; where it has no row, what all rows with a verdict agree on, else `differs`."""
     verdicts = {row.verdict for row in rows if row.metric == main} or {
         row.verdict for row in rows if row.verdict != "not comparable"
@@ -427,7 +427,7 @@ def _elsewhere(run: Run, name: str | None, main: str) -> list[str]:
     return notes
 
 
-def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, MetricValues], items: str) -> list[str]:
+def _reading(rows: Sequence[MetricRow], main: str, measured: Mapping[str, MetricValues], items: str) -> list[str]:
     """How to read the table."""
     from workbench.evaluation.statistics import RESAMPLES, SEED, resample_count
 
@@ -454,7 +454,7 @@ def _reading(rows: Sequence[Row], main: str, measured: Mapping[str, MetricValues
     return notes
 
 
-def _moved(row: Row, items: str, several: bool) -> str:
+def _moved(row: MetricRow, items: str, several: bool) -> str:
     """How many got better or worse, and how far the change may be from the one that was seen."""
     low, high = row.difference_low, row.difference_high
     between = "" if low is None or high is None else f" (95 % interval {low:+.4f} to {high:+.4f}, of this metric alone)"
@@ -463,7 +463,7 @@ def _moved(row: Row, items: str, several: bool) -> str:
     return f"Change of {row.metric}{where}: {row.difference:+.4f}{between}; {counts}."
 
 
-def _inside(rows: Sequence[Row]) -> list[str]:
+def _inside(rows: Sequence[MetricRow]) -> list[str]:
     """How many of the card's values lie inside our intervals."""
     decided = [row for row in rows if row.verdict in ("reproduced", "differs")]
     inside = sum(row.verdict == "reproduced" for row in decided)
@@ -484,7 +484,7 @@ def _with_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) -> Co
     first = runs[0]
     name = evaluation_name(first, first.recipe(), wanted)
     main = first.recipe().evaluation.main_metric
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     reasons: list[str] = []
     shared: dict[str, MetricValues] = {}
     for other in runs[1:]:
@@ -519,7 +519,7 @@ def _beside(card: Card | None, first: Run, name: str | None) -> tuple[Evaluation
     ]
 
 
-def _with_number(row: Row, theirs: Evaluation | None) -> Row:
+def _with_number(row: MetricRow, theirs: Evaluation | None) -> MetricRow:
     """The row with the card's number, where it has one."""
     if theirs is None or row.metric not in theirs.metrics:
         return row
@@ -568,7 +568,9 @@ def _aligned(first: Run, other: Run, name: str, mine: dict[str, MetricValues]) -
     }
 
 
-def _run_rows(mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], why: Sequence[str]) -> list[Row]:
+def _run_rows(
+    mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], why: Sequence[str]
+) -> list[MetricRow]:
     """A row per metric of either run; the first run's values are what the other's are paired with."""
     both = {
         metric: replace(theirs[metric], before=each.after, earlier=each.values)
@@ -579,7 +581,7 @@ def _run_rows(mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValue
     rows = []
     for metric in dict.fromkeys([*mine, *theirs]):
         left, right = (side[metric].after if metric in side else None for side in (mine, theirs))
-        row = Row(metric, "not comparable", before=left, after=right, **found.get(metric, {}))
+        row = MetricRow(metric, verdict="not comparable", before=left, after=right, **found.get(metric, {}))
         if why:
             row = replace(row, reason=why[0])
         elif left is None or right is None:
@@ -590,7 +592,7 @@ def _run_rows(mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValue
     return rows
 
 
-def _decided(row: Row) -> Row:
+def _decided(row: MetricRow) -> MetricRow:
     if row.p_holm is None:
         return row
     return replace(row, verdict="differs" if row.p_holm < LEVEL else "no significant difference")

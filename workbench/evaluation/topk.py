@@ -418,22 +418,22 @@ class _Group:
         """(q, m) energy scores without the query's own term."""
         import torch
 
-        from workbench.models.energy_distance import squared_euclidean, weights
+        from workbench.models.energy_distance import mean_weights, squared_euclidean
 
         if distance == "manhattan":
             apart = torch.cdist(self.queries, documents, p=1.0)  # (tokens, m)
         else:
             apart = squared_euclidean(self.queries, documents, centre)[0].sqrt_()
-        return (weights(torch.tensor(self.counts, device=apart.device)) @ apart).mul_(-2)
+        return (mean_weights(torch.tensor(self.counts, device=apart.device)) @ apart).mul_(-2)
 
     def own_terms(self, distance: str) -> npt.NDArray[np.float32]:
         """(q,) mean distance among the tokens of each query."""
         import torch
 
-        from workbench.models.energy_distance import own_distance
+        from workbench.models.energy_distance import self_distance
 
         clouds = torch.split(self.queries, self.counts or [])
-        own = torch.stack([own_distance(cloud, distance) for cloud in clouds])
+        own = torch.stack([self_distance(cloud, distance) for cloud in clouds])
         return np.asarray(own.float().cpu().numpy())
 
 

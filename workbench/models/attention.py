@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.models.dropout import places
+from workbench.models.dropout import dropped_indices
 
 Blocks = list[tuple[int, int]]
 
@@ -63,7 +63,7 @@ class Layout:
 
     @cached_property
     def short_ends(self) -> Tensor:
-        """`ends` as `by_kernel` needs them."""
+        """`ends` as `kernel_attention` needs them."""
         return self.ends.int()
 
 
@@ -92,16 +92,16 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))  # (tokens, heads, dim) each
     if query.device.type != "cpu":
-        way = by_kernel if has_kernel(q.device, q.dtype, q.shape[-1]) else padded_attention
+        way = kernel_attention if kernel_works(q.device, q.dtype, q.shape[-1]) else padded_attention
         found = way(q, k, v, layout, dropout, scale)
     elif dropout:
         found = _Attention.apply(q, k, v, layout.blocks, dropout, scale)  # type: ignore[no-untyped-call]
     else:
-        found = attention_by_length(q, k, v, layout, scale)
+        found = block_attention(q, k, v, layout, scale)
     return found[None], None
 
 
-def attention_by_length(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
+def block_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
     """(tokens, heads, dim) each -> (tokens, heads, dim), by one call for the texts of each length: no mask, no copy."""
     parts = [torch.split(each, [texts * tokens for texts, tokens in layout.blocks]) for each in (query, key, value)]
     found = []
@@ -132,7 +132,7 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, 
     return torch.cat(found)
 
 
-def by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+def kernel_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
     """The same in one call: torch's memory-efficient kernel, which it takes for nested tensors on CUDA."""
     ends, longest = layout.short_ends, layout.lengths[-1]
     given = [each[None] for each in (query, key, value)]  # (1, tokens, heads, dim) each
@@ -144,8 +144,8 @@ def by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout
 
 
 @cache
-def has_kernel(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
-    """Whether `by_kernel` runs on this device and gives there, forward and backward, what `padded_attention` gives.
+def kernel_works(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
+    """Whether `kernel_attention` runs on this device and equals `padded_attention`, forward and backward.
 
     It is no public function of torch, so it is tried, on three short texts and two heads, before it is relied on.
     """
@@ -155,7 +155,8 @@ def has_kernel(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
         q, k, v = (each.to(device, dtype).requires_grad_() for each in waves)
         try:
             found = [
-                _with_gradients(way(q, k, v, texts, 0.0, dim**-0.5), [q, k, v]) for way in (by_kernel, padded_attention)
+                _with_gradients(way(q, k, v, texts, 0.0, dim**-0.5), [q, k, v])
+                for way in (kernel_attention, padded_attention)
             ]
         except (RuntimeError, TypeError, AttributeError):  # not there, not for this device, or called otherwise
             return False
@@ -180,7 +181,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, p: float, scale: float) -> Tensor:
         parts = _parts(blocks, query.shape[1])
         weights = query.new_empty(parts[-1].weights.stop)
-        dropped = places(len(weights), p)
+        dropped = dropped_indices(len(weights), p)
         lost, found = weights.new_empty(len(dropped)), torch.empty_like(query)
         pieces = list(zip(parts, _cuts(dropped, parts), strict=True))
         for part, mine in pieces:

@@ -30,10 +30,10 @@ from workbench.models.lora import (
     add_lora,
     has_adapter,
     load_adapter,
-    merged,
+    merge_adapter,
+    plain_view,
     save_adapter,
     transformer_folder,
-    whole_view,
 )
 from workbench.models.stand_ins import (
     BUNDLED,
@@ -42,16 +42,16 @@ from workbench.models.stand_ins import (
     SCRATCH,
     STATIC,
     bundled_folder,
+    choose_stand_in,
     files_sha256,
-    note_of,
+    no_progress_bars,
     scratch_folder,
+    stand_in_note,
     static_folder,
-    suited,
     token_ids,
     unknown_id,
     unknown_share,
     weight_files,
-    without_bars,
 )
 from workbench.recipe.schema import Base
 
@@ -68,9 +68,26 @@ HUB_SECONDS = 4.0
 """How long to wait, once, for an answer of the Hub."""
 
 __all__ = [
-    "BUNDLED", "BUNDLED_SHA256", "SCRATCH", "STATIC", "LoadedBase", "bundled_folder", "describe_device",
-    "export_merged", "hub_folder", "hub_reachable", "load_base", "load_folder", "load_weights", "merged", "prompt_of",
-    "remembering", "save_adapter", "token_counts", "unknown_share", "weights_sha256",
+    "BUNDLED",
+    "BUNDLED_SHA256",
+    "SCRATCH",
+    "STATIC",
+    "LoadedBase",
+    "bundled_folder",
+    "cached_encode",
+    "describe_device",
+    "export_merged",
+    "hub_folder",
+    "hub_reachable",
+    "load_base",
+    "load_folder",
+    "load_weights",
+    "merge_adapter",
+    "prompt_of",
+    "save_adapter",
+    "token_counts",
+    "unknown_share",
+    "weights_sha256",
 ]  # fmt: skip
 
 
@@ -225,7 +242,7 @@ def load_base(
     model = load_folder(chosen.folder, chosen.name, device)
     notes = [chosen.note]
     if has_adapter(model):
-        model = merged(model)
+        model = merge_adapter(model)
         notes.append(f"The base {chosen.name} is a LoRA adapter; it is merged into the weights under it.")
     notes += _apply(model, wanted, chosen)
     return LoadedBase(
@@ -258,10 +275,10 @@ def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: 
         if own is not None:
             return _Chosen(wanted.model, own, False)
         why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
-        name, reason = suited(wanted, texts)
+        name, reason = choose_stand_in(wanted, texts)
     else:
         why = f"{asked} was asked for"
-        name, reason = suited(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
+        name, reason = choose_stand_in(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
     found = folder(name)
     if found is None:
         raise BaseError(
@@ -271,7 +288,7 @@ def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: 
         )
     if name == wanted.model or (os.path.isdir(name) and found.resolve().name == wanted.model.split("/")[-1]):
         return _Chosen(name, found, False)
-    return _Chosen(name, found, True, note_of(wanted, name, why, reason))
+    return _Chosen(name, found, True, stand_in_note(wanted, name, why, reason))
 
 
 def _folder(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
@@ -342,7 +359,7 @@ def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceT
     _no_pickles(under, str(under))
     with tempfile.TemporaryDirectory() as temporary:
         apart = (folder / "modules.json").is_file()  # else it was saved by PEFT alone, and all but it is the base's
-        whole = whole_view(folder, under, Path(temporary) / "model") if apart else _whole(under)
+        whole = plain_view(folder, under, Path(temporary) / "model") if apart else _whole(under)
         model = _load(whole, name, device)
     with _told(name):
         load_adapter(model, folder, under, name)
@@ -388,7 +405,7 @@ def _told(name: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        with without_bars():
+        with no_progress_bars():
             yield
     except (
         OSError,
@@ -422,8 +439,8 @@ def export_merged(folder: Path, out: Path) -> Path:
     """
     if out.exists():
         raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which is there; name another.")
-    plain = merged(load_folder(folder, str(folder), "cpu"))
-    with without_bars():
+    plain = merge_adapter(load_folder(folder, str(folder), "cpu"))
+    with no_progress_bars():
         plain.save_pretrained(str(out), create_model_card=False)
     return out
 
@@ -494,10 +511,10 @@ def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
 
 
 REMEMBERED = 100_000
-"""Texts whose vectors are kept by `remembering`; of 1,024 numbers they take 400 MB."""
+"""Texts whose vectors are kept by `cached_encode`; of 1,024 numbers they take 400 MB."""
 
 
-def remembering(encode: Encode) -> Encode:
+def cached_encode(encode: Encode) -> Encode:
     """`encode`, but a text that comes again is not encoded again: validation and test share their corpus."""
     known: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]] = {}
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.linear import passing_through
+from workbench.models.linear import patch_forward
 
 
-def places(count: int, p: float) -> Tensor:
+def dropped_indices(count: int, p: float) -> Tensor:
     """(dropped,) which of `count` numbers are dropped, ascending; each with probability 0 < p < 1."""
     found, last = [], -1
     while last < count:
@@ -32,7 +32,7 @@ def places(count: int, p: float) -> Tensor:
     return whole[: int(torch.searchsorted(whole, count))]
 
 
-def drop(x: Tensor, p: float) -> Tensor:
+def apply_dropout(x: Tensor, p: float) -> Tensor:
     """nn.functional.dropout(x, p), with other random numbers."""
     if not 0 < p < 1 or x.device.type != "cpu" or x.numel() == 0:
         return nn.functional.dropout(x, p)
@@ -50,7 +50,7 @@ def scaled(x: Tensor, p: float, dropped: Tensor) -> Tensor:
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        ctx.p, dropped = p, places(x.numel(), p)
+        ctx.p, dropped = p, dropped_indices(x.numel(), p)
         ctx.save_for_backward(dropped)
         return scaled(x, p, dropped)
 
@@ -61,9 +61,9 @@ class _Drop(torch.autograd.Function):
 
 
 def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
-    return drop(x, module.p) if module.training else x
+    return apply_dropout(x, module.p) if module.training else x
 
 
-def faster_dropouts(model: nn.Module) -> AbstractContextManager[None]:
-    """Inside the block the dropouts of `model` go through `drop`."""
-    return passing_through(model, nn.Dropout, _forward)
+def fast_dropout(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside the block the dropouts of `model` go through `apply_dropout`."""
+    return patch_forward(model, nn.Dropout, _forward)

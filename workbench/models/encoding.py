@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from workbench.models.base import prompt_of
-from workbench.models.energy_distance import energy_encoder, padded
-from workbench.models.linear import faster_linears
-from workbench.models.packing import Pass, pack, packed_forward, packs
+from workbench.models.energy_distance import energy_encoder, padded_batches
+from workbench.models.linear import fast_linear
+from workbench.models.packing import Pass, pack, packed_forward, packing_obstacle
 from workbench.models.tokens import tokenize
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ TABLE_TOKENS = 1 << 18
 """Tokens of one reading of a table of embeddings."""
 
 
-def encodes(model: SentenceTransformer) -> str | None:
+def encoding_obstacle(model: SentenceTransformer) -> str | None:
     """None where `encode` has a faster way for `model`, else the reason why not."""
-    return None if _is_table(model) else packs(model)
+    return None if _is_table(model) else packing_obstacle(model)
 
 
 def encode(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> Vectors:
@@ -47,7 +47,7 @@ def encode(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -
     was_training = model.training
     model.eval()
     try:
-        if not texts or encodes(model) is not None:
+        if not texts or encoding_obstacle(model) is not None:
             plain = model.encode(list(texts), prompt=prompt or None, show_progress_bar=False)
             return np.asarray(plain, dtype=np.float32)
         different = list(dict.fromkeys(texts))
@@ -76,13 +76,13 @@ def encoder(model: SentenceTransformer, prompts: Mapping[str, str] | None = None
     return encode_kind
 
 
-def clouds(model: SentenceTransformer, *, special_tokens: bool = True) -> Encode:
+def token_encoder(model: SentenceTransformer, *, special_tokens: bool = True) -> Encode:
     """As `encoder`, for the energy distance: `energy.energy_encoder`, without padding where `model` can do without."""
-    found = passes if packs(model) is None else padded
+    found = packed_batches if packing_obstacle(model) is None else padded_batches
     return energy_encoder(model, special_tokens=special_tokens, batches=found)
 
 
-def passes(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Parts:
+def packed_batches(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Parts:
     """(which texts, what to call the model with) for each pass; while it is gone through, `model` takes packed ones."""
     if not texts:
         return
@@ -93,7 +93,7 @@ def passes(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Par
     extra = {"prompt_length": first._get_prompt_length(prompt)} if prompt else {}
     with ExitStack() as stack:
         stack.enter_context(packed_forward(model))
-        stack.enter_context(faster_linears(model))
+        stack.enter_context(fast_linear(model))
         for start, end in _parts(lengths[order].tolist(), TOKENS.get(model.device.type, TOKENS["cuda"])):
             places = order[start:end].tolist()
             packed = pack([rows[place] for place in places]).to(model.device)
@@ -121,7 +121,7 @@ def _by_table(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> 
 
 def _by_transformer(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Vectors:
     found: Vectors = np.empty((0, 0), dtype=np.float32)
-    with closing(passes(model, texts, prompt)) as parts:
+    with closing(packed_batches(model, texts, prompt)) as parts:
         for places, features in parts:
             vectors = model(features)["sentence_embedding"].float().cpu().numpy()
             if not found.size:

@@ -103,12 +103,12 @@ def scores(
         if own_term:
             result = (
                 result
-                + torch.stack([own_distance(cloud, distance) for cloud in torch.split(flat, counts.tolist())])[:, None]
+                + torch.stack([self_distance(cloud, distance) for cloud in torch.split(flat, counts.tolist())])[:, None]
             )
     return result
 
 
-def own_distance(cloud: Tensor, distance: str = "manhattan") -> Tensor:
+def self_distance(cloud: Tensor, distance: str = "manhattan") -> Tensor:
     """Mean of the distances among the points of a cloud (tokens, dim), each with itself among them."""
     return distances(cloud, cloud, distance).mean()
 
@@ -118,10 +118,10 @@ def _means(values: Tensor, counts: Tensor) -> Tensor:
 
     A matrix product and not `index_add`: that adds in any order on CUDA, and equal documents would no longer tie.
     """
-    return weights(counts, values.dtype) @ values
+    return mean_weights(counts, values.dtype) @ values
 
 
-def weights(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def mean_weights(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(queries, all tokens): 1 / counts[q] where the token is one of query q, else 0."""
     owners = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     made = torch.zeros(len(counts), len(owners), dtype=dtype, device=counts.device)
@@ -230,7 +230,7 @@ def _known(distance: str, error: type[WorkbenchError]) -> None:
 # --- tokens and vectors of a model ---------------------------------------------------------------------------------
 
 
-class Read(NamedTuple):
+class Embedded(NamedTuple):
     """What the similarity needs of a batch of texts."""
 
     tokens: Tensor  # (texts, length, dim)
@@ -238,7 +238,7 @@ class Read(NamedTuple):
     pooled: Tensor  # (texts, dim)
 
 
-def read(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = True) -> Read:
+def embed(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = True) -> Embedded:
     """Run a batch through the model; gradients flow where they are on.
 
     A text without any token that counts, such as an empty one without its special tokens, keeps what attention sees.
@@ -257,7 +257,7 @@ def read(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = T
     tokens, pooled = out["token_embeddings"], kept[-1]
     if tokens.shape[-1] != pooled.shape[-1]:
         raise _no_cloud(f"tokens of {tokens.shape[-1]} and vectors of {pooled.shape[-1]}")
-    return Read(tokens, _counting(model, out, tokens, pooling.include_prompt, special_tokens), pooled)
+    return Embedded(tokens, _counting(model, out, tokens, pooling.include_prompt, special_tokens), pooled)
 
 
 def _pooling(model: nn.Module) -> Pooling:
@@ -310,7 +310,7 @@ def _around(model: nn.Module) -> list[int]:
     return sorted({number for number in numbers if number is not None})
 
 
-def padded(model: SentenceTransformer, texts: Sequence[str], prompt: str, batch_size: int = 32) -> Parts:
+def padded_batches(model: SentenceTransformer, texts: Sequence[str], prompt: str, batch_size: int = 32) -> Parts:
     """(which texts, what to call the model with) for each batch, the longest texts first."""
     from sentence_transformers.util import batch_to_device
 
@@ -326,12 +326,13 @@ def energy_encoder(
     prompts: Mapping[str, str] | None = None,
     *,
     special_tokens: bool = True,
-    batches: Callable[[SentenceTransformer, Sequence[str], str], Parts] = padded,
+    batches: Callable[[SentenceTransformer, Sequence[str], str], Parts] = padded_batches,
 ) -> Encode:
     """The function that `evaluate(similarity="energy")` encodes with, in float32.
 
     Kind "query" gives a list of arrays (tokens of the text, dim), "document" one array (texts, dim). `prompts` and the
-    model's mode are as in `fast.encoding.encoder`; the model's own `truncate_dim` cuts both. `batches`: see `padded`.
+    model's mode are as in `fast.encoding.encoder`; the model's own `truncate_dim` cuts both.
+    `batches`: see `padded_batches`.
     """
     chosen = dict(model.prompts if prompts is None else prompts)
 
@@ -346,7 +347,7 @@ def energy_encoder(
         try:
             with closing(batches(model, texts, prompt)) as parts:
                 for places, features in parts:
-                    batch = read(model, features, special_tokens=special_tokens)
+                    batch = embed(model, features, special_tokens=special_tokens)
                     rows = batch.pooled if kind == "document" else [a[b] for a, b in zip(*batch[:2], strict=True)]
                     for at, row in zip(places, rows, strict=True):
                         found[at] = row[..., : model.truncate_dim].float().cpu().numpy()
@@ -393,8 +394,8 @@ class EnergyRankingLoss(nn.Module):
         columns = list(sentence_features)
         if len(columns) < 2:
             raise DataError(f"expected a column of queries and one of documents at least, found {len(columns)}.")
-        queries = read(self.model, columns[0], special_tokens=self.special_tokens)
-        documents = torch.cat([read(self.model, column).pooled for column in columns[1:]])  # (documents, dim)
+        queries = embed(self.model, columns[0], special_tokens=self.special_tokens)
+        documents = torch.cat([embed(self.model, column).pooled for column in columns[1:]])  # (documents, dim)
         found = self.scale * scores(queries.tokens, queries.mask, documents, self.distance)  # (queries, documents)
         return nn.functional.cross_entropy(found, torch.arange(len(found), device=found.device))
 

@@ -67,7 +67,7 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def passing_through(model: nn.Module, kind: type[nn.Module], forward: Callable[..., Tensor]) -> Iterator[None]:
+def patch_forward(model: nn.Module, kind: type[nn.Module], forward: Callable[..., Tensor]) -> Iterator[None]:
     """Inside the block the modules of `model` that are of just this kind compute by `forward(module, x)`."""
     chosen = [each for each in model.modules() if type(each) is kind and "forward" not in each.__dict__]
     for module in chosen:
@@ -79,6 +79,6 @@ def passing_through(model: nn.Module, kind: type[nn.Module], forward: Callable[.
             del module.forward
 
 
-def faster_linears(model: nn.Module) -> AbstractContextManager[None]:
+def fast_linear(model: nn.Module) -> AbstractContextManager[None]:
     """Inside the block the linear layers of `model` go through `linear`, where that is faster on this machine."""
-    return passing_through(model, nn.Linear, linear) if mkl_is_slow() else nullcontext()
+    return patch_forward(model, nn.Linear, linear) if mkl_is_slow() else nullcontext()

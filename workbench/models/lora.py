@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import BaseError
-from workbench.models.stand_ins import without_bars
+from workbench.models.stand_ins import no_progress_bars
 from workbench.recipe.schema import Lora
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def save_adapter(model: SentenceTransformer, folder: Path) -> None:
     """
     if not has_adapter(model):
         raise BaseError(f"expected a model with a LoRA adapter to save into {str(folder)!r}, found one without.")
-    with without_bars():
+    with no_progress_bars():
         model.save_pretrained(str(folder), create_model_card=False)
 
 
@@ -167,7 +167,7 @@ def adapter_config(folder: Path, name: str) -> dict[str, Any] | None:
     return config
 
 
-def whole_view(folder: Path, under: Path, view: Path) -> Path:
+def plain_view(folder: Path, under: Path, view: Path) -> Path:
     """A plain model in the new folder `view`: weights from `under`, everything else as in the adapter's `folder`.
 
     Why not let the library load the adapter: transformers 5.23 does not find DoRA's magnitudes under the names that it
@@ -212,7 +212,7 @@ def load_adapter(model: SentenceTransformer, folder: Path, under: Path, name: st
 # --- merged --------------------------------------------------------------------------------------------------------
 
 
-def merged(model: SentenceTransformer) -> SentenceTransformer:
+def merge_adapter(model: SentenceTransformer) -> SentenceTransformer:
     """A copy of `model` with its adapter merged into the weights: a plain model that gives the same embeddings.
 
     The copy is in evaluation mode. A model without an adapter is copied as it is.

@@ -29,10 +29,10 @@ ARCHITECTURES = ("bert", "camembert", "distilbert", "roberta", "xlm-roberta")
 """`model_type` of transformers whose attention is a function that can be given, over positions that can be given."""
 
 
-def spread(starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def flat_positions(starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """(tokens,) where each token of texts that lie end to end goes, when texts begin at `starts`.
 
-    >>> spread(np.array([0, 3]), np.array([3, 2])).tolist()
+    >>> flat_positions(np.array([0, 3]), np.array([3, 2])).tolist()
     [0, 1, 2, 3, 4]
     """
     before = np.cumsum(lengths) - lengths
@@ -60,7 +60,7 @@ class Pack:
         numbers = [self.ids, self.within, self.ends]
         if self.unique is not None and self.inverse is not None:
             numbers += [self.unique, self.inverse]
-        ids, within, ends, *distinct = sent(numbers, device)
+        ids, within, ends, *distinct = copy_to(numbers, device)
         return Pack(ids, within, ends, self.lengths, self.place, *distinct)
 
     def positions(self, padding: int | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class Pack:
         return (before[1:] - before[starts]) * counted + padding
 
 
-def sent(numbers: Sequence[Tensor], device: Any) -> Sequence[Tensor]:
+def copy_to(numbers: Sequence[Tensor], device: Any) -> Sequence[Tensor]:
     """Rows of whole numbers on a device, by one copy: a copy of a few numbers costs as much as one of many.
 
     To a GPU they go from memory that it reads by itself: any other copy waits until all that was asked before is done.
@@ -94,7 +94,7 @@ def pack(texts: Sequence[np.ndarray[Any, Any]], *, distinct: bool = False) -> Pa
     place[order] = np.arange(len(order))
     flat = np.concatenate([texts[text] for text in order]).astype(np.int64)
     lying = lengths[order]
-    within, ends = spread(np.zeros_like(lying), lying), np.concatenate([[0], np.cumsum(lying)])
+    within, ends = flat_positions(np.zeros_like(lying), lying), np.concatenate([[0], np.cumsum(lying)])
     ids, inside, begin = (torch.from_numpy(each) for each in (flat, within, ends))
     made = Pack(ids, inside, begin, lying.tolist(), place.tolist())
     if distinct:
@@ -151,7 +151,7 @@ class Pass:
         starts[place] = np.concatenate(
             [start + np.arange(texts) * most for start, (texts, most) in zip(self.starts, self.sizes, strict=False)]
         )
-        self.put = torch.from_numpy(spread(starts, lengths)).to(pack.ids.device)
+        self.put = torch.from_numpy(flat_positions(starts, lengths)).to(pack.ids.device)
         self._found: Tensor | None = None  # (all columns padded, dim)
 
     def _padded(self, values: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ def packed_forward(model: SentenceTransformer) -> Iterator[None]:
             first.forward = before
 
 
-def packs(model: SentenceTransformer) -> str | None:
+def packing_obstacle(model: SentenceTransformer) -> str | None:
     """None where `model` can be run without padding, else the reason why not."""
     from sentence_transformers.base.modules import Transformer
     from transformers import PreTrainedTokenizerFast

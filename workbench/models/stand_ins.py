@@ -55,7 +55,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # --- which one, and why --------------------------------------------------------------------------------------------
 
 
-def suited(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
+def choose_stand_in(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
     """The stand-in that comes nearest to a base that cannot be had, and why it is not the bundled model."""
     if wanted.static_dimensions is not None:
         return STATIC, "because the card's base is such a table, too, and no transformer"
@@ -65,7 +65,7 @@ def suited(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
     return BUNDLED, ""
 
 
-def note_of(wanted: Base, name: str, why: str, reason: str) -> str:
+def stand_in_note(wanted: Base, name: str, why: str, reason: str) -> str:
     """The sentence that says what stands in for what, and why."""
     what = {
         STATIC: f": a table of {wanted.static_dimensions or STATIC_DIMENSIONS:,} columns, made from the word "
@@ -246,7 +246,7 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
         try:
             made = temporary / name
             made.mkdir()
-            with without_bars():
+            with no_progress_bars():
                 make(made)
             if not kept.is_dir():
                 made.rename(kept)
@@ -264,7 +264,7 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """No progress bars of transformers, which it draws for a model of any size."""
     from transformers.utils import logging
 

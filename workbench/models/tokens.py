@@ -64,7 +64,7 @@ def tokenize(model: SentenceTransformer, texts: Sequence[str], prompt: str = "")
     return found
 
 
-def stored(
+def load_tokens(
     model: SentenceTransformer, rows: Dataset, column: str, prompt: str = "", cache: Path | None = None
 ) -> Tokens:
     """The tokens of a column, from the disk where they were made before.

@@ -1,8 +1,6 @@
 """Pieces of HTML that notebooks show: escaped text, one style, and what stays where a widget is gone.
 
-Everything that comes from a card or from data goes through `text`. Colours that belong to the page are Jupyter's own
-variables, so that a dark theme is dark; colours that mean something are those of `look`. Figures are drawn for a light
-ground; under a dark theme of JupyterLab they are inverted as a whole, and their hues turned back.
+Everything that comes from a card or from data goes through `text`.
 """
 
 from __future__ import annotations
@@ -12,51 +10,9 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 
-from workbench.views.theme import FONT_FAMILY, LIGHT, harmless
+from workbench.views.theme import harmless, widget_style
 
-INK, MUTED = "var(--jp-content-font-color1, #1c2024)", "var(--jp-content-font-color2, #5b636b)"
-LINE, GROUND = "var(--jp-border-color2, #e3e6e9)", "var(--jp-layout-color2, #f3f5f7)"
-
-STYLE = f"""<style>
-.wb {{ color: {INK}; font-family: {FONT_FAMILY}; font-size: 14px; line-height: 1.45; max-width: 1100px; }}
-.wb p {{ margin: 0 0 6px; }}
-.wb .muted {{ color: {MUTED}; }}
-.wb .word {{ border: 1px solid currentColor; border-radius: 9px; font-size: 12px; font-weight: 600;
-  padding: 0 8px; white-space: nowrap; }}
-.wb .error, .wb .failed, .wb .interrupted {{ color: color-mix(in srgb, {LIGHT.worse} 80%, {INK}); }}
-.wb .warning, .wb .stopped {{ color: color-mix(in srgb, #b27a00 75%, {INK}); }}
-.wb .note, .wb .running {{ color: color-mix(in srgb, {LIGHT.after} 75%, {INK}); }}
-.wb .finished {{ color: color-mix(in srgb, #009068 70%, {INK}); }}
-.wb details {{ border-top: 1px solid {LINE}; padding: 7px 0; }}
-.wb details:last-of-type {{ border-bottom: 1px solid {LINE}; }}
-.wb summary {{ cursor: pointer; display: flex; gap: 10px; align-items: baseline; }}
-.wb summary .word {{ flex: 0 0 66px; text-align: center; }}
-.wb details > div {{ margin: 6px 0 4px 88px; }}
-.wb code {{ background: {GROUND}; border-radius: 3px; font-size: 12.5px; padding: 1px 4px; }}
-.wb pre {{ background: {GROUND}; border-radius: 4px; font-size: 12.5px; margin: 4px 0; overflow-x: auto;
-  padding: 6px 10px; white-space: pre-wrap; }}
-.wb .bar {{ background: {GROUND}; border-radius: 4px; height: 8px; margin: 8px 0 6px; overflow: hidden; }}
-.wb .bar i {{ background: {LIGHT.after}; display: block; height: 100%; }}
-.wb .facts {{ display: flex; flex-wrap: wrap; gap: 2px 22px; font-variant-numeric: tabular-nums; }}
-.wb .facts b {{ font-weight: 600; }}
-.wb .sides {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0 24px; }}
-.wb .sides h4 {{ font-size: 14px; font-weight: 600; margin: 10px 0 4px; }}
-.wb ol.hits {{ list-style: none; margin: 0; padding: 0; }}
-.wb ol.hits li {{ border-top: 1px solid {LINE}; display: grid; gap: 8px; grid-template-columns: 22px 1fr 48px;
-  padding: 5px 6px 5px 4px; }}
-.wb ol.hits li.answer {{ border-left: 3px solid #009e73; background: {GROUND}; }}
-.wb ol.hits .place, .wb ol.hits .score {{ color: {MUTED}; font-size: 12.5px; font-variant-numeric: tabular-nums;
-  text-align: right; }}
-.wb mark {{ background: none; color: inherit; font-weight: 600; }}
-.wb table.rows {{ border-collapse: collapse; font-size: 13px; width: 100%; }}
-.wb table.rows th, .wb table.rows td {{ border-top: 1px solid {LINE}; padding: 4px 8px; text-align: left;
-  vertical-align: top; }}
-.wb table.rows th {{ border-top: 0; color: {MUTED}; font-weight: 600; }}
-.wb table.rows .number {{ font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }}
-.wb-side > * {{ flex: 1 1 0; min-width: 0; overflow: hidden; }}
-.wb-buttons button {{ border-radius: 4px; }}
-body[data-jp-theme-light="false"] .wb-figures .js-plotly-plot {{ filter: invert(0.9) hue-rotate(180deg); }}
-</style>"""
+STYLE = f"<style>{widget_style()}</style>"
 
 
 def text(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.views.theme import harmless
+from workbench.views.theme import css_variables, harmless
 
 MOST_ROWS = 500
 
@@ -20,7 +20,7 @@ class Table(anywidget.AnyWidget):
     """`columns`: (heading, kind) with a kind of "text", "rank", "number" or "change"; None in a cell is shown as –."""
 
     _esm = Path(__file__).with_name("table.js")
-    _css = Path(__file__).with_name("table.css")
+    _css = css_variables(".wb-table") + Path(__file__).with_name("table.css").read_text(encoding="utf-8")
 
     label = traitlets.Unicode("").tag(sync=True)  # what the table shows, for those who do not see it
     columns: Any = traitlets.List().tag(sync=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.views import figures, theme
-from workbench.views.figures import Curve, MetricMark
+from workbench.views.figures import Curve
 from workbench.views.figures_map import MapPoints, embedding_map
 from workbench.views.figures_slices import slice_figure
 from workbench.views.records import Grouping, MapPlaces, MapView, Several, Summary
@@ -43,9 +43,7 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
         found["loss"] = drawing("Training and validation loss of the card and of this run.", _loss(summary.curves))
     if summary.metrics:
         names = figures.metric_names(row.metric for row in summary.metrics)
-        marks = [
-            MetricMark(names[row.metric], row.card, row.before, row.after, row.low, row.high) for row in summary.metrics
-        ]
+        marks = [replace(row, metric=names[row.metric]) for row in summary.metrics]
         along = f"Value over {summary.measured:,} {summary.unit}" if summary.by_item else "Mean over queries (0 to 1)"
         label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
         found["metrics"] = drawing(label, figures.metric_bars(marks, title=along))

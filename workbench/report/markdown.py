@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from workbench.evaluation.compare import MetricRow
 from workbench.views.figures import metric_name
-from workbench.views.records import FindingRow, Metric, Several, Summary, chance, number, signed
+from workbench.views.records import FindingRow, Several, Summary, chance, number, signed
 from workbench.views.theme import shorten
 
 FINDINGS = 3  # findings that a summary tells
@@ -102,7 +103,7 @@ def _table(summary: Summary) -> list[str]:
     ]
     for row in summary.metrics:
         cells = (
-            _named(row.metric, row.main),
+            _named(row.metric, row.metric == summary.main_metric),
             number(row.card),
             number(row.before),
             _with_interval(row),
@@ -119,7 +120,7 @@ def _named(metric: str, main: bool) -> str:
     return f"**{name}**" if main else name
 
 
-def _with_interval(row: Metric | None) -> str:
+def _with_interval(row: MetricRow | None) -> str:
     if row is None or row.after is None:
         return "–"
     between = "" if row.low is None or row.high is None else f" ({number(row.low)} to {number(row.high)})"

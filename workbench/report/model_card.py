@@ -207,7 +207,7 @@ def _measured(summary: Summary) -> list[str]:
             continue
         name = escaped(metric_name(row.metric), 60)
         cells = (
-            f"**{name}**" if row.main else name,
+            f"**{name}**" if row.metric == summary.main_metric else name,
             number(row.before),
             number(row.after),
             _between(row.low, row.high),

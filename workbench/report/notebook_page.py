@@ -1,21 +1,15 @@
-"""A notebook -> one HTML file that shows it, figures included, without a kernel, a server or a network.
+"""A notebook -> one HTML file with its figures, for a browser without a kernel, a server or a network.
 
-The notebook is executed from top to bottom in its own folder and stays as it is. Plotly figures are drawn by the one
-plotly.js of the page, with static drawings for paper and readers without scripts. HTML that a cell printed is kept
-without its scripts, and the page's policy lets none but its own run.
+nbconvert lays out the cells, and what it writes is reduced to an allowlist of tags and attributes. Plotly figures are
+drawn by the plotly.js of the page, whose policy runs no other script.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import os
 import re
-import tokenize
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from html.parser import HTMLParser
-from io import StringIO
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +19,23 @@ from workbench.report.page import page
 from workbench.report.site import write
 from workbench.views import theme
 
-SECONDS = 3600  # one cell may take
+SECONDS = 3600  # limit of one cell
 PLOTLY = "application/vnd.plotly.v1+json"
-IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "image/webp", "image/gif")
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SHOWN = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain")  # the best first
 HEIGHT = 450  # px, Plotly's own where a figure names none
-REMOVED = frozenset(
-    ("script", "iframe", "object", "embed", "link", "meta", "base", "form", "frame", "frameset", "noscript")
-)
-VOID = frozenset(
-    (
-        "br",
-        "hr",
-        "img",
-        "input",
-        "col",
-        "area",
-        "wbr",
-        "source",
-        "track",
-        "param",
-        "embed",
-        "link",
-        "meta",
-        "base",
-        "frame",
-    )
-)
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-
-@dataclass(frozen=True)
-class Piece:
-    """One part of the page: `kind` is prose, code, text, error, html, image or figure."""
-
-    kind: str
-    value: Any  # text, Markup, or the identity of a figure
+TAGS = frozenset({
+    "a", "abbr", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl",
+    "dt", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "mark", "ol", "p", "pre", "q", "s",
+    "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul",
+})  # fmt: skip
+ATTRIBUTES = frozenset({
+    "align", "alt", "class", "colspan", "dir", "height", "lang", "open", "role", "rowspan", "scope", "start", "style",
+    "title", "width",
+})  # fmt: skip
+WITHOUT_CONTENT = re.compile(r"(?is)<(script|style|iframe|object|noscript|template)\b.*?(</\1\s*>|\Z)")
 
 
 def export_notebook(
@@ -70,11 +46,11 @@ def export_notebook(
     seconds: int = SECONDS,
     written: str | None = None,
 ) -> Path:
-    """Execute a notebook and write it as HTML to `out`, or beside it with the ending .html; gives the file.
+    """Execute a notebook in its folder and write it as HTML to `out`, or beside it as .html; return the file.
 
-    `execute=False` writes the outputs that the file has. `seconds` is what one cell may take.
+    The notebook itself does not change. `execute=False` writes the outputs that it has. `seconds` limits each cell.
 
-    Raises WorkbenchError where there is no such notebook, or where a cell fails.
+    Raises WorkbenchError if there is no such notebook, or if a cell fails.
     """
     source = Path(path)
     notebook = _read(source)
@@ -86,9 +62,35 @@ def export_notebook(
 
 def render_notebook(notebook: Mapping[str, Any], name: str, *, written: str | None = None) -> str:
     """A notebook with its outputs as one HTML document."""
+    import nbformat
+    from markupsafe import Markup
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+    from traitlets.config import Config
+
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="basic",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+        config=Config({"NbConvertBase": {"display_data_priority": list(SHOWN)}}),
+    )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # type: ignore[no-untyped-call]
+    mark = secrets.token_hex(16)
     drawn: dict[str, Drawing] = {}
-    pieces = [piece for cell in notebook["cells"] for piece in _pieces(cell, drawn)]
-    return page("notebook.html.j2", drawn, written, inline_style=True, title=_title(notebook, name), pieces=pieces)
+    node = nbformat.from_dict(notebook)  # type: ignore[no-untyped-call]  # a copy
+    for cell in (cell for cell in node.cells if "outputs" in cell):
+        cell.outputs = list(filter(_is_shown, cell.outputs))
+        for output in (output for output in cell.outputs if PLOTLY in output.get("data", {})):
+            figure = f"cell-{len(drawn) + 1}"
+            drawn[figure] = _drawing(output.data[PLOTLY])
+            output.data = nbformat.from_dict({"text/html": f"{mark}{figure}{mark}"})  # type: ignore[no-untyped-call]
+    body, _ = exporter.from_notebook_node(node)
+    parts = sanitize(body).split(mark)  # HTML, the name of a figure, HTML, ...
+    pieces = [(Markup(part), "") if place % 2 == 0 else (Markup(""), part) for place, part in enumerate(parts)]
+    title = re.search(r"<h1[^>]*>(.*?)</h1>", parts[0], re.DOTALL)
+    shown = theme.shorten(Markup(title[1]).striptags(), 120) if title else name
+    return page("notebook.html.j2", drawn, written, foreign=True, title=shown, pieces=pieces)
 
 
 def _read(path: Path) -> Any:
@@ -118,198 +120,41 @@ def _execute(notebook: Any, path: Path, seconds: int) -> None:
         raise WorkbenchError(f"cannot execute {str(path)!r}: {error}.") from error
 
 
-def _title(notebook: Mapping[str, Any], name: str) -> str:
-    """The first heading of the notebook, or its file's name."""
-    for cell in notebook["cells"]:
-        found = (
-            re.search(r"^#\s+(.+)$", _text(cell["source"]), re.MULTILINE) if cell["cell_type"] == "markdown" else None
-        )
-        if found:
-            return theme.shorten(found[1].strip("# `*_"), 120)
-    return name
-
-
-def _text(value: str | Sequence[str]) -> str:
-    return value if isinstance(value, str) else "".join(value)
-
-
-# --- cells -----------------------------------------------------------------------------------------------------------
-
-
-def _pieces(cell: Mapping[str, Any], drawn: dict[str, Drawing]) -> Iterator[Piece]:
-    """What a cell shows, in its order."""
-    source = _text(cell["source"]).strip("\n")
-    if cell["cell_type"] == "markdown":
-        yield Piece("prose", _prose(source))
-    elif cell["cell_type"] == "code":
-        if source.strip():
-            yield Piece("code", _coloured(source))
-        for output in cell.get("outputs") or ():
-            yield from _output(output, drawn)
-
-
-def _output(output: Mapping[str, Any], drawn: dict[str, Drawing]) -> Iterator[Piece]:
-    kind = output.get("output_type")
-    if kind == "stream":
-        text = _terminal(_text(output["text"]))
-        if text.strip():
-            yield Piece("text", text)
-    elif kind == "error":
-        yield Piece("error", _terminal("\n".join(output.get("traceback") or [output.get("evalue", "")])))
-    else:
-        yield from _shown(output.get("data") or {}, drawn)
-
-
-def _shown(data: Mapping[str, Any], drawn: dict[str, Drawing]) -> Iterator[Piece]:
-    """The richest form of a result that a page can show alone; live widgets leave their text."""
-    if PLOTLY in data:
-        identity = f"cell-{len(drawn) + 1}"
-        drawn[identity] = _drawing(data[PLOTLY])
-        yield Piece("figure", identity)
-        return
-    image = next((kind for kind in IMAGES if kind in data), None)
-    if image is not None:
-        yield Piece("image", _address(image, _text(data[image])))
-    elif "text/html" in data:
-        yield Piece("html", without_scripts(_text(data["text/html"])))
-    elif "text/markdown" in data:
-        yield Piece("prose", _prose(_text(data["text/markdown"])))
-    elif "text/plain" in data and "application/vnd.jupyter.widget-view+json" not in data:
-        yield Piece("text", _terminal(_text(data["text/plain"])))
-
-
-def _terminal(text: str) -> str:
-    """A text without colours, and of lines that were written over one another the last."""
-    lines = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines).strip("\n")
-
-
-def _address(kind: str, data: str) -> str:
-    """An image as an address that holds it."""
-    if kind == "image/svg+xml":
-        data = base64.b64encode(data.encode()).decode()
-    return f"data:{kind};base64,{''.join(data.split())}"
-
-
-def _prose(text: str) -> Any:
-    """Markdown as HTML; HTML in it is shown as text."""
-    from markdown_it import MarkdownIt
-    from markupsafe import Markup
-
-    rendered = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).render(theme.harmless(text))
-    return Markup(re.sub(r'<img src="(?!data:)[^"]*" alt="([^"]*)"[^>]*>', r"\1", rendered))
-
-
-# --- code ------------------------------------------------------------------------------------------------------------
-
-
-def _coloured(source: str) -> Any:
-    """Python with marks on keywords, strings and comments; a source that is no plain Python is left as it is."""
-    import keyword
-
-    from markupsafe import Markup
-
-    lines = source.split("\n")
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
-    marks: list[tuple[int, int, str]] = []
-    try:
-        for token in tokenize.generate_tokens(StringIO(source + "\n").readline):
-            first, last = (starts[row - 1] + column for row, column in (token.start, token.end))
-            if token.type == tokenize.COMMENT:
-                marks.append((first, last, "c"))
-            elif tokenize.tok_name[token.type].startswith(("STRING", "FSTRING")):
-                marks.append((first, last, "s"))
-            elif token.type == tokenize.NAME and keyword.iskeyword(token.string):
-                marks.append((first, last, "k"))
-    except (tokenize.TokenError, SyntaxError, IndexError):
-        marks = []  # a magic, or a shell line
-    parts, at = [], 0
-    for first, last, name in marks:
-        parts += [html.escape(source[at:first]), f'<span class="{name}">', html.escape(source[first:last]), "</span>"]
-        at = last
-    return Markup(theme.harmless("".join([*parts, html.escape(source[at:])])))
-
-
-# --- figures ---------------------------------------------------------------------------------------------------------
+def _is_shown(output: Mapping[str, Any]) -> bool:
+    """Whether a page can show it: live widgets, which need a kernel, and scripts are left out."""
+    data = output.get("data")
+    return data is None or (WIDGET not in data and not {PLOTLY, *SHOWN}.isdisjoint(data))
 
 
 def _drawing(values: Mapping[str, Any]) -> Drawing:
     """A figure of a notebook, without WebGL, which the page forbids."""
+    from markupsafe import Markup
+
     layout = {"height": HEIGHT, **(values.get("layout") or {})}
     layout.pop("width", None)
-    data = [{**trace, "type": str(trace.get("type", "scatter")).removesuffix("gl")} for trace in values["data"]]
+    data = [{**trace, "type": str(trace.get("type", "scatter")).removesuffix("gl")} for trace in values.get("data", ())]
     title = layout.get("title")
     title = str((title.get("text") if isinstance(title, Mapping) else title) or "")
-    label = theme.shorten(html.unescape(re.sub("<[^>]*>", " ", title)) or "A figure of this notebook.", 200)
+    label = theme.shorten(Markup(title).striptags(), 200) or "A figure of this notebook."
     return drawing(label, {"data": data, "layout": layout})
 
 
-# --- HTML that cells print ------------------------------------------------------------------------------------------
+def sanitize(text: str) -> str:
+    """HTML without anything that acts or loads: no script, handler, form, frame, or id; only data: images.
 
-
-def without_scripts(text: str) -> Any:
-    """HTML without what could act or reach out: scripts, frames, forms, handlers, addresses other than data: and #.
-
-    >>> str(without_scripts('<b onclick="x()">5</b><script>x()</script><a href="http://y">z</a>'))
+    >>> sanitize('<b onclick="x()">5</b><script>x()</script><a href="http://y">z</a>')
     '<b>5</b><a>z</a>'
     """
-    from markupsafe import Markup
+    from bleach.css_sanitizer import CSSSanitizer
+    from bleach.sanitizer import Cleaner
 
-    return Markup(theme.harmless(_Cleaner(text).result))
-
-
-class _Cleaner(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=False)
-        self._parts: list[str] = []
-        self._open: list[str] = []
-        self._inside: list[str] = []  # removed elements that are still open
-        self.feed(text)
-        self.close()
-        self.result = "".join([*self._parts, *(f"</{tag}>" for tag in reversed(self._open))])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in REMOVED:
-            if tag not in VOID:
-                self._inside.append(tag)
-            return
-        if self._inside:
-            return
-        kept = "".join(f' {name}="{html.escape(value or "")}"' for name, value in attrs if _harmless(name, value or ""))
-        self._parts.append(f"<{tag}{kept}>")
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._inside:
-            if tag == self._inside[-1]:
-                self._inside.pop()
-        elif tag in self._open:
-            while (closed := self._open.pop()) != tag:
-                self._parts.append(f"</{closed}>")
-            self._parts.append(f"</{tag}>")
-
-    def handle_data(self, data: str) -> None:
-        if not self._inside:
-            self._parts.append(data if self._open[-1:] == ["style"] else data.replace("<", "&lt;"))
-
-    def handle_entityref(self, name: str) -> None:
-        self.handle_data(f"&{name};")
-
-    def handle_charref(self, name: str) -> None:
-        self.handle_data(f"&#{name};")
+    cleaner = Cleaner(tags=TAGS, attributes=_is_harmless, protocols=["data"], strip=True, css_sanitizer=CSSSanitizer())
+    return theme.harmless(cleaner.clean(WITHOUT_CONTENT.sub("", text)))
 
 
-def _harmless(name: str, value: str) -> bool:
-    """Whether an attribute may stay: no handler, no address that leads out of the file, no id that is the page's."""
-    if name.startswith("on") or name in ("srcdoc", "id", "action", "formaction", "ping", "background"):
-        return False
-    if name in ("href", "src", "srcset", "xlink:href", "data", "poster"):
-        return value.startswith(("#", "data:image/"))
-    return bool(re.fullmatch(r"[a-zA-Z][\w:.-]*", name))
+def _is_harmless(tag: str, name: str, value: str) -> bool:
+    if name == "href":
+        return value.startswith("#")
+    if name == "src":
+        return value.startswith("data:image/")
+    return name in ATTRIBUTES or name.startswith("aria-")

@@ -84,19 +84,19 @@ def _by_sentence(several: Several, field: str) -> list[tuple[str, list[str]]]:
 
 
 def page(
-    template: str, drawn: Mapping[str, Drawing], written: str | None, *, inline_style: bool = False, **values: Any
+    template: str, drawn: Mapping[str, Drawing], written: str | None, *, foreign: bool = False, **values: Any
 ) -> str:
     """A template laid out, with all that it needs to stand alone.
 
-    `inline_style` lets elements carry style of their own, as the tables of pandas do; scripts stay those of the page.
+    `foreign` is for the outputs of a notebook: their elements may have a style, and those of our widgets have theirs.
     """
     from markupsafe import Markup
 
     environment = _environment()
-    style = _style(environment)
+    style = _style(environment) + (theme.widget_style() if foreign else "")
     library, script = figures.library(), _source(environment, "report.js")
     # An unsafe-inline beside a hash is not looked at, so it is one or the other.
-    styles = "'unsafe-inline'" if inline_style else f"{_hash(style)} {_hash('')}"
+    styles = "'unsafe-inline'" if foreign else f"{_hash(style)} {_hash('')}"
     policy = (
         f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {styles}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -162,16 +162,9 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _style(environment: Environment) -> str:
-    """The style sheet: the palette of `look` as custom properties, then report.css."""
-
-    def properties(palette: theme.Palette) -> str:
-        pairs = {name: getattr(palette, name) for name in theme.Palette.__dataclass_fields__ if name != "series"}
-        pairs |= {f"series{index}": colour for index, colour in enumerate(palette.series)}
-        return "".join(f"--{name}:{colour};" for name, colour in pairs.items())
-
-    fonts = f"--font:{theme.FONT_FAMILY};"
-    light, dark = properties(theme.LIGHT), properties(theme.DARK)
-    head = f":root{{{fonts}{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+    """report.css, after the palettes of `theme` as custom properties."""
+    dark = theme.css_variables(":root", theme.DARK)
+    head = f"{theme.css_variables(':root')}@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
     return head + _source(environment, "report.css")
 
 

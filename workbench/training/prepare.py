@@ -17,7 +17,7 @@ from workbench.data.training_rows import Splits, load_splits
 from workbench.errors import DataError, RecipeError
 from workbench.evaluation.retrieval import Encode
 from workbench.evaluation.tasks import Task, recipe_tasks
-from workbench.models.base import LoadedBase, hub_reachable, load_base, remembering, token_counts
+from workbench.models.base import LoadedBase, cached_encode, hub_reachable, load_base, token_counts
 from workbench.models.losses import build_loss
 from workbench.recipe.from_card import HIDDEN_ADAPTER
 from workbench.recipe.schema import Data, LossSpec, Origin, Recipe
@@ -251,10 +251,10 @@ def encode_with(model: SentenceTransformer, recipe: Recipe, *, remember: bool = 
 
     if recipe.base.similarity != "energy":
         vectors = encoding.encoder(model)
-        return remembering(vectors) if remember else vectors
+        return cached_encode(vectors) if remember else vectors
     settings = energy_settings(recipe)
-    clouds = encoding.clouds(model, special_tokens=settings["special_tokens"])
-    return _Clouds(clouds, remembering(clouds) if remember else clouds, **settings)
+    clouds = encoding.token_encoder(model, special_tokens=settings["special_tokens"])
+    return _Clouds(clouds, cached_encode(clouds) if remember else clouds, **settings)
 
 
 @dataclass(frozen=True)

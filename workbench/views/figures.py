@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects.layout import Template
 
     from workbench.cards.card import Card
+    from workbench.evaluation.compare import MetricRow
     from workbench.views.loss_curves import Curves
+    from workbench.views.records import QueryOutcome
 
 HEIGHT = 400  # px, a figure over steps, queries or ranks
 ROW_HEIGHT = 30  # px, one row of a dot plot
@@ -480,20 +482,8 @@ def renamed(sentence: str, names: Mapping[str, str]) -> str:
     return sentence
 
 
-@dataclass(frozen=True)
-class MetricMark:
-    """One metric for `metric_bars`; None where there is no such number."""
-
-    metric: str
-    card: float | None = None
-    before: float | None = None
-    after: float | None = None
-    low: float | None = None  # 95 % interval of `after`
-    high: float | None = None
-
-
 def metric_bars(
-    rows: Sequence[MetricMark],
+    rows: Sequence[MetricRow],
     *,
     dark: bool = False,
     title: str = "Mean over queries (0 to 1)",
@@ -562,7 +552,7 @@ def _airy(values: Sequence[float], *, share: float = 0.04) -> dict[str, Any]:
     return {"range": [low - air, high + air]}
 
 
-def _dots(go: Any, rows: Sequence[MetricMark], field: str, name: str, colour: str, symbol: str) -> list[Any]:
+def _dots(go: Any, rows: Sequence[MetricRow], field: str, name: str, colour: str, symbol: str) -> list[Any]:
     found = [(y, row, getattr(row, field)) for y, row in enumerate(rows) if getattr(row, field) is not None]
     if not found:
         return []
@@ -606,23 +596,8 @@ def _dots(go: Any, rows: Sequence[MetricMark], field: str, name: str, colour: st
 # --- queries ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class QueryChange:
-    """One query before and after. A rank is that of the first relevant document, 1-based; None: below the depth."""
-
-    query: str  # its text
-    rank_before: int | None
-    rank_after: int | None
-    before: float | None = None  # main metric, nDCG@10 as a rule
-    after: float | None = None
-
-    @property
-    def difference(self) -> float | None:
-        return None if self.before is None or self.after is None else self.after - self.before
-
-
 def rank_changes(
-    queries: Sequence[QueryChange], *, depth: int = 100, dark: bool = False, height: int = HEIGHT + 60
+    queries: Sequence[QueryOutcome], *, depth: int = 100, dark: bool = False, height: int = HEIGHT + 60
 ) -> Figure:
     """Rank before against rank after on log axes; below the diagonal is better. Equal pairs share one larger mark.
 
@@ -709,7 +684,7 @@ def _rank_text(place: tuple[float, float], count: int, examples: Sequence[str], 
 
 
 def per_query_difference(
-    queries: Sequence[QueryChange],
+    queries: Sequence[QueryOutcome],
     *,
     metric: str = "nDCG@10",
     dark: bool = False,
@@ -723,9 +698,8 @@ def per_query_difference(
     from plotly import graph_objects as go
 
     colours = palette(dark=dark)
-    known = [(query.difference, query) for query in queries if query.difference is not None]
-    known.sort(key=lambda pair: (-pair[0], pair[1].query))
-    ranked = [(place, change, query) for place, (change, query) in enumerate(known, start=1)]
+    known = sorted(queries, key=lambda query: (-query.difference, query.query))
+    ranked = [(place, query.difference, query) for place, query in enumerate(known, start=1)]
     groups = (
         ("Better", colours.better, [row for row in ranked if row[1] > 0]),
         ("No change", colours.before, [row for row in ranked if row[1] == 0]),

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.compare import evaluation_name
+from workbench.evaluation.compare import MetricRow, evaluation_name
 from workbench.evaluation.examples import example_changes, has_examples, input_columns
 from workbench.evaluation.examples import unit as unit
-from workbench.views.figures import MetricMark, QueryChange, thin
+from workbench.views.figures import thin
 from workbench.views.loss_curves import LogColumns
-from workbench.views.summary import field_text
+from workbench.views.records import QueryOutcome
+from workbench.views.summary import field_text, metric_row
 from workbench.views.theme import shorten
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def run_row(run: Run, log: Callable[[], LogColumns] | None = None) -> RunRow:
     if record is None:
         return RunRow(run.name, reason=reasons[0])
     progress = record.get("progress") or {}
-    mark = part(lambda: main_mark(run)) or MetricMark("")
+    mark = part(lambda: main_mark(run)) or MetricRow("")
     comparison = part(run.comparison) or {}
     read = part(log or (lambda: LogColumns.of(run.log())))
     return RunRow(
@@ -181,7 +182,7 @@ def main_metric(run: Run) -> str:
     return found
 
 
-def main_mark(run: Run) -> MetricMark | None:
+def main_mark(run: Run) -> MetricRow | None:
     """The main metric's numbers; without that metric, the first there is; None where nothing was measured yet."""
     marks = metric_marks(run)
     if not marks:
@@ -190,12 +191,12 @@ def main_mark(run: Run) -> MetricMark | None:
     return next((mark for mark in marks if mark.metric == wanted), marks[0])
 
 
-def metric_marks(run: Run) -> list[MetricMark]:
+def metric_marks(run: Run) -> list[MetricRow]:
     """Every metric of the comparison; without one, our own means before and after."""
     stored = run.comparison()
     if stored and stored.get("rows"):
-        return marks_of(stored["rows"])
-    marks: list[MetricMark] = []
+        return [metric_row(row) for row in stored["rows"]]
+    marks: list[MetricRow] = []
     evaluations = run.evaluations()
     compared = evaluation_name(run, run.recipe(), None)
     for name in sorted(evaluations, key=lambda name: (name != compared, _preference(name))):
@@ -203,14 +204,8 @@ def metric_marks(run: Run) -> list[MetricMark]:
         before = run.metrics(name, "before") if "before" in moments else {}
         after = run.metrics(name, "after") if "after" in moments else {}
         both = list(dict.fromkeys([*before, *after]))
-        marks += [MetricMark(metric, before=before.get(metric), after=after.get(metric)) for metric in both]
+        marks += [MetricRow(metric, before=before.get(metric), after=after.get(metric)) for metric in both]
     return marks
-
-
-def marks_of(rows: Iterable[Mapping[str, Any]]) -> list[MetricMark]:
-    """Rows of a stored comparison, for `figures.metric_bars`."""
-    names = ("card", "before", "after", "low", "high")
-    return [MetricMark(str(row["metric"]), **{name: row.get(name) for name in names}) for row in rows]
 
 
 # --- queries ----------------------------------------------------------------------------------------------------
@@ -316,7 +311,7 @@ def chosen(table: pd.DataFrame, name: str = "all", search: str = "") -> pd.DataF
     return kept.reset_index(drop=True)
 
 
-def changes_of(table: pd.DataFrame) -> list[QueryChange]:
+def changes_of(table: pd.DataFrame) -> list[QueryOutcome]:
     """Rows of `query_table`, for the figures."""
     import pandas as pd
 
@@ -325,7 +320,7 @@ def changes_of(table: pd.DataFrame) -> list[QueryChange]:
 
     columns = ("query", "rank_before", "rank_after", "before", "after")
     return [
-        QueryChange(query, rank(first), rank(last), before, after)
+        QueryOutcome(query, rank(first), rank(last), before, after)
         for query, first, last, before, after in table[list(columns)].itertuples(index=False)
     ]
 

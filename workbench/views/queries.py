@@ -14,9 +14,8 @@ from workbench.evaluation.examples import example_changes, has_examples, input_c
 from workbench.evaluation.retrieval import DEEPEST_CUT
 from workbench.evaluation.slices import at_dimensions, at_precisions, slice_queries
 from workbench.run import Run
-from workbench.views.figures import QueryChange
 from workbench.views.rank_changes import failure_groups, failures
-from workbench.views.records import Cause, Cut, Cutting, Found, Group, Grouping, Hit, ItemMover, Mover
+from workbench.views.records import Cause, Cut, Cutting, Found, Group, Grouping, Hit, ItemMover, Mover, QueryOutcome
 from workbench.views.theme import shorten
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Queries:
     measured: int
     unit: str = "queries"
     depth: int = 100
-    changes: tuple[QueryChange, ...] = ()
+    changes: tuple[QueryOutcome, ...] = ()
     gained: tuple[Mover, ...] = ()
     lost: tuple[Mover, ...] = ()
     by_item: bool = False
@@ -133,7 +132,7 @@ def _searched(run: Run, name: str, main: str) -> Queries:
     table = before.merge(after, on="query_id", suffixes=("_before", "_after")).sort_values("query_id", kind="stable")
     table["change"] = table[f"{metric}_after"] - table[f"{metric}_before"]
     changes = tuple(
-        QueryChange(
+        QueryOutcome(
             shorten(row["query_before"]),
             _rank(row["rank_before"]),
             _rank(row["rank_after"]),
@@ -210,7 +209,7 @@ def _ranking(hits: pd.DataFrame, query_id: str) -> tuple[Hit, ...]:
     )
 
 
-def _found(changes: Sequence[QueryChange]) -> Found:
+def _found(changes: Sequence[QueryOutcome]) -> Found:
     def there(rank: int | None) -> bool:
         return rank is not None and rank <= TOP
 

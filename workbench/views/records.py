@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.views.figures import Curve, QueryChange
+if TYPE_CHECKING:
+    from workbench.evaluation.compare import MetricRow
+    from workbench.views.figures import Curve
 
 
 @dataclass(frozen=True)
@@ -19,23 +22,50 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One row of the comparison; None where there is no such number. Values as they are, not rounded."""
+Outcome = Literal["found", "better", "unchanged", "worse", "lost"]
+TOP = 10
+OUTCOMES: dict[Outcome, str] = {
+    "found": f"a relevant document in the top {TOP} after training, none before",
+    "better": f"a better rank of the first relevant document, on the same side of the top {TOP}",
+    "unchanged": "the same rank of the first relevant document",
+    "worse": f"a worse rank of the first relevant document, on the same side of the top {TOP}",
+    "lost": f"a relevant document in the top {TOP} before training, none after",
+}
+"""What training can do to a query -> what that means, the best first. Every query has one outcome."""
 
-    metric: str  # as the library names it: "cosine_ndcg@10"
-    card: float | None = None
-    card_line: int | None = None
-    before: float | None = None
-    after: float | None = None
-    low: float | None = None  # 95 % interval of `after`
-    high: float | None = None
-    difference: float | None = None  # after - before
-    difference_low: float | None = None  # 95 % interval of `difference`
-    difference_high: float | None = None
-    p_holm: float | None = None  # of the difference, corrected for all metrics
-    verdict: str = ""
-    main: bool = False
+
+@dataclass(frozen=True)
+class QueryOutcome:
+    """One query before and after training, or one example (a pair, a triplet, a text) of an evaluation without ranks.
+
+    A rank is that of the first relevant document, 1 is best; None: below the depth that is kept, worse than any other.
+    `before` and `after` are the query's metric; for an example how right its score is, 0 to 1.
+    """
+
+    query: str
+    rank_before: int | None
+    rank_after: int | None
+    before: float = 0.0
+    after: float = 0.0
+    ranked: bool = True  # False for an example
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+    @property
+    def outcome(self) -> Outcome:
+        """By ranks, see `OUTCOMES`; of an example by the difference: better, unchanged or worse.
+
+        >>> QueryOutcome("q", 12, 3).outcome, QueryOutcome("q", 2, 1).outcome, QueryOutcome("q", 2, None).outcome
+        ('found', 'better', 'lost')
+        """
+        if not self.ranked:
+            return "better" if self.difference > 0 else "worse" if self.difference < 0 else "unchanged"
+        before, after = (math.inf if rank is None else rank for rank in (self.rank_before, self.rank_after))
+        if (before <= TOP) != (after <= TOP):
+            return "found" if after <= TOP else "lost"
+        return "better" if after < before else "worse" if after > before else "unchanged"
 
 
 @dataclass(frozen=True)
@@ -236,12 +266,13 @@ class Summary:
     by_item: bool = False  # whether the evaluation is one of items, which has no rankings
     per_query_metric: str = ""
     depth: int = 100  # documents kept per ranking
-    metrics: tuple[Metric, ...] = ()
+    main_metric: str = ""
+    metrics: tuple[MetricRow, ...] = ()
     metric_notes: tuple[str, ...] = ()  # how they were measured and compared
     findings: tuple[FindingRow, ...] | None = None  # None: there is no card to audit
     curves: tuple[Curve, ...] = ()
     curve_notes: tuple[str, ...] = ()  # what was corrected on the card's curve, and what the points are
-    changes: tuple[QueryChange, ...] = ()
+    changes: tuple[QueryOutcome, ...] = ()
     gained: tuple[Mover, ...] = ()
     lost: tuple[Mover, ...] = ()
     items_gained: tuple[ItemMover, ...] = ()  # where the evaluation is of items, not a search
@@ -262,24 +293,11 @@ class Summary:
     gaps: Mapping[str, str] = field(default_factory=dict)  # part -> why it is missing
 
     @property
-    def main(self) -> Metric | None:
+    def main(self) -> MetricRow | None:
         """The metric that the recipe calls its main one, or the first."""
-        return next((row for row in self.metrics if row.main), self.metrics[0] if self.metrics else None)
-
-
-@dataclass(frozen=True)
-class PairRow:
-    """One metric of another run beside the first's."""
-
-    metric: str
-    first: float | None = None
-    other: float | None = None
-    difference: float | None = None  # other - first
-    low: float | None = None  # 95 % interval of the difference
-    high: float | None = None
-    p_holm: float | None = None
-    verdict: str = ""
-    main: bool = False
+        return next((row for row in self.metrics if row.metric == self.main_metric), None) or next(
+            iter(self.metrics), None
+        )
 
 
 @dataclass(frozen=True)
@@ -290,7 +308,7 @@ class Pair:
     verdict: str  # of the main metric: "differs", "no significant difference", "not comparable"
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    rows: tuple[PairRow, ...]
+    rows: tuple[MetricRow, ...]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from workbench.errors import RunError, WorkbenchError
 from workbench.evaluation.compare import compare
 from workbench.run import Run
 from workbench.views.figures import metric_name, renamed, with_metric_names
-from workbench.views.records import Pair, PairRow, Several, Summary, Verdict, signed
-from workbench.views.summary import field_text, summarize
+from workbench.views.records import Pair, Several, Summary, Verdict, signed
+from workbench.views.summary import field_text, metric_row, summarize
 
 MOST = 26  # runs, a letter each
 TONES = {"differs": "told", "no significant difference": "open", "not comparable": "open"}
@@ -27,7 +27,7 @@ def summarize_several(runs: Sequence[Run]) -> Several:
     letters = tuple(chr(ord("A") + place) for place in range(len(runs)))
     gaps: dict[str, str] = {}
     pairs = []
-    main = next((row.metric for each in summaries for row in each.metrics if row.main), "")
+    main = next((row.metric for each in summaries for row in each.metrics if row.metric == each.main_metric), "")
     for letter, other in zip(letters[1:], runs[1:], strict=True):
         try:
             found = compare(runs[0], other).to_dict()
@@ -35,7 +35,7 @@ def summarize_several(runs: Sequence[Run]) -> Several:
             gaps[letter] = str(error)
             found = {"verdict": "not comparable", "reasons": [str(error)], "notes": [], "rows": []}
         main = main or str(found.get("main_metric") or "")
-        pairs.append(_pair(letter, found, main, dict(zip([run.name for run in runs], letters, strict=True))))
+        pairs.append(_pair(letter, found, dict(zip([run.name for run in runs], letters, strict=True))))
     listed = dict.fromkeys(row.metric for each in summaries for row in each.metrics)
     metrics = tuple(sorted(listed, key=lambda metric: metric != main))
     verdict = _verdict(pairs, main, letters)
@@ -51,21 +51,8 @@ def _card(runs: Sequence[Summary]) -> dict[str, float]:
     return {row.metric: row.card for run in runs for row in run.metrics if row.card is not None}
 
 
-def _pair(letter: str, found: dict[str, Any], main: str, letters: dict[str, str]) -> Pair:
-    rows = tuple(
-        PairRow(
-            row["metric"],
-            row.get("before"),
-            row.get("after"),
-            row.get("difference"),
-            row.get("difference_low"),
-            row.get("difference_high"),
-            row.get("p_holm"),
-            str(row.get("verdict") or ""),
-            row["metric"] == main,
-        )
-        for row in found["rows"]
-    )
+def _pair(letter: str, found: dict[str, Any], letters: dict[str, str]) -> Pair:
+    rows = tuple(map(metric_row, found["rows"]))
     metrics = [row.metric for row in rows]
     return Pair(
         letter,
@@ -86,17 +73,17 @@ def _verdict(pairs: Sequence[Pair], main: str, letters: Sequence[str]) -> Verdic
         "no significant difference": f"No difference in {name} was shown between run {letters[0]} and the others.",
         "not comparable": f"The runs did not measure the same thing, so nothing is said about {name}.",
     }[word]
-    return Verdict(word, TONES[word], meaning, tuple(_sentence(pair, name, letters[0]) for pair in pairs))
+    return Verdict(word, TONES[word], meaning, tuple(_sentence(pair, main, letters[0]) for pair in pairs))
 
 
-def _sentence(pair: Pair, name: str, first: str) -> str:
-    row = next((row for row in pair.rows if row.main), None)
+def _sentence(pair: Pair, main: str, first: str) -> str:
+    row = next((row for row in pair.rows if row.metric == main), None)
     if row is None or row.difference is None or pair.verdict == "not comparable":
         why = " ".join(pair.reasons) or "It has no such metric, or no values per query."
         return f"{pair.letter} beside {first}: not comparable. {why}"
-    ends = None in (row.low, row.high)
-    between = "" if ends else f" (95 % interval {signed(row.low)} to {signed(row.high)})"
-    return f"{pair.letter} beside {first}: {name} {signed(row.difference)}{between}, {row.verdict}."
+    low, high = row.difference_low, row.difference_high
+    between = "" if low is None or high is None else f" (95 % interval {signed(low)} to {signed(high)})"
+    return f"{pair.letter} beside {first}: {metric_name(main)} {signed(row.difference)}{between}, {row.verdict}."
 
 
 def _differences(runs: Sequence[Run], gaps: dict[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import WorkbenchError
+from workbench.evaluation.compare import MetricRow, compare
 from workbench.evaluation.retrieval import folder_name
 from workbench.run import Run
 from workbench.views.figures import Curve, axis_of, metric_name, with_metric_names
 from workbench.views.loss_curves import Curves
 from workbench.views.loss_curves import curves as side_by_side
 from workbench.views.queries import queries as all_queries
-from workbench.views.records import Fact, FindingLine, FindingRow, Metric, RecipeRow, Summary, Verdict
+from workbench.views.records import Fact, FindingLine, FindingRow, RecipeRow, Summary, Verdict
 from workbench.views.report_map import map_view
 from workbench.views.theme import Role, shorten
 
@@ -61,7 +62,7 @@ def summarize(run: Run) -> Summary:
     wanted = str(comparison.get("evaluation") or (folder_name(recipe.evaluation.name) if recipe else ""))
     queries = part("queries", lambda: all_queries(run, wanted, main))
     log = part("log", run.log) or []
-    rows = part("metrics", lambda: _metrics(run, comparison, main, wanted)) or ()
+    rows = part("metrics", lambda: _metrics(run, comparison, wanted)) or ()
     stand_ins = part("stand-ins", lambda: run.stand_ins if record else ()) or ()
     findings = part("findings", lambda: _findings(card)) if card else None
     recipe_rows = part("recipe", lambda: _recipe_rows(recipe)) if recipe else None
@@ -78,6 +79,7 @@ def summarize(run: Run) -> Summary:
         measured=queries.measured if queries else int(comparison.get("queries") or 0),
         by_item=queries is not None and queries.by_item,
         depth=queries.depth if queries else 100,
+        main_metric=main,
         metrics=tuple(rows),
         metric_notes=part("notes", lambda: tuple(_worded(comparison, "notes"))) or (),
         findings=findings,
@@ -109,8 +111,6 @@ def _comparison(run: Run) -> dict[str, Any] | None:
     stored = run.comparison()
     if stored is not None or not any({"before", "after"} <= set(moments) for moments in run.evaluations().values()):
         return stored
-    from workbench.evaluation.compare import compare
-
     return dict(compare(run).to_dict())
 
 
@@ -166,26 +166,28 @@ def _worded(comparison: Mapping[str, Any], what: str) -> list[str]:
     return [with_metric_names(str(each), metrics) for each in ([found] if isinstance(found, str) else found)]
 
 
-def _metrics(run: Run, comparison: Mapping[str, Any], main: str, wanted: str) -> tuple[Metric, ...]:
+def _metrics(run: Run, comparison: Mapping[str, Any], wanted: str) -> tuple[MetricRow, ...]:
     """Rows of the comparison; without one, our own means before and after."""
-    names = Metric.__dataclass_fields__.keys() - {"main"}
     if comparison.get("rows"):
-        given = [{key: row[key] for key in names if row.get(key) is not None} for row in comparison["rows"]]
-        return tuple(Metric(**row, main=row["metric"] == main) for row in given)
+        return tuple(map(metric_row, comparison["rows"]))
     measured = run.evaluations()
     name = wanted if wanted in measured else next(iter(measured), "")
     means = {at: run.metrics(name, at) for at in ("before", "after") if at in measured.get(name, ())}
     before, after = means.get("before", {}), means.get("after", {})
     return tuple(
-        Metric(
+        MetricRow(
             metric,
             before=before.get(metric),
             after=after.get(metric),
             difference=after[metric] - before[metric] if metric in before and metric in after else None,
-            main=metric == main,
         )
         for metric in {**before, **after}
     )
+
+
+def metric_row(stored: Mapping[str, Any]) -> MetricRow:
+    """A row of a stored comparison."""
+    return MetricRow(**{key: value for key, value in stored.items() if key in MetricRow.__dataclass_fields__})
 
 
 def _findings(card: Card) -> tuple[FindingRow, ...]:

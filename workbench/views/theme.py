@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["card", "before", "after", "corrected", "other"]
@@ -100,6 +101,18 @@ def to_dark() -> dict[str, str]:
         light, dark = getattr(LIGHT, name), getattr(DARK, name)
         pairs.update(zip(light, dark, strict=True) if name == "series" else [(light, dark)])
     return pairs
+
+
+def css_variables(selector: str, palette: Palette = LIGHT) -> str:
+    """The font and a palette as CSS custom properties of `selector`: `--ink`, `--after`, ... , `--series0`, ..."""
+    colors = {name: value for name, value in vars(palette).items() if name != "series"}
+    colors |= {f"series{place}": color for place, color in enumerate(palette.series)}
+    return f"{selector}{{--font:{FONT_FAMILY};{''.join(f'--{name}:{color};' for name, color in colors.items())}}}\n"
+
+
+def widget_style() -> str:
+    """The style sheet of what notebooks show, for a notebook or an exported page."""
+    return css_variables(".wb") + Path(__file__).with_name("widgets.css").read_text(encoding="utf-8")
 
 
 # --- text -------------------------------------------------------------------------------------------------------

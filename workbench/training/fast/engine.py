@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from workbench.models.dropout import faster_dropouts
-from workbench.models.linear import faster_linears
-from workbench.models.packing import Pass, pack, packed_forward, packs
-from workbench.models.tokens import Tokens, stored
+from workbench.models.dropout import fast_dropout
+from workbench.models.linear import fast_linear
+from workbench.models.packing import Pass, pack, packed_forward, packing_obstacle
+from workbench.models.tokens import Tokens, load_tokens
 from workbench.training.callbacks import Watched
 from workbench.training.fast.tables import Table, TablePass, bags, clip
 from workbench.training.processes import world_size
@@ -70,7 +70,7 @@ def _refusal(recipe: Recipe, model: SentenceTransformer) -> str | None:
     if not hasattr(SentenceTransformerTrainer, "_build_dataloader"):
         return "the installed sentence-transformers builds its batches in another way"
     if _table_of(model) is None:
-        return packs(model)
+        return packing_obstacle(model)
     if model[0].embedding.mode != "mean":
         return f"its table gives the {model[0].embedding.mode} of its rows"
     return None
@@ -173,8 +173,8 @@ class Fast(Watched):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
             stack.enter_context(packed_forward(self.model))
-            stack.enter_context(faster_linears(self.model))
-            stack.enter_context(faster_dropouts(self.model))
+            stack.enter_context(fast_linear(self.model))
+            stack.enter_context(fast_dropout(self.model))
             return super().train(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -207,7 +207,9 @@ class Fast(Watched):
         length = getattr(self.model[0], "_get_prompt_length", None)
         return Part(
             name=name,
-            columns=[stored(self.model, rows, *each) for each in zip(texts, (p or "" for p in prompts), strict=True)],
+            columns=[
+                load_tokens(self.model, rows, *each) for each in zip(texts, (p or "" for p in prompts), strict=True)
+            ],
             prompts=[length(prompt) if prompt and length is not None else None for prompt in prompts],
             labels=None if label is None else torch.tensor(rows[:][label]),
             size=len(rows),

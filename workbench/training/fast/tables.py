@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.models.packing import sent
+from workbench.models.packing import copy_to
 
 
 class Table:
@@ -138,7 +138,7 @@ def bags(texts: Sequence[np.ndarray[Any, Any]], device: Any) -> Bags:
         np.repeat(np.arange(len(texts)), lengths)[order],
         token_starts,
     )
-    made = sent([torch.from_numpy(array) for array in whole], device)
+    made = copy_to([torch.from_numpy(array) for array in whole], device)
     return Bags(made[0], made[1], made[2].float()[:, None], *made[3:])
 
 
