@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -22,7 +23,17 @@ from workbench.run import RunWriter
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
+SHORT = ("00-start-here", "1-hotpotqa-energy", "6-compare")  # run by default; the others are `long`
 LONGEST_CELL = 15  # lines
+
+
+def executed(numbers: str) -> list[Any]:
+    """Notebooks as parameters of a test that executes them."""
+    return [
+        pytest.param(path, id=path.stem, marks=() if path.stem in SHORT else pytest.mark.long)
+        for path in NOTEBOOKS
+        if path.stem[0] in numbers
+    ]
 
 
 def prepared(path: Path, runs: Path, steps: int = 6) -> nbformat.NotebookNode:
@@ -36,7 +47,7 @@ def prepared(path: Path, runs: Path, steps: int = 6) -> nbformat.NotebookNode:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
-def test_lays_out_and_keeps_no_output(path: Path) -> None:
+def test_defines_nothing_and_has_no_output(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -60,7 +71,7 @@ def test_has_one_switch_at_the_top(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+@pytest.mark.parametrize("path", executed("01234567"))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     notebook = prepared(path, tmp_path / "runs")
@@ -71,13 +82,13 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     shown = [set(output.get("data", {})) for output in outputs]
     assert [output for output in outputs if output.output_type == "error"] == []
     widgets = sum("application/vnd.jupyter.widget-view+json" in kinds for kinds in shown)
-    assert widgets >= 2  # a living training, the queries
+    assert widgets >= 2  # the live training, the queries
     still = [
         output.data["text/html"] for output in outputs if "wb-still-" in output.get("data", {}).get("text/html", "")
     ]
-    assert len(still) == widgets  # what a saved notebook shows in their place
+    assert len(still) == widgets  # shown in their place in a saved notebook
     assert all('<table class="rows">' in page for page in still)
-    assert [page for page in still if 'class="word running"' in page] == []  # it shows how the training ended
+    assert [page for page in still if 'class="word running"' in page] == []  # shows the end of the training
     exported = render_notebook(notebook, path.stem)
     assert exported.count('class="rows"') == sum(page.count('class="rows"') for page in still)
 
@@ -117,7 +128,7 @@ def hub(folder: Path, card: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[0] in "12345"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", executed("12345"))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_switch_takes_the_cards_own_base_and_rows(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
