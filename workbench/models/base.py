@@ -1,8 +1,8 @@
-"""The base model: where it comes from, made into a SentenceTransformer, and what stands in for it offline.
+"""The base model: found, loaded as a SentenceTransformer, and adapted to the recipe.
 
-Every model is first brought to a folder and then loaded from there: a Hub repository (its cache, or a download that
-leaves pickled weights and code where they are), a stand-in that is made on this machine (see `standins`), a local
-folder. So all go one way and nothing asks the Hub twice. An adapter's folder leads to a second one, of its base.
+Every model is first brought to a folder and then loaded from there: a Hub repository (from its cache, or downloaded
+without pickled weights and code), a stand-in made on this machine (see `stand_ins`), or a local folder. An adapter's
+folder leads to a second one, that of its base.
 """
 
 from __future__ import annotations
@@ -19,26 +19,15 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import BaseError
-from workbench.models.lora import WEIGHTS as ADAPTER_WEIGHTS
-from workbench.models.lora import (
-    adapter_config,
-    add_lora,
-    has_adapter,
-    load_adapter,
-    merge_adapter,
-    plain_view,
-    save_adapter,
-    transformer_folder,
-)
+from workbench.models import lora
 from workbench.models.stand_ins import (
     BUNDLED,
     BUNDLED_PACKAGE,
-    BUNDLED_SHA256,
     SCRATCH,
     STATIC,
     bundled_folder,
@@ -59,36 +48,17 @@ if TYPE_CHECKING:
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    Encode = Callable[[list[str], Literal["query", "document"]], np.ndarray[Any, np.dtype[np.float32]]]
+    Vectors = np.ndarray[Any, np.dtype[np.float32]]
+    Encode = Callable[[list[str], Literal["query", "document"]], Vectors]
 
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-NOT_FETCHED = ("onnx/*", "openvino/*", "pytorch_model*", "tf_*", "flax_*")
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+NOT_FETCHED = ["onnx/*", "openvino/*", "pytorch_model*", "tf_*", "flax_*"]
 HUB_SECONDS = 4.0
 """How long to wait, once, for an answer of the Hub."""
 
-__all__ = [
-    "BUNDLED",
-    "BUNDLED_SHA256",
-    "SCRATCH",
-    "STATIC",
-    "LoadedBase",
-    "bundled_folder",
-    "cached_encode",
-    "describe_device",
-    "export_merged",
-    "hub_folder",
-    "hub_reachable",
-    "load_base",
-    "load_folder",
-    "load_weights",
-    "merge_adapter",
-    "prompt_of",
-    "save_adapter",
-    "token_counts",
-    "unknown_share",
-    "weights_sha256",
-]  # fmt: skip
+CACHED_TEXTS = 100_000
+"""Texts whose vectors `cached_encode` keeps; at 1,024 dimensions they take 400 MB."""
 
 
 @dataclass(frozen=True)
@@ -100,32 +70,33 @@ class LoadedBase:
     name: str  # what it is: the Hub id, the folder, the name of the stand-in
     sha256: str  # of its model.safetensors; of all of them in order of name where it has several
     stand_in: bool  # whether it stands in for the base that the recipe names
-    note: str  # sentences for people: the stand-in and why, what was left as it was
-    unknown_share: float | None = None  # of the tokens of the training texts, those its tokenizer does not know
+    note: str  # sentences for people: the stand-in and why, what was not applied
+    unknown_share: float | None = None  # UNK rate of its tokenizer on the training texts
 
 
-# --- the Hub -------------------------------------------------------------------------------------------------------
+# --- the Hub ---------------------------------------------------------------------------------------------------------
 
 
 @cache
 def hub_reachable() -> bool:
     """Whether the Hub answers; decided once in a process, in at most `HUB_SECONDS`.
 
-    Where it does not, the Hub's libraries are told to work offline from here on, so that nothing waits for it again.
-    HF_HUB_OFFLINE set by the user is honoured without asking. The request runs in a thread, because looking up a name
-    cannot be given a time limit.
+    Where it does not, the Hub's libraries are told to work offline from here on. HF_HUB_OFFLINE is honored without
+    asking. The request runs in a thread, because a name lookup has no time limit.
     """
     from huggingface_hub import constants
 
-    answered = []
+    answered: list[bool] = []
     if not constants.HF_HUB_OFFLINE:
         thread = threading.Thread(target=lambda: answered.append(_hub_answers(constants.ENDPOINT)), daemon=True)
         thread.start()
         thread.join(HUB_SECONDS)
     if not any(answered):
-        _work_offline()
-        return False
-    return True
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        constants.HF_HUB_OFFLINE = True
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].config.HF_HUB_OFFLINE = True
+    return any(answered)
 
 
 def _hub_answers(endpoint: str) -> bool:
@@ -137,75 +108,52 @@ def _hub_answers(endpoint: str) -> bool:
         return False
 
 
-def _work_offline() -> None:
-    from huggingface_hub import constants
-
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    constants.HF_HUB_OFFLINE = True
-    if "datasets" in sys.modules:
-        sys.modules["datasets"].config.HF_HUB_OFFLINE = True
-
-
-def hub_folder(name: str, revision: str | None = None) -> Path | None:
+def _hub_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a Hub repository: from the cache, else downloaded; None where neither can be."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
-    def folder(*, local: bool) -> Path:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                local_files_only=local,
-                allow_patterns=list(FETCHED),
-                ignore_patterns=list(NOT_FETCHED),
-            )
-        )
-
+    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=FETCHED, ignore_patterns=NOT_FETCHED)
     try:
-        cached = folder(local=True)
+        cached = Path(fetch(local_files_only=True))
         if _is_model(cached):
             return cached
     except HFValidationError:
         return None
-    except (LocalEntryNotFoundError, OSError):
+    except OSError:  # not in the cache
         pass
-    if not hub_reachable():
-        return None
     try:
-        return folder(local=False)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return Path(fetch()) if hub_reachable() else None
+    except OSError:
         return None
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether all of a model is there; a cache may hold no more than a card.
+    """Whether a whole model is there; a cache may hold no more than a card.
 
-    Weights lie beside config.json, in a module's own folder (a StaticEmbedding), in several files, or are an adapter's.
+    Weights are beside config.json, in a module's own folder (a StaticEmbedding), in several files, or an adapter's.
     """
-    named = any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json"))
-    if not named or not any(folder.rglob("*.safetensors")):
-        return False
-    return all(_shards(index) for index in folder.rglob("*.safetensors.index.json"))
+    named = any((folder / name).is_file() for name in ("config.json", "modules.json", lora.CONFIG))
+    weights = named and any(folder.rglob("*.safetensors"))
+    return weights and all(_is_complete(index) for index in folder.rglob("*.safetensors.index.json"))
 
 
-def _shards(index: Path) -> bool:
+def _is_complete(index: Path) -> bool:
     """Whether every file that an index of weights in several files names is there."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, LookupError, TypeError):
         return False
-    return all((index.parent / str(name)).is_file() for name in names)
+    return isinstance(files, dict) and all((index.parent / str(name)).is_file() for name in set(files.values()))
 
 
-# --- bases ---------------------------------------------------------------------------------------------------------
+# --- bases -----------------------------------------------------------------------------------------------------------
 
 
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of the model's weights; see `LoadedBase.sha256`. Those under an adapter come after the adapter's."""
     under = _under_adapter(folder, str(folder))
-    files = weight_files(folder) if under is None else [folder / ADAPTER_WEIGHTS, *weight_files(under)]
-    return files_sha256(files)
+    return files_sha256(weight_files(folder) if under is None else [folder / lora.WEIGHTS, *weight_files(under)])
 
 
 def load_base(
@@ -218,17 +166,17 @@ def load_base(
 ) -> LoadedBase:
     """The model that `base` names, or the one asked for in its place.
 
-    `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the stand-in that suits it
-    (see `standins.suited`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that one,
-    and it is a stand-in unless it is the base's own (the same id, or a folder of the same name). The bundled model
-    gives way to the one that suits. A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
+    `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the best stand-in (see
+    `stand_ins.choose_stand_in`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that
+    one, and it is a stand-in unless it is the base's own (the same id, or a folder of the same name). The bundled
+    model gives way to a better stand-in. A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
 
-    `texts` are those that will be trained on: unknown tokens are counted in them, and "scratch:small" trains its
-    tokenizer on them. The same texts and seed give the same base.
+    `texts` are the training texts: unknown tokens are counted in them, and "scratch:small" trains its tokenizer on
+    them. The same texts and seed give the same base.
 
     Prompts and LoRA of `base` are applied to whatever is loaded; pooling and length to its own model, because another
-    one has been trained with its own ("scratch:small" with none: it takes the length too). `seed` is set before new
-    LoRA weights are drawn.
+    one was trained with its own ("scratch:small" with none: it takes the length too). `seed` is set before new LoRA
+    weights are drawn.
 
     Raises BaseError where the model cannot be had or is not safetensors.
     """
@@ -241,8 +189,8 @@ def load_base(
         set_seed(seed)
     model = load_folder(chosen.folder, chosen.name, device)
     notes = [chosen.note]
-    if has_adapter(model):
-        model = merge_adapter(model)
+    if lora.has_adapter(model):
+        model = lora.merge_adapter(model)
         notes.append(f"The base {chosen.name} is a LoRA adapter; it is merged into the weights under it.")
     notes += _apply(model, wanted, chosen)
     return LoadedBase(
@@ -265,13 +213,9 @@ class _Chosen:
 
 
 def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: int | None) -> _Chosen:
-    """Which model it is, and the sentence that says what it stands in for and why."""
-
-    def folder(name: str) -> Path | None:
-        return _folder(name, wanted, texts, seed)
-
+    """Which model to load, and the note about a stand-in."""
     if asked in (None, "auto"):
-        own = None if wanted.model == "unknown" else folder(wanted.model)
+        own = None if wanted.model == "unknown" else _find(wanted.model, wanted, texts, seed)
         if own is not None:
             return _Chosen(wanted.model, own, False)
         why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
@@ -279,7 +223,7 @@ def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: 
     else:
         why = f"{asked} was asked for"
         name, reason = choose_stand_in(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
-    found = folder(name)
+    found = _find(name, wanted, texts, seed)
     if found is None:
         raise BaseError(
             f"expected a base that is a Hub id, a folder with a model or {BUNDLED!r}, found {name!r}, which is "
@@ -291,7 +235,7 @@ def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: 
     return _Chosen(name, found, True, stand_in_note(wanted, name, why, reason))
 
 
-def _folder(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
+def _find(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
     """The folder of a model by any of its names; None where it cannot be had."""
     if name == BUNDLED:
         return bundled_folder()
@@ -309,41 +253,40 @@ def _folder(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | No
             )
         return path
     revision = wanted.revision if name == wanted.model else None
-    return None if path.is_absolute() or name.count("/") > 1 else hub_folder(name, revision)
+    return None if path.is_absolute() or name.count("/") > 1 else _hub_folder(name, revision)
 
 
 def _under_adapter(folder: Path, name: str) -> Path | None:
     """The folder of the transformer under the adapter in `folder`; None where that is no adapter.
 
-    It is where the adapter says, or the same Hub repository or bundled model where this machine has it: an adapter
-    names a folder of the machine that it was trained on. Weights that lie beside the adapter come first.
+    Weights beside the adapter come first, then the folder that the adapter names. That may be one of another machine:
+    then the same Hub repository or bundled model is taken, where this machine has it.
 
     Raises BaseError where it is nowhere.
     """
-    config = adapter_config(folder, name)
+    config = lora.adapter_config(folder, name)
     if config is None:
         return None
     recorded = str(config["base_model_name_or_path"])
     parts = Path(recorded).parts
     cached = next((part for part in parts if part.startswith("models--")), None)
-    under: Path | None
+    under: Path | None = None
     if (folder / "config.json").is_file() and weight_files(folder):
-        under = folder  # both in one
+        under = folder
     elif os.path.isdir(recorded):
         under = Path(recorded)
     elif BUNDLED_PACKAGE in parts:
         under = bundled_folder()
     elif cached is not None:
-        snapshot = parts.index(cached) + 2
-        revision = parts[snapshot] if snapshot < len(parts) else None
-        under = hub_folder(cached.removeprefix("models--").replace("--", "/", 1), revision)
-    else:
-        under = None if Path(recorded).is_absolute() else hub_folder(recorded, config.get("revision"))
-    under = under and transformer_folder(under)
+        revision = next(iter(parts[parts.index(cached) + 2 :]), None)
+        under = _hub_folder(cached.removeprefix("models--").replace("--", "/", 1), revision)
+    elif not Path(recorded).is_absolute():
+        under = _hub_folder(recorded, config.get("revision"))
+    under = under and lora.transformer_folder(under)
     if under is None or not (under / "config.json").is_file():
         raise BaseError(
-            f"expected the model {recorded!r}, on which the adapter in {name!r} stands, found none that can be loaded; "
-            f"put it there, or name it in {str(folder / 'adapter_config.json')!r}."
+            f"expected the model {recorded!r}, the base of the adapter in {name!r}, found none that can be loaded; "
+            f"put it there, or name it in {str(folder / lora.CONFIG)!r}."
         )
     return under
 
@@ -351,28 +294,25 @@ def _under_adapter(folder: Path, name: str) -> Path | None:
 def load_folder(folder: Path, name: str, device: str | None = None) -> SentenceTransformer:
     """The model in `folder`, in float32, by safetensors and without code of its own; `name` is for messages.
 
-    An adapter is loaded onto the model under it and not merged; see `merged` and `export_merged`.
+    An adapter is loaded onto the model under it and not merged; see `lora.merge_adapter` and `export_merged`.
     """
     under = _under_adapter(folder, name)
     if under is None:
         return _load(folder, name, device)
-    _no_pickles(under, str(under))
+    _refuse_pickles(under, str(under))
     with tempfile.TemporaryDirectory() as temporary:
-        apart = (folder / "modules.json").is_file()  # else it was saved by PEFT alone, and all but it is the base's
-        whole = plain_view(folder, under, Path(temporary) / "model") if apart else _whole(under)
+        if (folder / "modules.json").is_file():
+            whole = lora.plain_view(folder, under, Path(temporary) / "model")
+        else:  # saved by PEFT alone: all but the adapter is the base's, whose transformer may have a folder of its own
+            above = (under.parent / "modules.json").is_file() and not (under / "modules.json").is_file()
+            whole = under.parent if above else under
         model = _load(whole, name, device)
-    with _told(name):
-        load_adapter(model, folder, under, name)
+    with _loading(name):
+        lora.load_adapter(model, folder, under, name)
     return model
 
 
-def _whole(transformer: Path) -> Path:
-    """The folder of the whole model whose transformer lies in `transformer`: that one, or the one above it."""
-    above = transformer.parent
-    return above if (above / "modules.json").is_file() and not (transformer / "modules.json").is_file() else transformer
-
-
-def _no_pickles(folder: Path, name: str) -> None:
+def _refuse_pickles(folder: Path, name: str) -> None:
     for pickle in (found for pattern in PICKLES for found in folder.rglob(pattern)):
         if not any(pickle.parent.glob("*.safetensors")):
             raise BaseError(
@@ -385,8 +325,8 @@ def _load(folder: Path, name: str, device: str | None) -> SentenceTransformer:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    _no_pickles(folder, name)
-    with _told(name):
+    _refuse_pickles(folder, name)
+    with _loading(name):
         model = SentenceTransformer(
             str(folder),
             device=device,
@@ -400,34 +340,38 @@ def _load(folder: Path, name: str, device: str | None) -> SentenceTransformer:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """BaseError for what the libraries raise where a model is damaged, and no bar of theirs meanwhile."""
+def _loading(name: str) -> Iterator[None]:
+    """BaseError for what the libraries raise on a damaged model, and no progress bars of theirs."""
     from safetensors import SafetensorError
 
     try:
         with no_progress_bars():
             yield
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        ImportError,
-        TypeError,
-        AttributeError,
-        SafetensorError,
-    ) as error:
+    except SafetensorError as error:
+        raise BaseError(
+            f"expected whole weights in {name!r}, found a damaged file ({error}); fetch it again."
+        ) from error
+    except ImportError as error:
+        raise BaseError(
+            f"expected the packages that the model in {name!r} needs, found one that cannot be imported "
+            f"({_first_line(error)}); install it or choose another with --base."
+        ) from error
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
         raise BaseError(
             f"expected a model that sentence-transformers can load in {name!r}, found one that it cannot "
             f"({type(error).__name__}: {_first_line(error)}); check the folder or choose another with --base."
         ) from error
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+
+
 def load_weights(model: SentenceTransformer, checkpoint: Path) -> None:
     """Give `model` the weights that it had when it was saved to `checkpoint`.
 
-    Why not as the library's trainer does: it reads a checkpoint's adapter in the precision of the base's file, and
-    loses what transformers loses (see `adapters.whole_view`), so that training would not go on where it stopped.
+    The library's trainer reads a checkpoint's adapter in the precision of the base's file and loses DoRA's magnitudes
+    (see `lora.plain_view`), so that training would not resume where it stopped.
     """
     model.load_state_dict(load_folder(checkpoint, str(checkpoint), "cpu").state_dict())
 
@@ -435,25 +379,21 @@ def load_weights(model: SentenceTransformer, checkpoint: Path) -> None:
 def export_merged(folder: Path, out: Path) -> Path:
     """Save the model in `folder` to `out` with its adapter merged into the weights: plain safetensors for any program.
 
-    Raises BaseError where `out` is there already.
+    Raises BaseError where `out` exists.
     """
     if out.exists():
-        raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which is there; name another.")
-    plain = merge_adapter(load_folder(folder, str(folder), "cpu"))
+        raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which exists; name another.")
+    plain = lora.merge_adapter(load_folder(folder, str(folder), "cpu"))
     with no_progress_bars():
         plain.save_pretrained(str(out), create_model_card=False)
     return out
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
-
-
-# --- what the recipe says of its base ------------------------------------------------------------------------------
+# --- the recipe's settings -------------------------------------------------------------------------------------------
 
 
 def _apply(model: SentenceTransformer, base: Base, chosen: _Chosen) -> list[str]:
-    """Put pooling, length, prompts, similarity and LoRA of `base` on the model; sentences for what could not be."""
+    """Apply pooling, length, prompts, similarity and LoRA of `base`; notes on what could not be."""
     from sentence_transformers.util import SimilarityFunction
 
     notes = []
@@ -466,12 +406,12 @@ def _apply(model: SentenceTransformer, base: Base, chosen: _Chosen) -> list[str]
     if base.similarity in SimilarityFunction.possible_values():
         model.similarity_fn_name = SimilarityFunction(base.similarity)
     if base.lora is not None:
-        if adapter_config(chosen.folder, chosen.name) is not None:
+        if lora.adapter_config(chosen.folder, chosen.name) is not None:
             raise BaseError(
                 f"expected a base with plain weights for LoRA, found {chosen.name!r}, which is an adapter itself; "
                 "export it merged first and give that folder as --base."
             )
-        notes += add_lora(model, base.lora, chosen.name, chosen.folder)
+        notes += lora.add_lora(model, base.lora, chosen.name, chosen.folder)
     return notes
 
 
@@ -489,7 +429,7 @@ def _apply_pooling(model: SentenceTransformer, pooling: str) -> list[str]:
 
 
 def _apply_length(model: SentenceTransformer, length: int) -> list[str]:
-    if model.max_seq_length == math.inf:  # a table of embeddings; its length cannot be set
+    if model.max_seq_length == math.inf:  # a StaticEmbedding; its length cannot be set
         return []
     most = getattr(getattr(model[0], "config", None), "max_position_embeddings", None)
     if isinstance(most, int) and length > most:
@@ -498,11 +438,11 @@ def _apply_length(model: SentenceTransformer, length: int) -> list[str]:
     return []
 
 
-# --- using it ------------------------------------------------------------------------------------------------------
+# --- using it --------------------------------------------------------------------------------------------------------
 
 
 def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
-    """What is put before a text of a kind; a document's may be under the name "passage".
+    """The prompt of a kind of text; a document's may be named "passage".
 
     >>> prompt_of({"query": "what is ", "passage": "a text: "}, "document")
     'a text: '
@@ -510,44 +450,37 @@ def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
     return prompts.get(kind) or prompts.get("passage" if kind == "document" else kind) or ""
 
 
-REMEMBERED = 100_000
-"""Texts whose vectors are kept by `cached_encode`; of 1,024 numbers they take 400 MB."""
-
-
 def cached_encode(encode: Encode) -> Encode:
-    """`encode`, but a text that comes again is not encoded again: validation and test share their corpus."""
-    known: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]] = {}
+    """`encode` with a cache of vectors: validation and test share their corpus."""
+    known: dict[tuple[str, str], Any] = {}
 
-    def remember(texts: list[str], kind: Literal["query", "document"]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def encode_new(texts: list[str], kind: Literal["query", "document"]) -> Vectors:
         import numpy as np
 
-        if len(known) + len(texts) > REMEMBERED:
+        if not texts or len(known) + len(texts) > CACHED_TEXTS:
             return encode(texts, kind)
         new = [text for text in dict.fromkeys(texts) if (kind, text) not in known]
         if new:
             known.update(((kind, text), vector) for text, vector in zip(new, encode(new, kind), strict=True))
-        return np.stack([known[kind, text] for text in texts]) if texts else encode(texts, kind)
+        return np.stack([known[kind, text] for text in texts])
 
-    return remember
+    return encode_new
 
 
 def token_counts(model: SentenceTransformer) -> Callable[[Sequence[str]], tuple[list[int], list[int]]]:
     """A function texts -> (tokens of each, unknown tokens of each), untruncated, with the special tokens that the model
-    adds itself (a table of embeddings adds none)."""
-    tokenizer = model.tokenizer
-    unknown = unknown_id(tokenizer)
+    adds itself (a StaticEmbedding adds none)."""
+    unknown = unknown_id(model.tokenizer)
 
     def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:
-        if not texts:
-            return [], []
-        rows = token_ids(tokenizer, texts, special=True)
+        rows = token_ids(model.tokenizer, texts, special=True)
         return [len(row) for row in rows], [sum(token == unknown for token in row) for row in rows]
 
     return count
 
 
 def describe_device() -> tuple[str, bool]:
-    """The device that training takes, in words, and whether it is faster than the CPU."""
+    """The training device, in words, and whether it is faster than the CPU."""
     import torch
 
     if torch.cuda.is_available():

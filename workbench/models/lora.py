@@ -1,8 +1,7 @@
-"""LoRA adapters: put on a model, found in a folder, merged into the weights.
+"""LoRA adapters: added to a model, saved, loaded, merged into the weights.
 
 An adapter is saved as PEFT saves it: its own weights, and in adapter_config.json the name of the model under it. Here
-that is a folder of this machine, from which a checkpoint can be loaded; `encoder.load_folder` looks for it elsewhere
-where it is gone.
+that is a local folder; `base.load_folder` looks for it elsewhere where it is gone.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import BaseError
-from workbench.models.stand_ins import no_progress_bars
 from workbench.recipe.schema import Lora
 
 if TYPE_CHECKING:
@@ -27,33 +25,23 @@ PREFIX = "base_model.model."  # before the name of each weight in the file
 ALL_LINEAR = "all-linear"
 """PEFT's own word for every linear layer."""
 
-FAMILIES: tuple[Mapping[str, tuple[str, ...]], ...] = (
-    {"query": ("query",), "key": ("key",), "value": ("value",), "dense": ("dense",)},  # BERT, RoBERTa, XLM-R, ELECTRA
-    {"query": ("q_lin",), "key": ("k_lin",), "value": ("v_lin",), "dense": ("out_lin", "lin1", "lin2")},  # DistilBERT
-    {"query": ("q",), "key": ("k",), "value": ("v",), "dense": ("o", "dense")},  # MPNet
-    {"query": ("q",), "key": ("k",), "value": ("v",), "dense": ("o", "wi", "wi_0", "wi_1", "wo")},  # T5
-    {"query": ("Wqkv",), "key": ("Wqkv",), "value": ("Wqkv",), "dense": ("Wo", "Wi")},  # ModernBERT
-    {
-        "query": ("q_proj",),
-        "key": ("k_proj",),
-        "value": ("v_proj",),
-        "dense": ("o_proj", "gate_proj", "up_proj", "down_proj"),
-    },  # Llama, Mistral, Qwen, Gemma
+ROLES = ("query", "key", "value", "dense")
+FAMILIES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("query",), ("key",), ("value",), ("dense",)),  # BERT, RoBERTa, XLM-R, ELECTRA
+    (("q_lin",), ("k_lin",), ("v_lin",), ("out_lin", "lin1", "lin2")),  # DistilBERT
+    (("q",), ("k",), ("v",), ("o", "dense")),  # MPNet
+    (("q",), ("k",), ("v",), ("o", "wi", "wi_0", "wi_1", "wo")),  # T5
+    (("Wqkv",), ("Wqkv",), ("Wqkv",), ("Wo", "Wi")),  # ModernBERT
+    (("q_proj",), ("k_proj",), ("v_proj",), ("o_proj", "gate_proj", "up_proj", "down_proj")),  # Llama, Qwen, Gemma
 )
-"""How architectures name the same layers; "dense" is every linear layer that is not query, key or value."""
-
-NOT_WEIGHTS = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
-
-
-# --- putting one on ------------------------------------------------------------------------------------------------
+"""The names of the layers of each of `ROLES` by architecture; "dense" is every other linear layer."""
 
 
 def add_lora(model: SentenceTransformer, lora: Lora, name: str, folder: Path) -> list[str]:
-    """Put a new adapter of the shape `lora` on `model` and freeze the rest; sentences for what was done otherwise.
+    """Put a new adapter of the shape `lora` on `model` and freeze the rest; notes on what was done otherwise.
 
-    `folder` is where the model was loaded from and `name` what it is called. Modules that another architecture has
-    under other names are taken under those (see `FAMILIES`). An embedding table has nothing that LoRA could be put
-    on: it stays as it is, and a sentence says so.
+    `folder` is where the model was loaded from and `name` what it is called. Modules that another architecture names
+    differently are taken under those names (see `FAMILIES`). A StaticEmbedding has nothing to adapt: a note says so.
 
     Raises BaseError where the model has no such modules under any known name.
     """
@@ -78,13 +66,10 @@ def add_lora(model: SentenceTransformer, lora: Lora, name: str, folder: Path) ->
             "change base.lora."
         ) from error
     config.base_model_name_or_path = str(transformer_folder(folder.absolute()))
-    asked, taken = set(lora.target_modules), set(targets)
-    if asked == taken:
+    if set(lora.target_modules) == set(targets):
         return []
-    return [
-        f"LoRA is on the modules {', '.join(targets)}: {name} has none that are called "
-        f"{', '.join(target for target in lora.target_modules if target not in taken)}."
-    ]
+    absent = ", ".join(target for target in lora.target_modules if target not in targets)
+    return [f"LoRA is on the modules {', '.join(targets)}: {name} has none that are called {absent}."]
 
 
 def target_modules(model: SentenceTransformer, asked: Sequence[str], name: str) -> tuple[str, ...]:
@@ -95,22 +80,21 @@ def target_modules(model: SentenceTransformer, asked: Sequence[str], name: str) 
     if tuple(asked) == (ALL_LINEAR,):
         return (ALL_LINEAR,)
     transformer: Any = model.transformers_model
-    layers = [path for path, module in transformer.named_modules() if getattr(module, "weight", None) is not None
-              and module.weight.dim() == 2]  # fmt: skip
+    weights = ((path, getattr(module, "weight", None)) for path, module in transformer.named_modules())
+    layers = [path for path, weight in weights if weight is not None and weight.dim() == 2]
     ends = {path.rsplit(".", 1)[-1] for path in layers}
-    alike = [names for names in FAMILIES if all(ends.issuperset(names[role]) for role in ("query", "key", "value"))]
-    family = max(alike, key=lambda names: sum(known in ends for role in names.values() for known in role), default={})
+    alike = [names for names in FAMILIES if all(ends.issuperset(known) for known in names[:3])]
+    family = max(alike, key=lambda names: sum(known in ends for role in names for known in role), default=((),) * 4)
     there = {target for target in asked if any(path == target or path.endswith(f".{target}") for path in layers)}
     targets: dict[str, None] = {}  # in order, each once
     missing = []
     for target in asked:
-        role = next((role for names in FAMILIES for role, known in names.items() if target in known), "")
-        found = [other for other in family.get(role, ()) if other in ends]
+        role = next((role for names in FAMILIES for role, known in enumerate(names) if target in known), None)
+        found = [other for other in family[role] if other in ends] if role is not None else []
         if len(there) == len(asked) or (target in there and not found):
             found = [target]
         targets.update(dict.fromkeys(found))
-        if not found:
-            missing.append(target)
+        missing += [] if found else [target]
     if missing:
         raise BaseError(
             f"expected modules named {', '.join(missing)} in {name!r} for LoRA, found "
@@ -120,26 +104,12 @@ def target_modules(model: SentenceTransformer, asked: Sequence[str], name: str) 
 
 
 def transformer_folder(folder: Path) -> Path:
-    """The folder of the transformer in a model's folder; older ones have it in a folder of its own."""
+    """The folder of the transformer in a model's folder; older models have it in a folder of its own."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         return folder / str(modules[0]["path"])
     except (OSError, ValueError, LookupError, TypeError):
         return folder
-
-
-# --- in a folder ---------------------------------------------------------------------------------------------------
-
-
-def save_adapter(model: SentenceTransformer, folder: Path) -> None:
-    """Save `model` with its adapter apart: adapter_model.safetensors, adapter_config.json, and the other modules.
-
-    Raises BaseError where the model has no adapter.
-    """
-    if not has_adapter(model):
-        raise BaseError(f"expected a model with a LoRA adapter to save into {str(folder)!r}, found one without.")
-    with no_progress_bars():
-        model.save_pretrained(str(folder), create_model_card=False)
 
 
 def has_adapter(model: SentenceTransformer) -> bool:
@@ -148,7 +118,7 @@ def has_adapter(model: SentenceTransformer) -> bool:
 
 
 def adapter_config(folder: Path, name: str) -> dict[str, Any] | None:
-    """What adapter_config.json says, in which `base_model_name_or_path` is the model under it; None without one.
+    """The content of adapter_config.json, whose `base_model_name_or_path` is the model under it; None without one.
 
     Raises BaseError where the file cannot be read or names no model.
     """
@@ -170,13 +140,14 @@ def adapter_config(folder: Path, name: str) -> dict[str, Any] | None:
 def plain_view(folder: Path, under: Path, view: Path) -> Path:
     """A plain model in the new folder `view`: weights from `under`, everything else as in the adapter's `folder`.
 
-    Why not let the library load the adapter: transformers 5.23 does not find DoRA's magnitudes under the names that it
-    saves them by and draws them anew, with a line in the log only.
+    The library cannot load the adapter itself: transformers 5.23 does not find DoRA's magnitudes under the names that
+    it saves them by and draws them anew, with a line in the log only.
     """
-    shutil.copytree(folder, view, ignore=shutil.ignore_patterns(CONFIG, "adapter_model*", *NOT_WEIGHTS))
+    skipped = shutil.ignore_patterns(CONFIG, "adapter_model*", "*.pt", "*.pth", "*.bin", "trainer_state.json")
+    shutil.copytree(folder, view, ignore=skipped)
     for path in (under / "config.json", *sorted(under.glob("*.safetensors*"))):
         if (view / path.name).exists():
-            continue  # the weights lie beside the adapter
+            continue  # the weights are beside the adapter
         try:
             (view / path.name).symlink_to(path.resolve())
         except OSError:  # no right to make links
@@ -185,9 +156,9 @@ def plain_view(folder: Path, under: Path, view: Path) -> Path:
 
 
 def load_adapter(model: SentenceTransformer, folder: Path, under: Path, name: str) -> None:
-    """Put the adapter in `folder` on `model`, which was loaded from `under`; its weights are trained, the others not.
+    """Put the adapter in `folder` on `model`, which was loaded from `under`; only its weights are trained.
 
-    Raises BaseError where the adapter's weights are not those that its configuration calls for.
+    Raises BaseError where the adapter's weights are not those of its configuration.
     """
     import safetensors.torch
     from peft import PeftConfig
@@ -209,14 +180,8 @@ def load_adapter(model: SentenceTransformer, folder: Path, under: Path, name: st
     set_peft_model_state_dict(transformer, weights)
 
 
-# --- merged --------------------------------------------------------------------------------------------------------
-
-
 def merge_adapter(model: SentenceTransformer) -> SentenceTransformer:
-    """A copy of `model` with its adapter merged into the weights: a plain model that gives the same embeddings.
-
-    The copy is in evaluation mode. A model without an adapter is copied as it is.
-    """
+    """A copy of `model` in evaluation mode with its adapter merged into the weights: the same embeddings, no PEFT."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 

@@ -1,8 +1,7 @@
-"""What stands in for a base that cannot be had: the bundled model, a table of embeddings, a small BERT.
+"""Stand-ins for a base that cannot be had: the bundled model, a StaticEmbedding, a small BERT.
 
-The last two are made on this machine, once, into a folder of the user's cache whose name says all that went into it;
-the same input gives the same bytes, so a run that is resumed finds the base that it began with. A folder appears whole
-or not at all.
+The last two are made on this machine, once, in a cache folder whose name says all that went into it; the same input
+gives the same bytes, so a resumed run finds its base. A folder appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 STATIC = "bundled:static"
 STATIC_DIMENSIONS = 1024
 MOST_DIMENSIONS = 4096
-FIRST_WORD = 1996  # row of the vocabulary; before it stand special tokens, single characters and punctuation
-STATIC_SEED = 20240501  # of the map, the same for every recipe: it is one base, whatever the seed of the training
+FIRST_WORD = 1996  # row of the vocabulary; before it are special tokens, single characters and punctuation
+STATIC_SEED = 20240501  # of the projection, whatever the seed of the training: it is one base
 
 SCRATCH = "scratch:small"
 HIDDEN = 256
@@ -39,29 +38,37 @@ LAYERS = 3
 HEADS = 4
 POSITIONS = 512
 VOCABULARY = 8_000
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TOKENIZER_TEXTS = 50_000
-"""From so many texts, evenly spaced, a vocabulary of this size does not change much any more."""
+"""More texts, evenly spaced, do not change a vocabulary of this size much."""
 
-MADE = 1
-"""Raised where the way of making a stand-in changes, so that an older folder is not taken for a new one."""
+VERSION = 1
+"""Raised where the way of making a stand-in changes, so that an older folder is not reused."""
 
 UNKNOWN_SAMPLE = 4_000  # texts, evenly spaced
 MOST_UNKNOWN = 0.5
-"""A share of unknown tokens above which the bundled tokenizer sees too little of the texts to learn from them."""
+"""A UNK rate above which the bundled tokenizer sees too little of the texts to learn from them."""
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PATIENCE = 120  # seconds that a process waits for the first one's stand-in
 
 
-# --- which one, and why --------------------------------------------------------------------------------------------
+# --- which one, and why ----------------------------------------------------------------------------------------------
 
 
 def choose_stand_in(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
-    """The stand-in that comes nearest to a base that cannot be had, and why it is not the bundled model."""
+    """The best stand-in for a base that cannot be had, and why it is not the bundled model."""
     if wanted.static_dimensions is not None:
         return STATIC, "because the card's base is such a table, too, and no transformer"
-    share = unknown_share(_bundled_tokenizer(), texts) if texts else 0.0
-    if share > MOST_UNKNOWN:
-        return SCRATCH, f"because the tokenizer of {BUNDLED} does not know {100 * share:.0f} % of the tokens in them"
+    if texts:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(bundled_folder() / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        share = unknown_share(tokenizer, texts)
+        if share > MOST_UNKNOWN:
+            known = f"does not know {100 * share:.0f} % of the tokens in them"
+            return SCRATCH, f"because the tokenizer of {BUNDLED} {known}"
     return BUNDLED, ""
 
 
@@ -99,40 +106,42 @@ def bundled_folder() -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a model's weights, in order of name; an adapter is none."""
+    """The files of a model's weights, in order of name, without an adapter's."""
     single = folder / "model.safetensors"
     files = [path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith("adapter_")]
     return [single] if single.is_file() else files or sorted(folder.rglob("model.safetensors"))
 
 
 def files_sha256(files: Sequence[Path]) -> str:
-    """SHA-256 of files, one after the other."""
+    """SHA-256 of the concatenated files."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
-# --- tokens --------------------------------------------------------------------------------------------------------
+# --- tokens ----------------------------------------------------------------------------------------------------------
 
 
 def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
-    """Share of the tokens of `texts` that the tokenizer does not know; special tokens are not counted.
+    """UNK rate: share of the tokens of `texts` that the tokenizer does not know, without special tokens.
 
     Counted in at most `UNKNOWN_SAMPLE` texts, evenly spaced. A byte-level tokenizer knows everything: 0.0.
     """
     unknown = unknown_id(tokenizer)
-    step = max(len(texts) / UNKNOWN_SAMPLE, 1.0)
-    sample = [texts[int(index * step)] for index in range(int(len(texts) / step))]
-    rows = token_ids(tokenizer, sample, special=False) if sample else []
+    rows = token_ids(tokenizer, _evenly_spaced(texts, UNKNOWN_SAMPLE), special=False)
     tokens = sum(map(len, rows))
     return sum(token == unknown for row in rows for token in row) / tokens if tokens else 0.0
 
 
+def _evenly_spaced(texts: Sequence[str], most: int) -> list[str]:
+    step = max(len(texts) / most, 1.0)
+    return [texts[int(index * step)] for index in range(int(len(texts) / step))]
+
+
 def unknown_id(tokenizer: Any) -> int | None:
-    """Id of the unknown token: of transformers' tokenizers, or of a bare one, as a table of embeddings has it."""
+    """Id of the unknown token: of a tokenizer of transformers, or of a bare one, as a StaticEmbedding has it."""
     if hasattr(tokenizer, "unk_token_id"):
         found: int | None = tokenizer.unk_token_id
         return found
@@ -145,6 +154,8 @@ def unknown_id(tokenizer: Any) -> int | None:
 
 def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[list[int]]:
     """Ids of the tokens of each text, untruncated; a bare tokenizer adds no special ones."""
+    if not texts:
+        return []
     if hasattr(tokenizer, "encode_batch"):
         return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     rows = tokenizer(list(texts), add_special_tokens=special, truncation=False, padding=False, verbose=False)
@@ -152,32 +163,23 @@ def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[li
     return ids
 
 
-def _bundled_tokenizer() -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(bundled_folder() / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-# --- those that are made here --------------------------------------------------------------------------------------
+# --- made on this machine --------------------------------------------------------------------------------------------
 
 
 def cache_folder() -> Path:
-    """Where stand-ins are kept: card-workbench below $XDG_CACHE_HOME, or below ~/.cache."""
+    """The folder of stand-ins: card-workbench in $XDG_CACHE_HOME, or in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "card-workbench"
 
 
 def static_folder(bundled: Path, dimensions: int | None = None) -> Path:
     """A StaticEmbedding with the vocabulary of the bundled model: 30,522 tokens, `dimensions` columns (None: 1,024).
 
-    The rows are the bundled model's word embeddings (30,522 × 384), centred, weighted by the logarithm of their place
-    in the vocabulary (from row 1,996 on it is in order of frequency, and a mean over tokens should not be one over
-    "the" and "of"), times a random map with orthonormal rows or columns, whichever there are fewer of. So angles
-    between words are kept, and any first n columns are a random projection of them: a truncation loses accuracy and
-    not a part of the meaning. Each column is divided by its standard deviation, so that it spreads as widely as one
-    drawn from N(0, 1), from which published static models start: the learning rate that suits those (0.2) suits this.
+    The rows are the bundled model's word embeddings (30,522 × 384), centered, weighted by the logarithm of their row
+    (from row 1,996 on the vocabulary is in order of frequency, and a mean over tokens should not be one over "the" and
+    "of"), times a random map with orthonormal rows or columns, whichever are fewer. So angles between words are kept,
+    and any first n columns are a random projection of them: truncation loses accuracy and not a part of the meaning.
+    Each column is divided by its standard deviation, so that it spreads like one drawn from N(0, 1), from which
+    published static models start: the learning rate that suits those (0.2) suits this.
 
     `bundled` is the folder of the bundled model. Raises BaseError where the cache cannot be written or there would be
     more than 4,096 columns.
@@ -188,7 +190,7 @@ def static_folder(bundled: Path, dimensions: int | None = None) -> Path:
             f"expected 1 to {MOST_DIMENSIONS:,} columns for the base {STATIC!r}, found {width:,}; "
             "change base.static_dimensions."
         )
-    return _kept(f"static-{width}-{MADE}", lambda folder: _make_static(folder, bundled, width))
+    return _cached(f"static-{width}-{VERSION}", lambda folder: _make_static(folder, bundled, width))
 
 
 def scratch_folder(texts: Sequence[str], seed: int) -> Path:
@@ -203,43 +205,26 @@ def scratch_folder(texts: Sequence[str], seed: int) -> Path:
             f"expected training texts for the base {SCRATCH!r}, whose tokenizer is trained on them, found none; "
             "give it rows to train on or choose another base."
         )
-    digest = hashlib.sha256(json.dumps([MADE, seed, HIDDEN, LAYERS, HEADS, POSITIONS, VOCABULARY]).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, seed, HIDDEN, LAYERS, HEADS, POSITIONS, VOCABULARY]).encode())
     for text in words:
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return _kept(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
+    return _cached(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
 
 
-PATIENCE = 120  # seconds that a process waits for the first one's stand-in
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` of the cache, made first where it is not there.
 
-
-def _saves() -> bool:
-    """Whether this process writes models: of several that train together, Transformers lets only the first."""
+    Of several processes that train together only the first makes it: Transformers lets no other save a model.
+    """
     from torch import distributed
 
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-
-
-def _made_by_the_first(kept: Path) -> Path:
-    until = time.monotonic() + PATIENCE
-    while not (kept / "modules.json").is_file():
-        if time.monotonic() > until:
-            raise BaseError(
-                f"expected the base that stands in at {str(kept)!r}, made by the first of the processes, found none "
-                f"after {PATIENCE} seconds; set XDG_CACHE_HOME to a folder that all machines share."
-            )
-        time.sleep(0.1)
-    return kept
-
-
-def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` of the cache, made first where it is not there."""
     place = cache_folder()
     kept = place / name
     if (kept / "modules.json").is_file():
         return kept
-    if not _saves():
-        return _made_by_the_first(kept)
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0:
+        return _wait_for(kept)
     try:
         place.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place))
@@ -263,6 +248,18 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
     return kept
 
 
+def _wait_for(kept: Path) -> Path:
+    until = time.monotonic() + PATIENCE
+    while not (kept / "modules.json").is_file():
+        if time.monotonic() > until:
+            raise BaseError(
+                f"expected the base that stands in at {str(kept)!r}, made by the first of the processes, found none "
+                f"after {PATIENCE} seconds; set XDG_CACHE_HOME to a folder that all machines share."
+            )
+        time.sleep(0.1)
+    return kept
+
+
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """No progress bars of transformers, which it draws for a model of any size."""
@@ -275,19 +272,6 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _own_draws(seed: int) -> Iterator[None]:
-    """Random numbers from `seed`, and those of everybody else as they were afterwards."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-# --- a table -------------------------------------------------------------------------------------------------------
 
 
 def _make_static(folder: Path, bundled: Path, dimensions: int) -> None:
@@ -303,17 +287,14 @@ def _make_static(folder: Path, bundled: Path, dimensions: int) -> None:
     words -= words.mean(axis=0)
     words *= np.log1p(np.maximum(np.arange(len(words)) - FIRST_WORD + 1, 1))[:, None]
     draws = np.random.default_rng(STATIC_SEED).standard_normal((max(words.shape[1], dimensions),) * 2)
-    turned = np.linalg.qr(draws[:, : min(words.shape[1], dimensions)])[0]
-    table = words @ (turned.T if dimensions >= words.shape[1] else turned)  # (tokens, dimensions)
+    rotation = np.linalg.qr(draws[:, : min(words.shape[1], dimensions)])[0]
+    table = words @ (rotation.T if dimensions >= words.shape[1] else rotation)  # (tokens, dimensions)
     table /= table.std(axis=0)
-    # Half precision takes off the last bits, in which two machines may differ.
+    # Half precision drops the last bits, in which two machines may differ.
     tokenizer = Tokenizer.from_file(str(bundled / "tokenizer.json"))
     tokenizer.no_truncation()
     module = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(table.astype(np.float16)))
     SentenceTransformer(modules=[module], device="cpu").save_pretrained(str(folder), create_model_card=False)
-
-
-# --- a small BERT --------------------------------------------------------------------------------------------------
 
 
 def _make_scratch(folder: Path, texts: Sequence[str], seed: int) -> None:
@@ -337,7 +318,8 @@ def _make_scratch(folder: Path, texts: Sequence[str], seed: int) -> None:
         max_position_embeddings=POSITIONS,
     )
     source = folder.parent / "source"
-    with _own_draws(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         bert = BertModel(config)
     with torch.no_grad():  # what is the same in every text would make all texts alike at the start
         bert.embeddings.token_type_embeddings.weight.zero_()
@@ -351,10 +333,10 @@ def _make_scratch(folder: Path, texts: Sequence[str], seed: int) -> None:
 
 
 def _trained_tokenizer(texts: Sequence[str]) -> object:
-    """Byte-level BPE on words: nothing is ever unknown to it, and marks and joiners inside a word stay where they are.
+    """Byte-level BPE on words: nothing is unknown to it, and marks and joiners inside a word are kept.
 
-    Words are split at spaces and punctuation only, not by the usual expression of byte-level BPE, which would cut
-    every word of an Indic script at its vowel signs.
+    Words are split at spaces and punctuation only: the usual expression of byte-level BPE would cut every word of an
+    Indic script at its vowel signs.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -371,8 +353,7 @@ def _trained_tokenizer(texts: Sequence[str]) -> object:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    step = max(len(texts) / TOKENIZER_TEXTS, 1.0)
-    tokenizer.train_from_iterator((texts[int(index * step)] for index in range(int(len(texts) / step))), trainer)
+    tokenizer.train_from_iterator(_evenly_spaced(texts, TOKENIZER_TEXTS), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
