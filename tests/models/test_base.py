@@ -274,7 +274,7 @@ def test_code_beside_a_model_is_not_run(base: Path, tmp_path: Path) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     modules[1]["type"] = "evil.Evil"
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(BaseError, match="the module class 'evil.Evil', which is not part of"):
+    with pytest.raises(BaseError, match=r"the module class 'evil\.Evil', which is not part of"):
         load_base(str(folder))
     assert not proof.exists()
 
