@@ -16,7 +16,7 @@ from workbench.report.export import report_page
 from workbench.run import Run
 from workbench.views import overview
 from workbench.views.closeup import DOWNLOADS, download, groupings
-from workbench.views.figures import metric_bars, metric_name, metric_names, with_metric_names
+from workbench.views.figures import metric_bars, metric_name, metric_names, name_metrics
 from workbench.views.figures_map import query_scatter
 from workbench.views.summary import MEANINGS, metric_row
 
@@ -72,7 +72,7 @@ def verdict(found: dict[str, Any], others: int) -> None:
         if meaning:
             st.text(meaning)
         for reason in found.get("reasons") or []:
-            st.text(f"· {with_metric_names(reason, metrics_of(found))}")
+            st.text(f"· {name_metrics(reason, metrics_of(found))}")
 
 
 def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
@@ -109,7 +109,7 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     height: Any = "content" if len(table) < 20 else 560
     st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
     for note in found.get("notes") or []:
-        st.text(with_metric_names(note, names))
+        st.text(name_metrics(note, names))
 
 
 def metrics_of(found: dict[str, Any]) -> list[str]:

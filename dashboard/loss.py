@@ -13,7 +13,8 @@ from workbench.errors import WorkbenchError
 from workbench.run import Run
 from workbench.views import overview
 from workbench.views.closeup import checkpoints, logged, train_rows
-from workbench.views.figures import Along, Curve, axis_of, loss_curves, metric_name
+from workbench.views.figures import metric_name
+from workbench.views.figures_loss import Along, Curve, axis_of, loss_curves
 from workbench.views.loss_curves import Axis
 from workbench.views.theme import CONFIG, Role
 

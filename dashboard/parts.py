@@ -20,7 +20,7 @@ from workbench.evaluation.projection import Stage
 from workbench.run import Run
 from workbench.views import overview
 from workbench.views.overview import RunRow
-from workbench.views.theme import CONFIG, harmless
+from workbench.views.theme import CONFIG, remove_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
 def marked(parts: Iterable[tuple[str, bool]]) -> None:
     """Foreign text with some words underlined. It is escaped: nothing in it takes effect."""
     pieces = (
-        f"<mark>{html.escape(harmless(text))}</mark>" if shared else html.escape(harmless(text))
+        f"<mark>{html.escape(remove_controls(text))}</mark>" if shared else html.escape(remove_controls(text))
         for text, shared in parts
     )
     st.html(f'<div class="wb-hit" dir="auto">{"".join(pieces)}</div>')
@@ -321,5 +321,7 @@ def source(lines: Iterable[tuple[int, str, str]]) -> None:
         last = number
         mark = f'<span class="wb-note">{html.escape(note.strip())}</span>' if note.strip() else ""
         kind = ' class="wb-marked"' if note else ""
-        rows.append(f"<div{kind}><i>{number}</i><span dir='auto'>{html.escape(harmless(text))}</span>{mark}</div>")
+        rows.append(
+            f"<div{kind}><i>{number}</i><span dir='auto'>{html.escape(remove_controls(text))}</span>{mark}</div>"
+        )
     st.html(f'<div class="wb-source">{"".join(rows)}</div>')

@@ -986,8 +986,8 @@ def shown(**data: object) -> dict:
 def test_a_notebook_is_executed_and_its_figures_are_kept(tmp_path):
     path = tmp_path / "some.ipynb"
     code = (
-        "from pathlib import Path\nfrom workbench.views import figures\nprint(Path.cwd().name, 6 * 7)\n"
-        "figures.loss_curves([figures.Curve('ours', [1, 2, 3], [3.0, 2.0, 1.5])])"
+        "from pathlib import Path\nfrom workbench.views import figures_loss\nprint(Path.cwd().name, 6 * 7)\n"
+        "figures_loss.loss_curves([figures_loss.Curve('ours', [1, 2, 3], [3.0, 2.0, 1.5])])"
     )
     path.write_text(json.dumps(notebook(("markdown", "# Its title\n\nSome *prose*.", []), ("code", code, []))))
     before = path.read_bytes()

@@ -260,7 +260,7 @@ def test_runs_that_asked_other_queries_have_none_in_common(tmp_path: Path, run: 
 def test_queries_of_two_runs_share_marks_and_are_counted() -> None:
     figure = query_scatter([0.0, 0.0, 1.0, 0.5], [1.0, 1.0, 1.0, 0.2], list("abcd"), names=("one", "two"))
     assert [trace.name for trace in figure.data if trace.name] == ["two better (2)", "Same (1)", "one better (1)"]
-    assert "0.000 → 1.000, 2 queries<br>a<br>b" in figure.data[1].hovertext
+    assert "0.000 → 1.000, 2 queries<br>a<br>b" in figure.data[1].text
 
 
 # --- queries ---

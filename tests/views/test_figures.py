@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from workbench.cards.card import Card, LogRow
 from workbench.evaluation.compare import MetricRow
-from workbench.views import figures, theme
-from workbench.views.figures import Curve
+from workbench.views import figures, figures_loss, smoothing, theme
+from workbench.views.figures_loss import Curve
 from workbench.views.records import QueryOutcome
 
 HOSTILE = "</script><b onclick=x>5 & 6</b> $x^2$ %{y} \u2028\u202eevil"
@@ -34,7 +34,7 @@ METRICS = [
     MetricRow("MAP@100", before=0.5, after=0.6),
 ]
 EVERY = {
-    "loss": lambda **k: figures.loss_curves(
+    "loss": lambda **k: figures_loss.loss_curves(
         [curve(), curve(name="card", role="card", evaluated=[None, 1.1, 0.9])], **k
     ),
     "metrics": lambda **k: figures.metric_bars(METRICS, **k),
@@ -42,7 +42,7 @@ EVERY = {
     "changes": lambda **k: figures.per_query_difference(QUERIES, **k),
 }
 EMPTY = {
-    "loss": figures.loss_curves([]),
+    "loss": figures_loss.loss_curves([]),
     "metrics": figures.metric_bars([]),
     "ranks": figures.rank_changes([]),
     "changes": figures.per_query_difference([]),
@@ -58,7 +58,7 @@ def named(figure, start: str):
 
 def test_foreign_text_has_no_effect_on_a_label():
     assert theme.plain(HOSTILE) == "&lt;/script&gt;&lt;b onclick=x&gt;5 &amp; 6&lt;/b&gt; &#36;x^2&#36; &#37;{y} evil"
-    assert "<" not in theme.wrapped(HOSTILE * 9, width=20).replace("<br>", "")
+    assert "<" not in theme.plain_lines(HOSTILE * 9, width=20).replace("<br>", "")
 
 
 def test_korean_and_sinhala_keep_every_character():
@@ -162,7 +162,7 @@ def test_the_card_is_ink_and_dashed_and_ours_blue_and_solid():
 
 
 def test_over_epochs_and_on_a_log_axis():
-    figure = figures.loss_curves([curve(values=[2.0, 0.0, 0.5])], x="epoch", log=True)
+    figure = figures_loss.loss_curves([curve(values=[2.0, 0.0, 0.5])], x="epoch", log=True)
     assert figure.layout.yaxis.type == "log"
     assert list(named(figure, "run").x) == [1.0, 3.0]  # a log axis has no place for zero
 
@@ -170,27 +170,27 @@ def test_over_epochs_and_on_a_log_axis():
 def test_the_raw_line_stays_under_the_smoothed_one():
     steps = list(range(1, 101))
     values = [float(step % 2) for step in steps]
-    raw, smoothed = figures.loss_curves([curve(steps=steps, values=values, epochs=())]).data
+    raw, smoothed = figures_loss.loss_curves([curve(steps=steps, values=values, epochs=())]).data
     assert list(raw.y) == values
     assert raw.opacity < 0.5
     assert max(abs(value - 0.5) for value in smoothed.y[10:-10]) < 0.2
 
 
 def test_a_short_log_is_not_smoothed():
-    (line,) = figures.loss_curves([curve()]).data
+    (line,) = figures_loss.loss_curves([curve()]).data
     assert list(line.y) == [2.0, 1.0, 0.5]
 
 
 def test_a_loss_that_is_not_finite_is_marked():
-    figure = figures.loss_curves([curve(values=[2.0, math.nan, math.inf])])
+    figure = figures_loss.loss_curves([curve(values=[2.0, math.nan, math.inf])])
     cross = named(figure, "run, not a finite")
     assert (list(cross.x), list(cross.y), cross.marker.symbol) == ([20, 30], [2.0, 2.0], "x")
 
 
 def test_the_kept_checkpoint_has_a_line():
-    figure = figures.loss_curves([curve(kept=20)], x="epoch")
+    figure = figures_loss.loss_curves([curve(kept=20)], x="epoch")
     assert [shape.x0 for shape in figure.layout.shapes] == [2.0]
-    assert figures.loss_curves([curve(kept=25)], x="epoch").layout.shapes == ()  # no epoch is known for step 25
+    assert figures_loss.loss_curves([curve(kept=25)], x="epoch").layout.shapes == ()  # no epoch is known for step 25
 
 
 def test_curves_of_a_log_and_of_a_card():
@@ -204,15 +204,15 @@ def test_curves_of_a_log_and_of_a_card():
 
 def test_smoothing_by_hand():
     # forwards: 4; (0.5*4+1)/1.5 = 2; (0.25*4+0.5*1+1)/1.75 = 10/7.  backwards: 1; 1; (0.25+0.5+4)/1.75 = 19/7
-    assert figures.smooth([4.0, 1.0, 1.0], 0.5) == pytest.approx([(4 + 19 / 7) / 2, 1.5, (10 / 7 + 1) / 2])
-    assert figures.smooth([3.0] * 5, 0.9) == pytest.approx([3.0] * 5)
-    assert figures.smooth([1.0, math.nan, 1.0], 0.5) == pytest.approx([1.0] * 3)
+    assert smoothing.smooth([4.0, 1.0, 1.0], 0.5) == pytest.approx([(4 + 19 / 7) / 2, 1.5, (10 / 7 + 1) / 2])
+    assert smoothing.smooth([3.0] * 5, 0.9) == pytest.approx([3.0] * 5)
+    assert smoothing.smooth([1.0, math.nan, 1.0], 0.5) == pytest.approx([1.0] * 3)
 
 
 def test_thinning_keeps_a_spike_of_one_point_in_100_000():
     y = [1.0] * 100_000
     y[54_321], y[77_777] = 9.0, -9.0
-    x, kept = figures.thin(range(100_000), y, 2000)
+    x, kept = smoothing.thin(range(100_000), y, 2000)
     assert len(x) <= 2000
     assert (x[kept.index(9.0)], x[kept.index(-9.0)]) == (54_321, 77_777)
     assert (x[0], x[-1]) == (0, 99_999)
@@ -222,7 +222,7 @@ def test_thinning_keeps_a_spike_of_one_point_in_100_000():
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300), st.integers(6, 40))
 def test_thinning_keeps_ends_and_extremes(values, points):
     finite = [(x, y) for x, y in enumerate(values) if math.isfinite(y)]
-    xs, ys = figures.thin(range(len(values)), values, points)
+    xs, ys = smoothing.thin(range(len(values)), values, points)
     assert set(zip(xs, ys, strict=True)) <= set(finite)
     assert len(xs) <= points
     if finite:
@@ -280,7 +280,7 @@ def test_differences_of_many_queries_are_thinned_and_still_counted():
 @pytest.mark.parametrize("name", ["loss", "metrics", "ranks", "changes"])
 def test_hostile_names_and_texts_stay_text(name):
     figure = {
-        "loss": lambda: figures.loss_curves([curve(name=HOSTILE)]),
+        "loss": lambda: figures_loss.loss_curves([curve(name=HOSTILE)]),
         "metrics": lambda: figures.metric_bars([MetricRow(HOSTILE, 0.5, 0.4, 0.6, 0.5, 0.7)]),
         "ranks": lambda: figures.rank_changes([QueryOutcome(HOSTILE, 1, 2)]),
         "changes": lambda: figures.per_query_difference([QueryOutcome(HOSTILE, 1, 2, 1.0, 0.5)], metric=HOSTILE),

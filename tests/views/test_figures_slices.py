@@ -38,26 +38,26 @@ def traces(rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     return {trace.name: trace for trace in slice_figure(rows, **options).data}
 
 
-def test_groups_stand_in_their_order_with_the_interval_of_the_change_drawn_from_before() -> None:
+def test_groups_keep_their_order_and_the_interval_of_the_change_is_drawn_from_before() -> None:
     figure = slice_figure(GROUPS)
     assert figure.layout.yaxis.ticktext == ("&lt;b&gt;4&lt;/b&gt; (1)", "2 to 3 words (1,200)")  # upwards
     before, after = figure.data[1:]
-    assert (before.name, after.name) == ("Before", "After, whiskers: 95 % interval of the change")
+    assert (before.name, after.name) == ("Before", "After, whiskers: 95% CI of the change")
     assert list(before.x) == [0.4, 0.5]
     assert list(after.x) == [0.3, 0.6]
     assert after.x[1] - after.error_x.arrayminus[1] == pytest.approx(0.5 + 0.02)
     assert after.x[1] + after.error_x.array[1] == pytest.approx(0.5 + 0.2)
     assert (after.error_x.array[0], after.error_x.arrayminus[0]) == (0.0, 0.0)
-    assert after.text[1] == "2 to 3 words (1,200)<br>after: 0.6000<br>change +0.1000, 95 % interval +0.0200 to +0.2000"
+    assert after.text[1] == "2 to 3 words (1,200)<br>after: 0.6000<br>change +0.1000, 95% CI +0.0200 to +0.2000"
 
 
-def test_dimensions_are_a_line_for_each_moment_from_few_to_many() -> None:
+def test_dimensions_are_a_line_for_each_stage_from_few_to_many() -> None:
     figure = slice_figure(DIMENSIONS, dark=True)
     assert [(trace.name, list(trace.x), list(trace.y)) for trace in figure.data] == [
         ("Before", [96, 384], [0.5, 0.7]),
         ("After", [96, 384], [0.6, 0.8]),
     ]
-    assert figure.data[1].text[0] == "after, 96 dimensions, 384 bytes<br>0.6000, 75.0 % of the whole"
+    assert figure.data[1].text[0] == "after, 96 dimensions, 384 bytes<br>0.6000, 75.0% of full size"
     assert (figure.layout.xaxis.type, figure.layout.xaxis.ticktext) == ("log", ("96", "384"))
     assert [trace.line.color for trace in figure.data] == [DARK.before, DARK.after]
 
@@ -74,7 +74,7 @@ def test_precisions_are_a_row_each_without_whiskers() -> None:
     assert found["After"].marker.color == LIGHT.after
 
 
-def test_one_moment_alone_is_drawn() -> None:
+def test_one_stage_alone_is_drawn() -> None:
     assert list(traces([row for row in DIMENSIONS if row["moment"] == "after"])) == ["After"]
     alone = [{**row, "before": float("nan"), "difference": None, "low": None, "high": None} for row in GROUPS]
     assert list(traces(alone)) == ["After"]

@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 
-from workbench.views.theme import harmless, widget_style
+from workbench.views.theme import remove_controls, widget_style
 
 STYLE = f"<style>{widget_style()}</style>"
 
@@ -21,7 +21,7 @@ def text(value: object) -> str:
     >>> text("<b>5 & 6</b>\\u202e")
     '&lt;b&gt;5 &amp; 6&lt;/b&gt;'
     """
-    return html.escape(harmless(str(value)))
+    return html.escape(remove_controls(str(value)))
 
 
 def code(value: object) -> str:

@@ -18,9 +18,11 @@ from workbench.notebook.html import STYLE, Still, code, rows, text, word
 from workbench.recipe.schema import own_values
 from workbench.training.background import resume
 from workbench.views.closeup import LogTail
-from workbench.views.figures import SMOOTH_FROM, Curve, figure_of, smooth, thin
+from workbench.views.figures import figure_of
+from workbench.views.figures_loss import Curve, smoothing_weight
 from workbench.views.loss_curves import curves
 from workbench.views.overview import run_row, status_reason
+from workbench.views.smoothing import smooth, thin
 from workbench.views.summary import duration, field_text
 from workbench.views.theme import CONFIG, Role, palette, plain
 
@@ -226,9 +228,8 @@ HOVER = "step %{x:,}<br>%{y:.4~g}<extra></extra>"
 def _lines(curve: Curve) -> list[tuple[list[float], list[float]]]:
     """Points of the thin line (none where the log is short), of the smoothed line, and of the validation loss."""
     x, y = curve.points(curve.values, "step")
-    few = len(y) < SMOOTH_FROM
-    weight = 0.0 if few else 1 - 1 / min(max(len(y) / 20, 1.0), 50.0)
-    raw = ([], []) if few else thin(x, y, POINTS)
+    weight = smoothing_weight(len(y))
+    raw = thin(x, y, POINTS) if weight else ([], [])
     return [raw, thin(x, smooth(y, weight), POINTS), thin(*curve.points(curve.evaluated, "step"), POINTS)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.views.theme import css_variables, harmless
+from workbench.views.theme import css_variables, remove_controls
 
 MOST_ROWS = 500
 
@@ -32,5 +32,6 @@ class Table(anywidget.AnyWidget):
         with self.hold_sync():
             self.chosen = -1
             self.rows = [
-                [harmless(value) if isinstance(value, str) else value for value in row] for row in rows[:MOST_ROWS]
+                [remove_controls(value) if isinstance(value, str) else value for value in row]
+                for row in rows[:MOST_ROWS]
             ]

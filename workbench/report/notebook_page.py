@@ -149,7 +149,7 @@ def sanitize(text: str) -> str:
     from bleach.sanitizer import Cleaner
 
     cleaner = Cleaner(tags=TAGS, attributes=_is_harmless, protocols=["data"], strip=True, css_sanitizer=CSSSanitizer())
-    return theme.harmless(cleaner.clean(WITHOUT_CONTENT.sub("", text)))
+    return theme.remove_controls(cleaner.clean(WITHOUT_CONTENT.sub("", text)))
 
 
 def _is_harmless(tag: str, name: str, value: str) -> bool:

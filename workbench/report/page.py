@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.report.drawings import Drawing, drawings, drawings_of_several
-from workbench.views import figures, theme
+from workbench.views import figures, figures_loss, theme
 from workbench.views.records import RecipeRow, Several, Summary, chance, number, rank_text, signed
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def render(summary: Summary, *, written: str | None = None) -> str:
         summary=summary,
         has={name: any(getattr(row, name) not in (None, "") for row in summary.metrics) for name in COLUMNS},
         averaged=any(curve.means for curve in summary.curves),
-        smoothed=any(len(curve.steps) >= figures.SMOOTH_FROM for curve in summary.curves),
+        smoothed=any(len(curve.steps) >= figures_loss.SMOOTH_FROM for curve in summary.curves),
         drawn_maps=[name for name in drawn if name.startswith("map-")],
         stated=_groups(summary.recipe, defaults=False),
         defaults=_groups(summary.recipe, defaults=True),
@@ -123,7 +123,7 @@ def _environment() -> Environment:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: theme.harmless(value) if type(value) is str else value,
+        finalize=lambda value: theme.remove_controls(value) if type(value) is str else value,
     )
     environment.filters.update(number=number, signed=signed, rank=rank_text, chance=chance, metric=figures.metric_name)
     return environment

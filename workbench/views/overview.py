@@ -19,9 +19,9 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.compare import MetricRow, evaluation_name
 from workbench.evaluation.examples import example_changes, has_examples, input_columns
 from workbench.evaluation.examples import unit as unit
-from workbench.views.figures import thin
 from workbench.views.loss_curves import LogColumns
 from workbench.views.records import QueryOutcome
+from workbench.views.smoothing import thin
 from workbench.views.summary import field_text, metric_row
 from workbench.views.theme import shorten
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from workbench.evaluation.compare import MetricRow
-    from workbench.views.figures import Curve
+    from workbench.views.figures_loss import Curve
 
 
 @dataclass(frozen=True)

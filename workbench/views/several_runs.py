@@ -8,7 +8,7 @@ from typing import Any
 from workbench.errors import RunError, WorkbenchError
 from workbench.evaluation.compare import compare
 from workbench.run import Run
-from workbench.views.figures import metric_name, renamed, with_metric_names
+from workbench.views.figures import metric_name, name_metrics, replace_names
 from workbench.views.records import Pair, Several, Summary, Verdict, signed
 from workbench.views.summary import field_text, metric_row, summarize
 
@@ -57,8 +57,8 @@ def _pair(letter: str, found: dict[str, Any], letters: dict[str, str]) -> Pair:
     return Pair(
         letter,
         str(found["verdict"]),
-        tuple(renamed(with_metric_names(why, metrics), letters) for why in found["reasons"]),
-        tuple(with_metric_names(note, metrics) for note in found["notes"]),
+        tuple(replace_names(name_metrics(why, metrics), letters) for why in found["reasons"]),
+        tuple(name_metrics(note, metrics) for note in found["notes"]),
         rows,
     )
 

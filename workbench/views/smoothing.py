@@ -1,43 +1,34 @@
-"""Long series made ready to be drawn: smoothed, thinned, averaged over stretches, their spikes found.
-
-What is drawn must not lose what a curve is looked at for: a spike of one point among 100,000 stays.
-"""
+"""Long series for drawing: smoothed, thinned, and their spikes found. A spike of one point among 100,000 stays."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 POINTS = 2000  # points of one line after thinning
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average, taken forwards and backwards and averaged, so that it does not lag behind the line.
+    """Exponential moving average, forwards and backwards and then averaged, so that it does not lag.
 
-    `weight` is that of the past, 0 to below 1. Both passes start without the pull towards zero; NaN and infinite
-    values are passed over.
+    `weight` is that of the past, 0 to below 1. NaN and infinite values are skipped.
 
     >>> smooth([4.0, 1.0], weight=0.5)  # forwards 4, (0.5 * 4 + 1) / 1.5 = 2; backwards (0.5 * 1 + 4) / 1.5 = 3, 1
     [3.5, 1.5]
     """
-    forwards, backwards = _average(values, weight), _average(values[::-1], weight)[::-1]
-    return [(a + b) / 2 for a, b in zip(forwards, backwards, strict=True)]
+    import numpy as np
+    import pandas as pd
 
-
-def _average(values: Sequence[float], weight: float) -> list[float]:
-    result: list[float] = []
-    total = mass = 0.0
-    for value in values:
-        if math.isfinite(value):
-            total, mass = weight * total + value, weight * mass + 1.0
-        result.append(total / mass if mass else math.nan)
-    return result
+    series = pd.Series(values, dtype=float).replace([np.inf, -np.inf], np.nan)
+    both = (each.ewm(alpha=1 - weight, ignore_na=True).mean().to_numpy() for each in (series, series[::-1]))
+    forwards, backwards = both
+    smoothed: list[float] = ((forwards + backwards[::-1]) / 2).tolist()
+    return smoothed
 
 
 def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
-    """At most `points` of the finite points, in order: first, last, and each stretch's lowest and highest.
+    """At most `points` of the finite points, in order: first, last, and the lowest and highest of each stretch.
 
-    Taking every n-th point would lose single spikes, which are what a loss curve is looked at for.
+    Every n-th point would lose single spikes.
 
     >>> thin([0, 1, 2, 3, 4, 5, 6, 7], [1, 1, 1, 9, 1, 1, 1, 1], points=6)
     ([0.0, 1.0, 3.0, 4.0, 7.0], [1.0, 1.0, 9.0, 1.0, 1.0])
@@ -58,9 +49,8 @@ def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[
 def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> list[int]:
     """Places of single values far above the values around them, the highest `most` of them, in order.
 
-    Far: more than `times` the typical distance (the median of absolute distances, scaled to a standard deviation,
-    or 2 % of the values where they hardly move) above the median of the 51 values around. Fewer than 20 values have
-    no spikes.
+    Far: above the median of the 51 values around by more than `times` the typical distance (the median of absolute
+    distances, scaled to a standard deviation, and at least 2% of the values). Fewer than 20 values have no spikes.
 
     >>> spikes([1.0, 1.1] * 15 + [9.0] + [1.0, 1.1] * 15)
     [30]
@@ -72,11 +62,9 @@ def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> li
     if len(array) < 20:
         return []
     half = min(25, (len(array) - 1) // 2)
-    padded = np.pad(array, half, mode="reflect", reflect_type="odd")  # goes on as the ends do
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
-    around = np.partition(windows, half, axis=1)[:, half]  # the median, for their length is odd
+    padded = np.pad(array, half, mode="reflect", reflect_type="odd")  # continues the trend at both ends
+    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
     far = array - around
     typical = max(1.4826 * float(np.median(np.abs(far))), 0.02 * float(np.median(np.abs(around))), 1e-9)
     found = np.flatnonzero(far > times * typical)
-    highest = found[np.argsort(-far[found], kind="stable")[:most]]
-    return sorted(int(place) for place in highest)
+    return sorted(found[np.argsort(-far[found], kind="stable")[:most]].tolist())

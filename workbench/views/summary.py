@@ -15,7 +15,8 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.compare import MetricRow, compare
 from workbench.evaluation.retrieval import folder_name
 from workbench.run import Run
-from workbench.views.figures import Curve, axis_of, metric_name, with_metric_names
+from workbench.views.figures import metric_name, name_metrics
+from workbench.views.figures_loss import Curve, axis_of
 from workbench.views.loss_curves import Curves
 from workbench.views.loss_curves import curves as side_by_side
 from workbench.views.queries import queries as all_queries
@@ -163,7 +164,7 @@ def _worded(comparison: Mapping[str, Any], what: str) -> list[str]:
     """The sentences of a comparison, its metrics called as tables and figures call them."""
     found = comparison.get(what) or ()
     metrics = [str(row["metric"]) for row in comparison.get("rows") or ()]
-    return [with_metric_names(str(each), metrics) for each in ([found] if isinstance(found, str) else found)]
+    return [name_metrics(str(each), metrics) for each in ([found] if isinstance(found, str) else found)]
 
 
 def _metrics(run: Run, comparison: Mapping[str, Any], wanted: str) -> tuple[MetricRow, ...]:

@@ -7,8 +7,8 @@ One palette (Okabe-Ito, in a light and a dark variant) carries one visual langua
     after        blue, filled mark        query       diamond
     corrected    green, dash and dot      document    dot, relevant with a ring
 
-Every text that comes from a card or from data goes through `plain` or `wrapped` before it stands on a figure: Plotly
-reads some HTML tags, entities and `$...$` in labels, and a card must not be able to use them.
+Every text from a card or from data goes through `plain` or `plain_lines` before it is on a figure: Plotly reads some
+HTML tags, entities, and `$...$` in labels, and a card must not be able to use them.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ _REMOVED.update({ord(character): "\n" for character in "\r\x0b\x0c\x85\u2028\u20
 del _REMOVED[ord("\n")], _REMOVED[ord("\t")]
 
 
-def harmless(text: str) -> str:
+def remove_controls(text: str) -> str:
     """`text` without control and text-direction characters; line breaks and tabs stay.
 
-    >>> harmless("a\\u202eb\\x00\\tc")
+    >>> remove_controls("a\\u202eb\\x00\\tc")
     'ab\\tc'
     """
     return text.translate(_REMOVED)
@@ -145,7 +145,7 @@ def shorten(text: object, limit: int = 300) -> str:
     >>> shorten("one\\ntwo  three", limit=10)
     'one two t…'
     """
-    line = " ".join(harmless(str(text)[: 4 * limit]).split())
+    line = " ".join(remove_controls(str(text)[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
@@ -158,6 +158,6 @@ def plain(text: object, limit: int = 300) -> str:
     return shorten(text, limit).translate(_UNSAFE)
 
 
-def wrapped(text: object, width: int = 56, limit: int = 300) -> str:
+def plain_lines(text: object, width: int = 56, limit: int = 300) -> str:
     """Like `plain`, broken into lines of about `width` characters for a hover label."""
     return "<br>".join(line.translate(_UNSAFE) for line in textwrap.wrap(shorten(text, limit), width) or [""])
