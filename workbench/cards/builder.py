@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,12 @@ class Sheet:
     def line(self, number: int) -> str:
         return self.structure.line(number)
 
+    def body(self, sections: Iterable[Section]) -> Iterator[tuple[int, str]]:
+        """Number and text of every line below the headings of `sections`."""
+        for section in sections:
+            for number in range(section.first + 1, section.last + 1):
+                yield number, self.line(number)
+
     def mark(self, first: int, last: int | None = None) -> None:
         self.seen.update(range(first, (first if last is None else last) + 1))
 
@@ -52,48 +58,42 @@ class Sheet:
         self.unread.append(Unread(" > ".join(section.path), (first, last), reason))
         self.mark(first, last)
 
+    def parameters(self, section: Section, fence: Fence | None) -> Mapping[str, Any]:
+        """Parameters in a fenced block; empty, and unread, where they are neither JSON nor a Python literal."""
+        found = literals.parameters(fence.text) if fence else None
+        if fence and found is None:
+            self.miss(section, fence.first, fence.last, "parameters that are neither JSON nor a Python literal")
+        elif fence:
+            self.mark(fence.first, fence.last)
+        return found or {}
+
 
 def unlinked(text: str) -> str:
     """Text with `[shown](address)` replaced by what is shown, without comments."""
     return LINK.sub(lambda found: found.group(1), re.sub(r"<!--[^<>]{0,300}-->", "", text)).strip()
 
 
-def block(sheet: Sheet, section: Section, fence: Fence) -> Mapping[str, Any] | None:
-    """Parameters in a fenced block; unread where they are neither JSON nor a Python literal."""
-    found = literals.parameters(fence.text)
-    if found is None:
-        sheet.miss(section, fence.first, fence.last, "parameters that are neither JSON nor a Python literal")
-    else:
-        sheet.mark(fence.first, fence.last)
-    return found
-
-
 def key_lines(fence: Fence) -> dict[str, int]:
+    """Line of each key in a fenced block."""
     out: dict[str, int] = {}
-    for offset, line in enumerate(fence.text.split("\n")):
-        found = re.match(r"""\s*\{?\s*["']([^"']+)["']\s*:""", line)
-        if found:
-            out.setdefault(found.group(1), fence.first + 1 + offset)
+    for number, line in enumerate(fence.text.split("\n"), fence.first + 1):
+        if found := re.match(r"""\s*\{?\s*["']([^"']+)["']\s*:""", line):
+            out.setdefault(found.group(1), number)
     return out
 
 
 def list_unread(sheet: Sheet) -> None:
-    """Every line with text that no reader claimed, in runs, with its section."""
+    """List every line with text that no reader understood, in runs, with its section."""
     tables = {number for table in sheet.structure.tables.values() for number in range(table.first, table.last + 1)}
-    if sheet.structure.header is not None:
-        _list_lines(sheet, Section((), 0, 1, 0), 1, sheet.structure.header[0] - 2, tables)
-    for section in sheet.structure.sections:
-        _list_lines(sheet, section, max(section.first, 1), section.last, tables)
+    header = sheet.structure.header
+    before = [Section((), 0, 1, header[0] - 2)] if header is not None else []
+    for section in (*before, *sheet.structure.sections):
+        run: list[int] = []  # blank lines do not end it
+        for number in range(max(section.first, 1), section.last + 2):
+            if number <= section.last and number not in sheet.seen:
+                run += [number] if sheet.line(number).strip() else []
+            elif run:
+                reason = "table outside the template" if run[0] in tables else "text outside the template"
+                sheet.unread.append(Unread(" > ".join(section.path), (run[0], run[-1]), reason))
+                run = []
     sheet.unread.sort(key=lambda part: part.lines)
-
-
-def _list_lines(sheet: Sheet, section: Section, first: int, last: int, tables: set[int]) -> None:
-    start = end = 0
-    for number in range(first, last + 2):
-        missed = number <= last and number not in sheet.seen and sheet.line(number).strip()
-        if missed:
-            start, end = start or number, number
-        elif start and (number > last or number in sheet.seen):
-            reason = "table outside the template" if start in tables else "text outside the template"
-            sheet.unread.append(Unread(" > ".join(section.path), (start, end), reason))
-            start = 0

@@ -1,6 +1,6 @@
-"""Facts of a card in the form in which rules and recipes need them: arguments as numbers, versions, log series.
+"""Facts of a card in the form in which rules and recipes need them: arguments as numbers, versions, log columns.
 
-Nothing is inferred or judged here. A function gives None or an empty collection where the card does not say.
+Nothing is inferred or judged here. A function returns None or an empty collection where the card does not say.
 """
 
 from __future__ import annotations
@@ -16,10 +16,28 @@ from typing import Any
 from workbench.cards.card import Card, ColumnStatistics, Dataset, LogRow, Loss, Module
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
-"""Columns that sentence-transformers hands to a loss as labels and not as text."""
+"""Columns that sentence-transformers passes to a loss as labels and not as text."""
+
+SOFTMAX = {
+    "MultipleNegativesRankingLoss",
+    "CachedMultipleNegativesRankingLoss",
+    "MultipleNegativesSymmetricRankingLoss",
+    "CachedMultipleNegativesSymmetricRankingLoss",
+}
+"""Softmax over in-batch negatives with a scale; the same loss value means the same thing in all of them."""
+
+IN_BATCH = SOFTMAX | {
+    "GISTEmbedLoss",
+    "CachedGISTEmbedLoss",
+    "MegaBatchMarginLoss",
+    "SparseMultipleNegativesRankingLoss",
+}
+"""Losses that take the other rows of the batch as negatives."""
+
+Series = list[tuple[LogRow, float]]  # rows of the log with a finite value of one column, in order
 
 
-FIRST_OF_TEXT = ("string", "str", "large_string")
+# -- arguments, versions ---------------------------------------------------------------------------------------------
 
 
 def argument(card: Card, name: str) -> Any:
@@ -29,7 +47,7 @@ def argument(card: Card, name: str) -> Any:
 
 
 def number(card: Card, name: str) -> float | None:
-    """A training argument as a finite number, else None. True and False are no numbers."""
+    """A training argument as a finite number; True and False are none."""
     value = argument(card, name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -37,7 +55,6 @@ def number(card: Card, name: str) -> float | None:
 
 
 def argument_lines(card: Card, *names: str) -> list[int | None]:
-    """Lines of training arguments."""
     return [stated.line for name in names if (stated := card.argument(name)) is not None]
 
 
@@ -50,7 +67,20 @@ def batch_size(card: Card) -> int | None:
 
 
 def accumulation(card: Card) -> int:
+    """Forward passes per optimizer step."""
     return max(int(number(card, "gradient_accumulation_steps") or 1), 1)
+
+
+def has_trainer(card: Card) -> bool:
+    """Whether the trainer of library 3.0 or later wrote the card: it logs and lists its arguments."""
+    library = version(card, "Sentence Transformers")
+    by_trainer = card.argument("per_device_train_batch_size") or card.argument("seed")
+    return by_trainer is not None and (library is None or library.numbers >= (3, 0, 0))
+
+
+def has_training(card: Card) -> bool:
+    """Whether the card describes a training at all."""
+    return bool(card.training_datasets() or card.training_log or card.hyperparameters or card.non_default)
 
 
 @dataclass(frozen=True, order=True)
@@ -79,11 +109,11 @@ def version(card: Card, package: str) -> Version | None:
     if not found:
         return None
     numbers = tuple(int(part) for part in found[1].split("."))[:3]
-    return Version((*numbers, 0, 0)[: max(3, len(numbers))], bool(re.search(r"dev|rc|a\d|b\d", found[2])))
+    return Version((*numbers, 0, 0)[:3], bool(re.search(r"dev|rc|a\d|b\d", found[2])))
 
 
 def in_range(found: Version | None, first: tuple[int, ...], before: tuple[int, ...]) -> bool:
-    """Whether first <= found < before. A development version of `before` may or may not have the change: False.
+    """Whether first <= found < before; a development version of `before` may have the change already: False.
 
     >>> in_range(Version((3, 3, 1)), (3, 0, 0), (3, 4, 0)), in_range(Version((3, 4, 0), True), (3, 0, 0), (3, 4, 0))
     (True, False)
@@ -95,18 +125,29 @@ def version_lines(card: Card, *packages: str) -> list[int | None]:
     return [stated.line for package in packages if (stated := card.versions.get(package)) is not None]
 
 
+# -- datasets --------------------------------------------------------------------------------------------------------
+
+
+def sizes(card: Card) -> tuple[int, ...] | None:
+    """Rows of each training dataset; None where one does not say."""
+    found = [dataset.size for dataset in card.training_datasets()]
+    known = tuple(size for size in found if size)
+    return known if found and len(known) == len(found) else None
+
+
+def fact_line(dataset: Dataset, name: str) -> int | None:
+    """Line of one fact of a dataset, else the first line of its part."""
+    return dataset.facts.get(name) or (dataset.lines[0] if dataset.lines else None)
+
+
 def text_columns(dataset: Dataset) -> tuple[str, ...]:
-    """Columns a loss reads as texts: all but labels."""
+    """Columns that a loss reads as texts: all but labels."""
     kinds = {found.column: found.type for found in dataset.statistics}
-    return tuple(
-        column
-        for column in dataset.columns
-        if column.lower() not in LABEL_COLUMNS and kinds.get(column) in (None, *FIRST_OF_TEXT, "list")
-    )
+    text = (None, "string", "str", "large_string", "list")
+    return tuple(name for name in dataset.columns if name.lower() not in LABEL_COLUMNS and kinds.get(name) in text)
 
 
 def label_statistics(dataset: Dataset) -> ColumnStatistics | None:
-    """Statistics of the label column, where there is one."""
     return next((found for found in dataset.statistics if found.column.lower() in LABEL_COLUMNS), None)
 
 
@@ -141,40 +182,19 @@ def label_range(statistics: ColumnStatistics) -> tuple[float, float] | None:
     return (min(shares), max(shares)) if shares else None
 
 
-def fact_line(dataset: Dataset, name: str) -> int | None:
-    """Line of one fact of a dataset, else the first line of its part."""
-    return dataset.facts.get(name) or (dataset.lines[0] if dataset.lines else None)
-
-
-def has_trainer(card: Card) -> bool:
-    """Whether the card was written by the trainer of library 3.0 or later, which logs and lists its arguments."""
-    library = version(card, "Sentence Transformers")
-    by_trainer = card.argument("per_device_train_batch_size") or card.argument("seed")
-    return by_trainer is not None and (library is None or library.numbers >= (3, 0, 0))
-
-
-def has_training(card: Card) -> bool:
-    """Whether the card tells of a training at all (a bare model has nothing to audit there)."""
-    return bool(card.training_datasets() or card.training_log or card.hyperparameters or card.non_default)
-
-
-def sizes(card: Card) -> tuple[int, ...] | None:
-    """Rows of each training dataset; None where one does not say."""
-    found = tuple(dataset.size for dataset in card.training_datasets())
-    known = tuple(size for size in found if size)
-    return known if found and len(known) == len(found) else None
+# -- training log ----------------------------------------------------------------------------------------------------
 
 
 def runs(card: Card) -> tuple[tuple[LogRow, ...], ...]:
-    """The log cut where its steps start again; evaluations outside training (step -1) are left out."""
-    parts: list[list[LogRow]] = [[]]
+    """The log, cut where its steps start again; evaluations outside training (step -1) are left out."""
+    parts: list[list[LogRow]] = []
     for row in card.training_log:
         if row.step is None or row.step < 0:
             continue
-        if parts[-1] and row.step < (parts[-1][-1].step or 0):
+        if not parts or row.step < (parts[-1][-1].step or 0):
             parts.append([])
         parts[-1].append(row)
-    return tuple(tuple(part) for part in parts if part)
+    return tuple(map(tuple, parts))
 
 
 def last_run(card: Card) -> tuple[LogRow, ...]:
@@ -183,63 +203,57 @@ def last_run(card: Card) -> tuple[LogRow, ...]:
     return parts[-1] if parts else ()
 
 
-def training_losses(rows: Iterable[LogRow]) -> list[tuple[LogRow, float]]:
-    """Rows with a training loss, and it."""
+def training_losses(rows: Iterable[LogRow]) -> Series:
+    """Rows with a training loss, NaN and infinity included."""
     return [(row, row.training_loss) for row in rows if row.training_loss is not None]
 
 
-def finite_losses(rows: Iterable[LogRow]) -> list[tuple[LogRow, float]]:
+def finite_losses(rows: Iterable[LogRow]) -> Series:
     return [(row, value) for row, value in training_losses(rows) if math.isfinite(value)]
 
 
 @lru_cache(maxsize=1024)
-def is_loss(column: str) -> bool:
-    """Whether a column of the log holds a loss (of an evaluation dataset) and not a metric."""
+def _is_loss(column: str) -> bool:
+    """Whether a column of the log holds the loss of an evaluation dataset and not a metric."""
     return column.lower() in ("loss", "validation loss") or column.lower().endswith((" loss", "_loss"))
 
 
-def validation_losses(rows: Iterable[LogRow]) -> dict[str, list[tuple[LogRow, float]]]:
-    """Every validation loss of the log: name -> rows and finite values."""
-    found: dict[str, list[tuple[LogRow, float]]] = {}
+def _columns(rows: Iterable[LogRow], *, losses: bool) -> dict[str, Series]:
+    found: dict[str, Series] = {}
     for row in rows:
-        if row.validation_loss is not None and math.isfinite(row.validation_loss):
-            found.setdefault("Validation Loss", []).append((row, row.validation_loss))
-        for name, value in row.metrics.items():
-            if value is not None and is_loss(name) and math.isfinite(value):
+        values = {"Validation Loss": row.validation_loss} if losses else {}
+        for name, value in (*values.items(), *row.metrics.items()):
+            if value is not None and _is_loss(name) == losses and math.isfinite(value):
                 found.setdefault(name, []).append((row, value))
     return found
 
 
-def metrics(rows: Iterable[LogRow]) -> dict[str, list[tuple[LogRow, float]]]:
-    """Every metric column of the log: name -> rows and finite values, in order."""
-    found: dict[str, list[tuple[LogRow, float]]] = {}
-    for row in rows:
-        for name, value in row.metrics.items():
-            if value is not None and not is_loss(name) and math.isfinite(value):
-                found.setdefault(name, []).append((row, value))
-    return found
+def validation_losses(rows: Iterable[LogRow]) -> dict[str, Series]:
+    """Every validation loss of the log by name."""
+    return _columns(rows, losses=True)
 
 
-def main_metric(card: Card, rows: Iterable[LogRow]) -> tuple[str, list[tuple[LogRow, float]]] | None:
-    """The metric that tells checkpoints apart: the only column, the one named mean or sequential, or the mean of all.
+def metrics(rows: Iterable[LogRow]) -> dict[str, Series]:
+    """Every metric column of the log by name."""
+    return _columns(rows, losses=False)
+
+
+def main_metric(card: Card, rows: Iterable[LogRow]) -> tuple[str, Series] | None:
+    """The metric that ranks checkpoints: the only column, the one named mean or sequential, or the mean of all.
 
     None where columns measure different things and none is their mean.
     """
     columns = {name: series for name, series in metrics(rows).items() if len(series) > 1}
-    if not columns:
-        return None
-    if len(columns) == 1:
-        return next(iter(columns.items()))
-    for name, series in columns.items():
-        if "_mean_" in name or "sequential_score" in name:
-            return name, series
+    named = (name for name in columns if len(columns) == 1 or "_mean_" in name or "sequential_score" in name)
+    if name := next(named, None):
+        return name, columns[name]
     kinds = {metric_of(card, name) for name in columns}
     steps = {tuple(row.step for row, _ in series) for series in columns.values()}
-    if len(kinds) > 1 or len(steps) > 1:
+    if len(kinds) != 1 or len(steps) != 1:
         return None
-    first = next(iter(columns.values()))
-    means = [fmean(series[at][1] for series in columns.values()) for at in range(len(first))]
-    return f"mean {kinds.pop()}", [(row, mean) for (row, _), mean in zip(first, means, strict=True)]
+    rows_of = [row for row, _ in next(iter(columns.values()))]
+    means = [fmean(values) for values in zip(*([v for _, v in series] for series in columns.values()), strict=True)]
+    return f"mean {kinds.pop()}", list(zip(rows_of, means, strict=True))
 
 
 def metric_of(card: Card, column: str) -> str:
@@ -254,6 +268,9 @@ def metric_of(card: Card, column: str) -> str:
         column,
     )
     return known[0] if known else column
+
+
+# -- architecture, files beside the card -----------------------------------------------------------------------------
 
 
 def module(card: Card, *types: str) -> Module | None:
@@ -288,8 +305,7 @@ def adapter(card: Card) -> Module | None:
 def file_beside(card: Card, name: str) -> tuple[str, Any] | None:
     """A file beside the card by the end of its name: (name, content)."""
     for key, content in card.beside.items():
-        base = key.rsplit("/", 1)[-1]
-        if "/" not in key and (base == name or base.endswith((f".{name}", f"-{name}"))):
+        if "/" not in key and (key == name or key.endswith((f".{name}", f"-{name}"))):
             return key, content
     return None
 
@@ -300,22 +316,7 @@ def lora_config(card: Card) -> tuple[str, Mapping[str, Any]] | None:
     return found if found and isinstance(found[1], Mapping) else None
 
 
-SOFTMAX = {
-    "MultipleNegativesRankingLoss",
-    "CachedMultipleNegativesRankingLoss",
-    "MultipleNegativesSymmetricRankingLoss",
-    "CachedMultipleNegativesSymmetricRankingLoss",
-}
-"""Softmax over in-batch negatives with a scale; the same loss value means the same thing in all of them."""
-
-
-IN_BATCH = SOFTMAX | {
-    "GISTEmbedLoss",
-    "CachedGISTEmbedLoss",
-    "MegaBatchMarginLoss",
-    "SparseMultipleNegativesRankingLoss",
-}
-"""Losses that take the other rows of the batch as negatives."""
+# -- losses ----------------------------------------------------------------------------------------------------------
 
 
 def class_name(name: str) -> str:
@@ -328,8 +329,16 @@ def class_name(name: str) -> str:
 
 
 def loss_trees(card: Card) -> list[tuple[Dataset, Loss]]:
-    """Training datasets with their loss."""
+    """Training datasets with their outermost loss."""
     return [(dataset, dataset.loss) for dataset in card.training_datasets() if dataset.loss is not None]
+
+
+def in_batch_losses(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
+    """(dataset, outermost loss, loss with in-batch negatives) of training datasets; none of a cross-encoder's."""
+    trees = [] if card.kind == "cross-encoder" else loss_trees(card)
+    return [
+        (dataset, root, node) for dataset, root in trees for node in root.chain() if class_name(node.name) in IN_BATCH
+    ]
 
 
 def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
@@ -349,26 +358,10 @@ def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
     root = dataset.loss
     own = root is not None and first is not None and same_loss(root) != same_loss(first)
     at = next((number for number, found in enumerate(datasets) if found is dataset), 0)
-    path = f"data.more.{at - 1}.loss" if own and at else "loss"
-    for found in root.chain() if root else ():
-        if found is node:
-            break
-        path += ".inner"
-    return path
+    depth = next((depth for depth, found in enumerate(root.chain()) if found is node), 0) if root else 0
+    return (f"data.more.{at - 1}.loss" if own and at else "loss") + ".inner" * depth
 
 
 def same_loss(root: Loss) -> list[tuple[str, Mapping[str, Any]]]:
     """A loss tree without its lines: equal for losses that are the same."""
     return [(node.name, dict(node.parameters)) for node in root.chain()]
-
-
-def in_batch_losses(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
-    """(dataset, outermost loss, loss with in-batch negatives) of training datasets; none of a cross-encoder's."""
-    if card.kind == "cross-encoder":
-        return []
-    return [
-        (dataset, root, node)
-        for dataset, root in loss_trees(card)
-        for node in root.chain()
-        if class_name(node.name) in IN_BATCH
-    ]

@@ -1,8 +1,8 @@
 """Sections of a card -> facts. One reader per section of the library's template; `Sheet` remembers what was read.
 
-A section is known by its title alone, at whatever level and place it stands, because people move and cut sections.
-The template is that of sentence-transformers 3.0 to 6.x and of PyLate; the sections of cards from before 3.0
-(DataLoader, Loss, Parameters of the fit()-Method) are read too.
+A section is known by its title alone, at any level and place, because people move and cut sections. The template is
+that of sentence-transformers 3.0 to 6.x and of PyLate; the sections of cards from before 3.0 (DataLoader, Loss,
+Parameters of the fit()-Method) are read too.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from workbench.cards import literals
-from workbench.cards.builder import CODE, STAR_BULLET, Sheet, block, list_unread, unlinked
+from workbench.cards.builder import CODE, STAR_BULLET, Sheet, list_unread, unlinked
 from workbench.cards.card import Evaluation, LogRow, Module, Stated
 from workbench.cards.datasets import read_datasets, read_fit
-from workbench.cards.markdown import Fence, Section, Structure, Table
+from workbench.cards.markdown import Fence, Row, Section, Structure, Table
+
+Reader = Callable[[Sheet, list[Section]], None]
 
 _BOLD_BULLET = re.compile(r"\s*[-*] \*\*(.{1,80}?):?\*\*:?\s*(.*)$")
 _PLAIN_BULLET = re.compile(r"\s*[-*] ([^:`*\[]{1,60}):\s*(.*)$")
@@ -29,16 +31,19 @@ _MODULE = re.compile(r"^  \((\w+)\): (\w+)(.*)$")
 _CHILD = re.compile(r"^ {3,}\(([^)]*)\): (.*)$")
 _WITH_MODEL = re.compile(r"^(\(.*\)) with Transformer model: (\S+)\s*$")
 _SCORE = re.compile(r"(\S+)\s*\(([-+][\d.]+(?:e[-+]?\d+)?|nan)\)$")
+_TEMPLATE_COMMENT = re.compile(
+    r"<!--+\s*(?:- \*\*|Describe |#{2,3} (?:Direct Usage|Downstream Usage|Out-of-Scope Use|Bias, Risks|Recommendations"
+    r"|Glossary|Model Card Authors|Model Card Contact))"
+)
 
 
 def read_sections(structure: Structure) -> Sheet:
-    """All sections; what no reader claims is listed in `unread`."""
+    """All sections; what no reader understands is listed in `unread`."""
     sheet = Sheet(structure)
     if structure.header is not None:
         sheet.mark(structure.header[0] - 1, structure.header[1] + 1)
     for group in _groups(structure.sections):
-        title = group[0].title.lower().strip(" :*")
-        reader = _READERS.get(title)
+        reader = _READERS.get(_key(group[0]))
         if reader is not None:
             for section in group:
                 if section.first:
@@ -46,22 +51,27 @@ def read_sections(structure: Structure) -> Sheet:
             reader(sheet, group)
         elif group[0].level <= 1:
             _read_introduction(sheet, group)
-    _mark_comments(sheet)
+    for first, last in structure.comments:  # those of the template hold no fact
+        if _TEMPLATE_COMMENT.match("\n".join(structure.lines[first - 1 : first + 1]).strip()):
+            sheet.mark(first, last)
     list_unread(sheet)
     return sheet
 
 
+def _key(section: Section) -> str:
+    return section.title.lower().strip(" :*")
+
+
 def _groups(sections: list[Section]) -> Iterator[list[Section]]:
-    """Each section alone, but a section whose reader wants its children together with them."""
+    """Each section alone, but a section whose reader needs its children together with them."""
     at = 0
     while at < len(sections):
-        group = [sections[at]]
-        at += 1
-        if group[0].title.lower().strip(" :*") in _WITH_CHILDREN:
-            while at < len(sections) and sections[at].level > group[0].level:
-                group.append(sections[at])
-                at += 1
-        yield group
+        end = at + 1
+        if _key(sections[at]) in _WITH_CHILDREN:
+            while end < len(sections) and sections[end].level > sections[at].level:
+                end += 1
+        yield sections[at:end]
+        at = end
 
 
 # -- introduction and description ------------------------------------------------------------------------------------
@@ -75,72 +85,68 @@ def _read_introduction(sheet: Sheet, group: list[Section]) -> None:
             line = sheet.line(number)
             if re.match(r"(?:This is an? |It maps )", line) and ("model" in line or "maps" in line):
                 sheet.mark(number)
-                found = re.search(r"(?<!\d)(\d{1,9})[- ]dimensional", line)
-                if found:
+                if found := re.search(r"(?<!\d)(\d{1,9})[- ]dimensional", line):
                     sheet.state("intro_dimension", int(found.group(1)), number)
-                found = re.search(r"finetuned from \[([^\[\]]{1,300})\]", line)
-                if found:
+                if found := re.search(r"finetuned from \[([^\[\]]{1,300})\]", line):
                     sheet.state("intro_base", found.group(1), number)
 
 
 def _read_description(sheet: Sheet, group: list[Section]) -> None:
-    name, line_of_name = "", 0
     for section in group:
-        for number in range(section.first + 1, section.last + 1):
-            line = sheet.line(number)
-            bullet = _BOLD_BULLET.match(line)
-            if bullet:
+        name, line_of_name = "", 0
+        for number, line in sheet.body([section]):
+            if bullet := _BOLD_BULLET.match(line):
                 name, line_of_name = bullet.group(1).strip(), number
                 sheet.description[name] = Stated(unlinked(bullet.group(2)), number)
-                sheet.mark(number)
                 _describe(sheet, name.lower(), bullet.group(2), number)
             elif name and re.match(r"\s{2,}[-*] \S", line):
                 listed = [sheet.description[name].value, unlinked(line.strip()[2:])]
                 sheet.description[name] = Stated("\n".join(part for part in listed if part), line_of_name)
-                sheet.mark(number)
+            else:
+                continue
+            sheet.mark(number)
+
+
+_DESCRIBED = {
+    "maximum sequence length": "max_seq_length",
+    "max sequence length": "max_seq_length",
+    "document length": "max_seq_length",
+    "output dimensionality": "output_dimension",
+    "output dimension": "output_dimension",
+    "embedding dimension": "output_dimension",
+}
 
 
 def _describe(sheet: Sheet, name: str, text: str, number: int) -> None:
     plain = unlinked(text)
-    amount = re.match(r"\s*([\d,]+|inf)\b", text)
-    count = literals.number(amount.group(1)) if amount else None
     if name == "base model":
         if plain and plain.lower() != "unknown":
             sheet.state("base_model", plain, number)
-        revision = _REVISION.search(text)
-        if revision:
+        if revision := _REVISION.search(text):
             sheet.state("base_revision", revision.group(1), number)
-    elif name in ("maximum sequence length", "max sequence length", "document length") and count is not None:
-        sheet.state("max_seq_length", count, number)
-    elif name in ("output dimensionality", "output dimension", "embedding dimension") and count is not None:
-        sheet.state("output_dimension", count, number)
     elif name == "similarity function" and plain and plain.lower() != "none":
         sheet.state("similarity", plain, number)
+    elif (fact := _DESCRIBED.get(name)) and (amount := re.match(r"\s*([\d,]+|inf)\b", text)):
+        count = literals.number(amount.group(1))
+        if isinstance(count, int) or (count is not None and fact == "max_seq_length"):
+            sheet.state(fact, count, number)
 
 
 def _read_details(sheet: Sheet, group: list[Section]) -> None:
     """A hand-made table of settings: the few that a card states elsewhere too."""
-    names = {
-        "dimensions": "output_dimension",
-        "max sequence length": "max_seq_length",
-        "suitable score functions": "similarity",
-    }
-    for section in group:
-        for table in sheet.structure.tables_in(section.first, section.last):
-            if len(table.header) != 2:
-                continue
-            sheet.mark(table.first, table.last)
-            for row in table.rows:
-                if not row.whole:
-                    continue
-                key, text = row.cells
-                sheet.description[key] = Stated(unlinked(text), row.first)
-                fact = names.get(key.lower())
-                amount = literals.number(text)
-                if fact == "similarity":
-                    sheet.state(fact, unlinked(text), row.first)
-                elif fact and isinstance(amount, int):
-                    sheet.state(fact, amount, row.first)
+    for table in sheet.structure.tables_in(group[0].first, group[-1].last):
+        if len(table.header) != 2:
+            continue
+        sheet.mark(table.first, table.last)
+        for row in (row for row in table.rows if row.whole):
+            key, text = row.cells
+            sheet.description[key] = Stated(unlinked(text), row.first)
+            fact = {"dimensions": "output_dimension", "max sequence length": "max_seq_length"}.get(key.lower())
+            amount = literals.number(text)
+            if key.lower() == "suitable score functions":
+                sheet.state("similarity", unlinked(text), row.first)
+            elif fact and isinstance(amount, int):
+                sheet.state(fact, amount, row.first)
 
 
 # -- architecture ----------------------------------------------------------------------------------------------------
@@ -155,13 +161,10 @@ def _read_architecture(sheet: Sheet, group: list[Section]) -> None:
 
 def _read_modules(sheet: Sheet, section: Section, fence: Fence) -> None:
     path: list[tuple[int, str]] = []  # indentation and name of the open containers inside a module
-    for offset, line in enumerate(fence.text.split("\n")):
-        number = fence.first + 1 + offset
-        top = re.match(r"(\w+)\(\s*$", line)
-        module = _MODULE.match(line)
-        if top:
+    for number, line in enumerate(fence.text.split("\n"), fence.first + 1):
+        if top := re.match(r"(\w+)\(\s*$", line):
             sheet.pipeline = top.group(1)
-        elif module:
+        elif module := _MODULE.match(line):
             path = []
             sheet.modules.append(_module(len(sheet.modules), module.group(2), module.group(3), number))
         elif line.strip(" ),") and sheet.modules:
@@ -192,8 +195,7 @@ def _inside(line: str, path: list[tuple[int, str]]) -> dict[str, Any]:
 def _module(index: int, kind: str, rest: str, line: int) -> Module:
     """One module from the text after its class, in any of the three forms that the library has printed."""
     architecture = None
-    found = _WITH_MODEL.match(rest)
-    if found:
+    if found := _WITH_MODEL.match(rest):
         rest, architecture = found.group(1), found.group(2)
     inside = rest.strip()
     parameters: Mapping[str, Any] = {}
@@ -213,25 +215,23 @@ def _module(index: int, kind: str, rest: str, line: int) -> Module:
 def _read_evaluation(sheet: Sheet, group: list[Section]) -> None:
     for section in group:
         facts = {}
-        for number in range(section.first + 1, section.last + 1):
-            bullet = STAR_BULLET.match(sheet.line(number))
-            if bullet:
+        for number, line in sheet.body([section]):
+            if bullet := STAR_BULLET.match(line):
                 facts[bullet.group(1).lower().removesuffix("s")] = (bullet.group(2), number)
-        tables = list(sheet.structure.tables_in(section.first, section.last))
         if section is group[0] and not facts:
             continue
-        table = next(
-            (table for table in tables if table.header and table.header[0].strip("* ").lower() == "metric"), None
-        )
-        if table is not None:
-            _read_metrics(sheet, section, table, facts)
+        for table in sheet.structure.tables_in(section.first, section.last):
+            if table.header and table.header[0].strip("* ").lower() == "metric":
+                _read_metrics(sheet, section, table, facts)
+                break
 
 
 def _read_metrics(sheet: Sheet, section: Section, table: Table, facts: Mapping[str, tuple[str, int]]) -> None:
     names: tuple[str, ...] = ()
     if "dataset" in facts:
-        names = tuple(re.findall(r"`([^`]*)`", facts["dataset"][0])) or (unlinked(facts["dataset"][0]),)
-        sheet.mark(facts["dataset"][1])
+        text, number = facts["dataset"]
+        names = tuple(re.findall(r"`([^`]*)`", text)) or (unlinked(text),)
+        sheet.mark(number)
     evaluator = None
     if "evaluated with" in facts:
         text, number = facts["evaluated with"]
@@ -240,23 +240,23 @@ def _read_metrics(sheet: Sheet, section: Section, table: Table, facts: Mapping[s
         sheet.mark(number)
     parameters: Mapping[str, Any] = {}
     for fence in sheet.structure.fences_in(section.first, table.first):
-        parameters = block(sheet, section, fence) or parameters
+        parameters = sheet.parameters(section, fence) or parameters
     sheet.mark(table.first, table.last)
-    columns = table.header[1:]
-    for at, column in enumerate(columns):
-        metrics, gains, lines, main = _column(sheet, section, table, at + 1)
-        alone = len(columns) == 1
-        datasets = names if alone else (column.strip("*"),) if column.strip("*") else ()
-        sheet.evaluations.append(
-            Evaluation(
-                evaluator, section.title, datasets, parameters, metrics, main, (section.first, table.last), lines, gains
-            )
+    for at, column in enumerate(table.header[1:], 1):
+        label = column.strip("*")
+        made = Evaluation(
+            evaluator,
+            section.title,
+            names if len(table.header) == 2 else (label,) if label else (),
+            parameters,
+            metrics={},
+            lines=(section.first, table.last),
         )
+        sheet.evaluations.append(_with_column(made, sheet, section, table, at))
 
 
-def _column(
-    sheet: Sheet, section: Section, table: Table, at: int
-) -> tuple[dict[str, float], dict[str, float], dict[str, int], str | None]:
+def _with_column(made: Evaluation, sheet: Sheet, section: Section, table: Table, at: int) -> Evaluation:
+    """The evaluation with the values of one column of its table."""
     metrics: dict[str, float] = {}
     gains: dict[str, float] = {}
     lines: dict[str, int] = {}
@@ -266,21 +266,18 @@ def _column(
             if at == 1 or len(row.cells) > 1:
                 sheet.miss(section, row.first, row.last, "table row with too few cells")
             continue
-        name = row.cells[0].strip("* ")
-        text = row.cells[at].strip("* ")
+        name, text = row.cells[0].strip("* "), row.cells[at].strip("* ")
         score = _SCORE.match(text)
         amount = literals.number(score.group(1) if score else text)
         if amount is None or not name:
             sheet.miss(section, row.first, row.last, f"metric whose value is no number: {text[:40]!r}")
             continue
-        metrics[name] = float(amount)
-        lines[name] = row.first
-        gain = literals.number(score.group(2)) if score else None
-        if gain is not None:
+        metrics[name], lines[name] = float(amount), row.first
+        if score and (gain := literals.number(score.group(2))) is not None:
             gains[name] = float(gain)
         if row.cells[0].startswith("**"):
             main = main or name
-    return metrics, gains, lines, main
+    return replace(made, metrics=metrics, gains=gains, metric_lines=lines, main_metric=main)
 
 
 # -- hyperparameters, log, times, versions ---------------------------------------------------------------------------
@@ -290,8 +287,7 @@ def _read_hyperparameters(sheet: Sheet, group: list[Section]) -> None:
     for section in group:
         target = sheet.non_default if section.title.lower().startswith("non-default") else sheet.hyperparameters
         name, text, start = "", "", 0
-        for number in range(section.first + 1, section.last + 2):
-            line = sheet.line(number) if number <= section.last else ""
+        for number, line in (*sheet.body([section]), (0, "")):
             bullet = _CODE_BULLET.match(line) or _ARGUMENT_BULLET.match(line)
             fold = line.strip() in ("<details><summary>Click to expand</summary>", "</details>", "<details>")
             if name and (bullet or fold or not line.strip()):
@@ -299,11 +295,9 @@ def _read_hyperparameters(sheet: Sheet, group: list[Section]) -> None:
                 name = ""
             if bullet:
                 name, text, start = bullet.group(1), bullet.group(2), number
-                sheet.mark(number)
             elif name:
                 text += "\n" + line
-                sheet.mark(number)
-            elif fold:
+            if bullet or name or fold:
                 sheet.mark(number)
 
 
@@ -312,47 +306,35 @@ def _read_log(sheet: Sheet, group: list[Section]) -> None:
         for table in sheet.structure.tables_in(section.first, section.last):
             heads = [head.strip("* ") for head in table.header]
             if "Step" in heads or "Epoch" in heads:
-                _read_log_table(sheet, section, table, heads)
-        for number in range(section.first + 1, section.last + 1):
-            if re.match(r"\* The bold row denotes|</?details>", sheet.line(number).strip()):
-                sheet.mark(number)
+                sheet.mark(table.first, table.last)
+                for row in table.rows:
+                    _read_log_row(sheet, section, row, heads)
+    _mark_lines(sheet, group, r"\s*(?:\* The bold row denotes|</?details>)")
 
 
-def _read_log_table(sheet: Sheet, section: Section, table: Table, heads: list[str]) -> None:
-    sheet.mark(table.first, table.last)
-    own = "Validation Loss" if "Validation Loss" in heads else "loss"
-    for row in table.rows:
-        amounts: dict[str, float | None] = {}
-        gains: dict[str, float] = {}
-        wrong = None if row.whole else "log row with other cells than its heading"
-        bold = 0
-        for head, cell in zip(heads, row.cells, strict=False):
-            text = cell
-            if len(cell) > 4 and cell.startswith("**") and cell.endswith("**"):
-                text, bold = cell[2:-2].strip(), bold + 1
-            score = _SCORE.match(text)
-            if score and (gain := literals.number(score.group(2))) is not None:
-                text, gains[head] = score.group(1), float(gain)
-            amounts[head] = None if text in ("-", "") else literals.number(text.rstrip("*"))
-            if amounts[head] is None and text not in ("-", ""):
-                wrong = f"log cell that is no number: {text[:40]!r}"
-        if wrong:
-            sheet.miss(section, row.first, row.last, wrong)
-            if not row.whole:
-                continue
+def _read_log_row(sheet: Sheet, section: Section, row: Row, heads: list[str]) -> None:
+    amounts: dict[str, float | None] = {}
+    gains: dict[str, float] = {}
+    wrong = None if row.whole else "log row with other cells than its heading"
+    saved = False
+    for head, cell in zip(heads, row.cells, strict=False):
+        text = cell
+        if len(cell) > 4 and cell.startswith("**") and cell.endswith("**"):
+            text, saved = cell[2:-2].strip(), True
+        score = _SCORE.match(text)
+        if score and (gain := literals.number(score.group(2))) is not None:
+            text, gains[head] = score.group(1), float(gain)
+        amounts[head] = None if text in ("-", "") else _real(literals.number(text.rstrip("*")))
+        if amounts[head] is None and text not in ("-", ""):
+            wrong = f"log cell that is no number: {text[:40]!r}"
+    if wrong:
+        sheet.miss(section, row.first, row.last, wrong)
+    if row.whole:
+        own = "Validation Loss" if "Validation Loss" in heads else "loss"
         epoch, step = amounts.pop("Epoch", None), amounts.pop("Step", None)
-        sheet.log.append(
-            LogRow(
-                epoch=None if epoch is None else float(epoch),
-                step=None if step is None or not math.isfinite(step) else int(step),
-                training_loss=_real(amounts.pop("Training Loss", None)),
-                validation_loss=_real(amounts.pop(own, None)),
-                metrics={head: _real(amount) for head, amount in amounts.items()},
-                saved=bold > 0,
-                line=row.first,
-                gains=gains,
-            )
-        )
+        step = None if step is None or not math.isfinite(step) else int(step)
+        losses = amounts.pop("Training Loss", None), amounts.pop(own, None)
+        sheet.log.append(LogRow(epoch, step, *losses, amounts, saved, row.first, gains=gains))
 
 
 def _real(amount: float | None) -> float | None:
@@ -360,96 +342,78 @@ def _real(amount: float | None) -> float | None:
 
 
 def _read_times(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        for number in range(section.first + 1, section.last + 1):
-            line = sheet.line(number)
-            bullet = _BOLD_BULLET.match(line)
-            if bullet:
-                sheet.training_time[bullet.group(1)] = Stated(unlinked(bullet.group(2)), number)
-                sheet.mark(number)
-            elif line.startswith("Carbon emissions were measured"):
-                sheet.mark(number)
+    _mark_lines(sheet, group, "Carbon emissions were measured")
+    for number, line in sheet.body(group):
+        if bullet := _BOLD_BULLET.match(line):
+            sheet.training_time[bullet.group(1)] = Stated(unlinked(bullet.group(2)), number)
+            sheet.mark(number)
 
 
 def _read_versions(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        for number in range(section.first + 1, section.last + 1):
-            bullet = _VERSION_BULLET.match(sheet.line(number)) or _PLAIN_BULLET.match(sheet.line(number))
-            if bullet:
-                if bullet.group(2).strip():
-                    sheet.versions[bullet.group(1).strip()] = Stated(bullet.group(2).strip(), number)
-                sheet.mark(number)
+    for number, line in sheet.body(group):
+        if bullet := _VERSION_BULLET.match(line) or _PLAIN_BULLET.match(line):
+            if bullet.group(2).strip():
+                sheet.versions[bullet.group(1).strip()] = Stated(bullet.group(2).strip(), number)
+            sheet.mark(number)
 
 
 def _read_citations(sheet: Sheet, group: list[Section]) -> None:
+    _mark_all(sheet, group)
     for section in group:
-        sheet.mark(section.first, section.last)
         if section.level >= group[0].level + 2:
             sheet.citations.extend(part for part in re.split(r", | and ", section.title) if part)
 
 
-# -- what nobody read ------------------------------------------------------------------------------------------------
+# -- sections without facts ------------------------------------------------------------------------------------------
 
 
 def _mark_all(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        sheet.mark(section.first, section.last)
+    sheet.mark(group[0].first, group[-1].last)
+
+
+def _mark_lines(sheet: Sheet, group: list[Section], pattern: str) -> None:
+    for number, line in sheet.body(group):
+        if re.match(pattern, line):
+            sheet.mark(number)
 
 
 def _read_benchmark_note(sheet: Sheet, group: list[Section]) -> None:
     """`## Evaluation Results` of cards from before 3.0: a sentence that points to a benchmark, the same in all."""
-    for section in group:
-        for number in range(section.first + 1, section.last + 1):
-            if sheet.line(number).startswith("For an automated evaluation of this model"):
-                sheet.mark(number)
+    _mark_lines(sheet, group, "For an automated evaluation of this model")
 
 
 def _mark_heading(sheet: Sheet, group: list[Section]) -> None:
     """A heading of the template that has no text of its own."""
 
 
-_READERS: dict[str, Callable[[Sheet, list[Section]], None]] = {
+_READERS: dict[str, Reader] = {
     "model description": _read_description,
+    "model details": _read_description,
     "technical details": _read_details,
     "full model architecture": _read_architecture,
     "evaluation": _read_evaluation,
-    "training dataset": read_datasets,
-    "training datasets": read_datasets,
-    "evaluation dataset": read_datasets,
-    "evaluation datasets": read_datasets,
+    "evaluation results": _read_benchmark_note,
+    **{f"{role} {noun}": read_datasets for role in ("training", "evaluation") for noun in ("dataset", "datasets")},
     "non-default hyperparameters": _read_hyperparameters,
     "all hyperparameters": _read_hyperparameters,
+    "training hyperparameters": _read_hyperparameters,
+    "training details": _mark_heading,
     "training logs": _read_log,
     "training results": _read_log,
+    "training": read_fit,
     "environmental impact": _read_times,
     "training hardware": _read_times,
     "training time": _read_times,
     "framework versions": _read_versions,
     "citation": _read_citations,
-    "training": read_fit,
-    "evaluation results": _read_benchmark_note,
     "usage": _mark_all,
     "usage (sentence-transformers)": _mark_all,
     "usage (huggingface transformers)": _mark_all,
     "model sources": _mark_all,
     "additional resources": _mark_all,
     "citing & authors": _mark_all,
-    "model details": _read_description,
-    "training details": _mark_heading,
-    "training hyperparameters": _read_hyperparameters,
 }
 _WITH_CHILDREN = {
     "evaluation", "training dataset", "training datasets", "evaluation dataset", "evaluation datasets", "usage",
     "citation", "citing & authors", "training logs", "additional resources",
 }  # fmt: skip
-_TEMPLATE_COMMENT = re.compile(
-    r"<!--+\s*(?:- \*\*|Describe |#{2,3} (?:Direct Usage|Downstream Usage|Out-of-Scope Use|Bias, Risks|Recommendations"
-    r"|Glossary|Model Card Authors|Model Card Contact))"
-)
-
-
-def _mark_comments(sheet: Sheet) -> None:
-    """Comments of the template hold no fact; others are left to be listed."""
-    for first, last in sheet.structure.comments:
-        if _TEMPLATE_COMMENT.match("\n".join(sheet.structure.lines[first - 1 : first + 1]).strip()):
-            sheet.mark(first, last)
