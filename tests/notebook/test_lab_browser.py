@@ -1,6 +1,6 @@
-"""Notebooks in a real JupyterLab in Chromium: run, watched, stopped, resumed, points selected, the page opened again.
+"""Notebooks in JupyterLab in Chromium: run, stop, resume, select points, reload the page.
 
-Nothing of the notebooks is left out; they train few steps from a base that is made in a second.
+The notebooks are complete, with few training steps and a base that is created in a second.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ WAIT = 120_000  # ms; a test takes about 40 s on two quiet cores
 STEPS = 90
 QUIET = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # cells out of sight are on the page too
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # render cells outside the viewport too
 }
 READY = (
     "document.querySelector('.jp-KernelName')?.innerText.includes('Python') && "
     "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"
 )
-"""Before it has a kernel the notebook calls itself idle too; Run All would then ask which kernel to start."""
+"""Without a kernel the notebook is idle too, and Run All would ask which kernel to start."""
 ALL_RAN = (
     f"{READY} && [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(it => /\\d/.test(it.innerText))"
 )
@@ -42,7 +42,7 @@ ALL_RAN = (
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """JupyterLab on a free port of 127.0.0.1 over a folder of notebooks, with settings of its own."""
+    """JupyterLab on a free port of 127.0.0.1 with a folder of notebooks and its own settings."""
     books = tmp_path / "books"
     books.mkdir()
     (tmp_path / "labconfig").mkdir()
@@ -59,14 +59,14 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         server = subprocess.Popen(words, env={**os.environ, **own}, stdout=file, stderr=file)
         place = f"http://127.0.0.1:{port}"
         try:
-            _answers(f"{place}/api", server, log)
+            _wait_for(f"{place}/api", server, log)
             yield place, books
         finally:
             server.terminate()
             server.wait(timeout=30)
 
 
-def _answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + 60
     while server.poll() is None and time.monotonic() < until:
         try:
@@ -78,15 +78,15 @@ def _answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 class Lab:
-    """A notebook that is open in JupyterLab, and everything that the browser complained about."""
+    """An open notebook in JupyterLab, and all errors of the browser."""
 
     def __init__(self, browser: Browser, address: str) -> None:
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 1000})
         self.page.set_default_timeout(WAIT)
-        self.broken: list[str] = []
-        self.page.on("pageerror", lambda error: self.broken.append(str(error)))
-        self.page.on("console", lambda said: self.broken.append(said.text) if said.type == "error" else None)
-        self.page.on("dialog", lambda dialog: dialog.accept())  # leave a notebook that is not saved
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("dialog", lambda dialog: dialog.accept())  # leave an unsaved notebook
         self.page.goto(address)
         self.ready()
 
@@ -99,7 +99,7 @@ class Lab:
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
     def add_cell(self, source: str) -> None:
-        """A cell at the end, run."""
+        """Append a cell and run it."""
         self.page.locator(".jp-Notebook .jp-Cell").last.click()
         for key in ("Escape", "b", "Enter"):
             self.page.keyboard.press(key)
@@ -107,7 +107,7 @@ class Lab:
         self.page.keyboard.press("Shift+Enter")
 
     def cell(self, source: str) -> Locator:
-        """The last code cell with this in its source."""
+        """The last code cell whose source contains this."""
         with_it = self.page.locator(".jp-CodeCell").filter(
             has=self.page.locator(".jp-InputArea").filter(has_text=source)
         )
@@ -117,7 +117,7 @@ class Lab:
         return view.locator("button.jupyter-button").filter(has_text=name)
 
     def select_points(self, view: Locator) -> None:
-        """A lasso around nearly all of the first figure of a map: its texts are listed."""
+        """Draw a lasso around nearly all of the first figure of a map: its texts are listed."""
         figure = view.locator(".js-plotly-plot").first
         figure.scroll_into_view_if_needed()
         self.page.wait_for_timeout(500)  # ms: the figure takes the width of its cell
@@ -133,15 +133,15 @@ class Lab:
         view.locator(".wb-table tbody tr").first.wait_for()
         assert "Selected: " in view.locator(".wb").filter(has_text="neighbours the map keeps").first.inner_text()
 
-    def nothing_failed(self) -> None:
+    def expect_no_errors(self) -> None:
         assert self.page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
         assert self.page.get_by_text("official Jupyter news").count() == 0
-        assert self.broken == []
+        assert self.errors == []
         self.page.close()
 
 
-def opened(name: str, browser: Browser, lab: tuple[str, Path], tmp_path: Path, *, up_to: str = "") -> Lab:
-    """The notebook `name` in a new page, with few steps; its cells after the one with `up_to` are left out."""
+def open_notebook(name: str, browser: Browser, lab: tuple[str, Path], tmp_path: Path, *, up_to: str = "") -> Lab:
+    """The notebook `name` in a new page, with few steps; cells after the one with `up_to` are omitted."""
     address, books = lab
     notebook = prepared(next(path for path in NOTEBOOKS if path.stem == name), tmp_path / "runs", steps=STEPS)
     if up_to:
@@ -155,9 +155,9 @@ def facts(view: Locator) -> str:
     return view.locator(".wb .facts").first.inner_text()
 
 
-def test_run_all_goes_on_after_stop_and_resume(browser: Browser, lab: tuple[str, Path], tmp_path: Path) -> None:
-    """The buttons work while a cell further down waits for the end of the training."""
-    book = opened("00-start-here", browser, lab, tmp_path)
+def test_run_all_continues_after_stop_and_resume(browser: Browser, lab: tuple[str, Path], tmp_path: Path) -> None:
+    """The buttons work while a later cell waits for the end of the training."""
+    book = open_notebook("00-start-here", browser, lab, tmp_path)
     page, live = book.page, book.cell("wb.live(run)")
     book.run_all()
     live.locator(".wb .facts").filter(has_text="training").first.wait_for()
@@ -172,7 +172,7 @@ def test_run_all_goes_on_after_stop_and_resume(browser: Browser, lab: tuple[str,
     assert waiting.filter(has_text="Press Resume above").count() == 0
     assert f"step {STEPS} of {STEPS}" in facts(live)
     assert live.locator(".js-plotly-plot .scatterlayer .trace").count() >= 1
-    assert live.locator("img").is_hidden()  # the still copy is for where the widget is not
+    assert live.locator("img").is_hidden()  # the still copy is only for pages without widgets
     queries = book.cell("wb.explore(run)")
     queries.locator(".wb-table tbody tr").first.click()
     queries.locator(".wb .sides ol.hits li").first.wait_for()
@@ -183,14 +183,12 @@ def test_run_all_goes_on_after_stop_and_resume(browser: Browser, lab: tuple[str,
     )
     assert len(widths) == 3  # the loss, and two maps
     assert all(abs(figure - room) <= 1 for figure, room in widths), widths
-    book.nothing_failed()
+    book.expect_no_errors()
 
 
-def test_a_page_that_is_opened_again_shows_the_run_as_it_stands(
-    browser: Browser, lab: tuple[str, Path], tmp_path: Path
-) -> None:
-    """The page is loaded anew while the training goes on; another cell shows it, stops it, and sees it to its end."""
-    book = opened("7-your-own-card", browser, lab, tmp_path, up_to="wb.live(run)")
+def test_a_reloaded_page_shows_the_current_run(browser: Browser, lab: tuple[str, Path], tmp_path: Path) -> None:
+    """Reload the page while the training runs; another cell shows the run, stops it and resumes it."""
+    book = open_notebook("7-your-own-card", browser, lab, tmp_path, up_to="wb.live(run)")
     book.run_all()
     book.cell("wb.live(run)").locator(".wb .facts").filter(has_text="training").first.wait_for()
     book.page.keyboard.press("Control+s")
@@ -207,4 +205,4 @@ def test_a_page_that_is_opened_again_shows_the_run_as_it_stands(
     assert f"step {STEPS} of {STEPS}" in facts(again)
     book.add_cell("wb.map(run, method='pca')")
     book.select_points(book.cell("wb.map(run"))
-    book.nothing_failed()
+    book.expect_no_errors()
