@@ -140,7 +140,7 @@ def test_the_same_numbers_are_a_reproduction(make: Callable[..., Run], measured:
     assert verdicts(found) == {"reproduced"}
     assert found.reasons == ()
     assert (found.queries, found.evaluation, found.kind) == (QUERIES, "validation", "card")
-    assert found.notes[-1] == "The card's value lies inside our interval for 15 of 15 metrics."
+    assert found.notes[-1] == "The card's value is inside our interval for 15 of 15 metrics."
 
 
 def test_a_value_outside_the_interval_differs(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
@@ -191,7 +191,7 @@ def test_metrics_that_differ_by_a_factor_are_one_test(make: Callable[..., Run], 
     own = [row for row in found.rows if not row.same_test]
     assert len(own) == len(found.rows) - 8
     assert [row.p_holm for row in own] == statistics.holm([row.p for row in own if row.p is not None])
-    note = f"for all {len(found.rows)} metrics, of which {len(own)} are tests of their own"
+    note = f"for all {len(found.rows)} metrics, of which {len(own)} are separate tests"
     assert note in found.notes[0]
 
 
@@ -246,7 +246,7 @@ def test_a_card_that_names_a_stand_in_as_its_base_gains_nothing(
         ({"record": {"status": "failed"}}, "The run is not finished; its status is 'failed'."),
         (
             {"made": RECIPE.model_copy(update={"variant": "corrected"})},
-            "The run followed the corrected recipe; the card's numbers come from the one as written.",
+            "The run followed the corrected recipe, not the card's recipe as written.",
         ),
         ({"moments": {"before": "before"}}, "The run has no evaluation after training."),
     ],
@@ -267,15 +267,15 @@ def test_a_card_of_another_number_of_queries(make: Callable[..., Run], measured:
     found = compare(make("other", card=card({**others, "cosine_accuracy@1": 0.6471, "cosine_accuracy@3": 0.7059})))
     assert verdicts(found) == {"not comparable"}
     assert found.reasons == (
-        "The card's accuracies cannot come from 180 queries, as many as this run asked; the smallest number that fits "
-        "is 17.",
+        "The card's accuracies cannot come from 180 queries, as many as this run measured; the smallest number that "
+        "fits is 17.",
     )
 
 
 def test_a_card_without_a_base_evaluation_or_anything(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     numbers = rounded(measured["after"])
     nameless = compare(make("a", card=card(numbers, base_model=None)))
-    assert nameless.reasons == ("The card does not name its base, so nobody can know that this run began with it.",)
+    assert nameless.reasons == ("The card does not name its base, so it may differ from the run's.",)
     silent = compare(make("b", card=card({}, evaluations=())))
     assert silent.reasons == (f"The card reports no evaluation by {EVALUATOR}.",)
     assert silent.main is not None
@@ -330,7 +330,7 @@ def test_all_queries_equal_give_no_verdict_against(make: Callable[..., Run], mea
     pd.read_parquet(path).assign(**{"accuracy@10": 1.0}).to_parquet(path)
     row = next(row for row in compare(run).rows if row.metric == "cosine_accuracy@10")
     assert (row.verdict, row.low, row.high) == ("not comparable", 1.0, 1.0)
-    assert row.reason == "All queries have the same value, so drawing them again gives no interval."
+    assert row.reason == "All queries have the same value, so resampling them gives no interval."
 
 
 # --- the real card ---------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_what_the_user_set_against_the_card(make: Callable[..., Run], shared: Pa
     assert compare(at_512(make("b", card=seed, made=hidden, record=REAL))).reasons == ()
     short = recipe(seed, overrides={"training.max_steps": 5})
     assert compare(at_512(make("c", card=seed, made=short, record=REAL))).reasons == (
-        "The run was told to end after 5 steps.",
+        "The run was set to end after 5 steps.",
     )
 
 
@@ -413,7 +413,7 @@ def test_of_evaluations_at_several_dimensions_that_of_ours_is_taken(
 def test_the_base_of_another_owner_is_another_base(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     theirs = card(rounded(measured["after"]))
     for name, model, reasons in (
-        ("other", "stranger/base", ("The run began with stranger/base, the card with org/base.",)),
+        ("other", "stranger/base", ("The run started from stranger/base, the card from org/base.",)),
         ("folder", "/models/base", ()),
         ("case", "Org/Base", ()),
     ):
@@ -445,7 +445,7 @@ def test_other_queries_before_than_after_are_not_paired(make: Callable[..., Run]
     found = compare(run)
     assert found.verdict == "reproduced"  # after is whole
     assert {(row.difference, row.p, row.queries_needed) for row in found.rows} == {(None, None, None)}
-    assert "Not all 180 queries have a value before training, so no change of theirs is tested." in found.notes
+    assert "Not all 180 queries have a value before training, so their changes are not tested." in found.notes
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -518,9 +518,7 @@ def test_the_card_is_one_more_run_beside_runs(make: Callable[..., Run], measured
         lines = repr(found).splitlines()
         assert lines[1].split()[:4] == ["metric", "card", "first", "other"]
         assert "0.7172" in found._repr_html_()
-        assert found.notes[-1] == (
-            "The card 'made' is shown beside the runs; compare a run alone for the verdict on it."
-        )
+        assert found.notes[-1] == ("The card 'made' is shown beside the runs; compare one run alone for its verdict.")
     mixed = compare(runs[0], make("c"))  # one of them came from no card
     assert mixed.main is not None
     assert mixed.main.card is None
@@ -613,8 +611,8 @@ def test_a_correlation_has_an_interval_and_a_verdict(made_items: Callable[..., R
     assert verdicts(found) == {"reproduced"}
     assert (found.queries, found.unit, found.evaluation) == (PAIRS, "pairs", "sts")
     assert found.notes[0] == (
-        "* decides. Intervals: 95 %, percentile bootstrap over 120 pairs, 2,000 resamples, seed 0. p: paired "
-        "randomisation test of the change, corrected by Holm for all 2 metrics."
+        "* main metric. Intervals: 95%, percentile bootstrap over 120 pairs, 2,000 resamples, seed 0. p: paired "
+        "randomization test of the change, corrected by Holm for all 2 metrics."
     )
     row = found.main
     assert row is not None
@@ -730,13 +728,13 @@ def test_the_table_reads_by_itself(make: Callable[..., Run], measured: Mapping[s
     assert lines[1].split()[:4] == ["metric", "card", "before", "after"]
     assert any(line.startswith("cosine_ndcg@10 *") for line in lines)
     assert "seed 0" in lines[-4]
-    assert lines[-4].endswith("a graded judgement above 0 counts as 1.")
+    assert lines[-4].endswith("a graded judgment above 0 counts as 1.")
     assert lines[-3] == (
-        "Change of cosine_ndcg@10: +0.2575 (95 % interval +0.1880 to +0.3282, of this metric alone); 111 queries "
+        "Change of cosine_ndcg@10: +0.2575 (95% interval +0.1880 to +0.3282, of this metric alone); 111 queries "
         "better, 30 equal, 39 worse."
     )
     assert re.fullmatch(
-        r"To tell a change of 0.01 in cosine_ndcg@10, about [\d,]+ queries would be needed \(80 % power\).", lines[-2]
+        r"Detecting a change of 0.01 in cosine_ndcg@10 would take about [\d,]+ queries \(80% power\).", lines[-2]
     )
 
 

@@ -1,27 +1,31 @@
-"""Comparison: a run's numbers beside its card's, or two runs side by side, and a verdict that holds.
+"""Comparison of a run with its card, or of runs with each other: differences, intervals, tests and a verdict.
 
-A verdict needs the same thing measured. `reproduced` and `differs` are said only where nothing prevents it (see
-`comparability_problems`) and the card has the same metric, by the same evaluator, at the same dimensions; everything
-else is `not comparable`, with each reason as a sentence. The numbers are shown in any case.
+`reproduced` and `differs` need comparable measurements: no problem (see `comparability_problems`), and the same metric
+on the card, by the same evaluator, at the same dimensions. Everything else is `not comparable`, with the reasons. The
+numbers are shown in any case.
 
-Intervals are over queries, or over the pairs or triplets that were measured (see `intervals`). The card's and ours come
-from one source but are not known to be the same ones, and the card's own uncertainty is not on the card: a value just
-outside our interval is weak evidence.
+Intervals are over the queries, pairs or triplets that were measured (see `statistics`). The card's are not known to be
+the same ones, and the card does not state its own uncertainty: a value just outside our interval is weak evidence.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pandas as pd
+
 from workbench.errors import RecipeError, RunError
+from workbench.evaluation import statistics
 from workbench.evaluation.comparability import ROUNDING, comparability_problems, query_count_problems
 from workbench.evaluation.examples import MetricValues, has_examples, metric_values, unit
 from workbench.evaluation.retrieval import folder_name
+from workbench.recipe.from_card import recipe as recipe_from_card
 from workbench.run import Run, write_json
 
 if TYPE_CHECKING:
@@ -29,11 +33,10 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 Verdict = Literal["reproduced", "differs", "not comparable", "no significant difference"]
-"""`no significant difference` is for two runs only: no difference was shown."""
+"""`no significant difference` is for runs only, `reproduced` for a card."""
 
-EFFECT = 0.01  # the difference that `queries_needed` is about
-LEVEL = 0.05  # of tests, after Holm's correction
-BINARY = " Relevance is binary, as in the library's evaluator: a graded judgement above 0 counts as 1."
+EFFECT = 0.01  # the difference that `queries_needed` refers to
+LEVEL = 0.05  # significance level, after Holm's correction
 
 
 @dataclass(frozen=True)
@@ -45,27 +48,27 @@ class MetricRow:
     card: float | None = None  # as the card prints it
     before: float | None = None
     after: float | None = None
-    low: float | None = None  # 95 % interval of `after`
+    low: float | None = None  # 95% interval of `after`
     high: float | None = None
     card_line: int | None = None
     verdict: Verdict | Literal[""] = ""  # empty where nothing was compared
     reason: str = ""  # why there is no verdict; empty where there is one
     difference: float | None = None  # after - before, paired by query
-    difference_low: float | None = None  # 95 % interval of the difference
+    difference_low: float | None = None  # 95% interval of the difference
     difference_high: float | None = None
-    p: float | None = None  # of the difference, paired randomisation test
-    p_holm: float | None = None  # corrected for all metrics of the comparison that are tests of their own
-    same_test: str = ""  # another metric whose changes are these but for a factor: one test, not two
-    wins: int | None = None  # queries, or other items, that are better after
+    p: float | None = None  # of the difference, paired randomization test
+    p_holm: float | None = None  # corrected for all separate tests of the comparison
+    same_test: str = ""  # another metric whose changes differ by a constant factor only: one test, not two
+    wins: int | None = None  # queries, or other examples, that are better after
     ties: int | None = None
     losses: int | None = None
-    queries_needed: int | None = None  # to tell a difference of 0.01
+    queries_needed: int | None = None  # to detect a difference of 0.01
     run: str = ""  # the run that `after` is from
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What was found. `rows` come in the card's order, the run's where there is no card."""
+    """The result of `compare`. `rows` are in the card's order, the run's where there is no card."""
 
     kind: Literal["card", "runs"]
     names: tuple[str, ...]  # card and run, or the runs
@@ -89,66 +92,40 @@ class Comparison:
         plain["rows"] = [{key: _finite(value) for key, value in row.items()} for row in plain["rows"]]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
+    def _frame(self, minus: str = "-", none: str = "-") -> pd.DataFrame:
+        """Every number as text, a row per metric."""
+
+        def number(value: float | None, sign: str = "") -> str:
+            return none if value is None else f"{value:{sign}.4f}".replace("-", minus)
+
+        def interval(low: float | None, high: float | None) -> str:
+            return none if low is None or high is None else f"{number(low)} to {number(high)}"
+
+        first, last = ("before", "after") if self.kind == "card" else ("first", "other")
+        rows = []
+        for row in self.rows:
+            p = none if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+            cells = {"card": number(row.card), first: number(row.before), last: number(row.after)}
+            cells |= {f"95% CI of {last}": interval(row.low, row.high), "change": number(row.difference, "+")}
+            if self.kind == "runs":
+                cells["95% CI of change"] = interval(row.difference_low, row.difference_high)
+            cells |= {"p": p, "verdict": f"{row.verdict} ({row.run})" if len(self.names) > 2 else row.verdict}
+            rows.append(cells)
+        names = [f"{row.metric} *" if row.metric == self.main_metric else row.metric for row in self.rows]
+        frame = pd.DataFrame(rows, index=names).rename_axis(columns="metric")
+        shows_card = self.kind == "card" or any(row.card is not None for row in self.rows)
+        return frame if shows_card else frame.drop(columns="card", errors="ignore")
+
     def __repr__(self) -> str:
-        table = [_headings(self), *(_cells(row, self) for row in self.rows)]
-        widths = [max(len(cells[column]) for cells in table) for column in range(len(table[0]))]
         lines = [f"{' and '.join(self.names)}: {self.verdict}"]
-        for cells in table if self.rows else ():
-            aligned = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:-1], widths[1:-1], strict=True))]
-            lines.append("  ".join([*aligned, cells[-1]]).rstrip())
-        lines += [f"- {reason}" for reason in self.reasons]
-        return "\n".join([*lines, *self.notes])
+        lines += [self._frame().to_string()] if self.rows else []
+        return "\n".join([*lines, *(f"- {reason}" for reason in self.reasons), *self.notes])
 
     def _repr_html_(self) -> str:
-        def cells(tag: str, texts: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
-
-        def typeset(name: str, *numbers: str) -> tuple[str, ...]:
-            return name, *("–" if text == "-" else text.replace("-", "−") for text in numbers)
-
-        body = "".join(cells("td", typeset(*_cells(row, self))) for row in self.rows)
         reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in self.reasons)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return (
-            f"<p><b>{html.escape(self.verdict)}</b> ({html.escape(' and '.join(self.names))})</p>"
-            f"<table>{cells('th', _headings(self))}{body}</table><ul>{reasons}</ul>{notes}"
-        )
-
-
-_HEADINGS = {
-    "card": ("metric", "card", "before", "after", "95 % of after", "change", "p", "verdict"),
-    "runs": ("metric", "first", "other", "95 % of other", "change", "95 % of change", "p", "verdict"),
-}
-
-
-def _headings(comparison: Comparison) -> tuple[str, ...]:
-    names = _HEADINGS[comparison.kind]
-    return (names[0], "card", *names[1:]) if _shows_card(comparison) else names
-
-
-def _shows_card(comparison: Comparison) -> bool:
-    """Whether runs that are compared with each other have a card's number beside them."""
-    return comparison.kind == "runs" and any(row.card is not None for row in comparison.rows)
-
-
-def _cells(row: MetricRow, comparison: Comparison) -> tuple[str, ...]:
-    name = f"{row.metric} *" if row.metric == comparison.main_metric else row.metric
-    change = "-" if row.difference is None else f"{row.difference:+.4f}"
-    p = "-" if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
-    numbers = (_number(row.before), _number(row.after), _range(row.low, row.high))
-    if comparison.kind == "card":
-        return (name, _number(row.card), *numbers, change, p, row.verdict)
-    several = f"{row.verdict} ({row.run})" if len(comparison.names) > 2 else row.verdict
-    theirs = (_number(row.card),) if _shows_card(comparison) else ()
-    return (name, *theirs, *numbers, change, _range(row.difference_low, row.difference_high), p, several)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        title = f"<b>{html.escape(self.verdict)}</b> ({html.escape(' and '.join(self.names))})"
+        return f"<p>{title}</p>{self._frame('−', '–').to_html(border=0)}<ul>{reasons}</ul>{notes}"
 
 
 def _finite(value: Any) -> Any:
@@ -158,11 +135,11 @@ def _finite(value: Any) -> Any:
 def compare(
     run: Run | Sequence[Run], *others: Run, card: Card | None = None, evaluation: str | None = None
 ) -> Comparison:
-    """A run with its card; or, with several runs, each other run with the first, and the card as one more column.
+    """Compare a run with its card; or, with several runs, each other run with the first, and show the card beside them.
 
-    `card` takes the place of the one in the run folder; without it, several runs show the card that they all came from.
-    `evaluation` is the run's evaluation to look at; without it, the one that the recipe names, else "test", else
-    "validation", else the first that there is.
+    `card` replaces the one in the run folder; by default several runs show the card that they all came from.
+    `evaluation` names the run's evaluation; by default the one of the recipe, else "test", else "validation", else the
+    first.
 
     Raises RunError where a run cannot be read or has no such evaluation.
     """
@@ -170,12 +147,12 @@ def compare(
     if not runs:
         raise RunError("expected a run to compare, found none; name one, or several.")
     if len(runs) == 1:
-        return _with_card(runs[0], card or runs[0].card(), evaluation)
-    return _with_runs(runs, card or _common_card(runs), evaluation)
+        return _compare_with_card(runs[0], card or runs[0].card(), evaluation)
+    return _compare_runs(runs, card or _common_card(runs), evaluation)
 
 
 def save_comparison(run: Run, comparison: Comparison) -> Path:
-    """Store a comparison as comparison.json in the run folder; gives its path."""
+    """Store a comparison as comparison.json in the run folder; returns its path."""
     path = run.file("comparison")
     write_json(path, comparison.to_dict())
     return path
@@ -184,62 +161,67 @@ def save_comparison(run: Run, comparison: Comparison) -> Path:
 # --- card and run ----------------------------------------------------------------------------------------------------
 
 
-def _with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
+def _compare_with_card(run: Run, card: Card | None, wanted: str | None) -> Comparison:
     recipe: Recipe = run.recipe()
     name = evaluation_name(run, recipe, wanted)
     theirs, reasons, notes = card_evaluation(card, recipe, run, name)
     measured = metric_values(run, name) if name is not None else {}
-    queries, items = _counted(measured), unit(run, name) if name is not None else "queries"
+    count, examples = _count(measured), unit(run, name) if name is not None else "queries"
     reasons = [*comparability_problems(run, recipe, card), *reasons]
     if name is None or not measured:
         reasons.append("The run has no evaluation after training.")
-    elif theirs is not None and queries is not None:
-        reasons += query_count_problems(theirs, queries, items)
-    metrics = list(dict.fromkeys([*(theirs.metrics if theirs else ()), *measured]))
-    found = _statistics(measured)
-    rows = _holm(
-        tuple(
-            replace(_card_row(metric, theirs, measured.get(metric), found.get(metric, {}), reasons), run=run.name)
-            for metric in metrics
-        )
+    elif theirs is not None and count is not None:
+        reasons += query_count_problems(theirs, count, examples)
+    found = _test(measured)
+    rows = _correct(
+        [
+            _card_row(metric, run, theirs, measured.get(metric), found.get(metric, {}), reasons)
+            for metric in dict.fromkeys([*(theirs.metrics if theirs else ()), *measured])
+        ]
     )
-    main = recipe.evaluation.main_metric
-    verdict = _overall(rows, main)
-    notes = [*notes, *_named_by_user(recipe), *_reading(rows, main, measured, items), *_inside(rows)]
-    notes += _elsewhere(run, name, main)
-    title = f"card {card.name!r}" if card is not None else "no card"
-    names = (title, run.name)
-    return Comparison("card", names, verdict, tuple(reasons), tuple(notes), rows, main, name, queries, items)
+    main, location = recipe.evaluation.main_metric, recipe.data.evaluation
+    if location is not None and any(
+        path.startswith("data.evaluation") and origin.source == "user" for path, origin in recipe.provenance.items()
+    ):
+        notes.append(f"Measured on {location.location}, which the user named as the card's evaluation data.")
+    notes += _reading_notes(rows, main, measured, examples)
+    decided = [row.verdict for row in rows if row.verdict in ("reproduced", "differs")]
+    if decided:
+        inside = decided.count("reproduced")
+        notes.append(f"The card's value is inside our interval for {inside} of {len(decided)} metrics.")
+    notes += _other_evaluations(run, name, main)
+    verdicts: set[Any] = {row.verdict for row in rows if row.metric == main} or set(decided)
+    names = (f"card {card.name!r}" if card is not None else "no card", run.name)
+    verdict = _strongest(verdicts, "reproduced")
+    return Comparison("card", names, verdict, tuple(reasons), tuple(notes), rows, main, name, count, examples)
 
 
-def _named_by_user(recipe: Recipe) -> list[str]:
-    """What only the user's word vouches for: a collection of their own may be the card's or another."""
-    named = any(path.startswith("data.evaluation") and o.source == "user" for path, o in recipe.provenance.items())
-    if recipe.data.evaluation is None or not named:
-        return []
-    return [f"Measured on {recipe.data.evaluation.location}, which the user named as the card's evaluation data."]
+def _strongest(verdicts: Collection[str], agreement: Verdict) -> Verdict:
+    order: tuple[Verdict, ...] = ("differs", agreement, "not comparable")
+    return next((verdict for verdict in order if verdict in verdicts), "not comparable")
 
 
-def _counted(measured: Mapping[str, MetricValues]) -> int | None:
-    """How many queries or items were measured; None where no values of theirs were stored."""
+def _count(measured: Mapping[str, MetricValues]) -> int | None:
+    """How many queries or examples were measured; None where none of their values were stored."""
     return next((len(each.values) for each in measured.values() if each.values is not None), None)
 
 
 def evaluation_name(run: Run, recipe: Recipe, wanted: str | None) -> str | None:
-    there = {name: moments for name, moments in run.evaluations().items() if "after" in moments}
-    if wanted is not None and folder_name(wanted) not in there:
+    """The evaluation to compare, see `compare`; None where there is none after training."""
+    finished = _finished_evaluations(run)
+    if wanted is not None and folder_name(wanted) not in finished:
         raise RunError(
             f"expected an evaluation {wanted!r} after training in run {run.name!r}, found "
-            f"{', '.join(map(repr, there)) or 'none'}; choose one of them."
+            f"{', '.join(map(repr, finished)) or 'none'}; choose one of them."
         )
-    order = [wanted, recipe.evaluation.name, "test", "validation", *there]  # nothing was chosen on the test rows
-    return next((folder_name(name) for name in order if name is not None and folder_name(name) in there), None)
+    order = [wanted, recipe.evaluation.name, "test", "validation", *finished]  # nothing was chosen on the test rows
+    return next((folder_name(name) for name in order if name is not None and folder_name(name) in finished), None)
 
 
 def card_evaluation(
     card: Card | None, recipe: Recipe, run: Run, name: str | None
 ) -> tuple[Evaluation | None, list[str], list[str]]:
-    """The card's evaluation that ours corresponds to, why there is none, and how it was chosen."""
+    """The card's evaluation that corresponds to ours, why there is none, and how it was chosen."""
     if card is None:
         return None, ["There is no card to compare with."], []
     settings = run.settings(name, "after") if name is not None else {}
@@ -250,47 +232,41 @@ def card_evaluation(
         return None, [f"The card reports no evaluation by {kind}."], []
     cut = settings.get("truncate_dim")
     if "truncate_dim" in settings:
-        plain = cut == _dimensions(recipe, card)  # what an evaluation of the card means that does not say
-        said = [(each, each.parameters.get("truncate_dim", cut if plain else "another")) for each in same]
-        same = [each for each, theirs in said if theirs == cut]
+        unstated = cut if cut == _card_dimensions(recipe, card) else "another"
+        same = [each for each in same if each.parameters.get("truncate_dim", unstated) == cut]
         if not same:
             return None, [f"The card reports no evaluation at {cut or 'all'} dimensions."], []
     named = [each for each in same if {recipe.evaluation.name, name} & {each.name, *each.datasets}]
     if not named and len({each.datasets for each in same}) > 1:
-        sets = sorted({dataset for each in same for dataset in each.datasets})
-        return (
-            None,
-            [f"The card's {len(same)} evaluations are of {', '.join(sets)}, and the run measured {name!r}."],
-            [],
-        )
-    chosen = (named or same)[-1]
-    if len(named or same) == 1:
+        sets = ", ".join(sorted({dataset for each in same for dataset in each.datasets}))
+        return None, [f"The card's {len(same)} evaluations are of {sets}, and the run measured {name!r}."], []
+    candidates = named or same
+    chosen = candidates[-1]
+    if len(candidates) == 1:
         return chosen, [], []
     where = f" (lines {chosen.lines[0]} to {chosen.lines[1]})" if chosen.lines else ""
     label = next(iter(chosen.datasets), chosen.name)
-    note = f"The card has {len(named or same)} evaluations named {label!r}; its last one{where} is compared."
-    return chosen, [], [note]
+    return chosen, [], [f"The card has {len(candidates)} evaluations named {label!r}; its last one{where} is compared."]
 
 
-def _dimensions(recipe: Recipe, card: Card) -> int | None:
-    """The dimensions that the card measured at, as far as it says; the run's recipe may have been set to others."""
-    from workbench.recipe.from_card import recipe as read_off
-
+def _card_dimensions(recipe: Recipe, card: Card) -> int | None:
+    """The dimensions that the card measured at, as far as it says; the run's recipe may have others."""
     try:
-        return read_off(card).evaluation.truncate_dim
+        return recipe_from_card(card).evaluation.truncate_dim
     except RecipeError:
         return recipe.evaluation.truncate_dim
 
 
 def _card_row(
     metric: str,
+    run: Run,
     theirs: Evaluation | None,
     ours: MetricValues | None,
     found: Mapping[str, Any],
     reasons: Sequence[str],
 ) -> MetricRow:
-    """One metric with its verdict; `found` is what `_statistics` gave for it."""
-    row = _with_number(MetricRow(metric, verdict="not comparable"), theirs)
+    """One metric with its verdict; `found` is what `_test` gave for it."""
+    row = _with_card_value(MetricRow(metric, verdict="not comparable", run=run.name), theirs)
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
     row = replace(row, before=ours.before, after=ours.after, **found)
@@ -300,7 +276,7 @@ def _card_row(
 def card_verdict(
     card: float | None, interval: tuple[float | None, float | None], reasons: Sequence[str], drawn: str = "queries"
 ) -> dict[str, Any]:
-    """The fields of a row that say whether the card's number lies in our interval, or why nobody can say.
+    """Fields of a row: whether the card's number is inside our interval, or why there is no verdict.
 
     >>> card_verdict(0.5, (0.4, 0.6), []), card_verdict(None, (0.4, 0.6), [])
     ({'verdict': 'reproduced'}, {'reason': 'The card does not report this metric.'})
@@ -314,224 +290,216 @@ def card_verdict(
         return {"reason": "No values per query were stored, so there is no interval."}
     inside = low - ROUNDING <= card <= high + ROUNDING
     if not inside and low == high:
-        return {"reason": f"All {drawn} have the same value, so drawing them again gives no interval."}
+        return {"reason": f"All {drawn} have the same value, so resampling them gives no interval."}
     return {"verdict": "reproduced" if inside else "differs"}
 
 
-def _statistics(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
-    """Metric -> the fields of its MetricRow that come from values per query or item."""
-    found: dict[str, dict[str, Any]] = {metric: {} for metric in measured}
-    there = {metric: _paired(each) for metric, each in measured.items() if _complete(each.values)}
-    means = {metric: each for metric, each in there.items() if each.statistic == "mean"}
-    found |= _of_means(means)
-    found |= {metric: _of_statistic(each) for metric, each in there.items() if metric not in means}
-    return found
+# --- tests -----------------------------------------------------------------------------------------------------------
 
 
-def _complete(values: Any) -> bool:
+def _test(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
+    """Metric -> the fields of its MetricRow that come from values per query or example."""
+    complete = {
+        metric: each if each.earlier is None or _is_complete(each.earlier) else replace(each, earlier=None)
+        for metric, each in measured.items()
+        if _is_complete(each.values)
+    }
+    means = {metric: each for metric, each in complete.items() if each.statistic == "mean"}
+    others = {metric: _test_statistic(each) for metric, each in complete.items() if metric not in means}
+    return _test_means(means) | others
+
+
+def _is_complete(values: Any) -> bool:
     """Whether there is a finite value for every query."""
-    import numpy as np
-
     return values is not None and len(values) > 0 and bool(np.isfinite(values).all())
 
 
-def _paired(each: MetricValues) -> MetricValues:
-    """Without the earlier values where they are of other queries."""
-    return each if each.earlier is None or _complete(each.earlier) else replace(each, earlier=None)
-
-
-def _of_means(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
+def _test_means(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
     """Metrics that are means over queries, all in one go; `earlier` is paired with `values`, or None."""
-    import numpy as np
-
-    from workbench.evaluation import statistics
-
     found: dict[str, dict[str, Any]] = {}
     if measured:
         values = np.stack([each.values for each in measured.values()], axis=1)  # (queries, metrics)
         low, high = statistics.bootstrap_interval(values)
         found = {metric: {"low": float(low[at]), "high": float(high[at])} for at, metric in enumerate(measured)}
-    paired = {metric: each for metric, each in measured.items() if each.earlier is not None}
-    if paired:
-        moved = np.stack([each.values - each.earlier for each in paired.values()], axis=1)
-        low, high = statistics.bootstrap_interval(moved)
-        p, needed = statistics.randomization_test(moved), statistics.queries_needed(moved, EFFECT)
-        names, first = list(paired), statistics.first_proportional(moved)
+    names = [metric for metric, each in measured.items() if each.earlier is not None]
+    if names:
+        changes = np.stack([measured[metric].values - measured[metric].earlier for metric in names], axis=1)
+        low, high = statistics.bootstrap_interval(changes)
+        p, needed = statistics.randomization_test(changes), statistics.queries_needed(changes, EFFECT)
+        first = statistics.first_proportional(changes)
         for at, metric in enumerate(names):
             found[metric] |= {
-                "difference": float(moved[:, at].mean()),
+                "difference": float(changes[:, at].mean()),
                 "difference_low": float(low[at]),
                 "difference_high": float(high[at]),
                 "p": float(p[first[at]]),
                 "same_test": names[first[at]] if first[at] != at else "",
-                **_won(moved[:, at]),
+                **_wins(changes[:, at]),
                 "queries_needed": needed[at],
             }
     return found
 
 
-def _won(moved: Any) -> dict[str, int]:
-    return {"wins": int((moved > 0).sum()), "ties": int((moved == 0).sum()), "losses": int((moved < 0).sum())}
+def _wins(changes: Any) -> dict[str, int]:
+    return {
+        "wins": int((changes > 0).sum()),
+        "ties": int((changes == 0).sum()),
+        "losses": int((changes < 0).sum()),
+    }
 
 
-def _of_statistic(each: MetricValues) -> dict[str, Any]:
-    """A metric that is no mean, such as a rank correlation. Its items win that come nearer to their right place."""
-    from workbench.evaluation import statistics
-
+def _test_statistic(each: MetricValues) -> dict[str, Any]:
+    """A metric that is not a mean, such as a rank correlation. An example wins that comes nearer to its right place."""
     low, high = statistics.statistic_interval(each.statistic, each.gold, each.values)
     if math.isnan(low):
-        return {}  # not defined on these items, whichever are drawn
+        return {}  # undefined on these examples
     found: dict[str, Any] = {"low": low, "high": high}
     if each.earlier is not None and each.before is not None and math.isfinite(each.before):
         paired = statistics.paired_statistic(each.statistic, each.gold, each.earlier, each.values, effect=EFFECT)
-        agreed = [statistics.agreement(each.statistic, each.gold, values) for values in (each.earlier, each.values)]
+        before, after = (statistics.agreement(each.statistic, each.gold, side) for side in (each.earlier, each.values))
         found |= {
             "difference": each.after - each.before,
             "difference_low": paired.low,
             "difference_high": paired.high,
             "p": paired.p,
-            **_won(agreed[1] - agreed[0]),
+            **_wins(after - before),
             "queries_needed": paired.needed,
         }
     return found
 
 
-def _holm(rows: tuple[MetricRow, ...]) -> tuple[MetricRow, ...]:
-    from workbench.evaluation.statistics import holm
-
+def _correct(rows: Sequence[MetricRow]) -> tuple[MetricRow, ...]:
+    """The rows with their p-values corrected for all separate tests."""
     tested = {(row.run, row.same_test or row.metric): row.p for row in rows if row.p is not None}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    corrected = dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
     return tuple(replace(row, p_holm=corrected.get((row.run, row.same_test or row.metric))) for row in rows)
 
 
-def _overall(rows: Sequence[MetricRow], main: str) -> Verdict:
-    """The main metric's; where it has no row, what all rows with a verdict agree on, else `differs`."""
-    verdicts = {row.verdict for row in rows if row.metric == main} or {
-        row.verdict for row in rows if row.verdict != "not comparable"
-    }
-    order: tuple[Verdict, ...] = ("differs", "reproduced", "not comparable")
-    return next((verdict for verdict in order if verdict in verdicts), "not comparable")
+# --- notes -----------------------------------------------------------------------------------------------------------
 
 
-def _elsewhere(run: Run, name: str | None, main: str) -> list[str]:
+def _other_evaluations(run: Run, name: str | None, main: str) -> list[str]:
     """The main metric on the run's other evaluations."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
     notes = []
-    for other, moments in run.evaluations().items():
-        if other != name and {"before", "after"} <= set(moments):
-            before, after = (run.metrics(other, moment).get(main) for moment in ("before", "after"))
+    for other, stages in run.evaluations().items():
+        if other != name and {"before", "after"} <= set(stages):
+            before, after = (run.metrics(other, stage).get(main) for stage in ("before", "after"))
             settings = run.settings(other, "after")
             size = settings["items"] if has_examples(run, other) else len(run.per_query(other, "after"))
             if before is not None or after is not None:
                 where = f"{other} ({size:,} {unit(run, other)})"
-                notes.append(f"On {where}: {main} {_number(before)} before, {_number(after)} after.")
+                notes.append(f"On {where}: {main} {number(before)} before, {number(after)} after.")
     return notes
 
 
-def _reading(rows: Sequence[MetricRow], main: str, measured: Mapping[str, MetricValues], items: str) -> list[str]:
+def _reading_notes(
+    rows: Sequence[MetricRow], main: str, measured: Mapping[str, MetricValues], examples: str
+) -> list[str]:
     """How to read the table."""
-    from workbench.evaluation.statistics import RESAMPLES, SEED, resample_count
-
-    queries = _counted(measured)
-    if queries is None:
+    count = _count(measured)
+    if count is None:
         return []
-    resamples = RESAMPLES if all(each.statistic == "mean" for each in measured.values()) else resample_count(queries)
+    means = all(each.statistic == "mean" for each in measured.values())
+    resamples = statistics.RESAMPLES if means else statistics.resample_count(count)
     tested = [row for row in rows if row.p is not None]
-    own = sum(not row.same_test for row in tested)
-    alike = "" if own == len(tested) else f", of which {own} are tests of their own: the others differ by a factor"
+    separate = sum(not row.same_test for row in tested)
+    same = "" if separate == len(tested) else f", of which {separate} are separate tests: the others differ by a factor"
+    binary = " Relevance is binary, as in the library's evaluator: a graded judgment above 0 counts as 1."
     notes = [
-        f"* decides. Intervals: 95 %, percentile bootstrap over {queries:,} {items}, {resamples:,} resamples, seed "
-        f"{SEED}. p: paired randomisation test of the change, corrected by Holm for all {len(tested)} metrics{alike}."
-        f"{BINARY if items == 'queries' else ''}"
+        f"* main metric. Intervals: 95%, percentile bootstrap over {count:,} {examples}, "
+        f"{resamples:,} resamples, seed {statistics.SEED}. p: paired randomization test of "
+        f"the change, corrected by Holm for all {len(tested)} metrics{same}.{binary if examples == 'queries' else ''}"
     ]
-    several = len({row.run for row in rows}) > 1
-    notes += [_moved(row, items, several) for row in rows if row.metric == main and row.wins is not None]
-    needed = next((row.queries_needed for row in rows if row.metric == main), None)
+    decisive = [row for row in rows if row.metric == main]
+    for row in decisive:
+        if row.wins is not None:
+            where = f" in {row.run}" if len({each.run for each in rows}) > 1 else ""
+            notes.append(
+                f"Change of {main}{where}: {row.difference:+.4f} (95% interval {row.difference_low:+.4f} to "
+                f"{row.difference_high:+.4f}, of this metric alone); {row.wins:,} {examples} better, {row.ties:,} "
+                f"equal, {row.losses:,} worse."
+            )
+    needed = decisive[0].queries_needed if decisive else None
     if needed is not None:
         many = f"about {needed:,}" if needed >= 10 else "fewer than 10"
-        notes.append(f"To tell a change of {EFFECT} in {main}, {many} {items} would be needed (80 % power).")
-    if any(each.earlier is not None and not _complete(each.earlier) for each in measured.values()):
-        notes.append(f"Not all {queries:,} {items} have a value before training, so no change of theirs is tested.")
+        notes.append(f"Detecting a change of {EFFECT} in {main} would take {many} {examples} (80% power).")
+    if any(each.earlier is not None and not _is_complete(each.earlier) for each in measured.values()):
+        notes.append(f"Not all {count:,} {examples} have a value before training, so their changes are not tested.")
     return notes
-
-
-def _moved(row: MetricRow, items: str, several: bool) -> str:
-    """How many got better or worse, and how far the change may be from the one that was seen."""
-    low, high = row.difference_low, row.difference_high
-    between = "" if low is None or high is None else f" (95 % interval {low:+.4f} to {high:+.4f}, of this metric alone)"
-    where = f" in {row.run}" if several else ""
-    counts = f"{row.wins:,} {items} better, {row.ties:,} equal, {row.losses:,} worse"
-    return f"Change of {row.metric}{where}: {row.difference:+.4f}{between}; {counts}."
-
-
-def _inside(rows: Sequence[MetricRow]) -> list[str]:
-    """How many of the card's values lie inside our intervals."""
-    decided = [row for row in rows if row.verdict in ("reproduced", "differs")]
-    inside = sum(row.verdict == "reproduced" for row in decided)
-    return [f"The card's value lies inside our interval for {inside} of {len(decided)} metrics."] if decided else []
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def _common_card(runs: Sequence[Run]) -> Card | None:
-    """The card that all runs came from; None where they came from several, or one from none."""
+    """The card that all runs came from; None where they differ."""
     cards: list[Card | None] = [run.card() for run in runs]
     return cards[0] if len({each.sha256 if each is not None else None for each in cards}) == 1 else None
 
 
-def _with_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) -> Comparison:
-    """Each other run with the first, on the queries that they share; the card's numbers stand beside them."""
+def _compare_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) -> Comparison:
+    """Each other run with the first, on their common queries, and the card's numbers beside them."""
     first = runs[0]
-    name = evaluation_name(first, first.recipe(), wanted)
-    main = first.recipe().evaluation.main_metric
+    recipe: Recipe = first.recipe()
+    name, main = evaluation_name(first, recipe, wanted), recipe.evaluation.main_metric
     rows: list[MetricRow] = []
     reasons: list[str] = []
     shared: dict[str, MetricValues] = {}
     for other in runs[1:]:
-        why = pairing_problems(first, other, name)
-        reasons += why
+        problems = pairing_problems(first, other, name)
+        reasons += problems
         mine = metric_values(first, name) if name is not None else {}
         theirs = metric_values(other, name) if name is not None and name in _finished_evaluations(other) else {}
-        if not why and name is not None:
-            mine = shared = _aligned(first, other, name, mine)
-        rows += [replace(row, run=other.name) for row in _run_rows(mine, theirs, why)]
-    beside, absent = _beside(card, first, name)
-    decided = tuple(_with_number(_decided(row), beside) for row in _holm(tuple(rows)))
+        if not problems and name is not None:
+            mine = shared = _align(first, other, name, mine)
+        rows += [replace(row, run=other.name) for row in _run_rows(mine, theirs, problems)]
+    printed, notes = None, _reading_notes(_correct(rows), main, shared, unit(first, name) if name else "queries")
+    if card is not None:
+        printed, why, chosen = card_evaluation(card, recipe, first, name)
+        notes += chosen
+        notes.append(
+            f"The card {card.name!r} is not shown: {why[0]}"
+            if printed is None
+            else f"The card {card.name!r} is shown beside the runs; compare one run alone for its verdict."
+        )
+    decided = tuple(_with_card_value(_with_verdict(row), printed) for row in _correct(rows))
     verdicts = {row.verdict for row in decided if row.metric == main} or {row.verdict for row in decided}
-    order: tuple[Verdict, ...] = ("differs", "no significant difference", "not comparable")
-    verdict: Verdict = next((each for each in order if each in verdicts), "not comparable")
-    names = tuple(run.name for run in runs)
-    items = unit(first, name) if name is not None else "queries"
-    notes, queries = (*_reading(decided, main, shared, items), *absent), _counted(shared)
-    return Comparison("runs", names, verdict, tuple(reasons), notes, decided, main, name, queries, items)
+    return Comparison(
+        kind="runs",
+        names=tuple(run.name for run in runs),
+        verdict=_strongest(verdicts, "no significant difference"),
+        reasons=tuple(reasons),
+        notes=tuple(notes),
+        rows=decided,
+        main_metric=main,
+        evaluation=name,
+        queries=_count(shared),
+        unit=unit(first, name) if name is not None else "queries",
+    )
 
 
-def _beside(card: Card | None, first: Run, name: str | None) -> tuple[Evaluation | None, list[str]]:
-    """The card's evaluation to show beside runs, and what is said of it."""
-    if card is None:
-        return None, []
-    theirs, why, notes = card_evaluation(card, first.recipe(), first, name)
-    if theirs is None:
-        return None, [f"The card {card.name!r} is not shown: {why[0]}"]
-    return theirs, [
-        *notes,
-        f"The card {card.name!r} is shown beside the runs; compare a run alone for the verdict on it.",
-    ]
+def _with_verdict(row: MetricRow) -> MetricRow:
+    if row.p_holm is None:
+        return row
+    return replace(row, verdict="differs" if row.p_holm < LEVEL else "no significant difference")
 
 
-def _with_number(row: MetricRow, theirs: Evaluation | None) -> MetricRow:
-    """The row with the card's number, where it has one."""
+def _with_card_value(row: MetricRow, theirs: Evaluation | None) -> MetricRow:
     if theirs is None or row.metric not in theirs.metrics:
         return row
     return replace(row, card=theirs.metrics[row.metric], card_line=theirs.metric_lines.get(row.metric))
 
 
-def _finished_evaluations(run: Run) -> set[str]:
-    return {name for name, moments in run.evaluations().items() if "after" in moments}
+def _finished_evaluations(run: Run) -> list[str]:
+    return [name for name, stages in run.evaluations().items() if "after" in stages]
 
 
 def pairing_problems(first: Run, other: Run, name: str | None) -> list[str]:
-    """Why two runs do not answer the same questions on the same documents."""
+    """Why two runs cannot be compared query by query; empty where they can."""
     if name is None:
         return [f"{first.name} has no evaluation after training."]
     if name not in _finished_evaluations(other):
@@ -541,14 +509,13 @@ def pairing_problems(first: Run, other: Run, name: str | None) -> list[str]:
         hashes = [each.get("items_sha256") for each in settings]
         same = hashes[0] is not None and hashes[0] == hashes[1]
         return [] if same else [f"{first.name} and {other.name} did not measure the same {unit(first, name)}."]
-    mine, theirs = first.per_query(name, "after"), other.per_query(name, "after")
-    asked = dict(zip(mine["query_id"], mine["query"], strict=True))
-    others = dict(zip(theirs["query_id"], theirs["query"], strict=True))
-    shared = sum(others.get(query) == text for query, text in asked.items())
-    if shared < len(asked) or len(others) != len(asked):
+    tables = [run.per_query(name, "after") for run in (first, other)]
+    mine, theirs = (dict(zip(table["query_id"], table["query"], strict=True)) for table in tables)
+    if mine != theirs:
+        shared = sum(theirs.get(query) == text for query, text in mine.items())
         return [
-            f"{first.name} and {other.name} do not share their queries: {shared:,} of {len(asked):,} and "
-            f"{len(others):,} are the same."
+            f"{first.name} and {other.name} do not share their queries: {shared:,} of {len(mine):,} and "
+            f"{len(theirs):,} are the same."
         ]
     collections = [each.get("collection_sha256") for each in settings]
     if None not in collections and collections[0] != collections[1]:
@@ -556,8 +523,8 @@ def pairing_problems(first: Run, other: Run, name: str | None) -> list[str]:
     return []
 
 
-def _aligned(first: Run, other: Run, name: str, mine: dict[str, MetricValues]) -> dict[str, MetricValues]:
-    """The first run's values in the order of the other's queries; equal items are in equal order."""
+def _align(first: Run, other: Run, name: str, mine: dict[str, MetricValues]) -> dict[str, MetricValues]:
+    """The first run's values in the order of the other's queries; equal examples have equal order."""
     if has_examples(first, name):
         return mine
     place = {query: row for row, query in enumerate(first.per_query(name, "after")["query_id"])}
@@ -569,30 +536,24 @@ def _aligned(first: Run, other: Run, name: str, mine: dict[str, MetricValues]) -
 
 
 def _run_rows(
-    mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], why: Sequence[str]
+    mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], problems: Sequence[str]
 ) -> list[MetricRow]:
-    """A row per metric of either run; the first run's values are what the other's are paired with."""
+    """A row per metric of either run; the first run's values are paired with the other's."""
     both = {
         metric: replace(theirs[metric], before=each.after, earlier=each.values)
         for metric, each in mine.items()
-        if metric in theirs and not why
+        if metric in theirs and not problems
     }
-    found = _statistics(both)
+    found = _test(both)
     rows = []
     for metric in dict.fromkeys([*mine, *theirs]):
         left, right = (side[metric].after if metric in side else None for side in (mine, theirs))
-        row = MetricRow(metric, verdict="not comparable", before=left, after=right, **found.get(metric, {}))
-        if why:
-            row = replace(row, reason=why[0])
+        row = MetricRow(metric, before=left, after=right, verdict="not comparable", **found.get(metric, {}))
+        if problems:
+            row = replace(row, reason=problems[0])
         elif left is None or right is None:
             row = replace(row, reason="Only one of the two runs measured this metric.")
         elif row.p is None:
             row = replace(row, reason="No values per query were stored.")
         rows.append(row)
     return rows
-
-
-def _decided(row: MetricRow) -> MetricRow:
-    if row.p_holm is None:
-        return row
-    return replace(row, verdict="differs" if row.p_holm < LEVEL else "no significant difference")

@@ -202,7 +202,7 @@ def compare_seeds(runs: Sequence[Run], *, card: Card | None = None, evaluation: 
     card = card or runs[0].card()
     theirs, reasons, notes = card_evaluation(card, recipes[0], runs[0], name)
     stands = [
-        comparability_problems(run, made, card, apart=(SEED_PATH,)) for run, made in zip(runs, recipes, strict=True)
+        comparability_problems(run, made, card, ignore=(SEED_PATH,)) for run, made in zip(runs, recipes, strict=True)
     ]
     measured = [metric_values(run, name) for run in runs]
     items, queries = unit(runs[0], name), _counted(measured[0])
