@@ -53,17 +53,6 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
-def save_often() -> Iterator[None]:
-    """Checkpoints every four steps, however long they take."""
-    from workbench.training import callbacks, trainer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "CHECKPOINT_STEPS", 4)
-        patch.setattr(callbacks, "SAVING_SHARE", 1e9)
-        yield
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium of the distribution, driven by Playwright; without it the test is skipped. Mark such tests `browser`."""

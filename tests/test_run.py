@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from workbench.errors import RunError
-from workbench.run import Run, RunWriter, alive, create, list_runs, open_run, replacing, this_process, write_json
+from workbench.run import Run, RunWriter, atomic_write, create, is_alive, list_runs, open_run, this_process, write_json
 
 
 def made(root: Path, **record: Any) -> RunWriter:
@@ -34,8 +34,8 @@ def test_two_runs_in_one_second_have_two_folders(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_finished_is_removed(tmp_path: Path) -> None:
-    def write(folder: Path) -> None:
-        (folder / "recipe.yaml").write_text("half")
+    def write(run: Run) -> None:
+        run.file("recipe").write_text("half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(RunError, match="No space left on device") as caught:
@@ -64,7 +64,7 @@ def test_a_full_disk_while_logging_is_one_sentence(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     target = tmp_path / "run.json"
     write_json(target, {"status": "running"})
-    with suppress(ValueError), replacing(target) as temporary:
+    with suppress(ValueError), atomic_write(target) as temporary:
         temporary.write_text("{")
         raise ValueError
     assert json.loads(target.read_text()) == {"status": "running"}
@@ -103,19 +103,19 @@ def test_running_says_the_file_but_the_process_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_process_is_known_by_its_start_too() -> None:
-    assert alive(this_process())
-    assert not alive(ended_process())
-    assert alive({**this_process(), "host": "elsewhere", "pid": 1 << 22})
-    assert not alive({})
+    assert is_alive(this_process())
+    assert not is_alive(ended_process())
+    assert is_alive({**this_process(), "host": "elsewhere", "pid": 1 << 22})
+    assert not is_alive({})
     if this_process()["started"] is not None:
-        assert not alive({**this_process(), "started": 1})
+        assert not is_alive({**this_process(), "started": 1})
 
 
 def test_a_process_that_waits_to_be_collected_is_not_alive() -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     if Path(f"/proc/{process.pid}/stat").exists():
-        assert not alive({**this_process(), "pid": process.pid, "started": None})
+        assert not is_alive({**this_process(), "pid": process.pid, "started": None})
     process.wait()
 
 

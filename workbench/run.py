@@ -1,8 +1,8 @@
-"""The run folder: create, append, finish, open, list. `FILES` is its layout, and nothing else knows it.
+"""The run folder: create, append, finish, open, list. `FILES` is its layout; no other module knows it.
 
 The folder is `runs/<card>-<date>-<short hash>`. The log is appended line by line; everything else is written to a
-temporary name and renamed, so a kill at any instant leaves a folder that opens. After a resume the log may hold a step
-twice: readers take the later line.
+temporary name and renamed, so that a kill at any instant leaves a folder that opens. After a resume the log may hold
+a step twice: readers take the later line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +56,16 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
 
 STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "broken")
-"""What `Run.status` can say. `interrupted`: it says running, but its process is gone. `broken`: it cannot be read."""
+"""`interrupted`: run.json says running, but the process is gone. `broken`: run.json cannot be read."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends well, and vanishes when it does not.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces `path` when the block succeeds, and is removed when it fails.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with replacing(target) as temporary:
+    >>> with atomic_write(target) as temporary:
     ...     _ = temporary.write_text("whole or not at all")
     >>> target.read_text()
     'whole or not at all'
@@ -82,29 +83,29 @@ def replacing(path: Path) -> Iterator[Path]:
             "free some space or choose another folder with --runs."
         ) from error
     finally:
-        with suppress(OSError):  # where the folder itself could not be made
+        with suppress(OSError):  # the folder may not exist
             temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8")
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Write `table` as Parquet, whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
 def this_process() -> dict[str, Any]:
-    """What identifies this process in run.json: its number comes again after a restart, its start does not."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+    """This process as run.json names it; a pid is used again after a restart, a start time is not."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_time(os.getpid())}
 
 
-def alive(process: Mapping[str, Any]) -> bool:
-    """Whether the process that `this_process` described still runs; one of another host is taken to be alive."""
+def is_alive(process: Mapping[str, Any]) -> bool:
+    """Whether the process that `this_process` described still runs; one of another host is assumed to."""
     pid = int(process.get("pid", -1))
     if pid <= 0:
         return False
@@ -116,16 +117,15 @@ def alive(process: Mapping[str, Any]) -> bool:
         return False
     except PermissionError:
         pass
-    started = _started(pid)
+    started = _start_time(pid)
     return started != ENDED and (process.get("started") is None or started is None or started == process["started"])
 
 
 ENDED = -1
 
 
-def _started(pid: int) -> int | None:
-    """Clock ticks from the start of the machine to that of the process; `ENDED` for one that only waits to be
-    collected; None where there is no /proc."""
+def _start_time(pid: int) -> int | None:
+    """Clock ticks from boot to the start of the process; `ENDED` for a zombie; None where there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -135,7 +135,7 @@ def _started(pid: int) -> int | None:
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run folder, opened for reading. Every property reads the file as it is now; nothing is kept."""
+    """A run folder, opened for reading. Every property reads the file as it is now; nothing is cached."""
 
     path: Path
 
@@ -145,33 +145,30 @@ class Run:
         >>> Run(Path("runs/nothing-here"))
         <Run 'nothing-here': broken>
         """
-        moved = "".join(f", {name} {metric} {before} → {after}" for name, metric, before, after in self._main_numbers())
-        return f"<Run {self.name!r}: {self.status}{moved}>"
+        changes = "".join(
+            f", {name} {metric} {before} → {after}" for name, metric, before, after in self._main_numbers()
+        )
+        return f"<Run {self.name!r}: {self.status}{changes}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(metric)}</td><td>{before}</td><td>{after}</td></tr>"
-            for name, metric, before, after in self._main_numbers()
-        )
-        head = "<tr><th>evaluation</th><th>metric</th><th>before</th><th>after</th></tr>"
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._stand_ins_if_readable())
-        return f"<p>{html.escape(self.name)}: {self.status}</p>{notes}<table>{head}{rows}</table>"
+        import pandas as pd
 
-    def _stand_ins_if_readable(self) -> tuple[str, ...]:
-        return () if self.status == "broken" else self.stand_ins
+        notes = () if self.status == "broken" else self.stand_ins
+        paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in (f"{self.name}: {self.status}", *notes))
+        numbers = pd.DataFrame(self._main_numbers(), columns=["evaluation", "metric", "before", "after"])
+        return paragraphs + numbers.to_html(index=False, border=0)
 
-    def _main_numbers(self) -> Iterator[tuple[str, str, str, str]]:
-        """Evaluation, its main metric, and that before and after, a dash where one is not there (yet)."""
-        for name, moments in self.evaluations().items():
-            means = {moment: self.metrics(name, moment) for moment in ("before", "after") if moment in moments}
-            if not means:
-                continue
-            known = next(iter(means.values()))
-            main = self.settings(name, next(iter(means))).get("main_metric")
-            metric = main or next((key for key in known if key.endswith("_ndcg@10")), next(iter(known), ""))
-            before, after = (means.get(moment, {}).get(metric) for moment in ("before", "after"))
-            said = ["-" if value is None else f"{value:.4f}" for value in (before, after)]
-            yield name, "nDCG@10" if metric.endswith("_ndcg@10") else str(metric), said[0], said[1]
+    def _main_numbers(self) -> list[tuple[str, str, str, str]]:
+        """Evaluation, main metric, and its value before and after, "-" where there is none (yet)."""
+        rows = []
+        for name, stages in self.evaluations().items():
+            means = {stage: self.metrics(name, stage) for stage in ("before", "after") if stage in stages}
+            if means:
+                metric = self.main_metric(name, next(iter(means)))
+                values = [means.get(stage, {}).get(metric) for stage in ("before", "after")]
+                before, after = ("-" if value is None else f"{value:.4f}" for value in values)
+                rows.append((name, "nDCG@10" if metric.endswith("_ndcg@10") else metric, before, after))
+        return rows
 
     @property
     def name(self) -> str:
@@ -188,7 +185,7 @@ class Run:
         version}, command (list of words), progress {step, steps, epoch, rows_per_second, seconds_left, phase}, best
         {step, metric, value}, cost {peak_memory (bytes), rows_per_second, device, processes, precision, joules (None
         where nothing counts them), counted (what does)}, peak_memory and rows_per_second once more, error (a sentence,
-        where it failed). A phase is "measure MOMENT", "train", "stopped" or "trained".
+        where it failed). A phase is "measure STAGE", "train", "stopped" or "trained".
         """
         return self._json("record")
 
@@ -200,8 +197,7 @@ class Run:
         except RunError:
             return "broken"
         status = str(record.get("status"))
-        process = record.get("process") or {}
-        if status == "running" and not alive(process):
+        if status == "running" and not is_alive(record.get("process") or {}):
             return "interrupted"
         return status if status in STATUSES else "broken"
 
@@ -235,9 +231,9 @@ class Run:
             raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
 
     def stop(self) -> None:
-        """Ask the training to end at its next step, with a checkpoint; it can be resumed then.
+        """Ask the training to stop at its next step, with a checkpoint to resume from.
 
-        Raises RunError where nobody trains the run.
+        Raises RunError where the run is not being trained.
         """
         if self.status != "running":
             raise RunError(f"expected a run that is being trained, found {self.name!r}, which is {self.status}.")
@@ -246,12 +242,10 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot ask {self.name!r} to stop: {error.strerror or error}.") from error
 
-    def stop_asked(self) -> bool:
-        """Whether somebody has asked the training to end."""
+    def has_stop_request(self) -> bool:
         return self.file("stop").exists()
 
-    def forget_stop(self) -> None:
-        """Take the request back."""
+    def clear_stop_request(self) -> None:
         with suppress(OSError):
             self.file("stop").unlink(missing_ok=True)
 
@@ -283,15 +277,14 @@ class Run:
     def log(self) -> list[dict[str, Any]]:
         """Log rows in order of step, the later line winning where a step was logged twice.
 
-        Keys: step, epoch, time (seconds since the start), and of loss, learning_rate, grad_norm, rows_per_second,
-        eval_loss, components (name -> value, of a loss that has parts), and metrics named `<evaluation>_<metric>`,
-        those that there are. A row for every optimizer step; a half-written last line is left out.
+        Keys: step, epoch, time (seconds since the start), and where there are any: loss, learning_rate, grad_norm,
+        rows_per_second, eval_loss, components (name -> value, of a loss that has parts), and metrics named
+        `<evaluation>_<metric>`. There is a row for every optimizer step; a half-written last line is left out.
         """
-        path = self.file("log")
         rows: dict[int, dict[str, Any]] = {}
-        if not path.exists():
+        if not self.file("log").exists():
             return []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self.file("log").read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
@@ -302,17 +295,19 @@ class Run:
 
     def evaluations(self) -> dict[str, tuple[str, ...]]:
         """Evaluation name -> its stages in order: before, step-N by N, after."""
-        found: dict[str, tuple[str, ...]] = {}
-        root = self.file("evaluations")
-        for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            stages = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")]
-            if stages:
-                found[folder.name] = tuple(sorted(stages, key=stage_order))
-        return found
+        found: dict[str, list[str]] = {}
+        for path in sorted(self.file("evaluations").glob("*/[!.]*.json")):
+            found.setdefault(path.parent.name, []).append(path.stem)
+        return {name: tuple(sorted(stages, key=stage_order)) for name, stages in found.items()}
 
     def metrics(self, evaluation: str, stage: str) -> dict[str, float]:
         """Means over queries, named as the library names them: "cosine_ndcg@10" -> 0.7357."""
         return dict(self._json("metrics", evaluation, stage)["metrics"])
+
+    def main_metric(self, evaluation: str, stage: str) -> str:
+        """The evaluation's own main metric; of a search nDCG@10, else its first metric."""
+        metrics, own = self.metrics(evaluation, stage), self.settings(evaluation, stage).get("main_metric")
+        return str(own or next((name for name in metrics if name.endswith("ndcg@10")), next(iter(metrics), "")))
 
     def settings(self, evaluation: str, stage: str) -> dict[str, Any]:
         """How an evaluation was measured: similarity, depth, dimensions, numbers of queries and documents, ..."""
@@ -368,21 +363,15 @@ def stage_order(stage: str) -> tuple[int, int]:
 
 
 class RunWriter:
-    """The one writer of a run folder.
-
-    `update` merges keys into run.json; `log` appends rows and flushes them to the disk.
-    """
+    """The one writer of a run folder; with `writes=False`, in a process that is not the first, it writes nothing."""
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
-        """`writes`: False in a process that trains along; it writes nothing."""
-        self.path = path
-        self.run = Run(path)
-        self.writes = writes
+        self.path, self.run, self.writes = path, Run(path), writes
 
     def update(self, **fields: Any) -> None:
-        if not self.writes:
-            return
-        write_json(self.path / "run.json", {**self.run.record, **fields})
+        """Merge `fields` into run.json."""
+        if self.writes:
+            write_json(self.run.file("record"), {**self.run.record, **fields})
 
     def log(self, *rows: Mapping[str, Any]) -> None:
         """Append rows to the log, on the disk when this returns."""
@@ -390,7 +379,7 @@ class RunWriter:
             return
         lines = "".join(json.dumps(dict(row), ensure_ascii=False, allow_nan=True) + "\n" for row in rows)
         try:
-            with (self.path / "log.jsonl").open("ab+") as file:
+            with self.run.file("log").open("ab+") as file:
                 if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
                     lines = "\n" + lines  # after a half line that a kill left
                 file.write(lines.encode())
@@ -404,55 +393,45 @@ class RunWriter:
 
 
 def create(
-    root: Path, *, card_name: str, recipe_sha256: str, record: Mapping[str, Any], write: Callable[[Path], None]
+    root: Path, *, card_name: str, recipe_sha256: str, record: Mapping[str, Any], write: Callable[[Run], None]
 ) -> RunWriter:
-    """Make a new run folder under `root` and put run.json in it last, so that a half-made folder is never listed.
+    """Make a new run folder under `root`; run.json comes last, so that a half-made folder is never listed.
 
-    `write(folder)` puts the other first files (recipe.yaml, card.json) there.
+    `write(run)` writes the other first files (recipe, card).
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    stem = f"{card_name}-{stamp}-{recipe_sha256[:6]}"
-    path, made = root / stem, None
+    stem = f"{card_name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{recipe_sha256[:6]}"
+    made = None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for again in range(1000):
-            path = root / (stem if again == 0 else f"{stem}-{again}")
-            try:
+        for number in count():
+            path = root / (f"{stem}-{number}" if number else stem)
+            with suppress(FileExistsError):
                 path.mkdir()
-                made = path
+                made = Run(path)
                 break
-            except FileExistsError:
-                continue
-        write(path)
+        assert made is not None
+        write(made)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        write_json(
-            path / "run.json",
-            {
-                "schema_version": SCHEMA_VERSION,
-                "status": "running",
-                "created": created,
-                "process": this_process(),
-                **record,
-            },
-        )
+        first = {"schema_version": SCHEMA_VERSION, "status": "running", "created": created, "process": this_process()}
+        write_json(made.file("record"), {**first, **record})
     except OSError as error:
         raise RunError(
             f"cannot make a run folder in {str(root)!r}: {error.strerror or error}; choose another with --runs."
         ) from error
     finally:
-        if made is not None and not (made / "run.json").exists():
-            shutil.rmtree(made, ignore_errors=True)
-    return RunWriter(path)
+        if made is not None and not made.file("record").exists():
+            shutil.rmtree(made.path, ignore_errors=True)
+    return RunWriter(made.path)
 
 
 def open_run(path: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs") -> Run:
-    """Open a run by its folder, or by its name inside the folder `runs`.
+    """Open a run by its folder, or by its name in the folder `runs`.
 
     Raises RunError where there is no run.json.
     """
-    for candidate in (Path(path), Path(runs) / Path(path).name):
-        if (candidate / "run.json").is_file():
-            return Run(candidate)
+    for run in (Run(Path(path)), Run(Path(runs) / Path(path).name)):
+        if run.file("record").is_file():
+            return run
     raise RunError(
         f"expected a run folder (one that holds run.json), found none at {str(path)!r}; "
         "`workbench runs` lists those there are."
@@ -461,13 +440,11 @@ def open_run(path: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs"
 
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[Run]:
     """All runs under `root`, newest first; folders without run.json are not runs, unreadable ones are `broken`."""
-    folder = Path(root)
-    found = [Run(path.parent) for path in folder.glob("*/run.json")] if folder.is_dir() else []
-    return sorted(found, key=lambda run: (_created(run), run.name), reverse=True)
 
-
-def _created(run: Run) -> str:
-    try:
-        return str(run.record.get("created", ""))
-    except RunError:
+    def created(run: Run) -> str:
+        with suppress(RunError):
+            return str(run.record.get("created", ""))
         return ""
+
+    found = [Run(path.parent) for path in Path(root).glob(f"*/{FILES['record']}")]
+    return sorted(found, key=lambda run: (created(run), run.name), reverse=True)

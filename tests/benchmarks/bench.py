@@ -46,7 +46,7 @@ from workbench.evaluation.topk import top_k
 from workbench.models import encoding, energy_distance, tokens
 from workbench.models.base import load_base
 from workbench.run import Run, RunWriter
-from workbench.training.trainer import tiny_as_zero
+from workbench.training.trainer import denormals_as_zero
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "## Fast"
@@ -153,9 +153,9 @@ def energies(rounds: int) -> Iterator[tuple[str, Table]]:
 
     for (
         distance
-    ) in energy_distance.DISTANCES:  # a certain softmax gives gradients that are nearly 0, see `fit.tiny_as_zero`
+    ) in energy_distance.DISTANCES:  # a certain softmax gives gradients that are nearly 0, see `fit.denormals_as_zero`
         both = [lambda distance=distance, plain=plain: step(distance, plain) for plain in (True, False)]
-        with tiny_as_zero():
+        with denormals_as_zero():
             plain, ours = turns(seconds_of(both[0]), seconds_of(both[1]), rounds)
         lines.append(compared(f"energy distance, {distance}, batch 64 × 32 tokens × 768", plain, ours))
         peaks = [search.peak(each) / 2**20 for each in both]

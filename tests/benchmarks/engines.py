@@ -44,10 +44,10 @@ from transformers.trainer_callback import PrinterCallback
 import workbench as wb
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Recipe
-from workbench.training import trainer
 from workbench.training.callbacks import Journal
 from workbench.training.fast import engine
 from workbench.training.prepare import Prepared, prepare
+from workbench.training.trainer import Job, denormals_as_zero, quiet, training_arguments
 
 WORDS = 20_000  # made-up words; each is one token
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
@@ -235,21 +235,21 @@ def turn(ready: Prepared, folder: Path, *, fast: bool, dropout: bool = True, war
         if isinstance(module, torch.nn.Dropout) and not dropout:
             module.p = 0.0
     steps, kept = ready.plan.steps, []
-    job = trainer.Job(
+    job = Job(
         model=model, loss=loss, rows=ready.rows, held_out=None, recipe=ready.recipe, plan=ready.plan,
         folder=folder / "checkpoints", evaluate=lambda step: {}, main_metric="",
-        log=lambda *rows: kept.extend(row["loss"] for row in rows), told=lambda where: None,
+        log=lambda *rows: kept.extend(row["loss"] for row in rows), on_step=lambda progress: None,
     )  # fmt: skip
-    arguments = trainer._arguments(job)
+    arguments = training_arguments(job)
     arguments.save_strategy, arguments.logging_steps = "no", steps
     given = {"model": model, "args": arguments, "train_dataset": job.rows, "loss": loss}
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with trainer.quiet(), trainer.tiny_as_zero(), redirect_stderr(io.StringIO()):  # as `train` has both engines
+    with quiet(), denormals_as_zero(), redirect_stderr(io.StringIO()):  # as `train` has both engines
         if fast:
-            journal = Journal(log=job.log, told=job.told, stop_asked=lambda: False, rows_per_step=1)
+            journal = Journal(log=job.log, on_step=job.on_step, rows_per_step=1, timing=job.timing)
             fitting: Any = engine.Fast(journal=journal, **given)
         else:
             fitting = Plain(**given)

@@ -143,9 +143,9 @@ def test_a_living_run_moves_in_place_and_ends_by_itself(tmp_path: Path) -> None:
     assert len(lines[1].x) == points + 1
     assert all(line is same for line, same in zip(lines, view.figure.data, strict=True))
     view.stop.click()
-    while not run.stop_asked() and time.monotonic() < until:
+    while not run.has_stop_request() and time.monotonic() < until:
         time.sleep(0.05)
-    assert run.stop_asked()
+    assert run.has_stop_request()
     while "It ends at the next step" not in view.head.value and time.monotonic() < until:
         time.sleep(0.05)
     writer.update(status="stopped")

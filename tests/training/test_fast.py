@@ -17,23 +17,22 @@ import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 from test_trainer import RECIPES, Made, lora, made_in, matryoshka, ranking, scored, several
 from tiny import WORDS, tiny_base, tiny_recipe
+from tiny import train_often as train
 from torch import nn
 
 from workbench.models import attention, dropout, encoding, linear, packing, tokens
 from workbench.models.energy_distance import energy_encoder
+from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Base, LossSpec, Recipe
 from workbench.run import Run, list_runs
-from workbench.training import callbacks, trainer
-from workbench.training.callbacks import Watched
+from workbench.training import trainer
 from workbench.training.fast import engine, tables
 from workbench.training.prepare import encode_with
-from workbench.training.train import train
 
 ENERGY = LossSpec(
     name="MultipleNegativesRankingLoss",
     parameters={"scale": 1.0, "similarity_fct": "energy", "distance": "manhattan", "special_tokens": False},
 )
-pytestmark = pytest.mark.usefixtures("save_often")
 TEXTS = ["how many brake", "a", "the wheel of the car model year is it", "price", "does the engine have power", "price"]
 
 
@@ -57,18 +56,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made_in(tmp_path_factory.mktemp("made"), dropout=0.0)
 
 
-def trained(kind: type[Watched], recipe: Recipe | None, runs: Path, **given: Any) -> tuple[Run, list[Watched]]:
-    """A run whose trainer is of `kind`, and the trainers that were made."""
-    trainers: list[Watched] = []
+def trained(kind: str, recipe: Recipe, runs: Path, **given: Any) -> Run:
+    """A run by the engine `kind`: "trainer" or "fast"."""
+    return train(with_overrides(recipe, {"training.engine": kind}), runs=runs, **given)
 
-    class Kept(kind):  # type: ignore[valid-type, misc]
+
+@pytest.fixture
+def made_trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Fast trainers, as they are made."""
+    trainers: list[Any] = []
+
+    class Kept(engine.Fast):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             trainers.append(self)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "Watched", Kept)
-        return train(recipe, runs=runs, **given), trainers
+    monkeypatch.setattr(engine, "Fast", Kept)
+    return trainers
 
 
 def without_dropout(recipe: Recipe) -> Recipe:
@@ -86,12 +90,15 @@ def numbers(run: Run, key: str) -> list[float]:
 
 
 @pytest.mark.parametrize("make", [*RECIPES, energy])
-def test_losses_are_the_trainers(make: Callable[[Made], Recipe], made: Made, tmp_path: Path) -> None:
+def test_losses_are_the_trainers(
+    make: Callable[[Made], Recipe], made: Made, tmp_path: Path, made_trainers: list[Any]
+) -> None:
     """Every step's loss, gradient norm and learning rate, and what is measured afterwards."""
     recipe = without_dropout(make(made))
-    theirs, _ = trained(Watched, recipe, tmp_path / "trainer")
-    ours, (trainer,) = trained(engine.Fast, recipe, tmp_path / "fast")
-    assert engine.accepts(recipe, trainer.model) is None
+    theirs = trained("trainer", recipe, tmp_path / "trainer")
+    assert not made_trainers
+    ours = trained("fast", recipe, tmp_path / "fast")
+    assert len(made_trainers) == 1
     assert len(numbers(theirs, "loss")) >= 12
     for key in ("loss", "grad_norm", "eval_loss", "learning_rate"):
         assert numbers(ours, key) == pytest.approx(numbers(theirs, key), rel=1e-4), key
@@ -113,13 +120,13 @@ def test_half_the_digits_stay_near_the_trainers(
         kinds.add(query.dtype)
         return attention.padded_attention(query, key, value, layout, 0.0, scale)
 
-    monkeypatch.setattr(trainer, "_precision", lambda recipe: ("bf16", ""))
+    monkeypatch.setattr(trainer, "can_compute", lambda precision: True)
     monkeypatch.setattr(trainer, "SentenceTransformerTrainingArguments", OnTheCpu)
-    recipe = without_dropout(make(made))
-    theirs, _ = trained(Watched, recipe, tmp_path / "trainer", max_steps=4)
-    ours, _ = trained(engine.Fast, recipe, tmp_path / "fast", max_steps=4)
+    recipe = with_overrides(without_dropout(make(made)), {"training.bf16": True})
+    theirs = trained("trainer", recipe, tmp_path / "trainer", max_steps=4)
+    ours = trained("fast", recipe, tmp_path / "fast", max_steps=4)
     monkeypatch.setattr(attention, "block_attention", as_a_gpu)
-    again, _ = trained(engine.Fast, recipe, tmp_path / "again", max_steps=4)
+    again = trained("fast", recipe, tmp_path / "again", max_steps=4)
     assert (torch.bfloat16 in kinds) == (make is not matryoshka)
     assert numbers(ours, "loss") == pytest.approx(numbers(theirs, "loss"), rel=0.03)
     assert numbers(again, "loss") == pytest.approx(numbers(ours, "loss"), rel=0.03)
@@ -130,16 +137,14 @@ def test_a_hundred_steps_stay_with_the_trainer(make: Callable[[Made], Recipe], m
     recipe = without_dropout(make(made))
     training = recipe.training.model_copy(update={"learning_rate": 1e-4, "eval_strategy": "no"})
     recipe = recipe.model_copy(update={"training": training})
-    theirs, _ = trained(Watched, recipe, tmp_path / "trainer", max_steps=100)
-    ours, _ = trained(engine.Fast, recipe, tmp_path / "fast", max_steps=100)
+    theirs = trained("trainer", recipe, tmp_path / "trainer", max_steps=100)
+    ours = trained("fast", recipe, tmp_path / "fast", max_steps=100)
     assert len(numbers(theirs, "loss")) == 100
     assert numbers(ours, "loss") == pytest.approx(numbers(theirs, "loss"), rel=1e-4)
 
 
 @pytest.mark.parametrize("make", [ranking, matryoshka, several])
-def test_a_resumed_run_equals_one_that_was_never_stopped(
-    make: Callable[[Made], Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_equals_one_that_was_never_stopped(make: Callable[[Made], Recipe], tmp_path: Path) -> None:
     """With dropout, so that the random numbers count."""
     recipe = make(made_in(tmp_path / "made", dropout=0.1))
 
@@ -147,22 +152,22 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
         if phase.startswith("train") and done == 7:
             list_runs(tmp_path / "stopped")[0].stop()
 
-    whole, _ = trained(engine.Fast, recipe, tmp_path / "whole")
-    monkeypatch.setattr(callbacks, "LOOK_SECONDS", 0.0)
-    stopped, _ = trained(engine.Fast, recipe, tmp_path / "stopped", on_progress=stop)
+    whole = trained("fast", recipe, tmp_path / "whole")
+    stopped = trained("fast", recipe, tmp_path / "stopped", on_progress=stop, timing={"stop_seconds": 0.0})
     assert (stopped.status, len(numbers(stopped, "loss"))) == ("stopped", 7)
-    again, _ = trained(engine.Fast, None, tmp_path, resume=stopped.path)
+    again = train(None, resume=stopped.path)
     assert numbers(again, "loss") == numbers(whole, "loss")
     assert numbers(again, "grad_norm") == numbers(whole, "grad_norm")
 
 
-def test_batches_of_a_step_may_share_a_pass(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_a_step_may_share_a_pass(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_trainers: list[Any]
+) -> None:
     recipe = ranking(made)  # three batches a step
-    apart, (first,) = trained(engine.Fast, recipe, tmp_path / "apart")
+    apart = trained("fast", recipe, tmp_path / "apart")
     monkeypatch.setitem(engine.STEP_TOKENS, "cpu", 10_000)
-    shared, (second,) = trained(engine.Fast, recipe, tmp_path / "shared")
-    assert isinstance(first, engine.Fast)
-    assert isinstance(second, engine.Fast)
+    shared = trained("fast", recipe, tmp_path / "shared")
+    first, second = made_trainers
     assert numbers(shared, "loss") == pytest.approx(numbers(apart, "loss"), rel=1e-4)
     assert numbers(shared, "grad_norm") == pytest.approx(numbers(apart, "grad_norm"), rel=1e-4)
     assert (second.passes, second.tokens_passed) == (12, first.tokens_passed)  # 4 steps in each of 3 epochs

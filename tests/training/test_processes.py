@@ -9,18 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import tiny_base, tiny_recipe, tiny_rows
+from tiny import train_often as train
 
 from workbench.errors import RecipeError, RunError, TrainingError
 from workbench.recipe.schema import Data, LossSpec, Recipe, Source, Split
 from workbench.run import Run, RunWriter
 from workbench.training import processes
-from workbench.training.train import train
 
 SCRIPT = """
 import os, sys
@@ -48,9 +48,6 @@ def ranking(base: Path, pairs: Path, **training: Any) -> Recipe:
 
 def in_each_process(base: Path, rows: Path, pairs: Path, folder: Path) -> None:
     """What each of the two processes does: a whole run of each loss, and one that is stopped and goes on."""
-    from workbench.training import callbacks, trainer
-
-    trainer.CHECKPOINT_STEPS, callbacks.LOOK_SECONDS = 4, 0.0
     train(ranking(base, pairs, engine="fast"), runs=folder / "ranking")
     recipe = together(base, rows)
     train(recipe, runs=folder / "whole")
@@ -60,7 +57,7 @@ def in_each_process(base: Path, rows: Path, pairs: Path, folder: Path) -> None:
         if phase.startswith("train") and done == 5 and processes.is_first():
             Run(next(stops.iterdir())).stop()
 
-    run = train(recipe, runs=stops, on_progress=stop)
+    run = train(recipe, runs=stops, on_progress=stop, timing={"stop_seconds": 0.0})
     status = run.status
     again = train(None, resume=run.path)
     (folder / f"{os.getpid()}.json").write_text(json.dumps([status, again.status, processes.rank()]))
@@ -104,7 +101,7 @@ def test_two_processes_give_what_one_gives_with_a_batch_twice_as_large(tmp_path:
         runs=tmp_path / "alone",
     )
     assert both.record["notes"] == [
-        "Several processes train on full batches alone; rows that fill none at the end of an epoch are left out."
+        "Several processes train on full batches only; the last rows of an epoch may be left out."
     ]
     assert both.record["processes"] == both.record["cost"]["processes"] == 2
     lines = (both.path / "log.jsonl").read_text().splitlines()
@@ -140,7 +137,7 @@ def shape(run: Run) -> set[str]:
     return files | {f"run.json {key}" for key in run.record}
 
 
-# --- starting them -------------------------------------------------------------------------------------------------
+# --- start ---------------------------------------------------------------------------------------------------------
 
 CHILD = """
 import os, signal, sys, time
@@ -150,45 +147,50 @@ open(f"{folder}/{number}", "w").write(told)
 """
 
 
-@pytest.fixture
-def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
-    """Makes processes run a few lines of Python instead of the command; gives the folder that they write into."""
+def launch(folder: Path, code: str, number: int) -> None:
+    """Processes that run a few lines of Python instead of the command, and write into `folder`."""
+    processes.launch([str(folder)], number, program=("-c", CHILD + code))
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-
-    def does(code: str) -> Path:
-        monkeypatch.setattr(processes, "words", lambda _: [sys.executable, "-c", CHILD + code, str(tmp_path)])
-        return tmp_path
-
-    return does
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
+    yield
+    for name, handler in handlers.items():  # torch's starter leaves its own
+        signal.signal(name, handler)
 
 
-def test_launch_starts_every_process_with_its_number(child: Callable[[str], Path]) -> None:
-    folder = child("")
+def test_launch_starts_every_process_with_its_rank(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        processes.launch(["train"], 3)
+        launch(tmp_path, "", 3)
     assert ended.value.code == 0
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         str(number): f"3 {number} 127.0.0.1" for number in range(3)
     }
 
 
-def test_processes_that_fail_alike_end_with_the_code_of_the_first(child: Callable[[str], Path]) -> None:
-    child("time.sleep(0.3 * (number == '0')); sys.exit(2)")
+def test_the_first_process_says_why_before_the_others_end(tmp_path: Path) -> None:
+    """All fail for the same reason, the first last: it is not ended before it has spoken."""
+    code = """
+from workbench.training.processes import let_first_fail
+let_first_fail()
+time.sleep(0.3)
+open(f"{folder}/said", "w").close()
+sys.exit(2)
+"""
     with pytest.raises(SystemExit) as ended:
-        processes.launch(["train"], 2)
+        launch(tmp_path, code, 2)
     assert ended.value.code == 2
+    assert (tmp_path / "said").exists()
 
 
-def test_a_process_that_ends_alone_ends_the_others(
-    child: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "PATIENCE", 0.3)
-    child("sys.exit(7) if number == '1' else time.sleep(60)")
+def test_a_process_that_ends_alone_ends_the_others(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(TrainingError) as caught:
-        processes.launch(["train"], 2)
+        launch(tmp_path, "sys.exit(7) if number == '1' else time.sleep(60)", 2)
     assert time.monotonic() - began < 20
     assert str(caught.value) == (
         "expected 2 processes that train to the end, found that process 1 ended with exit code 7 and the others waited "
@@ -196,42 +198,42 @@ def test_a_process_that_ends_alone_ends_the_others(
     )
 
 
-def test_a_signal_reaches_every_process_once(child: Callable[[str], Path]) -> None:
-    folder = child(
+def test_every_signal_reaches_every_process_once(tmp_path: Path) -> None:
+    """Two of them: the second comes while the processes are about to end."""
+    code = (
         "count = []\n"
         "signal.signal(signal.SIGINT, lambda *_: count.append(1))\n"
         "open(f'{folder}/ready{number}', 'w').close()\n"
         "while not count: time.sleep(0.01)\n"
+        "open(f'{folder}/first{number}', 'w').close()\n"
+        "while len(count) < 2: time.sleep(0.01)\n"
         "time.sleep(0.3); open(f'{folder}/{number}', 'w').write(str(len(count)))"
     )
 
     def press() -> None:
-        while len(list(folder.glob("ready*"))) < 2:
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+        for name in ("ready", "first"):
+            while len(list(tmp_path.glob(f"{name}*"))) < 2:
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(SystemExit):
-        processes.launch(["train"], 2)
-    assert [(folder / name).read_text() for name in ("0", "1")] == ["1", "1"]
+    with pytest.raises(SystemExit) as ended:
+        launch(tmp_path, code, 2)
+    assert ended.value.code == 0
+    assert [(tmp_path / name).read_text() for name in ("0", "1")] == ["2", "2"]
 
 
-def test_one_process_and_one_that_was_started_so_go_on(
-    child: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = child("")
-    processes.launch(["train"], 1)
+def test_launch_returns_for_one_process_and_in_a_launched_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launch(tmp_path, "", 1)
     assert (processes.world_size(), processes.rank(), processes.is_first()) == (1, 0, True)
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    processes.launch(["train"], 2)
+    launch(tmp_path, "", 2)
     assert (processes.world_size(), processes.rank(), processes.is_first()) == (2, 1, False)
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_that_cannot_be_are_one_sentence(
-    child: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_impossible_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="expected at least one process, found 0"):
         processes.launch(["train"], 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
@@ -243,9 +245,9 @@ def test_processes_that_cannot_be_are_one_sentence(
     )
 
 
-def test_alone_nothing_is_shared_and_nobody_waits() -> None:
+def test_a_single_process_shares_nothing_and_waits_for_nobody() -> None:
     processes.wait()
     assert processes.from_first({"a": 1}) == {"a": 1}
     assert processes.any_of([True, False]) == [True, False]
-    with processes.together():
+    with processes.joined_processes():
         assert processes.mean_of(3.0) == 3.0

@@ -16,17 +16,15 @@ import pytest
 import tiny
 import torch
 from tiny import tiny_base, tiny_recipe, tiny_rows
+from tiny import train_often as train
 
 from workbench.cards.read import read_card
 from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.pipeline import evaluate
 from workbench.recipe.schema import Base, EvaluationPlan, LossSpec, Origin
 from workbench.run import Run, RunWriter, list_runs
-from workbench.training import callbacks
 from workbench.training.prepare import measured
-from workbench.training.train import train
 
-pytestmark = pytest.mark.usefixtures("save_often")
 STEPS = 18  # 48 rows in batches of 8, 3 epochs
 
 
@@ -232,11 +230,8 @@ OTHER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tiny import tiny_recipe
-from workbench.training import callbacks, trainer
-from workbench.training.train import train
-trainer.CHECKPOINT_STEPS, callbacks.SAVING_SHARE, callbacks.FLUSH_SECONDS = 4, 1e9, 0.0
-train(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3])), runs=sys.argv[4])
+from tiny import tiny_recipe, train_often
+train_often(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3])), runs=sys.argv[4], timing={"log_seconds": 0.0})
 """
 
 
@@ -342,37 +337,30 @@ def test_sigterm_stops_as_ctrl_c_does(finished: Run, base: Path, rows: Path, tmp
     assert_same(train(None, resume=run.path), finished)
 
 
-def test_stop_ends_at_a_step_with_a_checkpoint(
-    finished: Run, base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(callbacks, "LOOK_SECONDS", 0.0)
-
+def test_stop_ends_at_a_step_with_a_checkpoint(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
     def ask(phase: str, done: int, total: int) -> None:
         if phase.startswith("train") and done == 5:
             list_runs(tmp_path)[0].stop()
 
-    run = train(tiny_recipe(base, rows), runs=tmp_path, on_progress=ask)
+    run = train(tiny_recipe(base, rows), runs=tmp_path, on_progress=ask, timing={"stop_seconds": 0.0})
     assert run.status == "stopped"
     assert run.record["progress"]["step"] == 5
     assert (run.path / "checkpoints" / "checkpoint-5").is_dir()
-    assert not run.stop_asked()
+    assert not run.has_stop_request()
     (run.path / "stop").touch()  # asked for while nobody trains
     assert_same(train(None, resume=run.path), finished)
-    assert not run.stop_asked()
+    assert not run.has_stop_request()
 
 
-def test_progress_in_the_record_says_rate_and_time_left(
-    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["workbench.training.train"], "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(callbacks, "FLUSH_SECONDS", 0.0)
+def test_progress_in_the_record_says_rate_and_time_left(base: Path, rows: Path, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
 
     def look(phase: str, done: int, total: int) -> None:
         if phase.startswith("train") and done > 1:  # what the step before this one wrote
             seen.append(list_runs(tmp_path)[0].record["progress"])
 
-    train(tiny_recipe(base, rows, eval_strategy="no"), runs=tmp_path, max_steps=4, on_progress=look)
+    often = {"progress_seconds": 0.0, "log_seconds": 0.0}
+    train(tiny_recipe(base, rows, eval_strategy="no"), runs=tmp_path, max_steps=4, on_progress=look, timing=often)
     assert [row["step"] for row in seen] == [1, 2, 3]
     assert {row["phase"] for row in seen} == {"train"}
     assert {row["steps"] for row in seen} == {4}
@@ -472,7 +460,7 @@ def test_a_disk_that_fills_up_fails_the_run_and_it_can_go_on(
         if phase.startswith("test, before") and not (run.path / "checkpoints").exists():
             (run.path / "checkpoints").write_text("in the way")
 
-    with pytest.raises(TrainingError, match=r"expected the training to go on, found .*; once that is mended, resume"):
+    with pytest.raises(TrainingError, match=r"expected the training to go on, found .*; once that is fixed, resume"):
         train(tiny_recipe(base, rows), runs=tmp_path, on_progress=block)
     run = list_runs(tmp_path)[0]
     assert run.status == "failed"

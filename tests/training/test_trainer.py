@@ -13,20 +13,18 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_base, tiny_recipe, tiny_rows
+from tiny import train_often as train
 
 from workbench.data.training_rows import load_pairs, split_pairs
 from workbench.errors import DataError, RecipeError
 from workbench.recipe.schema import Base, Data, Lora, LossSpec, Recipe, Source, Split, Training, TrainingSet
 from workbench.run import Run, list_runs
-from workbench.training import callbacks, prepare, trainer
+from workbench.training import prepare, trainer
 from workbench.training.energy_use import Energy, energy_counters
-from workbench.training.train import train
 from workbench.training.trainer import plan, steps_per_epoch
 
 RANKING = LossSpec(name="MultipleNegativesRankingLoss", parameters={"scale": 20.0, "similarity_fct": "cos_sim"})
 COSINE = LossSpec(name="CosineSimilarityLoss")
-
-pytestmark = pytest.mark.usefixtures("save_often")
 
 
 @dataclass(frozen=True)
@@ -229,9 +227,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     uninterrupted = train(recipe, runs=whole, on_progress=kill)
     killed = list_runs(left)[0]
     assert max(steps_of(killed)) < 8
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks, "LOOK_SECONDS", 0.0)
-        stopped = train(recipe, runs=tmp_path / "stopped", on_progress=stop)
+    stopped = train(recipe, runs=tmp_path / "stopped", on_progress=stop, timing={"stop_seconds": 0.0})
     assert (stopped.status, max(steps_of(stopped))) == ("stopped", 10)
     for run in (killed, stopped):
         again = train(None, resume=run.path)
@@ -279,27 +275,22 @@ def test_parts_of_a_loss_are_logged_and_add_up(made: Made, tmp_path: Path, monke
     assert [sum(row["components"].values()) for row in rows] == pytest.approx([row["loss"] for row in rows])
 
 
-def test_the_log_is_gathered_and_whole_before_a_checkpoint(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_is_gathered_and_whole_before_a_checkpoint(made: Made, tmp_path: Path) -> None:
     """With an hour between two writings: the first step at once, then whenever something is saved or measured."""
-    monkeypatch.setattr(callbacks, "FLUSH_SECONDS", 3600.0)
     seen: dict[int, int] = {}
 
     def look(phase: str, done: int, total: int) -> None:
         if phase.startswith("train"):
             seen[done] = len(list_runs(tmp_path)[0].log())
 
-    train(tiny_recipe(made.base, made.pairs), runs=tmp_path, on_progress=look)
+    train(tiny_recipe(made.base, made.pairs), runs=tmp_path, on_progress=look, timing={"log_seconds": 3600.0})
     assert [seen[step] for step in range(1, 10)] == [0, 1, 1, 1, 4, 4, 6, 6, 8]  # saved at 4 and 8, measured at 6
 
 
-def test_checkpoints_take_a_small_share_of_the_time(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_take_a_small_share_of_the_time(made: Made, tmp_path: Path) -> None:
     """Where every second of training allows a millionth of a second of saving, only what must be is saved."""
-    monkeypatch.setattr(callbacks, "SAVING_SHARE", 1e-6)
-    run = train(tiny_recipe(made.base, made.pairs, eval_strategy="no"), runs=tmp_path, keep_checkpoints=True)
+    recipe = tiny_recipe(made.base, made.pairs, eval_strategy="no")
+    run = train(recipe, runs=tmp_path, keep_checkpoints=True, timing={"saving_share": 1e-6})
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == {"checkpoint-4", "checkpoint-18"}
 
 
@@ -385,9 +376,9 @@ def test_a_tracker_that_is_not_there_is_one_sentence(made: Made, monkeypatch: py
 
 def test_nothing_is_reported_anywhere_unless_asked(made: Made, tmp_path: Path) -> None:
     trainers: list[Any] = []
-    arguments = trainer._arguments
+    arguments = trainer.training_arguments
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_arguments", lambda job: trainers.append(arguments(job)) or trainers[-1])
+        patch.setattr(trainer, "training_arguments", lambda job: trainers.append(arguments(job)) or trainers[-1])
         train(tiny_recipe(made.base, made.pairs), runs=tmp_path, max_steps=1)
     assert (trainers[0].report_to, trainers[0].push_to_hub, trainers[0].prompts) == ([], False, None)
 

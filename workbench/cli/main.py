@@ -9,7 +9,7 @@ import typer
 from workbench.cli import cards, doctor, launch, results, training
 from workbench.cli.terminal import printable
 from workbench.errors import WorkbenchError
-from workbench.training.processes import is_first
+from workbench.training.processes import is_first, let_first_fail
 
 app = typer.Typer(
     name="workbench",
@@ -44,4 +44,6 @@ def fail(message: str, code: int = 2) -> None:
     """Print one sentence to standard error, in the first process only, and exit."""
     if is_first():
         print(f"workbench: {printable(message)}", file=sys.stderr)
+    elif code != 130:
+        let_first_fail()
     sys.exit(code)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import DataError, RunError
-from workbench.run import Progress, Run, replacing, write_json, write_parquet
+from workbench.run import Progress, Run, atomic_write, write_json, write_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def save_vectors(
         "documents": str(len(ids)),
     }
     path = Run(Path(run_path)).file("vectors", name, moment)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
     return path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from workbench.errors import DataError
-from workbench.run import Run, replacing
+from workbench.run import Run, atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,12 +69,12 @@ def _id(value: object) -> str:
 
 
 def _write(path: Path, lines: Iterator[str]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)
 
 
 def _write_table(path: Path, table: pd.DataFrame, format: str) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         if format == "parquet":
             table.to_parquet(temporary, index=False)
         elif format == "json":

@@ -100,7 +100,7 @@ class Live:
             if self._note == ENDING and status != "running":
                 self._note = ""
             self.head.value = STYLE + f'<div class="wb">{_head(self.run, status, self._own)}{self._noted()}</div>'
-            self.stop.disabled = status != "running" or self.run.stop_asked()
+            self.stop.disabled = status != "running" or self.run.has_stop_request()
             self.resume.disabled = status not in ("stopped", "failed", "interrupted")
             self._draw()
         return status == "running"

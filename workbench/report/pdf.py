@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from workbench.errors import RunError
-from workbench.run import replacing
+from workbench.run import atomic_write
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 SECONDS = 180  # Chromium may take, a slow machine included
@@ -47,6 +47,6 @@ def print_page(text: str, path: Path) -> Path:
         if not printed.is_file():
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise RunError(f"{program} could not print the report: {said}; write it as HTML.")
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             shutil.copyfile(printed, temporary)
     return path

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from workbench.errors import RunError
 from workbench.report.page import page, render
-from workbench.run import Progress, list_runs, replacing
+from workbench.run import Progress, atomic_write, list_runs
 from workbench.views.records import Summary
 from workbench.views.summary import summarize
 
@@ -65,7 +65,7 @@ def write(path: Path, text: str) -> Path:
     Raises RunError where it cannot be written.
     """
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     except RunError as error:
         reason = getattr(error.__cause__, "strerror", None) or error

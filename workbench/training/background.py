@@ -30,7 +30,7 @@ from workbench.recipe.from_card import recipe as understand
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Recipe
 from workbench.recipe.yaml_io import load_recipe, save_recipe
-from workbench.run import Run, alive, list_runs, write_json
+from workbench.run import Run, is_alive, list_runs, write_json
 
 OUTPUT = "output.txt"
 LOOK_EVERY = 0.2  # seconds between two looks at the disk
@@ -161,7 +161,7 @@ def _settled(folder: Path, process: Mapping[str, Any], find: Callable[[], Run | 
     """The run, once `find` finds it; raises what the process says where it ends before that."""
     try:
         while True:
-            running = alive(process)  # before looking: a run that is made and finished in between is found
+            running = is_alive(process)  # before looking: a run that is made and finished in between is found
             run = find()
             if run is not None:
                 with suppress(OSError):

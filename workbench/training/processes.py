@@ -1,18 +1,18 @@
-"""Several processes that train one run: who writes, how they agree, and the command that starts them.
+"""Several processes that train one run: start them, tell them apart, let them agree.
 
-`launch`, or torchrun, gives every process the same command and tells it its number. The first process writes the run
-folder and evaluates; the others wait for it. What they have to agree on goes through a group of its own, over the CPU,
-so that nothing waits for a GPU. In a process that stands alone all of this costs nothing and does nothing.
+Each process runs the same command and knows its rank, as torchrun sets it. The first one writes the run folder and
+evaluates; the others wait for it. They agree over a gloo group of their own, so that nothing waits for a GPU. In a
+single process all of this does nothing.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
-import signal
 import socket
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +23,8 @@ from workbench.errors import RecipeError, TrainingError
 
 Value = TypeVar("Value")
 
-EVERY = 0.1  # seconds between two looks at the processes
-PATIENCE = 15.0  # seconds that the others have to end by themselves when one has failed
-
 LONGEST_WAIT = timedelta(days=7)
-"""How long processes wait for another, which may be measuring a large collection. One that dies ends all at once."""
+"""How long processes wait for another, which may be evaluating a large collection. One that dies ends all at once."""
 
 
 def world_size(environment: Mapping[str, str] = os.environ) -> int:
@@ -36,40 +33,41 @@ def world_size(environment: Mapping[str, str] = os.environ) -> int:
     >>> world_size({}), world_size({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
     (1, 4)
     """
-    return int(environment["WORLD_SIZE"]) if _launched(environment) else 1
+    return int(environment["WORLD_SIZE"]) if _is_launched(environment) else 1
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
     """The number of this process, from 0."""
-    return int(environment["RANK"]) if _launched(environment) else 0
+    return int(environment["RANK"]) if _is_launched(environment) else 0
 
 
-def _launched(environment: Mapping[str, str]) -> bool:
+def _is_launched(environment: Mapping[str, str]) -> bool:
     return all(environment.get(name, "").isdigit() for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes, evaluates and speaks."""
+    """Whether this process writes, evaluates and prints."""
     return rank() == 0
 
 
-# --- starting them -------------------------------------------------------------------------------------------------
+# --- start ---------------------------------------------------------------------------------------------------------
 
 
-def launch(arguments: Sequence[str], processes: int) -> None:
-    """Run `workbench ARGUMENTS` as `processes` processes and end as they end; this process only waits for them.
+def launch(arguments: Sequence[str], processes: int, program: Sequence[str] = ("-m", "workbench.cli")) -> None:
+    """Run `workbench ARGUMENTS` as `processes` processes, by torchrun's own starter, and exit with the first's code.
 
-    Returns at once where there is one process to start, or where this one was started so already, by `launch` or by
-    torchrun. Why not torchrun itself: it ends in a page of its own about each process, and hides the sentence that
-    says what was wrong.
+    Returns at once for one process, and in a process that `launch` or torchrun started. `program`: the Python program
+    that takes the arguments. SIGINT and SIGTERM reach every process once.
 
-    Raises RecipeError for a number of processes that this machine cannot run, TrainingError where one ended alone.
+    Raises RecipeError for a number of processes that this machine cannot run, TrainingError where another process than
+    the first failed.
     """
     if processes < 1:
         raise RecipeError(f"expected at least one process, found {processes}.")
     if processes == 1 or world_size() > 1:
         return
     import torch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, start_processes
 
     devices = torch.cuda.device_count()
     if 0 < devices < processes:
@@ -77,28 +75,40 @@ def launch(arguments: Sequence[str], processes: int) -> None:
             f"expected a GPU for each of {processes} processes, found {devices}; use --processes {devices}, or "
             "CUDA_VISIBLE_DEVICES= to train on the CPU."
         )
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    # A session of their own: Ctrl-C reaches them once, through this process, and not from the terminal too.
-    children = [
-        subprocess.Popen(
-            words(arguments),
-            env={**environment, "RANK": str(number), "LOCAL_RANK": str(number)},
-            start_new_session=True,
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    threads = os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": threads}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    with tempfile.TemporaryDirectory() as logs:
+        workers = start_processes(
+            name="workbench",
+            entrypoint=sys.executable,
+            args=dict.fromkeys(range(processes), (*program, *arguments)),
+            envs={number: {**shared, "RANK": str(number), "LOCAL_RANK": str(number)} for number in range(processes)},
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
-        for number in range(processes)
-    ]
-    sys.exit(_end_of(children))
+        received, result = None, None
+        while result is None:
+            try:
+                if received is not None:
+                    workers.close(received, int(LONGEST_WAIT.total_seconds()))
+                result = workers.wait(period=0.1)
+            except SignalException as signal:  # a second one while the processes stop reaches them too
+                received = signal.sigval
+    failure = next(iter(result.failures.values()), None)  # the first that failed; the others were ended after it
+    if failure is not None and failure.local_rank != 0:
+        raise TrainingError(
+            f"expected {processes} processes that train to the end, found that process {failure.local_rank} ended with "
+            f"exit code {failure.exitcode} and the others waited for it; resume the run."
+        )
+    sys.exit(0 if failure is None else failure.exitcode)
 
 
-def words(arguments: Sequence[str]) -> list[str]:
-    """The command of each process.
-
-    >>> words(["train", "porsche-mxbai"])[1:]
-    ['-m', 'workbench.cli', 'train', 'porsche-mxbai']
-    """
-    return [sys.executable, "-m", "workbench.cli", *arguments]
+def let_first_fail(seconds: float = 15.0) -> None:
+    """In another process than the first: wait, since the failure that ends this one is usually the first's too, and
+    the process that fails first ends the others before they have said why."""
+    if not is_first():
+        time.sleep(seconds)
 
 
 def _free_port() -> int:
@@ -107,56 +117,17 @@ def _free_port() -> int:
         return int(place.getsockname()[1])
 
 
-def _end_of(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all of them, hand signals on, and give the exit code: that of the first, which speaks for all.
-
-    Where one fails the others have a while to end by themselves; then they are ended. Raises TrainingError where the
-    first was ended so.
-    """
-
-    def hand_on(number: int, frame: Any) -> None:
-        for child in children:
-            child.send_signal(number)
-
-    was = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    failed: tuple[int, int] | None = None  # the process that failed first, and its exit code
-    waited = 0.0
-    try:
-        while any(child.poll() is None for child in children):
-            time.sleep(EVERY)
-            codes = [child.poll() for child in children]
-            if failed is None:
-                failed = next(((number, code) for number, code in enumerate(codes) if code), None)
-                continue
-            waited += EVERY
-            if waited > PATIENCE:
-                for child in children:
-                    child.kill() if waited > 2 * PATIENCE else child.terminate()
-    finally:
-        for child in children:
-            child.kill()  # of those that have ended, nothing
-        for number, handler in was.items():
-            signal.signal(number, handler)
-    if failed is not None and failed[0] != 0 and waited > PATIENCE:
-        raise TrainingError(
-            f"expected {len(children)} processes that train to the end, found that process {failed[0]} ended with exit "
-            f"code {failed[1]} and the others waited for it; resume the run."
-        )
-    ends = [child.wait() for child in children]
-    return ends[0] or max(ends, key=abs)
+# --- agree ---------------------------------------------------------------------------------------------------------
 
 
-# --- while they run ------------------------------------------------------------------------------------------------
-
-
-_group: list[Any] = []  # the group over the CPU, once there is one
+_group: list[Any] = []  # the gloo group, once there is one
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """The processes can speak to one another inside the block; with CUDA each has a GPU of its own.
+def joined_processes() -> Iterator[None]:
+    """The processes can communicate inside the block; with CUDA each uses a GPU of its own.
 
-    They are brought together once in the life of a process: meeting again at the same place fails now and then.
+    They join once in the life of a process: joining again at the same address fails now and then.
     """
     if world_size() == 1:
         yield
@@ -171,13 +142,13 @@ def together() -> Iterator[None]:
         dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     if not _group:
         _group.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
-        atexit.register(_part)
+        atexit.register(_leave)
     yield
     wait()
 
 
-def _part() -> None:
-    """Leave the others, so that the libraries do not complain; whoever ends by an error just ends."""
+def _leave() -> None:
+    """Leave the group, or the libraries warn; a process that ends by an error must not wait for the others here."""
     import torch.distributed as dist
 
     if dist.is_initialized() and not hasattr(sys, "last_value"):
@@ -185,7 +156,7 @@ def _part() -> None:
 
 
 def wait() -> None:
-    """Go on when every process has come here."""
+    """Return when every process has come here."""
     if _group:
         import torch.distributed as dist
 
@@ -193,7 +164,7 @@ def wait() -> None:
 
 
 def from_first(value: Value) -> Value:
-    """What the first process gave; the others' values are not read."""
+    """The first process's value; those of the others are ignored."""
     if not _group:
         return value
     import torch.distributed as dist
@@ -204,7 +175,7 @@ def from_first(value: Value) -> Value:
 
 
 def any_of(flags: Sequence[bool]) -> list[bool]:
-    """Each flag, raised where any process raises it."""
+    """Each flag, true where any process raises it."""
     if not _group:
         return list(flags)
     import torch

@@ -1,10 +1,8 @@
 """Train a recipe into a run folder, by the library's own trainer, so that every number can be had by hand too.
 
-`train` prepares (rows, base, loss: what is wrong there stops it before a run folder exists), then does what the folder
-does not hold yet: measure before, fit, keep the model, measure after. A killed run is resumed the same way. Several
-processes do all of it together, but the first alone writes and measures.
-
-`fit.py` is the one place that knows the trainer; a second engine would take a `Job` and give a `Fitted`.
+`train` prepares (rows, base, loss: an error there leaves no run folder), then does what the folder does not hold yet:
+evaluate before, fit, keep the model, evaluate after. A killed run is resumed the same way. Where several processes
+train, only the first one writes and evaluates.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,28 +27,25 @@ from workbench.evaluation.tasks import Task, save
 from workbench.models.base import describe_device, load_folder
 from workbench.recipe.schema import Origin, Recipe, recipe_sha256
 from workbench.recipe.yaml_io import save_recipe
-from workbench.run import Progress, Run, RunWriter, alive, create, open_run, this_process, write_json
+from workbench.run import Progress, Run, RunWriter, create, is_alive, open_run, this_process, write_json
 from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, while_training
-from workbench.training.processes import from_first, is_first, together, wait
+from workbench.training.processes import from_first, is_first, joined_processes, wait
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from workbench.training.callbacks import Where
-    from workbench.training.trainer import Fitted, Job
+    from workbench.training.callbacks import StepProgress, Timing
+    from workbench.training.trainer import Job, Outcome
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
-
-PROGRESS_SECONDS = 1.0
-"""How often run.json says how far training is."""
 
 ENGINE_ERRORS = (
     OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError
 )  # fmt: skip
-"""What the trainer and the libraries under it raise for a disk, an argument, a row or a package that will not do."""
+"""What the trainer and the libraries under it raise for a disk, an argument, a row or a package."""
 
-NOT_KEPT = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
-"""What a checkpoint holds for going on and a model does not need."""
+ONLY_FOR_RESUMING = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
+"""Files of a checkpoint that a model does not need."""
 
 
 # --- train ---------------------------------------------------------------------------------------------------------
@@ -69,35 +65,31 @@ def train(
     command: Sequence[str] | None = None,
     on_progress: Progress | None = None,
     on_run: Callable[[Run], None] | None = None,
+    timing: Timing | None = None,
 ) -> Run:
-    """Train `recipe` into a new folder under `runs`, or go on with the run `resume`.
+    """Train `recipe` into a new folder under `runs`, or resume the run `resume`.
 
     `base`: None or "auto", a Hub id, a folder, or a stand-in (see `load_base`). `data`: a file, a Hub id or
     "sample:NAME" in place of the recipe's rows; `columns` renames its columns (theirs -> ours). `max_steps` ends
-    earlier. With `resume`, the run's own recipe, base and data are taken and the other arguments are not read.
-    Checkpoints are there for going on; once the run has finished they go, unless `keep_checkpoints`, and the model
-    that was kept stays. `on_run` is given the new run before anything is measured or trained: what was found out about
-    the rows is in its record by then.
+    earlier. With `resume`, the run's own recipe, base and data are used and the other arguments ignored. Checkpoints
+    are removed once the run has finished, unless `keep_checkpoints`; the model that was kept stays. `on_run` is called
+    with the new run before anything is evaluated or trained; its record holds what was found in the rows.
 
-    Ctrl-C, SIGTERM and `Run.stop` end at the next step with a checkpoint; the run is then "stopped" and can be resumed.
+    Ctrl-C, SIGTERM and `Run.stop` stop at the next step with a checkpoint; the run is then "stopped", to be resumed.
 
     Under torchrun every process calls this with the same arguments; see `processes.launch`.
 
     Raises DataError, BaseError or RecipeError before a run folder exists; TrainingError or RunError after that, and
     the run then says why in `record["error"]`.
     """
-    from workbench.training.trainer import tiny_as_zero
+    from workbench.training.trainer import denormals_as_zero
 
-    with together(), tiny_as_zero():
+    with joined_processes(), denormals_as_zero():
         if resume is not None:
             run = open_run(resume, runs)
             if run.status == "finished":
                 return run
             writer = _reopen(run)
-            with _ending(writer):
-                prepared = prepare(run.recipe(), run.record["base"]["asked"])
-                _same_start(run, prepared)
-                _run(writer, prepared, on_progress)
         elif recipe is None:
             raise RecipeError("expected a recipe or a run to resume, found neither.")
         else:
@@ -105,33 +97,39 @@ def train(
             writer = _create(Path(runs), prepared, card, command)
             if on_run is not None and is_first():
                 on_run(writer.run)
-            with _ending(writer):
-                _run(writer, prepared, on_progress)
+        with _record_ending(writer):
+            if resume is not None:
+                prepared = prepare(writer.run.recipe(), writer.run.record["base"]["asked"])
+                _require_same_start(writer.run, prepared)
+            _Training(writer, prepared, on_progress, timing).run()
         if is_first() and not keep_checkpoints and writer.run.status == "finished":
-            shutil.rmtree(writer.path / "checkpoints", ignore_errors=True)
+            shutil.rmtree(writer.run.file("checkpoints"), ignore_errors=True)
         return writer.run
 
 
 def _with_arguments(
     recipe: Recipe, data: str | None, columns: Mapping[str, str] | None, max_steps: int | None
 ) -> Recipe:
-    """The recipe with the user's data, columns and max_steps in it, each with its provenance."""
-    train_source, training, origins = recipe.data.train, recipe.training, dict(recipe.provenance)
+    """The recipe with the user's data, columns and max_steps, each with its provenance."""
+    if max_steps is not None and max_steps < 1:
+        raise RecipeError(f"expected max_steps of at least 1, found {max_steps!r}.")
+    given = {"data.train.location": data, "data.train.columns": columns, "training.max_steps": max_steps}
+    origins = {
+        path: Origin(source="user", note=note)
+        for (path, value), note in zip(given.items(), ("data", "columns", "max_steps"), strict=True)
+        if value is not None
+    }
+    source: dict[str, Any] = {}
     if data is not None:
-        train_source = train_source.model_copy(
-            update={"location": data, "config": None, "split": None, "revision": None, "columns": {}}
-        )
-        origins["data.train.location"] = Origin(source="user", note="data")
+        source = {"location": data, "config": None, "split": None, "revision": None, "columns": {}}
     if columns is not None:
-        train_source = train_source.model_copy(update={"columns": dict(columns)})
-        origins["data.train.columns"] = Origin(source="user", note="columns")
-    if max_steps is not None:
-        if max_steps < 1:
-            raise RecipeError(f"expected max_steps of at least 1, found {max_steps!r}.")
-        training = training.model_copy(update={"max_steps": max_steps})
-        origins["training.max_steps"] = Origin(source="user", note="max_steps")
-    changed = {"data": recipe.data.model_copy(update={"train": train_source}), "training": training}
-    return recipe.model_copy(update={**changed, "provenance": origins})
+        source["columns"] = dict(columns)
+    train_source = recipe.data.train.model_copy(update=source)
+    changed = {
+        "data": recipe.data.model_copy(update={"train": train_source}),
+        "training": recipe.training.model_copy(update={} if max_steps is None else {"max_steps": max_steps}),
+    }
+    return recipe.model_copy(update={**changed, "provenance": {**recipe.provenance, **origins}})
 
 
 # --- the run folder ------------------------------------------------------------------------------------------------
@@ -139,26 +137,48 @@ def _with_arguments(
 
 def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence[str] | None) -> RunWriter:
     """A new run folder, made by the first process."""
-    made = from_first(_created(runs, prepared, card, command) if is_first() else None)
-    return RunWriter(Path(str(made)), writes=is_first())
+    path = None
+    if is_first():
+        recipe, sha256 = prepared.recipe, recipe_sha256(prepared.recipe)
+
+        def write(run: Run) -> None:
+            save_recipe(recipe, run.file("recipe"))
+            if card is not None:
+                from workbench.cards.read import card_to_dict
+
+                write_json(run.file("card"), card_to_dict(card))
+
+        record = {**_record(prepared, card), "recipe_sha256": sha256, "command": list(command or ())}
+        path = create(runs, card_name=recipe.name, recipe_sha256=sha256, record=record, write=write).path
+    return RunWriter(Path(str(from_first(path))), writes=is_first())
 
 
-def _created(runs: Path, prepared: Prepared, card: Card | None, command: Sequence[str] | None) -> Path:
-    recipe = prepared.recipe
-
-    def write(folder: Path) -> None:
-        save_recipe(recipe, folder / "recipe.yaml")
-        if card is not None:
-            from workbench.cards.read import card_to_dict
-
-            write_json(folder / "card.json", card_to_dict(card))
-
-    record = {
+def _record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
+    """What run.json says from the start; see `Run.record`."""
+    base, splits, recipe = prepared.base, prepared.splits, prepared.recipe
+    return {
         "card": recipe.name,
         "variant": recipe.variant,
-        "recipe_sha256": recipe_sha256(recipe),
-        "base": _base_record(prepared),
-        "data": _data_record(prepared, card),
+        "base": {
+            "asked": base.asked,
+            "model": base.name,
+            "sha256": base.sha256,
+            "stand_in": base.stand_in,
+            "note": base.note,
+            "unknown_share": base.unknown_share,
+        },
+        "data": {
+            "source": splits.train.origin,
+            "sha256": splits.train.sha256,
+            "stand_in": bool(prepared.data_note),
+            "note": prepared.data_note,
+            "rows": {name: len(part) for name, part in splits.parts().items()},
+            "more": {
+                name: {"source": part.origin, "sha256": part.sha256, "rows": len(part)}
+                for name, part in splits.more.items()
+            },
+            "printed": _printed(card, splits),
+        },
         "checks": [{"severity": check.severity, "message": check.message} for check in prepared.checks],
         "notes": list(prepared.notes),
         "device": describe_device()[0],
@@ -168,37 +188,6 @@ def _created(runs: Path, prepared: Prepared, card: Card | None, command: Sequenc
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        "command": list(command or ()),
-    }
-    sha256 = recipe_sha256(recipe)
-    return create(runs, card_name=recipe.name, recipe_sha256=sha256, record=record, write=write).path
-
-
-def _base_record(prepared: Prepared) -> dict[str, Any]:
-    base = prepared.base
-    return {
-        "asked": base.asked,
-        "model": base.name,
-        "sha256": base.sha256,
-        "stand_in": base.stand_in,
-        "note": base.note,
-        "unknown_share": base.unknown_share,
-    }
-
-
-def _data_record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
-    splits = prepared.splits
-    return {
-        "source": splits.train.origin,
-        "sha256": splits.train.sha256,
-        "stand_in": bool(prepared.data_note),
-        "note": prepared.data_note,
-        "rows": {name: len(part) for name, part in splits.parts().items()},
-        "more": {
-            name: {"source": part.origin, "sha256": part.sha256, "rows": len(part)}
-            for name, part in splits.more.items()
-        },
-        "printed": _printed(card, splits),
     }
 
 
@@ -212,22 +201,22 @@ def _printed(card: Card | None, splits: Splits) -> dict[str, int]:
 
 
 def _reopen(run: Run) -> RunWriter:
-    """The writer of a run that is to go on; it belongs to this process from here on."""
+    """The writer of a run to resume, which belongs to this process from now on."""
     if is_first():
         record = run.record
         process = record.get("process") or {}
-        if record.get("status") == "running" and process.get("pid") != os.getpid() and alive(process):
+        if record.get("status") == "running" and process.get("pid") != os.getpid() and is_alive(process):
             raise RunError(
                 f"expected a run that has ended or was interrupted, found {run.name!r} being trained by process "
                 f"{process.get('pid')} on {process.get('host')!r}; stop that one first."
             )
-        run.forget_stop()
+        run.clear_stop_request()
         RunWriter(run.path).update(status="running", process=this_process(), error=None)
     wait()
     return RunWriter(run.path, writes=is_first())
 
 
-def _same_start(run: Run, prepared: Prepared) -> None:
+def _require_same_start(run: Run, prepared: Prepared) -> None:
     """RunError where the rows, the base or the number of processes are not those that the run began with."""
     record = run.record
     pairs = [
@@ -235,8 +224,8 @@ def _same_start(run: Run, prepared: Prepared) -> None:
         ("base", record["base"]["sha256"], prepared.base.sha256),
     ]
     for name, part in prepared.splits.more.items():
-        was = (record["data"].get("more") or {}).get(name) or {}
-        pairs.append((f"rows of {name!r}", str(was.get("sha256", "")), part.sha256))
+        first = (record["data"].get("more") or {}).get(name) or {}
+        pairs.append((f"rows of {name!r}", str(first.get("sha256", "")), part.sha256))
     for what, before, now in pairs:
         if before != now:
             raise RunError(
@@ -252,227 +241,193 @@ def _same_start(run: Run, prepared: Prepared) -> None:
 
 
 @contextmanager
-def _ending(writer: RunWriter) -> Iterator[None]:
-    """Write how the run ended, whatever ended it."""
+def _record_ending(writer: RunWriter) -> Iterator[None]:
+    """Write how the run ended, however it ended."""
     import torch
     from safetensors import SafetensorError
 
-    ending: dict[str, Any] = {"status": "failed", "error": "The training ended by an error that was not expected."}
+    from workbench.training.trainer import first_line
+
+    ending: dict[str, Any] = {"status": "failed", "error": "The training ended with an unexpected error."}
     try:
         yield
         ending = {} if writer.run.record["status"] == "stopped" else {"status": "finished"}
     except KeyboardInterrupt:
         ending = {"status": "stopped"}
     except WorkbenchError as error:
-        ending = {"status": "failed", "error": str(error)}
+        ending["error"] = str(error)
         raise
     except torch.OutOfMemoryError as error:
-        message = (
+        ending["error"] = (
             "expected the batch to fit into the device's memory, found too little of it; "
             "use a smaller per_device_train_batch_size with more gradient_accumulation_steps."
         )
-        ending = {"status": "failed", "error": message}
-        raise TrainingError(message) from error
+        raise TrainingError(ending["error"]) from error
     except (*ENGINE_ERRORS, SafetensorError) as error:
-        message = (
-            f"expected the training to go on, found {type(error).__name__}: {_first_line(error)}; "
-            f"once that is mended, resume with --resume {writer.path.name}."
+        ending["error"] = (
+            f"expected the training to go on, found {type(error).__name__}: {first_line(error)}; "
+            f"once that is fixed, resume with --resume {writer.path.name}."
         )
-        ending = {"status": "failed", "error": message}
-        raise TrainingError(message) from error
+        raise TrainingError(ending["error"]) from error
     finally:
-        ending["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        writer.update(**ending)
+        writer.update(**ending, finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         if is_first():
-            writer.run.forget_stop()
+            writer.run.clear_stop_request()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:300]
+# --- evaluate, fit, evaluate ---------------------------------------------------------------------------------------
 
 
-# --- the parts of a run --------------------------------------------------------------------------------------------
+@dataclass
+class _Training:
+    """One training of a run: does what the folder does not hold yet."""
 
+    writer: RunWriter
+    prepared: Prepared
+    on_progress: Progress | None
+    timing: Timing | None
 
-def _run(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) -> None:
-    """Do what the folder does not hold yet. `seconds` in run.json is what this took, resumed parts added."""
-    from workbench.training.trainer import fit
+    def run(self) -> None:
+        """`seconds` in run.json is what this took, in total over all resumes."""
+        from workbench.training.trainer import fit
 
-    started, earlier = time.monotonic(), float(writer.run.record.get("seconds") or 0)
-    kept = writer.path / "model"
-    _measure_all(writer, prepared, prepared.base.model, "before", on_progress)
-    wait()
-    if not kept.is_dir():
-        fitted = fit(_job(writer, prepared, on_progress))
-        writer.update(
-            seconds=round(earlier + time.monotonic() - started, 1), **_outcome(writer.run.record, prepared, fitted)
-        )
-        if fitted.stopped:
-            writer.update(status="stopped")
-            wait()
+        writer, run = self.writer, self.writer.run
+        started, earlier = time.monotonic(), float(run.record.get("seconds") or 0)
+        kept = run.file("model")
+        self.evaluate_all(self.prepared.base.model, "before")
+        wait()
+        if not kept.is_dir():
+            outcome = fit(self.job())
+            seconds = round(earlier + time.monotonic() - started, 1)
+            writer.update(seconds=seconds, **_outcome_record(run.record, self.prepared, outcome))
+            if outcome.stopped:
+                writer.update(status="stopped")
+                wait()
+                return
+            if is_first():
+                _keep_model(outcome.checkpoint, kept, self.prepared.recipe)
+        if is_first():
+            self.evaluate_all(load_folder(kept, str(kept)), "after")
+        writer.update(seconds=round(earlier + time.monotonic() - started, 1))
+
+    def evaluate_all(self, model: SentenceTransformer, stage: str) -> None:
+        """Every task that the run does not hold at `stage`, in the first process."""
+        if not is_first():
             return
-        if is_first():
-            _keep_model(_chosen(fitted, prepared.recipe), kept, prepared.recipe)
-    if is_first():
-        _measure_all(writer, prepared, load_folder(kept, str(kept)), "after", on_progress)
-    writer.update(seconds=round(earlier + time.monotonic() - started, 1))
+        self.set_phase(f"measure {stage}")
+        encode = encode_with(model, self.prepared.recipe, remember=True)
+        for name, task in self.prepared.tasks.items():
+            if stage not in self.writer.run.evaluations().get(name, ()):
+                self.evaluate(task, encode, name, stage)
+
+    def evaluate(self, task: Task, encode: Encode, name: str, stage: str) -> Mapping[str, float]:
+        """Evaluate a model as the recipe says, store the results in the run folder, and return the means."""
+
+        def on_progress(phase: str, done: int, total: int) -> None:
+            if self.on_progress is not None:
+                self.on_progress(f"{name}, {stage}: {phase}", done, total)
+
+        recipe, path = self.prepared.recipe, self.writer.path
+        found = task.measure(
+            encode,
+            similarity=recipe.base.similarity,
+            truncate_dim=recipe.evaluation.truncate_dim,
+            on_progress=on_progress,
+        )
+        folder = save(path, name, stage, found)
+        if stage in STAGES and isinstance(found, Evaluation) and getattr(task, "dimensions", None) is None:
+            save_vectors(path, folder, stage, found)
+        return found.metrics
+
+    def set_phase(self, phase: str) -> None:
+        progress = self.writer.run.record.get("progress") or {}
+        self.writer.update(progress={**progress, "phase": phase, "seconds_left": None})
+
+    def job(self) -> Job:
+        """What the engine needs: rows, loss and plan, and where its log, progress and evaluations go."""
+        from workbench.training.callbacks import Timing
+        from workbench.training.trainer import Job
+
+        prepared, writer = self.prepared, self.writer
+        tasks, timing, written = while_training(prepared.tasks), self.timing or Timing(), 0.0
+
+        def evaluate(step: int) -> Mapping[str, float]:
+            self.set_phase(f"measure step-{step}")
+            encode = encode_with(prepared.base.model, prepared.recipe, remember=True)
+            means = {name: self.evaluate(task, encode, name, f"step-{step}") for name, task in tasks.items()}
+            return {f"{name}_{metric}": value for name, found in means.items() for metric, value in found.items()}
+
+        def on_step(progress: StepProgress) -> None:
+            nonlocal written
+            if self.on_progress is not None:
+                rate = "" if progress.rows_per_second is None else f": {progress.rows_per_second:,.0f} rows/s"
+                self.on_progress(f"train{rate}", progress.step, progress.steps)
+            if time.monotonic() - written > timing.progress_seconds:
+                left = None if progress.seconds_left is None else round(progress.seconds_left, 1)
+                writer.update(progress={**asdict(replace(progress, seconds_left=left)), "phase": "train"})
+                written = time.monotonic()
+
+        return Job(
+            model=prepared.base.model,
+            loss=prepared.loss,
+            rows=prepared.rows,
+            held_out=prepared.held_out,
+            recipe=prepared.recipe,
+            plan=prepared.plan,
+            folder=writer.run.file("checkpoints"),
+            evaluate=evaluate,
+            main_metric=_main_metric(writer.run, prepared.recipe, list(tasks)),
+            log=writer.log,
+            on_step=on_step,
+            stop_requested=writer.run.has_stop_request,
+            earlier=max((float(row.get("time") or 0) for row in writer.run.log()), default=0.0),
+            timing=timing,
+        )
 
 
-def _outcome(record: Mapping[str, Any], prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
-    """What run.json says of the training; what it cost is added to that before a resume."""
-    before = record.get("cost") or {}
-    joules = [used for used in (before.get("joules"), fitted.joules) if used is not None]
-    rate = fitted.rows_per_second if fitted.rows_per_second is not None else before.get("rows_per_second")
-    memory = max(fitted.peak_memory, int(before.get("peak_memory") or 0))
-    outcome: dict[str, Any] = {
+def _outcome_record(record: Mapping[str, Any], prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
+    """What run.json says after training; its cost is added to that before a resume."""
+    before, plan = record.get("cost") or {}, prepared.plan
+    joules = [used for used in (before.get("joules"), outcome.joules) if used is not None]
+    rate = before.get("rows_per_second") if outcome.rows_per_second is None else outcome.rows_per_second
+    memory = max(outcome.peak_memory, int(before.get("peak_memory") or 0))
+    cost = {"peak_memory": memory, "rows_per_second": rate}
+    updates: dict[str, Any] = {
         "progress": {
-            "step": fitted.step,
-            "steps": fitted.steps,
-            "epoch": fitted.epoch,
+            "step": outcome.step,
+            "steps": outcome.steps,
+            "epoch": outcome.epoch,
             "rows_per_second": rate,
             "seconds_left": None,
-            "phase": "stopped" if fitted.stopped else "trained",
+            "phase": "stopped" if outcome.stopped else "trained",
         },
-        "best": fitted.best,
-        "peak_memory": memory,
-        "rows_per_second": rate,
+        "best": outcome.best,
+        **cost,
         "cost": {
-            "peak_memory": memory,
-            "rows_per_second": rate,
+            **cost,
             "device": describe_device()[0],
-            "processes": prepared.plan.processes,
-            "precision": prepared.plan.precision,
+            "processes": plan.processes,
+            "precision": plan.precision,
             "joules": round(sum(joules), 1) if joules else None,
-            "counted": fitted.counted or before.get("counted", ""),
+            "counted": outcome.counted or before.get("counted", ""),
         },
     }
-    if not fitted.stopped and fitted.step < fitted.steps:
-        note = f"The rows gave batches for {fitted.step:,} of {fitted.steps:,} steps; too few of them differ."
-        outcome["notes"] = list(dict.fromkeys([*record.get("notes", ()), note]))
-    return outcome
-
-
-def _chosen(fitted: Fitted, recipe: Recipe) -> Path:
-    """The checkpoint that is kept: the best where the recipe loads it at the end, else the last."""
-    wanted = fitted.best_checkpoint if recipe.training.load_best_model_at_end else None
-    return wanted or fitted.last
+    if not outcome.stopped and outcome.step < outcome.steps:
+        note = f"The rows gave batches for {outcome.step:,} of {outcome.steps:,} steps; too few of them differ."
+        updates["notes"] = list(dict.fromkeys([*record.get("notes", ()), note]))
+    return updates
 
 
 def _keep_model(checkpoint: Path, kept: Path, recipe: Recipe) -> None:
-    """Copy a checkpoint's model to `kept`, whole or not at all, without what is only for going on."""
+    """Copy a checkpoint's model to `kept`, whole or not at all."""
     temporary = kept.with_name(f".{kept.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(checkpoint, temporary, ignore=shutil.ignore_patterns(*NOT_KEPT))
+    shutil.copytree(checkpoint, temporary, ignore=shutil.ignore_patterns(*ONLY_FOR_RESUMING))
     if recipe.base.similarity == "energy":
         from workbench.models.energy_distance import save_similarity
 
         save_similarity(temporary, **energy_settings(recipe))
     temporary.replace(kept)
-
-
-def _measure_all(
-    writer: RunWriter, prepared: Prepared, model: SentenceTransformer, moment: str, on_progress: Progress | None
-) -> None:
-    """Every task that the run does not hold at `moment`; by the first process alone."""
-    if not is_first():
-        return
-    _phase(writer, f"measure {moment}")
-    encode = encode_with(model, prepared.recipe, remember=True)
-    for name, task in prepared.tasks.items():
-        if moment not in writer.run.evaluations().get(name, ()):
-            measure(writer.path, prepared.recipe, task, encode, name, moment, on_progress)
-
-
-def measure(
-    path: Path,
-    recipe: Recipe,
-    task: Task,
-    encode: Encode,
-    name: str,
-    moment: str,
-    on_progress: Progress | None = None,
-) -> Mapping[str, float]:
-    """Evaluate a model as the recipe says, store it in the run folder under `moment`, and give the means."""
-
-    def told(phase: str, done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(f"{name}, {moment}: {phase}", done, total)
-
-    found = task.measure(
-        encode,
-        similarity=recipe.base.similarity,
-        truncate_dim=recipe.evaluation.truncate_dim,
-        on_progress=told,
-    )
-    folder = save(path, name, moment, found)
-    if moment in STAGES and isinstance(found, Evaluation) and getattr(task, "dimensions", None) is None:
-        save_vectors(path, folder, moment, found)
-    return found.metrics
-
-
-def _phase(writer: RunWriter, phase: str) -> None:
-    writer.update(progress={**(writer.run.record.get("progress") or {}), "phase": phase, "seconds_left": None})
-
-
-# --- fit -----------------------------------------------------------------------------------------------------------
-
-
-def _job(writer: RunWriter, prepared: Prepared, on_progress: Progress | None) -> Job:
-    """What the engine is given: rows, loss and plan, and where its rows of log, progress and rankings go."""
-    from workbench.training.trainer import Job
-
-    looked_at = while_training(prepared.tasks)
-
-    def evaluated(step: int) -> Mapping[str, float]:
-        _phase(writer, f"measure step-{step}")
-        encode = encode_with(prepared.base.model, prepared.recipe, remember=True)
-        found: dict[str, float] = {}
-        for name, task in looked_at.items():
-            means = measure(writer.path, prepared.recipe, task, encode, name, f"step-{step}", on_progress)
-            found |= {f"{name}_{metric}": value for metric, value in means.items()}
-        return found
-
-    return Job(
-        model=prepared.base.model,
-        loss=prepared.loss,
-        rows=prepared.rows,
-        held_out=prepared.held_out,
-        recipe=prepared.recipe,
-        plan=prepared.plan,
-        folder=writer.path / "checkpoints",
-        evaluate=evaluated,
-        main_metric=_main_metric(writer.run, prepared.recipe, list(looked_at)),
-        log=writer.log,
-        told=_telling(writer, on_progress),
-        stop_asked=writer.run.stop_asked,
-        earlier=max((float(row.get("time") or 0) for row in writer.run.log()), default=0.0),
-    )
-
-
-def _telling(writer: RunWriter, on_progress: Progress | None) -> Callable[[Where], None]:
-    """The function that takes every step, and tells a person at once and run.json once a second."""
-    written = 0.0
-
-    def told(where: Where) -> None:
-        nonlocal written
-        if on_progress is not None:
-            rate = "" if where.rows_per_second is None else f": {where.rows_per_second:,.0f} rows/s"
-            on_progress(f"train{rate}", where.step, where.steps)
-        if time.monotonic() - written > PROGRESS_SECONDS:
-            left = None if where.seconds_left is None else round(where.seconds_left, 1)
-            writer.update(
-                progress={
-                    "step": where.step,
-                    "steps": where.steps,
-                    "epoch": where.epoch,
-                    "rows_per_second": where.rows_per_second,
-                    "seconds_left": left,
-                    "phase": "train",
-                }
-            )
-            written = time.monotonic()
-
-    return told
 
 
 def _main_metric(run: Run, recipe: Recipe, names: Sequence[str]) -> str:
@@ -482,11 +437,7 @@ def _main_metric(run: Run, recipe: Recipe, names: Sequence[str]) -> str:
     """
     ordered = sorted(names, key=lambda name: (name != "validation", "_mean" not in name, names.index(name)))
     wanted = recipe.evaluation.main_metric
-    for name in ordered:
-        if wanted in run.metrics(name, "before"):
-            return f"{name}_{wanted}"
-    if not ordered:
-        return f"validation_{wanted}"
-    metrics = run.metrics(ordered[0], "before")
-    own = run.settings(ordered[0], "before").get("main_metric")
-    return f"{ordered[0]}_{own or next((name for name in metrics if name.endswith('ndcg@10')), next(iter(metrics)))}"
+    name = next((name for name in ordered if wanted in run.metrics(name, "before")), None)
+    if name is not None or not ordered:
+        return f"{name or 'validation'}_{wanted}"
+    return f"{ordered[0]}_{run.main_metric(ordered[0], 'before')}"

@@ -1,7 +1,7 @@
-"""The engine: SentenceTransformerTrainer behind one function, resumed exactly and stopped cleanly.
+"""SentenceTransformerTrainer behind one function, `fit`, resumed exactly and stopped cleanly.
 
-Why the library's trainer and not one of our own: nothing of the computation is changed, so losses equal those of a
-plain script with the same arguments (a test holds this). `journal.py` looks on and writes down.
+Why the library's trainer and not our own loop: nothing of the computation changes, so losses equal those of a plain
+script with the same arguments (a test holds this).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe, Training
-from workbench.training.callbacks import Journal, Watched, Where
+from workbench.training.callbacks import InstrumentedTrainer, Journal, StepProgress, Timing
 from workbench.training.energy_use import Energy, energy_counters
 from workbench.training.processes import from_first, is_first, world_size
 
@@ -43,24 +43,20 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerState
 
-CHECKPOINT_STEPS = 50
-"""Steps between two checkpoints, where saving takes a small share of the time; see `journal.SAVING_SHARE`."""
-
 CHECKPOINTS_KEPT = 3  # the last two and the best
 COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
-"""What a checkpoint holds when it was written to its end, beside the state of each process's random numbers."""
+"""Files of a whole checkpoint, beside the random state of each process."""
 
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 """What `report_to` may name -> the packages of which it needs one."""
 
 
 @contextmanager
-def tiny_as_zero() -> Iterator[None]:
-    """Numbers below 1.2e-38, which float32 keeps with fewer digits, count as zero meanwhile, on the CPU.
+def denormals_as_zero() -> Iterator[None]:
+    """On the CPU, floats below 1.2e-38 count as zero inside the block.
 
-    Processors compute with such numbers up to thirty times slower, and a loss whose softmax is certain, as that of
-    energy distance, fills whole gradients with them; a sum with any ordinary number is the same without them. Threads
-    that torch starts later do likewise; those that it has already keep them.
+    Processors compute with them up to thirty times slower, and a loss whose softmax is certain, such as that of energy
+    distance, fills whole gradients with them; a sum with any ordinary number is the same without them.
     """
     before = float(torch.tensor(1e-40) * 0.5) == 0.0
     torch.set_flush_denormal(True)
@@ -78,7 +74,6 @@ class Plan:
     """When things happen, in optimizer steps."""
 
     steps: int  # in all
-    steps_per_epoch: int
     logging_steps: int  # of the trainer and its trackers; the run's log has a row for every step
     eval_strategy: str  # no, steps, epoch
     precision: str  # fp32, fp16, bf16; of the computation, the weights are float32
@@ -89,28 +84,25 @@ class Plan:
 def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int = 1) -> Plan:
     """What the recipe's numbers come to on this device, with datasets of `rows` rows.
 
-    Raises RecipeError where not one batch can be made, or a tracker is not there.
+    Raises RecipeError where there are too few rows for a batch, or a tracker is not installed.
     """
-    training = recipe.training
-    _can_track(training)
+    training, notes = recipe.training, []
+    _require_trackers(training)
     per_epoch = steps_per_epoch(training, rows, processes)
-    steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch)
-    precision, precision_note = _precision(recipe)
-    notes = [precision_note] if precision_note else []
+    precision = asked = "fp16" if training.fp16 else "bf16" if training.bf16 else "fp32"
+    if not can_compute(asked):
+        precision = "fp32"
+        notes.append(f"The recipe trains in {asked}, for which this needs a CUDA GPU; here it is fp32.")
     if training.processes != processes:
         notes.append(_other_processes(training, processes))
     if processes > 1 and not training.dataloader_drop_last:
-        notes.append(
-            "Several processes train on full batches alone; rows that fill none at the end of an epoch are left out."
-        )
-    evaluated = training.eval_strategy if measured else "no"
-    if evaluated != training.eval_strategy:
+        notes.append("Several processes train on full batches only; the last rows of an epoch may be left out.")
+    if not measured and training.eval_strategy != "no":
         notes.append("There is nothing to evaluate on, so nothing is evaluated while training.")
     return Plan(
-        steps=steps,
-        steps_per_epoch=per_epoch,
+        steps=training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch),
         logging_steps=max(training.logging_steps, 1),
-        eval_strategy=evaluated,
+        eval_strategy=training.eval_strategy if measured else "no",
         precision=precision,
         processes=processes,
         notes=tuple(notes),
@@ -120,16 +112,15 @@ def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int 
 def steps_per_epoch(training: Training, rows: Sequence[int], processes: int = 1) -> int:
     """Optimizer steps in one pass over datasets of `rows` rows, as the installed trainer counts them.
 
-    Several processes share the full batches, each taking as many; the library drops what is left. The last step of an
-    epoch takes the batches that do not fill one, of which older trainers made none. Raises RecipeError where there is
-    not one batch.
+    Several processes share the full batches, each taking as many; the library drops the rest. The last step of an epoch
+    takes the batches that are left; older trainers made no such step. Raises RecipeError where there is no batch.
 
     >>> steps_per_epoch(Training(per_device_train_batch_size=8), [1440])
     180
     """
     size = training.per_device_train_batch_size
-    dropped = training.dataloader_drop_last or processes > 1
-    whole = [number // size if dropped else math.ceil(number / size) for number in rows]
+    drop_last = training.dataloader_drop_last or processes > 1
+    whole = [number // size if drop_last else math.ceil(number / size) for number in rows]
     batches = min(whole) * len(whole) if training.multi_dataset_batch_sampler == "round_robin" else sum(whole)
     if batches < processes:
         needed = "one batch" if processes == 1 else f"one batch for each of {processes} processes,"
@@ -141,7 +132,6 @@ def steps_per_epoch(training: Training, rows: Sequence[int], processes: int = 1)
 
 
 def _other_processes(training: Training, processes: int) -> str:
-    """The sentence for another number of processes than the card's."""
     step = training.per_device_train_batch_size * training.gradient_accumulation_steps
     here = "one process trains" if processes == 1 else f"{processes} processes train"
     advice = f"; --processes {training.processes} trains as many" if processes == 1 else ""
@@ -151,8 +141,7 @@ def _other_processes(training: Training, processes: int) -> str:
     )
 
 
-def _can_track(training: Training) -> None:
-    """RecipeError for a tracker that is not known or not installed."""
+def _require_trackers(training: Training) -> None:
     for name in training.report_to:
         packages = TRACKERS.get(name)
         if packages is None:
@@ -166,22 +155,18 @@ def _can_track(training: Training) -> None:
             )
 
 
-def _precision(recipe: Recipe) -> tuple[str, str]:
-    """Precision on this device, and a sentence where it is not the recipe's."""
-    asked = "fp16" if recipe.training.fp16 else "bf16" if recipe.training.bf16 else "fp32"
-    if asked == "fp32":
-        return asked, ""
-    if torch.cuda.is_available() and (asked == "fp16" or torch.cuda.is_bf16_supported()):
-        return asked, ""
-    return "fp32", f"The recipe trains in {asked}, for which this needs a CUDA GPU; here it is fp32."
+def can_compute(precision: str) -> bool:
+    if precision == "fp32":
+        return True
+    return torch.cuda.is_available() and (precision == "fp16" or torch.cuda.is_bf16_supported())
 
 
-# --- job and result ------------------------------------------------------------------------------------------------
+# --- job and outcome -----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Job:
-    """All that an engine needs."""
+    """Everything that `fit` needs."""
 
     model: SentenceTransformer
     loss: nn.Module | dict[str, nn.Module]  # one for each dataset, where there are several
@@ -192,110 +177,107 @@ class Job:
     folder: Path  # of checkpoints
     evaluate: Callable[[int], Mapping[str, float]]  # step -> metrics by name; stores the rankings
     main_metric: str  # by which the best checkpoint is chosen, one of the names that `evaluate` gives
-    log: Callable[..., None]  # takes rows for the reader of the run
-    told: Callable[[Where], None]  # takes how far it is, at every step
-    stop_asked: Callable[[], bool] = lambda: False  # whether somebody wants it to end
-    earlier: float = 0.0  # seconds that were trained before a resume
+    log: Callable[..., None]  # takes rows of the run's log
+    on_step: Callable[[StepProgress], None]
+    stop_requested: Callable[[], bool] = lambda: False
+    earlier: float = 0.0  # seconds of training before a resume
+    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Outcome:
     """What training came to."""
 
     step: int
-    steps: int  # that it should come to
+    steps: int  # planned
     epoch: float
-    stopped: bool  # by a person, before its end
-    last: Path  # checkpoint of the last step
+    stopped: bool  # by the user, before the last step
+    checkpoint: Path  # to keep: the best where the recipe loads it at the end, else the last
     best: Mapping[str, Any] | None  # {"step", "metric", "value"}; None where nothing was evaluated
-    best_checkpoint: Path | None
     peak_memory: int = 0  # bytes; on CUDA of the device, else of the process
     rows_per_second: float | None = None  # of training alone; None where nothing was left to train
-    joules: float | None = None  # what the devices used meanwhile; None where none counts it
+    joules: float | None = None  # that the devices used; None where none counts them
     counted: str = ""  # which devices count
 
 
-def fit(job: Job) -> Fitted:
+def fit(job: Job) -> Outcome:
     """Train, from the last whole checkpoint where there is one.
 
-    Raises TrainingError where the loss is no longer a number, RecipeError where the trainer refuses an argument.
+    Raises TrainingError where the loss is not finite, RecipeError where the trainer refuses an argument.
     """
     checkpoint = from_first(last_checkpoint(job.folder, job.plan.processes) if is_first() else None)
     if checkpoint is not None:
         state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if state.global_step >= state.max_steps:
-            return _fitted(job, state)
+            return _outcome(job, state)
     with quiet(), _trackers_in(job.folder.parent / "trackers"):
         energy = Energy(energy_counters(_gpus()) if is_first() else {})
         journal = _journal(job, energy)
         trainer = _trainer(job, journal)
-        with _stoppable(journal):
+        with _stop_on_signals(journal):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if is_first():
         with suppress(OSError):
             (job.folder / "eval").rmdir()  # the trainer makes it for evaluators that write files; ours does not
-    if not (job.folder / f"checkpoint-{trainer.state.global_step}").is_dir():  # fewer batches than were promised
+    if not (job.folder / f"checkpoint-{trainer.state.global_step}").is_dir():  # fewer batches than planned
         trainer._save_checkpoint(trainer.model, None)
-    return _fitted(job, trainer.state, journal, energy)
+    return _outcome(job, trainer.state, journal, energy)
 
 
 def _journal(job: Job, energy: Energy) -> Journal:
     training = job.recipe.training
 
-    def told(where: Where) -> None:
+    def on_step(progress: StepProgress) -> None:
         energy.sample()
-        job.told(where)
+        job.on_step(progress)
 
     return Journal(
         log=job.log,
-        told=told,
-        stop_asked=job.stop_asked,
+        on_step=on_step,
         rows_per_step=training.per_device_train_batch_size * training.gradient_accumulation_steps * job.plan.processes,
+        timing=job.timing,
+        stop_requested=job.stop_requested,
         earlier=job.earlier,
     )
 
 
-def _trainer(job: Job, journal: Journal) -> Watched:
-    arguments = _arguments(job)
+def _trainer(job: Job, journal: Journal) -> InstrumentedTrainer:
+    kind = InstrumentedTrainer
+    if job.recipe.training.engine == "fast":
+        from workbench.training.fast.engine import Fast, accepts
+
+        kind = Fast if accepts(job.recipe, job.model) is None else kind
     evaluated = job.plan.eval_strategy != "no"
+    arguments = training_arguments(job)
     with redirect_stderr(io.StringIO()):  # a bar for the model card that no argument turns off
-        trainer = _engine(job)(
+        trainer = kind(
             journal=journal,
             model=job.model,
             args=arguments,
             train_dataset=job.rows,
             eval_dataset=job.held_out if evaluated else None,
             loss=job.loss,
-            evaluator=_Measured(job, journal) if evaluated else None,
+            evaluator=_RunEvaluator(job, journal) if evaluated else None,
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _engine(job: Job) -> type[Watched]:
-    """The trainer that the recipe asks for; one that does not take the recipe gives way to the library's."""
-    if job.recipe.training.engine == "fast":
-        from workbench.training.fast.engine import Fast, accepts
-
-        if accepts(job.recipe, job.model) is None:
-            return Fast
-    return Watched
-
-
-def _fitted(job: Job, state: TrainerState, journal: Journal | None = None, energy: Energy | None = None) -> Fitted:
-    best_step = state.best_global_step
-    best = None
-    if best_step:
-        best = {"step": int(best_step), "metric": job.main_metric, "value": float(state.best_metric or 0.0)}
-    best_folder = job.folder / f"checkpoint-{best_step}"
-    return Fitted(
+def _outcome(job: Job, state: TrainerState, journal: Journal | None = None, energy: Energy | None = None) -> Outcome:
+    best, checkpoint = None, job.folder / f"checkpoint-{state.global_step}"
+    if state.best_global_step:
+        value = float(state.best_metric or 0.0)
+        best = {"step": int(state.best_global_step), "metric": job.main_metric, "value": value}
+        best_checkpoint = job.folder / f"checkpoint-{state.best_global_step}"
+        if job.recipe.training.load_best_model_at_end and best_checkpoint.is_dir():
+            checkpoint = best_checkpoint
+    return Outcome(
         step=int(state.global_step),
         steps=int(state.max_steps),
         epoch=float(state.epoch or 0.0),
         stopped=journal is not None and journal.stopping and state.global_step < state.max_steps,
-        last=job.folder / f"checkpoint-{state.global_step}",
+        checkpoint=checkpoint,
         best=best,
-        best_checkpoint=best_folder if best is not None and best_folder.is_dir() else None,
         peak_memory=_peak_memory(),
         rows_per_second=journal.rows_per_second() if journal is not None else None,
         joules=energy.joules() if energy is not None else None,
@@ -303,9 +285,12 @@ def _fitted(job: Job, state: TrainerState, journal: Journal | None = None, energ
     )
 
 
-def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
-    """The recipe's arguments; what is about looking on, saving and reporting is ours."""
-    training = job.recipe.training
+def training_arguments(job: Job) -> SentenceTransformerTrainingArguments:
+    """The recipe's arguments; evaluating, saving and reporting are arranged by us.
+
+    Raises RecipeError where the trainer refuses one.
+    """
+    training, plan = job.recipe.training, job.plan
     taken = (
         "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
         "gradient_accumulation_steps", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
@@ -323,18 +308,18 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
             lr_scheduler_kwargs=dict(training.lr_scheduler_kwargs),
             warmup_steps=training.warmup_steps or training.warmup_ratio,  # below 1 it is a share of all steps
             prompts=_prompts(job) or None,
-            dataloader_drop_last=training.dataloader_drop_last or job.plan.processes > 1,  # as the library would
-            fp16=job.plan.precision == "fp16",
-            bf16=job.plan.precision == "bf16",
-            use_cpu=job.plan.processes > 1 and not torch.cuda.is_available(),  # else it sees no other process
-            eval_strategy=job.plan.eval_strategy,
+            dataloader_drop_last=training.dataloader_drop_last or plan.processes > 1,  # as the library does
+            fp16=plan.precision == "fp16",
+            bf16=plan.precision == "bf16",
+            use_cpu=plan.processes > 1 and not torch.cuda.is_available(),  # or it sees no other process
+            eval_strategy=plan.eval_strategy,
             logging_strategy="steps",
-            logging_steps=job.plan.logging_steps,
-            logging_nan_inf_filter=False,  # a loss that is not a number is to be seen
+            logging_steps=plan.logging_steps,
+            logging_nan_inf_filter=False,  # a loss that is not a number must be seen
             save_strategy="steps",
-            save_steps=CHECKPOINT_STEPS,
+            save_steps=job.timing.checkpoint_steps,
             save_total_limit=CHECKPOINTS_KEPT,
-            metric_for_best_model=f"eval_{job.main_metric}" if job.plan.eval_strategy != "no" else None,
+            metric_for_best_model=f"eval_{job.main_metric}" if plan.eval_strategy != "no" else None,
             greater_is_better=job.recipe.evaluation.higher_is_better,
             disable_tqdm=True,
             report_to=list(training.report_to) or "none",
@@ -343,7 +328,7 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
         )
     except (ValueError, TypeError) as error:
         raise RecipeError(
-            f"expected arguments that the trainer can take, found some that it refuses ({_first_line(error)}); "
+            f"expected arguments that the trainer can take, found some that it refuses ({first_line(error)}); "
             "change them with --set."
         ) from error
     if arguments.n_gpu > 1:
@@ -352,29 +337,32 @@ def _arguments(job: Job) -> SentenceTransformerTrainingArguments:
 
 
 def _prompts(job: Job) -> dict[str, Any]:
-    """Column -> prompt, as the trainer takes it: for several datasets, under the name of each.
+    """Column -> prompt; for several datasets, under the name of each.
 
     Raises RecipeError for a column that no dataset has.
     """
     prompts = job.recipe.training.prompts
     parts = job.rows if isinstance(job.rows, dict) else {"": job.rows}
-    columns = {name: list(part.column_names) for name, part in parts.items()}
-    unknown = [column for column in prompts if not any(column in names for names in columns.values())]
-    if unknown:
-        known = ", ".join(dict.fromkeys(name for names in columns.values() for name in names))
+    known = list(dict.fromkeys(name for part in parts.values() for name in part.column_names))
+    unknown = next((column for column in prompts if column not in known), None)
+    if unknown is not None:
         raise RecipeError(
-            f"expected columns of the rows ({known}) in training.prompts, found {unknown[0]!r}; rename it there."
+            f"expected columns of the rows ({', '.join(known)}) in training.prompts, found {unknown!r}; rename it "
+            "there."
         )
-    nested = {name: {key: prompts[key] for key in names if key in prompts} for name, names in columns.items()}
-    return {name: own for name, own in nested.items() if own} if isinstance(job.rows, dict) else dict(prompts)
+    if not isinstance(job.rows, dict):
+        return dict(prompts)
+    nested = {name: {key: prompts[key] for key in part.column_names if key in prompts} for name, part in parts.items()}
+    return {name: own for name, own in nested.items() if own}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error of the libraries, cut."""
     return (str(error).strip().splitlines() or ["no message"])[0][:300]
 
 
-class _Measured(BaseEvaluator):
-    """Our own evaluation where the trainer wants one of its evaluators."""
+class _RunEvaluator(BaseEvaluator):
+    """The run's own evaluation as an evaluator of the library."""
 
     def __init__(self, job: Job, journal: Journal) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -384,7 +372,7 @@ class _Measured(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Newer libraries call this in the first process and pass on what it gives; older ones in all of them."""
+        """Newer libraries call this in the first process and share the result; older ones call it in all of them."""
         found = dict(self.job.evaluate(steps)) if is_first() else {}
         if not hasattr(distributed, "distributed_evaluation"):
             found = from_first(found)
@@ -393,9 +381,9 @@ class _Measured(BaseEvaluator):
 
 
 @contextmanager
-def _stoppable(journal: Journal) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end at the next step, with a checkpoint; a second one ends at once. Elsewhere than in the main
-    thread signals cannot be caught; a request to stop in the run folder does the same."""
+def _stop_on_signals(journal: Journal) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop at the next step, with a checkpoint; a second one ends at once. Only the main thread can
+    catch signals; a stop request in the run folder works everywhere."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -405,23 +393,23 @@ def _stoppable(journal: Journal) -> Iterator[None]:
             raise KeyboardInterrupt
         journal.stop = True
 
-    was = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in was.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and no advice of the libraries on the terminal; what matters is in the run."""
-    advice = logging.getLogger("sentence_transformers")
-    level, verbosity = advice.level, transformers.logging.get_verbosity()
+    """No progress bars and advice of the libraries on the terminal."""
+    advice, logs = logging.getLogger("sentence_transformers"), transformers.logging
+    level, verbosity = advice.level, logs.get_verbosity()
+    bars = datasets.utils.logging.is_progress_bar_enabled(), logs.is_progress_bar_enabled()
     advice.setLevel(logging.ERROR)
-    bars = datasets.utils.logging.is_progress_bar_enabled(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logs.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logs.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
@@ -429,18 +417,18 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         advice.setLevel(level)
-        transformers.logging.set_verbosity(verbosity)
+        logs.set_verbosity(verbosity)
         if bars[0]:
             datasets.enable_progress_bars()
         if bars[1]:
-            transformers.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logs.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def _trackers_in(folder: Path) -> Iterator[None]:
-    """Trackers write into the run, not into the folder of checkpoints, which goes, or where the user stands."""
-    places = {"TENSORBOARD_LOGGING_DIR": folder, "WANDB_DIR": folder, "TRACKIO_DIR": folder}
-    ours = {name: str(place) for name, place in places.items() if name not in os.environ}
+    """Trackers write into `folder`, unless the user's environment says otherwise."""
+    names = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
+    ours = {name: str(folder) for name in names if name not in os.environ}
     os.environ.update(ours)
     try:
         yield
@@ -453,9 +441,9 @@ def _trackers_in(folder: Path) -> Iterator[None]:
 
 
 def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
-    """The last checkpoint that was written to its end; those that were not are removed."""
+    """The last checkpoint that was written completely; incomplete ones after it are removed."""
     for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        if _is_whole(path, processes):
+        if _is_complete(path, processes):
             return path
         shutil.rmtree(path)
     return None
@@ -466,7 +454,7 @@ def _step(checkpoint: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _is_whole(checkpoint: Path, processes: int) -> bool:
+def _is_complete(checkpoint: Path, processes: int) -> bool:
     states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
     if not all((checkpoint / name).is_file() for name in (*COMPLETE, *states)):
         return False
@@ -490,9 +478,9 @@ def _peak_memory() -> int:
 
 
 def _gpus() -> list[str]:
-    """UUIDs of the GPUs that train, as the driver names them: CUDA_VISIBLE_DEVICES changes the numbers, not these."""
+    """UUIDs of the GPUs that train, as the driver names them; CUDA_VISIBLE_DEVICES does not change these."""
     if not torch.cuda.is_available():
         return []
     used = range(min(world_size(), torch.cuda.device_count()))
-    named = [str(getattr(torch.cuda.get_device_properties(number), "uuid", "")) for number in used]
-    return [uuid if uuid.startswith("GPU-") else f"GPU-{uuid}" for uuid in named if uuid]
+    uuids = [str(getattr(torch.cuda.get_device_properties(number), "uuid", "")) for number in used]
+    return [uuid if uuid.startswith("GPU-") else f"GPU-{uuid}" for uuid in uuids if uuid]

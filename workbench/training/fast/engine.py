@@ -1,7 +1,7 @@
 """The second engine of training: the library's trainer, whose batches are tokens and whose forward has no padding.
 
-Loop, samplers, losses, schedule, checkpoints, resume, log and evaluation are the reference's (`journal.Watched`), so
-the batches and their order are too. Changed is how a batch becomes vectors: tokens come from the disk, all columns go
+Loop, samplers, losses, schedule, checkpoints, resume, log and evaluation are those of `InstrumentedTrainer`, so the
+batches and their order are too. What differs is how a batch becomes vectors: tokens come from the disk, all columns go
 through the transformer in one packed pass (on a GPU with all micro-batches of a step), large tables get their gradient
 on touched rows, linear layers take the faster product and AdamW its fused form. Losses agree with the reference's to
 rounding where there is no dropout; with dropout other random numbers are drawn.
@@ -25,7 +25,7 @@ from workbench.models.dropout import fast_dropout
 from workbench.models.linear import fast_linear
 from workbench.models.packing import Pass, pack, packed_forward, packing_obstacle
 from workbench.models.tokens import Tokens, load_tokens
-from workbench.training.callbacks import Watched
+from workbench.training.callbacks import InstrumentedTrainer
 from workbench.training.fast.tables import Table, TablePass, bags, clip
 from workbench.training.processes import world_size
 
@@ -150,7 +150,7 @@ def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
 # --- the trainer ---------------------------------------------------------------------------------------------------
 
 
-class Fast(Watched):
+class Fast(InstrumentedTrainer):
     """The trainer that is looked at while it computes, with the forward pass of this package."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -231,10 +231,10 @@ class Fast(Watched):
         for table in self.tables:
             table.clear()
         if batch.loss is None:
-            whole: Tensor = super(Watched, self).training_step(model, inputs, *args, **kwargs)
+            whole: Tensor = super(InstrumentedTrainer, self).training_step(model, inputs, *args, **kwargs)
             batch.loss = whole if not batch.together else batch.loss
         assert batch.loss is not None
-        self.journal.micro_batch(batch.loss)
+        self.journal.add_loss(batch.loss)
         return batch.loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
