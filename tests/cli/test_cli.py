@@ -1,4 +1,4 @@
-"""The command line as its users meet it: words in, tables or JSON out, one sentence and exit code 2 when it cannot."""
+"""The command line: options in, tables or JSON out, one sentence and exit code 2 on errors."""
 
 from __future__ import annotations
 
@@ -8,45 +8,19 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import workbench
 
-from workbench import cli, open_run
+from workbench import open_run
 
-Done = subprocess.CompletedProcess[str]
-Workbench = Callable[..., Done]
-
-
-@pytest.fixture
-def workbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Workbench:
-    """Run the command's entry point in this process, which has the heavy libraries loaded already."""
-
-    def run(*words: object) -> Done:
-        command = ["workbench", *(str(word) for word in words)]
-        monkeypatch.setattr(sys, "argv", command)
-        capfd.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capfd.readouterr()
-        return Done(command, int(str(code)), out, err)
-
-    return run
+STEPS = ("--base", "scratch:small", "--max-steps", "2")
 
 
-def workbench_alone(*words: object, **options: Any) -> Done:
-    """Run the command in a process of its own, as a shell would."""
-    command = [sys.executable, "-m", "workbench.cli", *(str(word) for word in words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence that a refused command says; fails where it said anything else."""
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a command that failed; fails if it printed anything else."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -57,45 +31,42 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """Forty plain pairs in a jsonl file."""
+    """Forty pairs in a JSON Lines file."""
     path = tmp_path / "rows.jsonl"
     pairs = [
-        {"anchor": f"which colour has box {n}?", "positive": f"box {n} is painted in shade {n * 7}"} for n in range(40)
+        {"anchor": f"which color has box {n}?", "positive": f"box {n} is painted in shade {n * 7}"} for n in range(40)
     ]
     path.write_text("\n".join(json.dumps(pair) for pair in pairs), encoding="utf-8")
     return path
 
 
-SMALL = ("--base", "bundled:minilm", "--max-steps", "2")
-
-
 class TestShowAndAudit:
-    def test_show_names_what_the_card_says(self, workbench: Workbench) -> None:
+    def test_show_names_what_the_card_says(self) -> None:
         done = workbench("show", "porsche-mxbai")
         assert done.returncode == 0, done.stderr
         for fact in ("mixedbread-ai/mxbai-embed-large-v1", "MultipleNegativesRankingLoss", "1,797", "512"):
             assert fact in done.stdout
 
-    def test_show_json_is_the_documented_schema(self, workbench: Workbench) -> None:
+    def test_show_json_is_the_documented_schema(self) -> None:
         found = json.loads(workbench("show", "porsche-mxbai", "--json").stdout)
         assert found["base_model"] == "mixedbread-ai/mxbai-embed-large-v1"
         assert found["datasets"][0]["size"] == 1797
         assert found["hyperparameters"]["learning_rate"] == 2e-05
         assert [row["step"] for row in found["training_log"]] == [0, 100, 180, 200, 300, 360, 400, 500, 540]
 
-    def test_audit_json_has_findings_with_codes_and_lines(self, workbench: Workbench) -> None:
+    def test_audit_json_has_findings_with_codes_and_lines(self) -> None:
         found = json.loads(workbench("audit", "porsche-mxbai", "--json").stdout)
         codes = {finding["code"] for finding in found["findings"]}
         assert {"best-not-kept", "same-name-evaluations", "size-before-split"} <= codes
         assert set(found["findings"][0]) >= {"code", "severity", "message", "evidence", "lines", "fix"}
         assert "reproducibility" in found
 
-    def test_audit_strict_is_bad_news_only_for_errors(self, workbench: Workbench) -> None:
+    def test_audit_strict_fails_only_on_errors(self) -> None:
         with_error = workbench("audit", "korean-law-lora", "--strict")
         assert with_error.returncode == 1, with_error.stdout
         assert workbench("audit", "korean-law-lora").returncode == 0
 
-    def test_audit_of_many_cards_prints_a_line_each_and_a_summary(self, workbench: Workbench) -> None:
+    def test_audit_of_many_cards_prints_a_line_each_and_a_summary(self) -> None:
         done = workbench("audit", "porsche-mxbai", "sinhala-xlmr-cosine")
         assert done.returncode == 0, done.stderr
         assert "2 cards audited" in done.stdout
@@ -137,21 +108,21 @@ class TestStart:
 
 
 class TestRecipe:
-    def test_set_changes_a_field(self, workbench: Workbench) -> None:
+    def test_set_changes_a_field(self) -> None:
         done = workbench("recipe", "porsche-mxbai", "--set", "learning_rate=0.2", "--json")
         assert json.loads(done.stdout)["training"]["learning_rate"] == 0.2
 
-    def test_an_unknown_field_names_the_nearest(self, workbench: Workbench) -> None:
-        assert "learning_rate" in refused(workbench("recipe", "porsche-mxbai", "--set", "lerning_rate=1"))
-        assert "training.learning_rate" in refused(workbench("recipe", "porsche-mxbai", "--set", "lr=1"))
+    def test_an_unknown_field_names_the_nearest(self) -> None:
+        assert "learning_rate" in error_of(workbench("recipe", "porsche-mxbai", "--set", "lerning_rate=1"))
+        assert "training.learning_rate" in error_of(workbench("recipe", "porsche-mxbai", "--set", "lr=1"))
 
-    def test_a_written_recipe_is_a_recipe_again(self, tmp_path: Path, workbench: Workbench) -> None:
+    def test_a_written_recipe_is_a_recipe_again(self, tmp_path: Path) -> None:
         path = tmp_path / "recipe.yaml"
         assert workbench("recipe", "porsche-mxbai", "--out", path).returncode == 0
         again = workbench("recipe", path, "--json")
         assert json.loads(again.stdout) == json.loads(workbench("recipe", "porsche-mxbai", "--json").stdout)
 
-    def test_corrected_shows_the_difference(self, workbench: Workbench) -> None:
+    def test_corrected_shows_the_difference(self) -> None:
         done = workbench("recipe", "porsche-mxbai", "--corrected")
         assert "load_best_model_at_end" in done.stdout.split("What the corrections change")[1]
 
@@ -166,30 +137,28 @@ class TestBadCards:
         ],
         ids=["empty", "not a card", "binary"],
     )
-    def test_is_refused_with_a_sentence(self, tmp_path: Path, content: bytes, said: str, workbench: Workbench) -> None:
+    def test_is_refused_with_a_sentence(self, tmp_path: Path, content: bytes, said: str) -> None:
         path = tmp_path / "README.md"
         path.write_bytes(content)
-        assert said in refused(workbench("show", path))
+        assert said in error_of(workbench("show", path))
 
-    def test_fifty_megabytes_are_not_read(self, tmp_path: Path, workbench: Workbench) -> None:
+    def test_fifty_megabytes_are_not_read(self, tmp_path: Path) -> None:
         path = tmp_path / "README.md"
         with path.open("wb") as file:
             file.write(b"# SentenceTransformer\n")
             file.truncate(50 * 2**20)
         start = time.perf_counter()
-        assert "found 52,428,800" in refused(workbench("show", path))
+        assert "found 52,428,800" in error_of(workbench("show", path))
         assert time.perf_counter() - start < 3
 
-    def test_a_missing_file_and_an_unknown_name_are_refused_quickly(self, tmp_path: Path, workbench: Workbench) -> None:
+    def test_a_missing_file_and_an_unknown_name_are_refused_quickly(self, tmp_path: Path) -> None:
         start = time.perf_counter()
-        refused(workbench("show", tmp_path / "nothing.md"))
-        assert "porsche-mxbai" in refused(workbench("show", "nosuchname"))
-        refused(workbench("show", "no-such/hub-id"))
+        error_of(workbench("show", tmp_path / "nothing.md"))
+        assert "porsche-mxbai" in error_of(workbench("show", "nosuchname"))
+        error_of(workbench("show", "no-such/hub-id"))
         assert time.perf_counter() - start < 15
 
-    def test_a_card_cut_in_a_table_is_read_as_far_as_it_goes(
-        self, tmp_path: Path, root: Path, workbench: Workbench
-    ) -> None:
+    def test_a_card_cut_in_a_table_is_read_as_far_as_it_goes(self, tmp_path: Path, root: Path) -> None:
         whole = (root / "data/cards/porsche-mxbai/README.md").read_text(encoding="utf-8")
         cut = whole.index("| 1.6667 |") + 12
         path = tmp_path / "README.md"
@@ -218,69 +187,84 @@ class TestBadData:
             ("rows.csv", "anchor,positive\n", "row"),
             ("rows.txt", "anchor positive", "txt"),
         ],
-        ids=["no bytes", "no rows", "broken line", "missing column", "empty text", "wrong type", "head only", "ending"],
+        ids=[
+            "no bytes",
+            "no rows",
+            "broken line",
+            "missing column",
+            "empty text",
+            "wrong type",
+            "header only",
+            "suffix",
+        ],
     )
-    def test_is_refused_and_leaves_no_run(
-        self, tmp_path: Path, name: str, content: str, said: str, workbench: Workbench
-    ) -> None:
+    def test_is_refused_and_leaves_no_run(self, tmp_path: Path, name: str, content: str, said: str) -> None:
         path = tmp_path / name
         path.write_text(content, encoding="utf-8")
         runs = tmp_path / "runs"
-        sentence = refused(workbench("train", "porsche-mxbai", *SMALL, "--data", path, "--runs", runs))
+        sentence = error_of(workbench("train", "porsche-mxbai", *STEPS, "--data", path, "--runs", runs))
         assert said in sentence
         listed = workbench("runs", "--runs", runs, "--json")
         assert listed.returncode == 0
         assert json.loads(listed.stdout) == []
 
-    def test_a_missing_file_is_refused(self, tmp_path: Path, workbench: Workbench) -> None:
-        refused(
-            workbench("train", "porsche-mxbai", *SMALL, "--data", tmp_path / "none.json", "--runs", tmp_path / "runs")
+    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
+        error_of(
+            workbench("train", "porsche-mxbai", *STEPS, "--data", tmp_path / "none.json", "--runs", tmp_path / "runs")
         )
 
-    def test_columns_that_are_no_pairs_are_refused(self, rows: Path, tmp_path: Path, workbench: Workbench) -> None:
+    def test_columns_that_are_no_pairs_are_refused(self, rows: Path, tmp_path: Path) -> None:
         words = ("--data", rows, "--columns", "anchor", "--runs", tmp_path)
-        assert "theirs=ours" in refused(workbench("train", "porsche-mxbai", *SMALL, *words))
+        assert "theirs=ours" in error_of(workbench("train", "porsche-mxbai", *STEPS, *words))
 
 
 class TestBadPlaces:
-    def test_an_unknown_base_is_refused_quickly(self, rows: Path, tmp_path: Path, workbench: Workbench) -> None:
+    def test_an_unknown_base_is_refused_quickly(self, rows: Path, tmp_path: Path) -> None:
         start = time.perf_counter()
         words = ("--base", "no-such/base", "--data", rows, "--runs", tmp_path / "runs")
-        assert "no-such/base" in refused(workbench("train", "porsche-mxbai", *words))
+        assert "no-such/base" in error_of(workbench("train", "porsche-mxbai", *words))
         assert time.perf_counter() - start < 25
 
-    def test_a_runs_folder_that_is_a_file_is_refused(self, rows: Path, tmp_path: Path, workbench: Workbench) -> None:
+    def test_a_runs_folder_that_is_a_file_is_refused(self, rows: Path, tmp_path: Path) -> None:
         place = tmp_path / "runs"
-        place.write_text("in the way")
-        words = (*SMALL, "--data", rows, "--runs", place)
-        assert str(place) in refused(workbench("train", "porsche-mxbai", *words))
+        place.write_text("a file")
+        words = (*STEPS, "--data", rows, "--runs", place)
+        assert str(place) in error_of(workbench("train", "porsche-mxbai", *words))
 
-    def test_a_full_disk_is_a_sentence_and_the_listing_survives(
-        self, rows: Path, tmp_path: Path, workbench: Workbench
-    ) -> None:
-        def little_room() -> None:
+    def test_a_full_disk_is_one_sentence_and_runs_are_still_listed(self, rows: Path, tmp_path: Path) -> None:
+        def limit_file_size() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
         runs = tmp_path / "runs"
-        words = (*SMALL, "--data", rows, "--runs", runs)
-        done = workbench_alone("train", "porsche-mxbai", *words, preexec_fn=little_room)
+        words = [
+            sys.executable,
+            "-m",
+            "workbench.cli",
+            "train",
+            "porsche-mxbai",
+            *STEPS,
+            "--data",
+            rows,
+            "--runs",
+            runs,
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=limit_file_size)
         assert done.returncode == 2, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         listed = workbench("runs", "--runs", runs, "--json")
         assert listed.returncode == 0
         assert {row["status"] for row in json.loads(listed.stdout)} <= {"failed"}
 
-    def test_no_run_there(self, tmp_path: Path, workbench: Workbench) -> None:
-        assert "run" in refused(workbench("compare", "none", "--runs", tmp_path))
-        assert "run" in refused(workbench("report", "none", "--runs", tmp_path))
+    def test_a_missing_run_is_refused(self, tmp_path: Path) -> None:
+        assert "run" in error_of(workbench("compare", "none", "--runs", tmp_path))
+        assert "run" in error_of(workbench("report", "none", "--runs", tmp_path))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """One short run of the whole job on the sample, by the command in a process of its own."""
+    """One short run of the whole job on the sample."""
     runs = tmp_path_factory.mktemp("job") / "runs"
-    words = ("--data", "sample:porsche", "--max-steps", "3", "--runs", runs, "--json")
-    done = workbench_alone("reproduce", "porsche-mxbai", "--base", "bundled:minilm", *words)
+    done = workbench("reproduce", "porsche-mxbai", *STEPS, "--data", "sample:porsche", "--runs", runs, "--json")
     assert done.returncode == 0, done.stderr
     return runs, json.loads(done.stdout)
 
@@ -292,9 +276,7 @@ class TestMainJob:
         assert found["status"] == "finished"
         assert Path(str(found["report"])).stat().st_size > 100_000
 
-    def test_the_run_is_listed_compared_and_reported(
-        self, made: tuple[Path, dict[str, Any]], tmp_path: Path, workbench: Workbench
-    ) -> None:
+    def test_the_run_is_listed_compared_and_reported(self, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
         runs, found = made
         listed = json.loads(workbench("runs", "--runs", runs, "--json").stdout)
         assert [row["status"] for row in listed] == ["finished"]
@@ -305,7 +287,7 @@ class TestMainJob:
         assert workbench("report", found["run"], "--out", page).returncode == 0
         assert page.exists()
 
-    def test_the_run_can_be_evaluated_again(self, made: tuple[Path, dict[str, Any]], workbench: Workbench) -> None:
+    def test_evaluating_a_run_gives_its_stored_metric(self, made: tuple[Path, dict[str, Any]]) -> None:
         _, found = made
         done = workbench("evaluate", found["run"], "--json")
         assert done.returncode == 0, done.stderr
@@ -313,8 +295,8 @@ class TestMainJob:
         stored = open_run(found["run"]).metrics("test", "after")["cosine_ndcg@10"]
         assert again == pytest.approx(stored, abs=1e-6)
 
-    def test_train_ends_with_run_and_status(self, rows: Path, tmp_path: Path, workbench: Workbench) -> None:
-        words = (*SMALL, "--data", rows, "--runs", tmp_path / "runs", "--json")
+    def test_train_ends_with_run_and_status(self, rows: Path, tmp_path: Path) -> None:
+        words = (*STEPS, "--data", rows, "--runs", tmp_path / "runs", "--json")
         done = workbench("train", "porsche-mxbai", *words)
         assert done.returncode == 0, done.stderr
         ended = json.loads(done.stdout.splitlines()[-1])
@@ -322,7 +304,7 @@ class TestMainJob:
         assert Path(ended["run"]).is_dir()
 
 
-def test_evaluate_takes_a_beir_folder(tmp_path: Path, workbench: Workbench) -> None:
+def test_evaluate_takes_a_beir_folder(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     documents = {"d1": "The sea is salty.", "d2": "Bread is baked from flour.", "d3": "Snow falls in winter."}
     queries = {"q1": "Why does the ocean taste of salt?", "q2": "What is a loaf made of?"}
@@ -335,7 +317,7 @@ def test_evaluate_takes_a_beir_folder(tmp_path: Path, workbench: Workbench) -> N
     assert json.loads(done.stdout)["metrics"]["cosine_ndcg@10"] == 1.0
 
 
-def test_doctor_looks_at_everything(workbench: Workbench) -> None:
+def test_doctor_checks_everything() -> None:
     done = workbench("doctor", "--json")
     rows = {row["what"]: row for row in json.loads(done.stdout)}
     assert {"Python", "torch", "device", "model hub", "bundled:minilm", "disk"} <= set(rows)
@@ -343,7 +325,7 @@ def test_doctor_looks_at_everything(workbench: Workbench) -> None:
     assert done.returncode == 0
 
 
-def test_every_command_has_help(workbench: Workbench) -> None:
+def test_every_command_has_help() -> None:
     listed = workbench("--help").stdout
     for command in (
         "show", "audit", "recipe", "reproduce", "train", "stop", "runs", "evaluate", "compare", "slices", "map",
