@@ -33,14 +33,11 @@ def dashboard(
 
 
 def lab(
-    folder: Annotated[
-        Path | None,
-        Argument(metavar="[FOLDER]", help="Folder for copies of the notebooks; default: the clone's, or ./notebooks."),
-    ] = None,
+    folder: Annotated[Path | None, Argument(metavar="[FOLDER]", help="Folder for copies of the notebooks.")] = None,
     port: Port = 8888,
     browser: Browser = True,
 ) -> None:
-    """Open the notebooks in JupyterLab. Notebooks that exist in FOLDER are kept."""
+    """Open the notebooks in JupyterLab: the clone's, or copies in FOLDER, where existing files are kept."""
     from workbench.resources import installed, shipped
 
     if folder is None and not installed():

@@ -47,15 +47,11 @@ def _summary(run: Run) -> dict[str, Any]:
 
 def evaluate(
     target: Annotated[str, Argument(metavar="RUN|MODEL", help="A run, bundled:minilm, a folder, or a Hub id.")],
-    on: Annotated[
-        str | None, Option("--on", help="A BEIR folder, sample:NAME, a Hub id, or a file of pairs, triplets or lists.")
-    ] = None,
+    on: Annotated[str | None, Option("--on", help="A collection, sample:NAME, a Hub id, or a file of rows.")] = None,
     columns: Columns = None,
     split: Annotated[str | None, Option("--split", help="test, dev, …; default: test.")] = None,
     truncate_dim: Annotated[int | None, Option("--truncate-dim", min=1, help="Keep this many dimensions.")] = None,
-    without_own: Annotated[
-        bool, Option("--without-own", help="Exclude the document with the query's own id, as MTEB does.")
-    ] = False,
+    without_own: Annotated[bool, Option("--without-own", help="Exclude the document with the query's id.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -91,9 +87,7 @@ def evaluate(
 
 def compare(
     names: Annotated[list[str], Argument(metavar="RUN…", help="One run, or two.")],
-    evaluation: Annotated[
-        str | None, Option("--evaluation", help="Evaluation of the run: test, validation, …; default: test.")
-    ] = None,
+    evaluation: Annotated[str | None, Option("--evaluation", help="test, validation, …; default: test.")] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
     strict: Strict = False,
@@ -117,9 +111,7 @@ def report(
     format: Annotated[str, Option("--format", help="html, md (for a pull request) or pdf.")] = "html",
     pdf: Annotated[bool, Option("--pdf", help="The same as --format pdf.")] = False,
     card: Annotated[bool, Option("--card", help="Write the README.md of the new model instead.")] = False,
-    index: Annotated[
-        Path | None, Option("--index", metavar="RUNS_FOLDER", help="Write a site of all runs in a folder.")
-    ] = None,
+    index: Annotated[Path | None, Option("--index", metavar="FOLDER", help="Write a site of a folder of runs.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a report: one HTML file, a Markdown summary, a PDF, a model card, or a site of all runs."""

@@ -84,17 +84,6 @@ def progress_bars(quiet: bool = False, first: str = "read rows, load the base") 
     if quiet:
         yield None
         return
-    if not err.is_terminal:
-        seen: set[str] = set()
-
-        def line(phase: str, done: int, total: int) -> None:
-            what = phase.partition(": ")[0]
-            if what not in seen:
-                seen.add(what)
-                note(f"{what} …")
-
-        yield line
-        return
     from rich import progress
 
     columns = (
@@ -102,7 +91,7 @@ def progress_bars(quiet: bool = False, first: str = "read rows, load the base") 
         progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[part]}"),
     )  # fmt: skip
-    with progress.Progress(*columns, console=err) as bars:
+    with progress.Progress(*columns, console=err, disable=not err.is_terminal) as bars:
         waiting = bars.add_task(first, total=None, part="")
         tasks: dict[str, Any] = {}
 
@@ -111,6 +100,8 @@ def progress_bars(quiet: bool = False, first: str = "read rows, load the base") 
             if what not in tasks:
                 bars.update(waiting, total=1, completed=1)
                 tasks[what] = bars.add_task(printable(what), total=total or None, part="")
+                if bars.disable:
+                    note(f"{what} …")
             shown = printable(part) if done < total else ""
             bars.update(tasks[what], completed=done, total=total or None, part=shown)
 
