@@ -33,7 +33,7 @@ class Check(NamedTuple):
 
 
 def doctor(as_json: AsJson = False, runs: Runs = Path("runs")) -> None:
-    """Check this machine: what is installed, what is missing, and how to get it."""
+    """Check what this machine has and what is missing."""
     with progress_bars(quiet=as_json, first="check this machine"):
         checks = examine(runs)
     if as_json:

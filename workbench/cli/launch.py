@@ -37,7 +37,10 @@ def lab(
     port: Port = 8888,
     browser: Browser = True,
 ) -> None:
-    """Open the notebooks in JupyterLab: the clone's, or copies in FOLDER, where existing files are kept."""
+    """Open the notebooks in JupyterLab.
+
+    Without FOLDER these are the notebooks of the clone; a FOLDER gets copies of those that it does not have.
+    """
     from workbench.resources import installed, shipped
 
     if folder is None and not installed():

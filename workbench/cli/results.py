@@ -92,7 +92,7 @@ def compare(
     as_json: AsJson = False,
     strict: Strict = False,
 ) -> None:
-    """Compare a run with its card, or with another run: metrics, intervals, verdict."""
+    """Compare a run with its card, or with another run."""
     from workbench.evaluation.compare import compare as compare_runs
     from workbench.run import open_run
 
@@ -114,7 +114,7 @@ def report(
     index: Annotated[Path | None, Option("--index", metavar="FOLDER", help="Write a site of a folder of runs.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write a report: one HTML file, a Markdown summary, a PDF, a model card, or a site of all runs."""
+    """Write a report, a summary, a model card, or a site."""
     from workbench.report.export import model_card, report_index
     from workbench.report.export import report as write
     from workbench.run import open_run
@@ -152,7 +152,7 @@ def map(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compute the map of an evaluation's texts before and after training."""
+    """Compute the map of an evaluation's texts."""
     from workbench.evaluation.projection import METHODS, project
     from workbench.run import open_run
 
@@ -176,7 +176,7 @@ def slices(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Break an evaluation down by query group, truncated dimensions, and quantization."""
+    """Break down by query group, dimensions and quantization."""
     from workbench.evaluation.slices import BY, at_dimensions, at_precisions, slice_queries
     from workbench.run import open_run
 
@@ -203,7 +203,10 @@ def export(
     stage: Annotated[str, Option("--moment", help="before, step-N or after.")] = "after",
     runs: Runs = Path("runs"),
 ) -> None:
-    """Export rankings, the trained model (adapter merged), or an executed notebook as one HTML file."""
+    """Export rankings, the model, or an executed notebook.
+
+    An adapter is merged into the model; a notebook becomes one HTML file.
+    """
     from workbench.evaluation.trec import export as write
     from workbench.models.base import export_merged
     from workbench.report.export import export_notebook

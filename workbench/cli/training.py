@@ -89,7 +89,7 @@ def reproduce(
     as_json: options.AsJson = False,
     strict: options.Strict = False,
 ) -> None:
-    """Run the whole pipeline: read, audit, train, evaluate, compare, report."""
+    """Audit, train, evaluate, compare and report a card in one go."""
     from workbench.audit.rules import audit
     from workbench.pipeline import finish
     from workbench.training.train import train as fit
@@ -145,7 +145,7 @@ def _repeat(made: Recipe, seeds: int, arguments: dict[str, Any], as_json: bool) 
 
 
 def stop(name: options.RunName, runs: options.Runs = Path("runs")) -> None:
-    """Ask a running training to stop at its next step and save a checkpoint."""
+    """Stop a training at its next step, with a checkpoint."""
     from workbench.run import open_run
 
     run = open_run(name, runs)
