@@ -1010,7 +1010,9 @@ def test_a_cell_that_fails_is_told(tmp_path):
     assert not path.with_suffix(".html").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"cells": 3}', None])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"cells": 3}', '{"cells": [3]}', '{"nbformat": 9, "cells": []}', None]
+)
 def test_what_is_no_notebook_is_told(tmp_path, content):
     path = tmp_path / "some.ipynb"
     if content is not None:

@@ -6,6 +6,7 @@ drawn by the plotly.js of the page, whose policy runs no other script.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -97,8 +98,13 @@ def _read(path: Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(str(path), as_version=4)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        cells = content.get("cells") if isinstance(content, dict) else None
+        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+            raise ValueError("it has no cells")
+        return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, nbformat.ValidationError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise WorkbenchError(f"expected a notebook at {str(path)!r}, found none that can be read: {reason}.") from error
 
