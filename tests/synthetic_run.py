@@ -184,12 +184,12 @@ def made_run(
     name = "porsche-mxbai"
     the_card, recipe = made_card(name), made_recipe(name)
 
-    def write(folder: Path) -> None:
-        save_recipe(recipe, folder / "recipe.yaml")
+    def write(run: Run) -> None:
+        save_recipe(recipe, run.file("recipe"))
         if card:
             from workbench.cards.read import card_to_dict
 
-            write_json(folder / "card.json", card_to_dict(the_card))
+            write_json(run.file("card"), card_to_dict(the_card))
 
     writer = create(
         root,
