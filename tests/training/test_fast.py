@@ -371,10 +371,9 @@ def test_tokens_take_four_bytes_each_on_the_disk(made: Made, tmp_path: Path) -> 
     found = tokens.load_tokens(model, rows, "anchor", cache=tmp_path)
     real = sum(len(model.tokenizer(text)["input_ids"]) for text in TEXTS)
     (folder,) = tmp_path.iterdir()
-    assert {path.name for path in folder.iterdir()} == {"ids.npy", "offsets.npy"}
+    assert {path.name for path in folder.iterdir()} == {"ids.bin", "offsets.npy"}
     assert len(found.ids) == real
-    header = np.load(folder / "ids.npy", mmap_mode="r").offset
-    assert (folder / "ids.npy").stat().st_size == header + 4 * real
+    assert (folder / "ids.bin").stat().st_size == 4 * real
 
 
 # --- tokens --------------------------------------------------------------------------------------------------------

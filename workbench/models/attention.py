@@ -1,8 +1,8 @@
-"""Attention within each of many texts that lie end to end, by what the device does best.
+"""Attention within each of many concatenated texts, in the fastest way of the device.
 
 On a CPU texts of one length are one block: no mask, no copy. On a GPU, where each call costs as much as many tokens,
-it is one call of the kernel for texts of different lengths that torch has for CUDA; where that is not there, or does
-not give what it should, texts of near lengths are padded for the attention alone.
+it is one call of torch's CUDA kernel for texts of different lengths; where that is missing or wrong, texts of similar
+lengths are padded for the attention alone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from workbench.models.dropout import dropped_indices
 Blocks = list[tuple[int, int]]
 
 PADDING = 2
-"""Numbers that are padded for each that is a token's, at most, where attention is by groups of texts."""
+"""Most padded positions per token in `padded_attention`."""
 
 WEIGHTS = 1 << 18
-"""Attention weights of the texts that are computed together on a CPU: 1 MiB."""
+"""Attention weights that are computed together on a CPU: 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Group:
 
     texts: int
     longest: int
-    put: Tensor  # (tokens,) where each lies among texts · longest
-    mask: Tensor  # (texts, 1, 1, longest) true where a token is
+    put: Tensor  # (tokens,) position of each among texts · longest
+    mask: Tensor  # (texts, 1, 1, longest) true for tokens
 
 
 @dataclass
 class Layout:
-    """Where texts lie, end to end in order of length."""
+    """Concatenated texts in order of length."""
 
     lengths: list[int]  # tokens of each text, ascending
     ends: Tensor  # (texts + 1,) where each text begins, and the end; int64, on the device
@@ -59,22 +59,17 @@ class Layout:
             if not sizes or (len(sizes[-1]) + 1) * sizes[-1][0] > PADDING * (sum(sizes[-1]) + length):
                 sizes.append([])
             sizes[-1].append(length)
-        return [_group(np.asarray(run[::-1]), self.ends.device) for run in reversed(sizes)]
+        return [self._group(np.asarray(run[::-1])) for run in reversed(sizes)]
+
+    def _group(self, lengths: np.ndarray[Any, Any]) -> Group:
+        mask = np.arange(lengths[-1]) < lengths[:, None]  # (texts, longest)
+        put, masked = (torch.from_numpy(each).to(self.ends.device) for each in (np.flatnonzero(mask), mask))
+        return Group(len(lengths), int(lengths[-1]), put, masked[:, None, None])
 
     @cached_property
     def short_ends(self) -> Tensor:
         """`ends` as `kernel_attention` needs them."""
         return self.ends.int()
-
-
-def _group(lengths: np.ndarray[Any, Any], device: Any) -> Group:
-    texts, longest = len(lengths), int(lengths.max())
-    there = np.arange(longest) < lengths[:, None]  # (texts, longest)
-    put = torch.from_numpy(np.flatnonzero(there)).to(device)
-    return Group(texts, longest, put, torch.from_numpy(there).to(device)[:, None, None])
-
-
-# --- the function --------------------------------------------------------------------------------------------------
 
 
 def packed_attention(
@@ -92,8 +87,8 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))  # (tokens, heads, dim) each
     if query.device.type != "cpu":
-        way = kernel_attention if kernel_works(q.device, q.dtype, q.shape[-1]) else padded_attention
-        found = way(q, k, v, layout, dropout, scale)
+        attend = kernel_attention if kernel_works(q.device, q.dtype, q.shape[-1]) else padded_attention
+        found = attend(q, k, v, layout, dropout, scale)
     elif dropout:
         found = _Attention.apply(q, k, v, layout.blocks, dropout, scale)  # type: ignore[no-untyped-call]
     else:
@@ -102,21 +97,19 @@ def packed_attention(
 
 
 def block_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
-    """(tokens, heads, dim) each -> (tokens, heads, dim), by one call for the texts of each length: no mask, no copy."""
+    """(tokens, heads, dim) each -> (tokens, heads, dim), one call for each length: no mask, no copy."""
     parts = [torch.split(each, [texts * tokens for texts, tokens in layout.blocks]) for each in (query, key, value)]
     found = []
     for (texts, tokens), *block in zip(layout.blocks, *parts, strict=True):
-        q, k, v = (
-            each.view(texts, tokens, *each.shape[1:]).transpose(1, 2) for each in block
-        )  # (texts, heads, tokens, dim)
+        # (texts, heads, tokens, dim) each
+        q, k, v = (each.view(texts, tokens, *each.shape[1:]).transpose(1, 2) for each in block)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
         found.append(seen.transpose(1, 2).flatten(0, 1))  # (texts · tokens, heads, dim)
     return torch.cat(found)
 
 
 def padded_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
-    """The same with few calls, for a device on which each call costs as much as many tokens: texts of near lengths are
-    padded for the attention alone."""
+    """The same with few calls: texts of similar lengths are padded together."""
     parts = [torch.split(each, [len(group.put) for group in layout.groups]) for each in (query, key, value)]
     found = []
     for group, *block in zip(layout.groups, *parts, strict=True):
@@ -133,12 +126,12 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, 
 
 
 def kernel_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
-    """The same in one call: torch's memory-efficient kernel, which it takes for nested tensors on CUDA."""
+    """The same in one call: torch's memory-efficient kernel, which it uses for nested tensors on CUDA."""
     ends, longest = layout.short_ends, layout.lengths[-1]
     given = [each[None] for each in (query, key, value)]  # (1, tokens, heads, dim) each
-    asked = torch.is_grad_enabled() and any(each.requires_grad for each in given)  # an adapter may train one of them
+    with_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in given)  # of one alone, in an adapter
     found: Tensor = torch.ops.aten._efficient_attention_forward(
-        *given, None, ends, ends, longest, longest, dropout, 0, asked, scale=scale
+        *given, None, ends, ends, longest, longest, dropout, 0, with_gradient, scale=scale
     )[0]
     return found[0]
 
@@ -147,34 +140,31 @@ def kernel_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, 
 def kernel_works(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     """Whether `kernel_attention` runs on this device and equals `padded_attention`, forward and backward.
 
-    It is no public function of torch, so it is tried, on three short texts and two heads, before it is relied on.
+    It is not public in torch, so it is tried first, on three short texts and two heads.
     """
+    if not hasattr(torch.ops.aten, "_efficient_attention_forward"):
+        return False
     texts = Layout([1, 5, 19], torch.tensor([0, 1, 6, 25], device=device))
     with torch.enable_grad(), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         waves = torch.arange(3 * 25 * 2 * dim, dtype=torch.float32).sin().view(3, 25, 2, dim)
         q, k, v = (each.to(device, dtype).requires_grad_() for each in waves)
-        try:
-            found = [
-                _with_gradients(way(q, k, v, texts, 0.0, dim**-0.5), [q, k, v])
-                for way in (kernel_attention, padded_attention)
-            ]
-        except (RuntimeError, TypeError, AttributeError):  # not there, not for this device, or called otherwise
-            return False
+        found = []
+        for attend in (kernel_attention, padded_attention):
+            try:
+                result = attend(q, k, v, texts, 0.0, dim**-0.5)
+                weights = torch.linspace(-1, 1, result.numel(), dtype=dtype, device=device).view_as(result)
+                found.append([result.detach(), *torch.autograd.grad((result * weights).sum(), (q, k, v))])
+            except (RuntimeError, TypeError):  # not for this device, or with another signature
+                return False
     near = 1e-4 if dtype == torch.float32 else 2e-2
     return all(torch.allclose(ours, plain, rtol=near, atol=near) for ours, plain in zip(*found, strict=True))
 
 
-def _with_gradients(found: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
-    weights = torch.linspace(-1, 1, found.numel(), dtype=found.dtype, device=found.device).view_as(found)
-    return [found.detach(), *torch.autograd.grad((found * weights).sum(), rows)]
-
-
 class _Attention(torch.autograd.Function):
-    """Attention with dropout on the CPU, some texts at a time: torch's makes copies and draws a random number for each
-    weight.
+    """Attention with dropout on the CPU, some texts at a time: torch's copies, and draws a random number per weight.
 
-    All that is done to the weights of a block is done while they are in the processor's cache. What is dropped is 0
-    there and kept beside it for the backward pass; the factor 1 / (1 - p) is one of the products'.
+    All work on the weights of a block happens while they are in the processor's cache. Dropped weights are 0 there and
+    kept separately for the backward pass; the factor 1 / (1 - p) goes into a product.
     """
 
     @staticmethod
@@ -200,7 +190,7 @@ class _Attention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, saved, dropped, lost = ctx.saved_tensors
-        weights = saved.data  # changed and changed back below, of which autograd need not know
+        weights = saved.data  # changed and restored below, hidden from autograd
         to_query, to_key, to_value = (
             torch.empty_like(each) if asked else None
             for each, asked in zip((query, key, value), ctx.needs_input_grad, strict=False)
@@ -229,21 +219,21 @@ class _Part(NamedTuple):
 
     texts: int
     tokens: int  # of each text
-    lying: slice  # of all tokens
-    weights: slice  # of all attention weights
+    place: slice  # among all tokens
+    weights: slice  # among all attention weights
 
     def of(self, each: Tensor) -> Tensor:
         """(texts · heads, tokens, dim) of (all tokens, heads, dim)."""
-        return each[self.lying].view(self.texts, self.tokens, *each.shape[1:]).transpose(1, 2).flatten(0, 1)
+        return each[self.place].view(self.texts, self.tokens, *each.shape[1:]).transpose(1, 2).flatten(0, 1)
 
     def put(self, target: Tensor, found: Tensor) -> None:
-        """Put (texts · heads, tokens, dim) where they belong in (all tokens, heads, dim)."""
-        own = target[self.lying].view(self.texts, self.tokens, *target.shape[1:])
+        """Write (texts · heads, tokens, dim) into (all tokens, heads, dim)."""
+        own = target[self.place].view(self.texts, self.tokens, *target.shape[1:])
         own.copy_(found.view(self.texts, -1, *found.shape[1:]).transpose(1, 2))
 
 
 def _parts(blocks: Blocks, heads: int) -> list[_Part]:
-    """The texts of each length, no more together than a cache holds the attention weights of."""
+    """The texts of each length, as many together as have `WEIGHTS` attention weights."""
     found, token, weight = [], 0, 0
     for texts, tokens in blocks:
         most = max(WEIGHTS // (heads * tokens**2), 1)
@@ -256,7 +246,7 @@ def _parts(blocks: Blocks, heads: int) -> list[_Part]:
 
 
 def _cuts(dropped: Tensor, parts: Sequence[_Part]) -> list[slice]:
-    """Which of the ascending places `dropped` lie in each part."""
+    """The slice of the ascending indices `dropped` that belongs to each part."""
     ends = torch.searchsorted(dropped, torch.tensor([part.weights.stop for part in parts])).tolist()
     return [slice(start, end) for start, end in pairwise([0, *ends])]
 

@@ -1,9 +1,8 @@
 """Dropout on the CPU that draws where numbers are dropped, not whether each of them is.
 
-Whether one number in ten is dropped costs ten random numbers in torch, and dropout was a sixth of a step. The distances
-between dropped numbers are geometric (each number is dropped or not, independently, with probability p), so one random
-number for each that is dropped gives the same distribution. They come from torch's generator: a resumed run goes on
-with them.
+torch draws a random number for every number, and dropout was a sixth of a step. The distances between dropped numbers
+are geometric (each is dropped independently with probability p), so one random number for each dropped number gives the
+same distribution. They come from torch's generator, so a resumed run continues with them.
 """
 
 from __future__ import annotations
@@ -28,42 +27,38 @@ def dropped_indices(count: int, p: float) -> Tensor:
         distances[0] += last
         found.append(distances.cumsum(0))
         last = int(found[-1][-1])
-    whole = torch.cat(found)
-    return whole[: int(torch.searchsorted(whole, count))]
+    indices = torch.cat(found)
+    return indices[: int(torch.searchsorted(indices, count))]
 
 
 def apply_dropout(x: Tensor, p: float) -> Tensor:
     """nn.functional.dropout(x, p), with other random numbers."""
     if not 0 < p < 1 or x.device.type != "cpu" or x.numel() == 0:
         return nn.functional.dropout(x, p)
-    found: Tensor = _Drop.apply(x, p)  # type: ignore[no-untyped-call]
+    found: Tensor = _Dropout.apply(x, p)  # type: ignore[no-untyped-call]
     return found
 
 
-def scaled(x: Tensor, p: float, dropped: Tensor) -> Tensor:
-    """x / (1 - p), and 0 at the places `dropped` of its numbers in a row."""
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        ctx.p, dropped = p, dropped_indices(x.numel(), p)
+        ctx.save_for_backward(dropped)
+        return _scale(x, p, dropped)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _scale(gradient, ctx.p, *ctx.saved_tensors), None
+
+
+def _scale(x: Tensor, p: float, dropped: Tensor) -> Tensor:
+    """x / (1 - p), and 0 at the flat indices `dropped`."""
     found = torch.mul(x.contiguous(), 1 / (1 - p))
     found.view(-1).index_fill_(0, dropped, 0.0)
     return found
 
 
-class _Drop(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        ctx.p, dropped = p, dropped_indices(x.numel(), p)
-        ctx.save_for_backward(dropped)
-        return scaled(x, p, dropped)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return scaled(gradient, ctx.p, *ctx.saved_tensors), None
-
-
-def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
-    return apply_dropout(x, module.p) if module.training else x
-
-
 def fast_dropout(model: nn.Module) -> AbstractContextManager[None]:
-    """Inside the block the dropouts of `model` go through `apply_dropout`."""
-    return patch_forward(model, nn.Dropout, _forward)
+    """Inside the block the dropouts of `model` use `apply_dropout`."""
+    return patch_forward(model, nn.Dropout, lambda module, x: apply_dropout(x, module.p) if module.training else x)

@@ -1,6 +1,6 @@
 """Energy distance between a query's token embeddings and a document's vector: scores, loss, encoder, settings file.
 
-A query is the cloud of its token embeddings x_1 ... x_T, a document one point y, the vector that pooling gives:
+A query has the token embeddings x_1 ... x_T, a document one point y, its pooled vector:
 
     score(q, d) = -(2 · mean_i |x_i - y| - mean_ij |x_i - x_j|)        |.| is L2 ("euclidean") or L1 ("manhattan")
 
@@ -9,11 +9,11 @@ Székely and Rizzo's; L1 is the same for a metric of negative type. The second t
 query, so it changes neither a softmax over documents nor a ranking, and is computed only where its value is shown.
 
 Padding is never a token; [CLS], [SEP] and the like are, unless `special_tokens` is false. The tokens of a prompt follow
-the pooling's `include_prompt`. Where a Normalize module follows the pooling, y is what it was before: a vector of unit
-length and token embeddings of other lengths are not points of one space.
+the pooling's `include_prompt`. Where a Normalize module follows the pooling, y is the vector before it: a vector of
+unit length and token embeddings of other lengths are not points of one space.
 
-Distances are computed in float32 at least, whatever autocast says, and no (queries, tokens, documents, dim) is ever
-made: L2 goes through one matrix product, the gradient of L1 through one document at a time.
+Distances are computed in float32 at least, whatever autocast says, and never through (queries, tokens, documents,
+dim): L2 needs one matrix product, the gradient of L1 one document at a time.
 
 Source: G. J. Székely and M. L. Rizzo, "Energy statistics: A class of statistics based on distances", Journal of
 Statistical Planning and Inference 143 (2013), https://doi.org/10.1016/j.jspi.2013.03.018
@@ -22,7 +22,6 @@ Statistical Planning and Inference 143 (2013), https://doi.org/10.1016/j.jspi.20
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 
 from workbench.errors import BaseError, DataError, RecipeError, WorkbenchError
 from workbench.models.base import prompt_of
+from workbench.run import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
     Vectors = np.ndarray[Any, np.dtype[np.float32]]
     Encode = Callable[[list[str], Literal["query", "document"]], Any]
-    Parts = Generator[tuple[list[int], dict[str, Any]], None, None]
+    Batches = Generator[tuple[list[int], dict[str, Any]], None, None]
 
 DISTANCES = ("manhattan", "euclidean")
 SIMILARITY_FILE = "energy_similarity.json"
 NEAR = 1e-3
-"""Share of |x|² + |y|² below which a squared L2 distance is computed again without a matrix product, which loses it."""
+"""Share of |x|² + |y|² below which the matrix product loses a squared L2 distance, so that it is computed directly."""
 PAIRS_AT_ONCE = 1 << 22  # numbers in one difference of such pairs: 16 MiB
-NUMBERS_AT_ONCE = 1 << 17  # numbers in one difference of tokens and a document, for each thread: 512 KiB of its cache
-NUMBERS_AT_ONCE_ELSEWHERE = 1 << 24
+CPU_AT_ONCE = 1 << 17  # numbers in one difference of tokens and a document, for each thread: 512 KiB of its cache
+GPU_AT_ONCE = 1 << 24
 
 
 # --- distances -----------------------------------------------------------------------------------------------------
@@ -58,20 +58,19 @@ NUMBERS_AT_ONCE_ELSEWHERE = 1 << 24
 def distances(points: Tensor, others: Tensor, distance: str = "manhattan") -> Tensor:
     """(m, n) distances between points (m, dim) and others (n, dim), with gradients; 0 has the gradient 0.
 
-    float16 and bfloat16 are taken as float32; more precise numbers stay what they are.
-
-    Raises DataError for an unknown distance or shapes that do not fit.
+    float16 and bfloat16 are computed as float32. Raises DataError for an unknown distance or shapes that do not fit.
 
     >>> distances(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), "euclidean").tolist()
     [[5.0]]
     """
-    _known(distance, DataError)
+    _check_distance(distance, DataError)
     if points.ndim != 2 or others.ndim != 2 or points.shape[1] != others.shape[1]:
         raise DataError(
             f"expected points (m, dim) and others (n, dim), found {tuple(points.shape)} and {tuple(others.shape)}."
         )
     with torch.autocast(points.device.type, enabled=False):
-        both = (_precise(points), _precise(others))
+        half = (torch.float16, torch.bfloat16)
+        both = (each.float() if each.dtype in half else each for each in (points, others))
         result: Tensor = (_Manhattan if distance == "manhattan" else _Euclidean).apply(*both)  # type: ignore[no-untyped-call]
     return result
 
@@ -81,8 +80,8 @@ def scores(
 ) -> Tensor:
     """(queries, documents) of minus the energy distance; higher is nearer.
 
-    tokens (queries, length, dim), mask (queries, length) true for tokens that count, documents (n, dim). Without
-    `own_term` the mean distance among a query's own tokens is left out: see the top of this file.
+    tokens (queries, length, dim), mask (queries, length) true for tokens that count, documents (n, dim). `own_term`
+    adds the mean distance among a query's own tokens: see the top of this file.
 
     Raises DataError where a query has no token, for an unknown distance, or shapes that do not fit.
 
@@ -97,32 +96,26 @@ def scores(
     if bool((counts == 0).any()):
         raise DataError(f"expected a token for every query, found none in row {int((counts == 0).nonzero()[0])}.")
     with torch.autocast(tokens.device.type, enabled=False):
-        # by numbers and not by the mask, whose gradient adds one number after the other
+        # by indices: the gradient of indexing by a mask adds one number after the other
         flat = tokens.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])  # (all tokens, dim)
-        result = -2 * _means(distances(flat, documents, distance), counts)
+        found = distances(flat, documents, distance)  # (all tokens, documents)
+        result = -2 * (mean_weights(counts, found.dtype) @ found)
         if own_term:
-            result = (
-                result
-                + torch.stack([self_distance(cloud, distance) for cloud in torch.split(flat, counts.tolist())])[:, None]
-            )
+            own = [self_distance(each, distance) for each in torch.split(flat, counts.tolist())]
+            result = result + torch.stack(own)[:, None]
     return result
 
 
-def self_distance(cloud: Tensor, distance: str = "manhattan") -> Tensor:
-    """Mean of the distances among the points of a cloud (tokens, dim), each with itself among them."""
-    return distances(cloud, cloud, distance).mean()
-
-
-def _means(values: Tensor, counts: Tensor) -> Tensor:
-    """(all tokens, n) -> (queries, n): the mean over each query's rows, which lie together.
-
-    A matrix product and not `index_add`: that adds in any order on CUDA, and equal documents would no longer tie.
-    """
-    return mean_weights(counts, values.dtype) @ values
+def self_distance(tokens: Tensor, distance: str = "manhattan") -> Tensor:
+    """Mean of all distances among tokens (tokens, dim), including each to itself."""
+    return distances(tokens, tokens, distance).mean()
 
 
 def mean_weights(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(queries, all tokens): 1 / counts[q] where the token is one of query q, else 0."""
+    """(queries, all tokens): 1 / counts[q] where the token is one of query q, else 0.
+
+    For a mean by matrix product: `index_add` adds in any order on CUDA, and equal documents would no longer tie.
+    """
     owners = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     made = torch.zeros(len(counts), len(owners), dtype=dtype, device=counts.device)
     made[owners, torch.arange(len(owners), device=counts.device)] = (1.0 / counts.to(dtype))[owners]
@@ -130,9 +123,9 @@ def mean_weights(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def squared_euclidean(points: Tensor, others: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(m, n) squared L2 distances by one matrix product, and the (pairs, 2) that had to be computed one by one.
+    """(m, n) squared L2 distances by one matrix product, and the (pairs, 2) that had to be computed directly.
 
-    Both are moved to `centre`, by default the mean of `others`: distances stay, and rounding shrinks with the lengths.
+    Both sides are shifted by `centre`, by default the mean of `others`: shorter vectors round less.
     """
     centre = others.mean(dim=0) if centre is None else centre
     left, right = points - centre, others - centre
@@ -145,7 +138,7 @@ def squared_euclidean(points: Tensor, others: Tensor, centre: Tensor | None = No
 
 
 class _Euclidean(torch.autograd.Function):
-    """Gradient: g (x - y) / |x - y|, by two matrix products; pairs that nearly meet one by one, as they cancel."""
+    """Gradient: g (x - y) / |x - y|, by two matrix products; nearly equal pairs directly, because they cancel."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, others: Tensor) -> Tensor:
@@ -177,8 +170,8 @@ class _Euclidean(torch.autograd.Function):
 class _Manhattan(torch.autograd.Function):
     """Gradient: g sign(x - y), one document and a cache's worth of tokens at a time, on a CPU forward too.
 
-    torch.cdist has the same gradient, but its CUDA kernel makes the whole (n, m, dim). That of the smooth L1 loss is
-    the one operation which gives g sign(x - y) at once; where it is smooth, below 1e-30, no two numbers differ.
+    torch.cdist has the same gradient, but its CUDA kernel needs the whole (n, m, dim). The gradient of the smooth L1
+    loss is g sign(x - y) in one operation; where it is smooth, below 1e-30, no two numbers differ.
     """
 
     @staticmethod
@@ -211,18 +204,13 @@ class _Manhattan(torch.autograd.Function):
 
 
 def _blocks(points: Tensor, *more: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Rows of `points`, and the same ones of others, as many at once as keep their differences small."""
-    cpu = points.device.type == "cpu"
-    numbers = NUMBERS_AT_ONCE * torch.get_num_threads() if cpu else NUMBERS_AT_ONCE_ELSEWHERE
+    """Rows of `points` and of `more`, as many at once as keep their differences small."""
+    numbers = CPU_AT_ONCE * torch.get_num_threads() if points.device.type == "cpu" else GPU_AT_ONCE
     size = max(numbers // max(points.shape[1], 1), 1)
     return zip(*(torch.split(each, size) for each in (points, *more)), strict=True)
 
 
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _known(distance: str, error: type[WorkbenchError]) -> None:
+def _check_distance(distance: str, error: type[WorkbenchError]) -> None:
     if distance not in DISTANCES:
         raise error(f"expected a distance of {' or '.join(DISTANCES)}, found {distance!r}; choose one.")
 
@@ -231,7 +219,7 @@ def _known(distance: str, error: type[WorkbenchError]) -> None:
 
 
 class Embedded(NamedTuple):
-    """What the similarity needs of a batch of texts."""
+    """A batch of texts as the similarity reads it."""
 
     tokens: Tensor  # (texts, length, dim)
     mask: Tensor  # (texts, length) bool: tokens that count
@@ -239,9 +227,9 @@ class Embedded(NamedTuple):
 
 
 def embed(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = True) -> Embedded:
-    """Run a batch through the model; gradients flow where they are on.
+    """Run a batch through the model, with gradients where they are enabled.
 
-    A text without any token that counts, such as an empty one without its special tokens, keeps what attention sees.
+    A text without any token that counts, such as an empty one without its special tokens, keeps all attended ones.
 
     Raises BaseError where the model has no token embeddings beside a pooled vector of the same dimensions.
     """
@@ -253,11 +241,11 @@ def embed(model: nn.Module, features: dict[str, Any], *, special_tokens: bool = 
     finally:
         handle.remove()
     if "cu_seq_lens_q" in out:
-        raise _no_cloud("batches without padding; load it without flash attention")
+        raise _no_tokens("batches without padding; load it without flash attention")
     tokens, pooled = out["token_embeddings"], kept[-1]
     if tokens.shape[-1] != pooled.shape[-1]:
-        raise _no_cloud(f"tokens of {tokens.shape[-1]} and vectors of {pooled.shape[-1]}")
-    return Embedded(tokens, _counting(model, out, tokens, pooling.include_prompt, special_tokens), pooled)
+        raise _no_tokens(f"tokens of {tokens.shape[-1]} and vectors of {pooled.shape[-1]}")
+    return Embedded(tokens, _token_mask(model, out, tokens, pooling.include_prompt, special_tokens), pooled)
 
 
 def _pooling(model: nn.Module) -> Pooling:
@@ -267,57 +255,50 @@ def _pooling(model: nn.Module) -> Pooling:
     modules = list(getattr(model, "module", model).children())  # of the model inside DistributedDataParallel
     place = next((place for place, module in enumerate(modules) if isinstance(module, Pooling)), None)
     if place is None:
-        raise _no_cloud("one without a pooling module")
+        raise _no_tokens("one without a pooling module")
     for module in modules[place + 1 :]:
         if not isinstance(module, Normalize):
-            raise _no_cloud(f"a {type(module).__name__} module after the pooling")
+            raise _no_tokens(f"a {type(module).__name__} module after the pooling")
     found: Pooling = modules[place]
     return found
 
 
-def _no_cloud(found: str) -> BaseError:
+def _no_tokens(found: str) -> BaseError:
     return BaseError(
         "expected a model with token embeddings and a pooled vector of the same dimensions for the energy distance, "
         f"found {found}; choose a transformer with one pooling mode."
     )
 
 
-def _counting(
+def _token_mask(
     model: nn.Module, out: Mapping[str, Any], tokens: Tensor, include_prompt: bool, special_tokens: bool
 ) -> Tensor:
     """(texts, length) which tokens count."""
     attended = out.get("attention_mask")
     if attended is None or attended.shape[-1] != tokens.shape[1]:
         attended = torch.ones(tokens.shape[:2], device=tokens.device)
-    attended = attended.bool()
-    mask = attended
+    mask = attended = attended.bool()
     if not include_prompt and out.get("prompt_length") is not None:
         length = torch.as_tensor(out["prompt_length"]).flatten()[0].to(tokens.device)
-        first = attended.int().argmax(dim=1, keepdim=True)  # (texts, 1) where the padding on the left ends
+        first = attended.int().argmax(dim=1, keepdim=True)  # (texts, 1) end of the padding on the left
         mask = mask & (torch.arange(tokens.shape[1], device=tokens.device) >= first + length)
-    if not special_tokens:
-        around = torch.tensor(_around(model), device=tokens.device, dtype=out["input_ids"].dtype)
-        mask = mask & ~torch.isin(out["input_ids"], around)
+    if not special_tokens:  # but [UNK] and [MASK], which stand for words
+        tokenizer: Any = getattr(model, "module", model).tokenizer
+        ids = [getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos", "pad")]
+        special = [each for each in ids if each is not None]
+        mask = mask & ~torch.isin(out["input_ids"], torch.tensor(special, device=tokens.device, dtype=torch.long))
     mask = torch.where(mask.any(dim=1, keepdim=True), mask, attended)
     return torch.where(mask.any(dim=1, keepdim=True), mask, torch.ones_like(mask))
 
 
-def _around(model: nn.Module) -> list[int]:
-    """Numbers of the tokens that a tokenizer puts around a text; [UNK] and [MASK] stand for words and stay."""
-    inner = getattr(model, "module", model)
-    names = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
-    numbers = (getattr(inner.tokenizer, name, None) for name in names)
-    return sorted({number for number in numbers if number is not None})
-
-
-def padded_batches(model: SentenceTransformer, texts: Sequence[str], prompt: str, batch_size: int = 32) -> Parts:
-    """(which texts, what to call the model with) for each batch, the longest texts first."""
+def padded_batches(model: SentenceTransformer, texts: Sequence[str], prompt: str, batch_size: int = 32) -> Batches:
+    """(which texts, features of the model) for each batch, longest texts first."""
     from sentence_transformers.util import batch_to_device
 
-    order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
+    order = sorted(range(len(texts)), key=lambda text: -len(texts[text]))
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
-        given = model.preprocess([texts[at] for at in places], prompt=prompt or None)
+        given = model.preprocess([texts[text] for text in places], prompt=prompt or None)
         yield places, batch_to_device(given, model.device)
 
 
@@ -326,13 +307,13 @@ def energy_encoder(
     prompts: Mapping[str, str] | None = None,
     *,
     special_tokens: bool = True,
-    batches: Callable[[SentenceTransformer, Sequence[str], str], Parts] = padded_batches,
+    batches: Callable[[SentenceTransformer, Sequence[str], str], Batches] = padded_batches,
 ) -> Encode:
-    """The function that `evaluate(similarity="energy")` encodes with, in float32.
+    """The `encode` of `evaluate(similarity="energy")`, in float32.
 
     Kind "query" gives a list of arrays (tokens of the text, dim), "document" one array (texts, dim). `prompts` and the
-    model's mode are as in `fast.encoding.encoder`; the model's own `truncate_dim` cuts both.
-    `batches`: see `padded_batches`.
+    model's mode are as in `encoding.encoder`; the model's own `truncate_dim` cuts both. `batches` gives the model its
+    texts, see `padded_batches`.
     """
     chosen = dict(model.prompts if prompts is None else prompts)
 
@@ -349,8 +330,8 @@ def energy_encoder(
                 for places, features in parts:
                     batch = embed(model, features, special_tokens=special_tokens)
                     rows = batch.pooled if kind == "document" else [a[b] for a, b in zip(*batch[:2], strict=True)]
-                    for at, row in zip(places, rows, strict=True):
-                        found[at] = row[..., : model.truncate_dim].float().cpu().numpy()
+                    for place, row in zip(places, rows, strict=True):
+                        found[place] = row[..., : model.truncate_dim].float().cpu().numpy()
         finally:
             model.train(was_training)
         if kind == "query":
@@ -367,8 +348,8 @@ def energy_encoder(
 class EnergyRankingLoss(nn.Module):
     """MultipleNegativesRankingLoss with the energy distance as its similarity.
 
-    Columns are (query, positive[, negative ...]); for each query, every positive and negative of the batch is a
-    candidate, and the loss is the mean cross-entropy of its own positive under a softmax of scale · score.
+    Columns are (query, positive[, negative ...]). Every positive and negative of the batch is a candidate for each
+    query; the loss is the mean cross-entropy of its own positive under a softmax of scale · score.
 
     Raises RecipeError for a scale that is not positive or an unknown distance.
     """
@@ -381,7 +362,7 @@ class EnergyRankingLoss(nn.Module):
         special_tokens: bool = True,
     ) -> None:
         super().__init__()
-        _known(distance, RecipeError)
+        _check_distance(distance, RecipeError)
         if not scale > 0:
             raise RecipeError(f"expected a scale above 0, found {scale!r}; change loss.parameters.scale.")
         self.model = model
@@ -424,24 +405,21 @@ class EnergyRankingLoss(nn.Module):
 
 
 def save_similarity(folder: str | Path, distance: str, special_tokens: bool) -> Path:
-    """Write beside a saved model that it is compared by the energy distance; gives the file.
+    """Write beside a saved model that it is compared by the energy distance; returns the file.
 
     sentence-transformers has no such similarity and keeps its own in config_sentence_transformers.json, so the model
-    loads as any other; `read_similarity` finds this one.
+    loads as any other; `read_similarity` reads this one.
     """
-    _known(distance, BaseError)
+    _check_distance(distance, BaseError)
     path = Path(folder) / SIMILARITY_FILE
-    text = json.dumps({"similarity": "energy", "distance": distance, "special_tokens": special_tokens}, indent=2)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_json(path, {"similarity": "energy", "distance": distance, "special_tokens": special_tokens})
     return path
 
 
 def read_similarity(folder: str | Path) -> dict[str, Any] | None:
     """{"similarity": "energy", "distance": ..., "special_tokens": ...} of a saved model, None where it has none.
 
-    Raises BaseError where the file is there and says something else.
+    Raises BaseError where the file says something else.
     """
     path = Path(folder) / SIMILARITY_FILE
     if not path.is_file():
@@ -449,18 +427,17 @@ def read_similarity(folder: str | Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise BaseError(f"expected JSON in {str(path)!r}, found something else ({error}); save the model again.") from (
-            error
-        )
-    if (
-        not isinstance(found, dict)
-        or found.keys() != {"similarity", "distance", "special_tokens"}
-        or found["similarity"] != "energy"
-        or found["distance"] not in DISTANCES
-        or not isinstance(found["special_tokens"], bool)
-    ):
+        shown = f"expected JSON in {str(path)!r}, found something else ({error})"
+        raise BaseError(f"{shown}; save the model again.") from error
+    known = [
+        {"similarity": "energy", "distance": distance, "special_tokens": special}
+        for distance in DISTANCES
+        for special in (True, False)
+    ]
+    if found not in known or not isinstance(found["special_tokens"], bool):
         raise BaseError(
             f"expected similarity energy, a distance of {' or '.join(DISTANCES)} and special_tokens true or false in "
             f"{str(path)!r}, found {found!r}; save the model again."
         )
-    return found
+    settings: dict[str, Any] = found
+    return settings

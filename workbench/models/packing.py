@@ -1,9 +1,9 @@
 """Texts of any lengths through a transformer without padding: one row of all their tokens, attention within each text.
 
-Linear layers, where nearly all the time goes, then see real tokens alone. Positions start anew with every text. Texts
-lie in order of length, so that those of one length are one block for the attention.
-The transformer is the library's, called with an attention function of ours: whatever it does else (embeddings, LoRA) it
-does as ever. Its output is padded again for the modules that follow; that costs one copy.
+Linear layers, where nearly all the time goes, then see real tokens alone. Positions restart with every text. Texts are
+in order of length, so that those of one length are one block for the attention.
+The transformer is the library's, called with another attention function: embeddings and LoRA are unchanged. Its output
+is padded again for the modules that follow; that costs one copy.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 ATTENTION = "workbench_packed"
 ARCHITECTURES = ("bert", "camembert", "distilbert", "roberta", "xlm-roberta")
-"""`model_type` of transformers whose attention is a function that can be given, over positions that can be given."""
+"""`model_type` of transformers whose attention function and positions can be given."""
 
 
 def flat_positions(starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(tokens,) where each token of texts that lie end to end goes, when texts begin at `starts`.
+    """(tokens,) the position of each token of concatenated texts, when texts begin at `starts`.
 
     >>> flat_positions(np.array([0, 3]), np.array([3, 2])).tolist()
     [0, 1, 2, 3, 4]
@@ -41,22 +41,21 @@ def flat_positions(starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) 
 
 @dataclass
 class Pack:
-    """Texts laid end to end in order of length."""
+    """Texts concatenated in order of length."""
 
     ids: Tensor  # (tokens,)
-    within: Tensor  # (tokens,) each token's place in its text, from 0
+    within: Tensor  # (tokens,) each token's position in its text, from 0
     ends: Tensor  # (texts + 1,) where each text begins, and the end
-    lengths: list[int]  # of each text, in the order in which they lie
-    place: list[int]  # text in the order of the caller -> where it lies
-    unique: Tensor | None = None  # the different tokens, ascending
-    inverse: Tensor | None = None  # (tokens,) each token's place among them
+    lengths: list[int]  # of each text, ascending
+    place: list[int]  # text in the order of the caller -> its index here
+    unique: Tensor | None = None  # the distinct tokens, ascending
+    inverse: Tensor | None = None  # (tokens,) each token's index among them
 
     @cached_property
     def layout(self) -> Layout:
         return Layout(self.lengths, self.ends)
 
     def to(self, device: Any) -> Pack:
-        """The same pack on a device."""
         numbers = [self.ids, self.within, self.ends]
         if self.unique is not None and self.inverse is not None:
             numbers += [self.unique, self.inverse]
@@ -64,8 +63,8 @@ class Pack:
         return Pack(ids, within, ends, self.lengths, self.place, *distinct)
 
     def positions(self, padding: int | None = None) -> Tensor:
-        """(tokens,) from 0 in each text; with `padding`, as RoBERTa counts: from padding + 1, and a token that has the
-        number of padding is not counted and stands at `padding`."""
+        """(tokens,) from 0 in each text; with `padding`, as RoBERTa counts: from padding + 1, where a token with the id
+        of padding is not counted and gets position `padding`."""
         if padding is None:
             return self.within
         counted = (self.ids != padding).long()
@@ -75,49 +74,42 @@ class Pack:
 
 
 def copy_to(numbers: Sequence[Tensor], device: Any) -> Sequence[Tensor]:
-    """Rows of whole numbers on a device, by one copy: a copy of a few numbers costs as much as one of many.
+    """Integer tensors on a device, by one copy: a copy of a few numbers costs as much as one of many.
 
-    To a GPU they go from memory that it reads by itself: any other copy waits until all that was asked before is done.
+    To a GPU they go from pinned memory: any other copy waits until all earlier work is done.
     """
     if torch.device(device) == numbers[0].device:
         return numbers
-    whole, pinned = torch.cat(list(numbers)), torch.device(device).type == "cuda"
-    there = whole.pin_memory().to(device, non_blocking=True) if pinned else whole.to(device)
-    return torch.split(there, [len(each) for each in numbers])
+    whole, cuda = torch.cat(list(numbers)), torch.device(device).type == "cuda"
+    copied = whole.pin_memory().to(device, non_blocking=True) if cuda else whole.to(device)
+    return torch.split(copied, [len(each) for each in numbers])
 
 
 def pack(texts: Sequence[np.ndarray[Any, Any]], *, distinct: bool = False) -> Pack:
-    """Lay the token numbers of texts end to end; `distinct` finds the different ones too, for `Pack.unique`."""
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    order = np.argsort(lengths, kind="stable")  # (texts,) the text that lies at each place
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    """Concatenate the token ids of texts; `distinct` also finds the distinct ones, for `Pack.unique`."""
+    lengths = np.array([len(text) for text in texts])
+    order = np.argsort(lengths, kind="stable")  # (texts,)
     flat = np.concatenate([texts[text] for text in order]).astype(np.int64)
-    lying = lengths[order]
-    within, ends = flat_positions(np.zeros_like(lying), lying), np.concatenate([[0], np.cumsum(lying)])
-    ids, inside, begin = (torch.from_numpy(each) for each in (flat, within, ends))
-    made = Pack(ids, inside, begin, lying.tolist(), place.tolist())
+    lengths = lengths[order]
+    numbers = flat, flat_positions(np.zeros_like(lengths), lengths), np.cumsum([0, *lengths])
+    ids, within, ends = map(torch.from_numpy, numbers)
+    made = Pack(ids, within, ends, lengths.tolist(), np.argsort(order).tolist())
     if distinct:
         unique, inverse = np.unique(flat, return_inverse=True)
         made.unique, made.inverse = torch.from_numpy(unique), torch.from_numpy(inverse.reshape(-1))
     return made
 
 
-def _register() -> None:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if ATTENTION not in ALL_ATTENTION_FUNCTIONS:
-        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
-
-
 def hidden_states(transformer: Transformer, pack: Pack, rows: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """(tokens, dim): the last layer's output for each token of the pack.
 
-    `rows`: gives the word embeddings of the different tokens, where another than the model's own table is to be asked.
+    `rows` gives the word embeddings of distinct tokens, in place of the model's own table.
     """
-    _register()
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
     inside: Any = transformer.model
-    offset = transformer._infer_flatten_position_offset()  # the number of padding + 1, where positions depend on it
+    offset = transformer._infer_flatten_position_offset()  # id of padding + 1, where positions depend on it
     positions = pack.positions(offset - 1 if offset else None)
     given: dict[str, Any] = {"input_ids": pack.ids[None]}
     if rows is not None:
@@ -135,11 +127,10 @@ def hidden_states(transformer: Transformer, pack: Pack, rows: Callable[[Tensor],
 
 
 class Pass:
-    """One run of the transformer over texts of several columns, whose parts are asked for one by one."""
+    """One pass of the transformer over texts of several columns, whose outputs are read one by one."""
 
     def __init__(self, pack: Pack, columns: Sequence[int], rows: Callable[[Tensor], Tensor] | None = None) -> None:
-        """`columns`: how many texts each has, in the order in which the pack was given them; `rows`: see
-        `hidden_states`."""
+        """`columns`: texts of each, in the order of the caller of `pack`; `rows`: see `hidden_states`."""
         self.pack, self.rows = pack, rows
         self.tokens = len(pack.ids)
         lengths, place = np.asarray(pack.lengths), np.asarray(pack.place)
@@ -147,7 +138,7 @@ class Pass:
         longest = [int(lengths[place[end - texts : end]].max()) for end, texts in zip(ends, columns, strict=True)]
         self.sizes = list(zip(columns, longest, strict=True))  # of each column, padded
         self.starts = np.cumsum([0, *(texts * most for texts, most in self.sizes)]).tolist()
-        starts = np.empty_like(lengths)  # (texts,) where each begins among all columns padded, as they lie
+        starts = np.empty_like(lengths)  # (texts,) where each begins among all columns padded
         starts[place] = np.concatenate(
             [start + np.arange(texts) * most for start, (texts, most) in zip(self.starts, self.sizes, strict=False)]
         )
@@ -155,14 +146,14 @@ class Pass:
         self._found: Tensor | None = None  # (all columns padded, dim)
 
     def _padded(self, values: Tensor) -> Tensor:
-        """(tokens, ...) as they lie -> (all columns padded, ...), with zeros where there is no token."""
+        """(tokens, ...) -> (all columns padded, ...), with zeros where there is no token."""
         return values.new_zeros(self.starts[-1], *values.shape[1:]).index_copy_(0, self.put, values)
 
     def _column(self, padded: Tensor, number: int) -> Tensor:
         return padded[self.starts[number] : self.starts[number + 1]].view(*self.sizes[number], *padded.shape[1:])
 
     def outputs(self, module: Any, number: int) -> dict[str, Tensor]:
-        """(texts, longest, dim) token embeddings of a column, with zeros where there is no token."""
+        """(texts, longest, dim) token embeddings of a column, zero where there is no token."""
         if self._found is None:
             self._found = self._padded(hidden_states(module, self.pack, self.rows))
         return {"token_embeddings": self._column(self._found, number)}
@@ -172,24 +163,23 @@ class Pass:
         return self._padded(self.pack.ids), self._padded(torch.ones_like(self.pack.ids))
 
     def features(self, number: int) -> dict[str, Any]:
-        """What the model is called with for a column; `packed_forward` knows what to do with it."""
+        """Features of a column for a model inside `packed_forward`."""
         ids, mask = (self._column(each, number) for each in self._inputs)
         return {"input_ids": ids, "attention_mask": mask, "modality": "text", "pass": (self, number)}
 
 
 @contextmanager
 def packed_forward(model: SentenceTransformer) -> Iterator[None]:
-    """Inside the block `model` takes the features that a pass gives; others it takes as ever."""
+    """Inside the block `model` also takes the features of a pass."""
     first: Any = model[0]
     plain, before = first.forward, first.__dict__.get("forward")  # another block may be around this one
 
     def forward(features: dict[str, Any], **given: Any) -> dict[str, Any]:
-        asked = features.get("pass")
-        if asked is None:
-            found: dict[str, Any] = plain(features, **given)
-            return found
-        batch, number = asked
-        return {**features, **batch.outputs(first, number)}
+        if "pass" in features:
+            batch, number = features["pass"]
+            return {**features, **batch.outputs(first, number)}
+        found: dict[str, Any] = plain(features, **given)
+        return found
 
     first.forward = forward
     try:
@@ -201,27 +191,28 @@ def packed_forward(model: SentenceTransformer) -> Iterator[None]:
 
 
 def packing_obstacle(model: SentenceTransformer) -> str | None:
-    """None where `model` can be run without padding, else the reason why not."""
+    """Why `model` cannot be run without padding; None where it can."""
     from sentence_transformers.base.modules import Transformer
     from transformers import PreTrainedTokenizerFast
 
     first = model[0]
     if not isinstance(first, Transformer):
         return f"its first module is a {type(first).__name__}"
-    kind = str(first.config.model_type)
-    if kind not in ARCHITECTURES:
-        return f"its architecture is {kind}"
-    if not isinstance(first.processor, PreTrainedTokenizerFast):
+    if first.config.model_type not in ARCHITECTURES:
+        return f"its architecture is {first.config.model_type}"
+    tokenizer, config = first.processor, first.config
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return "its tokenizer is not a fast one"
     text = first.modality_config.get("text") or {}
-    if text.get("method") != "forward" or text.get("method_output_name") != "last_hidden_state":
-        return "its transformer gives something else than its last layer"
-    if getattr(first.config, "is_decoder", False) or first.config._attn_implementation not in ("sdpa", "eager"):
-        return "its attention is of another kind"
-    if first.processing_kwargs or first.query_expansion or getattr(first.config, "output_hidden_states", False):
-        return "it treats its texts in a way of its own"
-    if first.processor.num_special_tokens_to_add() == 0:
-        return "its texts may have no token"
-    if first.processor.padding_side != "right" or first.processor.truncation_side != "right":
-        return "it pads or cuts its texts at the left"
-    return None
+    obstacles = {
+        "its transformer gives something else than its last layer": text.get("method") != "forward"
+        or text.get("method_output_name") != "last_hidden_state",
+        "its attention is of another kind": getattr(config, "is_decoder", False)
+        or config._attn_implementation not in ("sdpa", "eager"),
+        "it processes its texts in a way of its own": first.processing_kwargs
+        or first.query_expansion
+        or getattr(config, "output_hidden_states", False),
+        "its texts may have no token": tokenizer.num_special_tokens_to_add() == 0,
+        "it pads or cuts its texts at the left": "left" in (tokenizer.padding_side, tokenizer.truncation_side),
+    }
+    return next((reason for reason, holds in obstacles.items() if holds), None)
