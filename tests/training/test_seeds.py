@@ -180,7 +180,7 @@ def test_the_card_is_held_against_one_training(five: list[Run]) -> None:
     for number, verdict, where in ((between, "reproduced", "inside"), (row.one_high + 0.01, "differs", "outside")):
         found = compare_seeds(five, card=card({"cosine_ndcg@10": round(number, 4)}))
         assert (found.verdict, found.reasons) == (verdict, ())  # another seed is no departure
-        assert found.sentence.endswith(f"; the card's {number:.4f} lies {where} the latter.")
+        assert found.sentence.endswith(f"; the card's {number:.4f} is {where} the latter.")
         assert found.sentence.startswith(
             f"Over 5 seeds cosine_ndcg@10 is {row.mean:.4f} on average, standard deviation"
         )
@@ -210,7 +210,7 @@ def test_runs_that_are_no_repetitions(five: list[Run], tmp_path: Path) -> None:
     assert refused([first]) == "expected at least 2 runs that differ in their seed, found 1; train with --seeds 5."
     other = build(seeded(7, learning_rate=0.5), drawn(1)[0])
     assert refused([first, other]) == (
-        f"expected runs that differ in their seed alone, found training.learning_rate 5e-05 in {name!r} and 0.5 in "
+        f"expected runs that differ in their seed only, found training.learning_rate 5e-05 in {name!r} and 0.5 in "
         f"{other.name!r}; compare them as two runs."
     )
     again = build(seeded(42), drawn(1)[0])
