@@ -76,7 +76,7 @@ def evaluate(
     """
     from workbench.evaluation.task_files import open_task
     from workbench.models.base import hub_reachable, load_base
-    from workbench.training.prepare import encode_with, measured
+    from workbench.training.prepare import encode_with, evaluation_tasks
 
     run = model if isinstance(model, Run) else _run_or_none(model, runs)
     of_run = run.recipe() if run else None
@@ -85,7 +85,7 @@ def evaluate(
         found = open_task(on, columns, split, own_documents=own_documents, online=hub_reachable)
         task, notes = found.task, found.notes
     elif run is not None and of_run is not None:
-        tasks = measured(of_run)
+        tasks = evaluation_tasks(of_run)
         if not tasks:
             raise DataError(f"run {run.name!r} held no rows out; name a collection with --on.")
         task = tasks.get("test") or next(iter(tasks.values()))

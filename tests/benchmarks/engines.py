@@ -228,7 +228,7 @@ def turn(ready: Prepared, folder: Path, *, fast: bool, dropout: bool = True, war
     `warm`: steps that are not counted. Raises SystemExit where the fast engine does not take the recipe.
     """
     model, loss = copy.deepcopy((ready.base.model, ready.loss))
-    reason = engine.accepts(ready.recipe, model)
+    reason = engine.refusal(ready.recipe, model)
     if reason is not None:
         raise SystemExit(f"{ready.recipe.name}: {reason}")
     for module in model.modules():

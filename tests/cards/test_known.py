@@ -14,7 +14,7 @@ from workbench.errors import DataError
 from workbench.recipe.from_card import recipe
 from workbench.recipe.schema import Recipe
 from workbench.recipe.yaml_io import load_recipe, save_recipe
-from workbench.training.prepare import rows_of
+from workbench.training.prepare import recipe_rows
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "cards"
 ENTRIES = yaml.safe_load((FOLDER / "sources.yaml").read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def test_a_renamed_copy_keeps_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "other.md").write_bytes((FOLDER / KOREAN / "README.md").read_bytes())
     made = recipe(read_card(tmp_path / "other.md"))
     assert (made.name, known_facts(made)) == ("other", (PROMPT, "merged"))
-    assert rows_of(made)[1].startswith("The shipped sample 'korean-law' stands in for the card's rows")
+    assert recipe_rows(made)[1].startswith("The shipped sample 'korean-law' stands in for the card's rows")
 
 
 @pytest.mark.parametrize("edited", [True, False])
@@ -53,7 +53,7 @@ def test_an_edited_copy_and_another_card_in_a_folder_of_that_name_get_nothing(
     made = recipe(read_card(tmp_path / KOREAN))
     assert (made.name, known_facts(made)) == (KOREAN, (None, "separate"))
     with pytest.raises(DataError, match="found 'unknown'; name one with --data"):
-        rows_of(made)
+        recipe_rows(made)
 
 
 def test_a_recipe_file_names_the_card_it_was_made_from(tmp_path: Path) -> None:

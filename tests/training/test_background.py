@@ -84,4 +84,4 @@ def test_waiting_ends_where_nothing_will_come(tmp_path: Path, capsys: pytest.Cap
     RunWriter(run.path).update(status="stopped")
     with pytest.raises(RunError, match=r"within 0\.3 seconds, found it stopped"):
         wait(run, seconds=0.3)
-    assert capsys.readouterr().err == "it is stopped; `workbench train --resume it` goes on with it.\n"
+    assert capsys.readouterr().err == "it is stopped; resume it with `workbench train --resume it`.\n"

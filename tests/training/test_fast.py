@@ -318,10 +318,12 @@ def test_attention_with_dropout_is_the_formula(monkeypatch: pytest.MonkeyPatch) 
 # --- work, counted -------------------------------------------------------------------------------------------------
 
 
-def test_every_token_is_computed_once_and_none_for_padding(made: Made, tmp_path: Path) -> None:
+def test_every_token_is_computed_once_and_none_for_padding(
+    made: Made, tmp_path: Path, made_trainers: list[Any]
+) -> None:
     recipe = tiny_recipe(made.base, made.pairs, batch_sampler="batch_sampler", num_train_epochs=2)
-    run, (trainer,) = trained(engine.Fast, recipe, tmp_path)
-    assert isinstance(trainer, engine.Fast)
+    run = trained("fast", recipe, tmp_path)
+    (trainer,) = made_trainers
     tokenizer = trainer.model.tokenizer
     rows: Any = trainer.train_dataset
     real = sum(len(tokenizer(text)["input_ids"]) for column in ("anchor", "positive") for text in rows[column])
@@ -513,15 +515,15 @@ def test_what_cannot_be_packed_is_said(made: Made) -> None:
 def test_what_the_engine_does_not_take_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     model, recipe = load(made.base), scored(made)
     cached = recipe.model_copy(update={"loss": LossSpec(name="CachedMultipleNegativesRankingLoss")})
-    assert engine.accepts(cached, model) == (
-        "The fast engine does not take this recipe (CachedMultipleNegativesRankingLoss does not ask the model once for "
-        "each column); the trainer trains it."
+    assert engine.refusal(cached, model) == (
+        "The fast engine does not take this recipe (CachedMultipleNegativesRankingLoss does not call the model once "
+        "for each column); the trainer trains it."
     )
     again = recipe.training.model_copy(update={"gradient_checkpointing": True})
-    assert "computed again" in str(engine.accepts(recipe.model_copy(update={"training": again}), model))
-    assert "its architecture is electra" in str(engine.accepts(recipe, of_kind("electra", made.base)))
+    assert "gradient checkpointing is on" in str(engine.refusal(recipe.model_copy(update={"training": again}), model))
+    assert "its architecture is electra" in str(engine.refusal(recipe, of_kind("electra", made.base)))
     monkeypatch.setattr(engine, "world_size", lambda: 2)
-    assert "several processes" in str(engine.accepts(recipe, model))
+    assert "several processes" in str(engine.refusal(recipe, model))
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from workbench.models.energy_distance import read_similarity
 from workbench.models.lora import adapter_config
 from workbench.resources import shipped
 from workbench.run import Run
-from workbench.training.prepare import rows_of
+from workbench.training.prepare import recipe_rows
 
 SAMPLES = {name: known.sample for name in shipped_cards() if (known := known_card(wb.read_card(name).sha256))}
 STEPS = 3
@@ -108,7 +108,7 @@ def test_a_stand_in_does_without_an_adapter_and_prompts_that_are_not_its_own(run
     porsche, korean = (trained(name, runs, corrected=False) for name in ("porsche-mxbai", "korean-law-lora"))
     assert adapter_config(porsche.path / "model", "model") is None
     assert porsche.record["base"]["note"].endswith(
-        "It is trained in full: the card shows nothing of the adapter that lies beside it. It gets no prompts, because "
+        "It is trained in full: the card shows nothing of the adapter beside it. It gets no prompts, because "
         "it neither knows the base's nor is trained with them."
     )
     assert adapter_config(korean.path / "model", "model") is not None
@@ -123,15 +123,14 @@ def test_public_rows_that_match_are_taken_where_they_can_be_had(
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     recipe = wb.recipe(wb.read_card("gooaq-static-matryoshka"))
-    assert "'gooaq' stands in" in rows_of(recipe)[1]
+    assert "'gooaq' stands in" in recipe_rows(recipe)[1]
     rows = [{"question": f"question {number}", "answer": f"answer {number}"} for number in range(5)]
     cached_dataset(tmp_path, "sentence-transformers/gooaq", {"default": {"train": rows}})
-    splits, note = rows_of(recipe)
+    splits, note = recipe_rows(recipe)
     assert note == ""
     assert splits.train.texts("sentence_1") == [row["answer"] for row in rows]
     assert splits.train.checks[-1].message == (
-        "the rows are those of sentence-transformers/gooaq, which match what the card says; the card does not name its "
-        "own."
+        "the rows are those of sentence-transformers/gooaq, which match the card; the card does not name its own."
     )
 
 

@@ -23,7 +23,7 @@ from workbench.errors import BaseError, DataError, RecipeError, RunError, Traini
 from workbench.pipeline import evaluate
 from workbench.recipe.schema import Base, EvaluationPlan, LossSpec, Origin
 from workbench.run import Run, RunWriter, list_runs
-from workbench.training.prepare import measured
+from workbench.training.prepare import evaluation_tasks
 
 STEPS = 18  # 48 rows in batches of 8, 3 epochs
 
@@ -218,7 +218,7 @@ def test_the_energy_distance_is_trained_measured_and_kept(base: Path, rows: Path
     assert run.record["best"]["metric"] == "validation_energy_ndcg@10"
     assert run.settings("test", "after")["energy_special_tokens"] is False
     copy = shutil.copytree(run.path / "model", tmp_path / "copy")  # a model folder that no run knows
-    alone = evaluate(copy, measured(run.recipe())["test"].collection)  # type: ignore[attr-defined]
+    alone = evaluate(copy, evaluation_tasks(run.recipe())["test"].collection)  # type: ignore[attr-defined]
     assert dict(alone.metrics) == pytest.approx(run.metrics("test", "after"))
     assert len(losses(run)) == STEPS
 

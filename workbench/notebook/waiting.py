@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from workbench.notebook.html import STYLE, text
 from workbench.notebook.live_training import following
-from workbench.training.background import ended
+from workbench.training.background import has_finished
 
 if TYPE_CHECKING:
     from workbench.run import Run
@@ -27,7 +27,7 @@ async def finished(run: Run) -> Run:
     Raises RunError where the training failed or its process is gone.
     """
     line = Line()
-    while not ended(run):
+    while not has_finished(run):
         line.say(_what_to_do(run) if run.status == "stopped" else "")
         await asyncio.sleep(EVERY)
     line.say("")

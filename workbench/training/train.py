@@ -28,7 +28,7 @@ from workbench.models.base import describe_device, load_folder
 from workbench.recipe.schema import Origin, Recipe, recipe_sha256
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Progress, Run, RunWriter, create, is_alive, open_run, this_process, write_json
-from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, while_training
+from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, tasks_while_training
 from workbench.training.processes import from_first, is_first, joined_processes, wait
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class _Training:
         from workbench.training.trainer import Job
 
         prepared, writer = self.prepared, self.writer
-        tasks, timing, written = while_training(prepared.tasks), self.timing or Timing(), 0.0
+        tasks, timing, written = tasks_while_training(prepared.tasks), self.timing or Timing(), 0.0
 
         def evaluate(step: int) -> Mapping[str, float]:
             self.set_phase(f"measure step-{step}")

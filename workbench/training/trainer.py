@@ -244,9 +244,9 @@ def _journal(job: Job, energy: Energy) -> Journal:
 def _trainer(job: Job, journal: Journal) -> InstrumentedTrainer:
     kind = InstrumentedTrainer
     if job.recipe.training.engine == "fast":
-        from workbench.training.fast.engine import Fast, accepts
+        from workbench.training.fast.engine import Fast, refusal
 
-        kind = Fast if accepts(job.recipe, job.model) is None else kind
+        kind = Fast if refusal(job.recipe, job.model) is None else kind
     evaluated = job.plan.eval_strategy != "no"
     arguments = training_arguments(job)
     with redirect_stderr(io.StringIO()):  # a bar for the model card that no argument turns off

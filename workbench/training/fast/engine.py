@@ -9,7 +9,7 @@ rounding where there is no dropout; with dropout other random numbers are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,42 +52,36 @@ Korthikanti et al., 2022, "Reducing Activation Recomputation in Large Transforme
 weights no kernel keeps here."""
 
 
-def accepts(recipe: Recipe, model: SentenceTransformer) -> str | None:
+def refusal(recipe: Recipe, model: SentenceTransformer) -> str | None:
     """None where this engine trains `recipe`, else a sentence that says why the library's trainer does."""
-    reason = _refusal(recipe, model)
+    reason = _reason(recipe, model)
     return None if reason is None else f"The fast engine does not take this recipe ({reason}); the trainer trains it."
 
 
-def _refusal(recipe: Recipe, model: SentenceTransformer) -> str | None:
-    specs = [recipe.loss, *(each.loss for each in recipe.data.more if each.loss is not None)]
-    strange = next((name for spec in specs for name in _names(spec) if name not in LOSSES), None)
-    if strange is not None:
-        return f"{strange} does not ask the model once for each column"
+def _reason(recipe: Recipe, model: SentenceTransformer) -> str | None:
+    specs: list[LossSpec | None] = [recipe.loss, *(each.loss for each in recipe.data.more)]
+    for spec in specs:
+        while spec is not None:
+            if spec.name not in LOSSES:
+                return f"{spec.name} does not call the model once for each column"
+            spec = spec.inner
     if world_size() > 1:
         return "several processes train"
     if recipe.training.gradient_checkpointing:
-        return "activations are computed again in the backward pass"
+        return "gradient checkpointing is on"
     if not hasattr(SentenceTransformerTrainer, "_build_dataloader"):
         return "the installed sentence-transformers builds its batches in another way"
-    if _table_of(model) is None:
+    table = _static_table(model)
+    if table is None:
         return packing_obstacle(model)
-    if model[0].embedding.mode != "mean":
-        return f"its table gives the {model[0].embedding.mode} of its rows"
-    return None
+    return None if table.mode == "mean" else f"its static embedding pools by {table.mode}, not by mean"
 
 
-def _names(spec: LossSpec) -> Iterator[str]:
-    yield spec.name
-    if spec.inner is not None:
-        yield from _names(spec.inner)
-
-
-def _table_of(model: SentenceTransformer) -> Any:
-    """The table of a static model."""
+def _static_table(model: SentenceTransformer) -> Any:
+    """The nn.EmbeddingBag of a static model."""
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    first = model[0]
-    return first.embedding if isinstance(first, StaticEmbedding) else None
+    return model[0].embedding if isinstance(model[0], StaticEmbedding) else None
 
 
 # --- batches -------------------------------------------------------------------------------------------------------
@@ -143,15 +137,11 @@ class Rows(TorchDataset[Any]):
         return batch
 
 
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
-    return batch
-
-
 # --- the trainer ---------------------------------------------------------------------------------------------------
 
 
 class Fast(InstrumentedTrainer):
-    """The trainer that is looked at while it computes, with the forward pass of this package."""
+    """The instrumented trainer with the forward pass of this package."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -159,16 +149,16 @@ class Fast(InstrumentedTrainer):
         self.most = _step_tokens(self.model)
         self.step: list[dict[str, Any]] = []  # batches that share a pass
         self.passes = self.tokens_passed = 0  # of the transformer or table, and tokens in them, while training
-        journal, plain = self.journal, self.accelerator.clip_grad_norm_
+        journal, plain_clip = self.journal, self.accelerator.clip_grad_norm_
 
-        def clipped(parameters: Any, most: float, *more: Any, **named: Any) -> Any:
+        def clip_tables(parameters: Any, most: float, *more: Any, **named: Any) -> Any:
             if not self.tables:
-                return plain(parameters, most, *more, **named)
+                return plain_clip(parameters, most, *more, **named)
             self.accelerator.unscale_gradients()
             journal.grad_norm = clip(parameters, most, self.tables)
             return journal.grad_norm
 
-        self.accelerator.clip_grad_norm_ = clipped
+        self.accelerator.clip_grad_norm_ = clip_tables
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
@@ -197,7 +187,7 @@ class Fast(InstrumentedTrainer):
             return loader
         several = isinstance(dataset, dict)
         parts = [self._part(name, rows) for name, rows in (dataset if several else {None: dataset}).items()]
-        return DataLoader(Rows(parts), batch_sampler=loader.batch_sampler, collate_fn=_as_it_is)  # type: ignore[arg-type]
+        return DataLoader(Rows(parts), batch_sampler=loader.batch_sampler, collate_fn=lambda batch: batch)
 
     def _part(self, name: str | None, rows: Dataset) -> Part:
         label = next((each for each in self.data_collator.valid_label_columns if each in rows.column_names), None)
@@ -216,7 +206,7 @@ class Fast(InstrumentedTrainer):
         )
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The batches of a step; those that are to share a pass know of each other."""
+        """The batches of a step; those that share a pass refer to each other."""
         samples, items = super().get_batch_samples(*args, **kwargs)
         batches = [sample["texts"] for sample in samples]
         if len(batches) > 1 and sum(batch.tokens for batch in batches) <= self.most:
@@ -226,7 +216,7 @@ class Fast(InstrumentedTrainer):
         return samples, items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """As the library's, but the first of several batches that share a pass does the work of all."""
+        """As the library's, but the first of several batches that share a pass does the work of all of them."""
         batch: Batch = inputs["texts"]
         for table in self.tables:
             table.clear()
@@ -264,7 +254,7 @@ class Fast(InstrumentedTrainer):
         texts = [text for column in columns for text in column]
         table = self.tables[0] if self.tables else None
         laid: Pass | TablePass
-        if _table_of(self.model) is not None and table is not None:
+        if _static_table(self.model) is not None and table is not None:
             laid = TablePass(bags(texts, device), sizes, table)
         else:
             laid = Pass(pack(texts, distinct=table is not None).to(device), sizes, table.rows if table else None)
@@ -280,8 +270,8 @@ class Fast(InstrumentedTrainer):
 
 
 def _step_tokens(model: SentenceTransformer) -> int:
-    """Tokens up to which a pass is shared; on a GPU what they need is at most half of the memory that gradients and
-    AdamW will leave, since a person who splits a batch may do so because it does not fit."""
+    """Tokens up to which a pass is shared. On a GPU they take at most half of the memory that gradients and AdamW will
+    leave: a batch may have been split because it does not fit."""
     most = STEP_TOKENS.get(model.device.type, 0)
     sizes = getattr(model[0], "config", None)
     if model.device.type != "cuda" or sizes is None:
@@ -293,7 +283,7 @@ def _step_tokens(model: SentenceTransformer) -> int:
 
 def _tables(model: SentenceTransformer) -> list[Table]:
     """The large table that is trained: a static model's, or the word embeddings of a transformer."""
-    bag = _table_of(model)
+    bag = _static_table(model)
     if bag is not None:
         return [Table(bag.weight, bag.padding_idx)] if bag.weight.requires_grad else []
     first: Any = model[0]

@@ -1,9 +1,9 @@
-"""Large tables of embeddings: a gradient on the rows that a batch touched, and a table read with all columns at once.
+"""Large embedding tables: a gradient on the rows that a batch touched, and one lookup for all columns of a batch.
 
-The library makes a gradient of the whole table anew for every column of every batch: 125 MB for 30,522 × 1,024 numbers
-and 768 MB for the vocabulary of XLM-R, nearly all of them zero. Here one such gradient is kept for the whole training;
-a batch writes the rows it touched and they are put back to zero afterwards. The optimizer sees what it always saw, so
-rows that were not touched still move by momentum and weight decay: nothing is approximated.
+The library allocates a gradient of the whole table for every column of every batch: 125 MB for 30,522 × 1,024 numbers
+and 768 MB for the vocabulary of XLM-R, nearly all zeros. Here one gradient is kept for the whole training; a batch
+writes the rows that it touched, and they are reset to zero afterwards. The optimizer sees the same gradient as before,
+so rows that were not touched still change by momentum and weight decay: nothing is approximated.
 """
 
 from __future__ import annotations
