@@ -1,12 +1,9 @@
-"""Card: what a model card says, each fact with the line it stands on.
+"""Card: what a model card says, each fact with its line.
 
-Plain frozen data without behaviour beyond looking things up and showing themselves. `reading.py` makes it, `audit.py`
-judges it, `recipe.py` understands it. Nothing here is inferred: a fact that the card does not state is None or
-empty, never a default.
+Plain frozen data. Nothing here is inferred: a fact that the card does not state is None or empty, never a default.
 
-Lines are 1-based lines of README.md as an editor counts them after CR LF, CR and repeated CR before LF have each been
-taken as one line end. A fact that comes from a file beside the card has that file's name in `source` and its line, or
-None where the file has no useful lines.
+Lines are 1-based lines of README.md as an editor counts them, where CR LF, CR and repeated CR before LF are one line
+end each. A fact that comes from a file beside the card has that file's name in `source`, and no line.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
-"""Version of what `reading.card_to_dict` gives; raised when a field changes its meaning or goes away."""
+"""Version of the JSON of `card_to_dict`; raised when a field changes its meaning or goes away."""
 
 Kind = Literal["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector", "unknown"]
 Number = int | float
@@ -27,7 +24,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Stated(Generic[T]):
-    """One fact and where it stands."""
+    """One fact and its place."""
 
     value: T
     line: int | None = None  # 1-based line; None where the source has no useful lines
@@ -64,7 +61,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class ColumnStatistics:
-    """What the card says of one column, over its first rows (usually 1,000)."""
+    """What the card says about one column, over its first rows (usually 1,000)."""
 
     column: str
     type: str | None  # "string", "float", "int", "list", "dict", ...
@@ -196,75 +193,65 @@ class Card:
         return tuple(part for part in self.datasets if part.role == "evaluation")
 
     def argument(self, name: str) -> Stated[Any] | None:
-        """The training argument `name`: non-default first, then from all of them; None where the card has none."""
+        """The training argument `name`, from the non-default ones first; None where the card has none."""
         return self.non_default.get(name) or self.hyperparameters.get(name)
 
     def summary(self) -> tuple[tuple[str, str, str], ...]:
-        """What the card says, in a few rows: (what, value, lines). A row whose value is empty is left out."""
+        """What the card says, in a few rows: (what, value, lines)."""
         rows: list[tuple[str, str, str]] = [("kind", self.kind, "")]
-
-        def state(what: str, stated: Stated[Any] | None, unit: str = "") -> None:
-            if stated is not None:
-                place = stated.source if stated.line is None else str(stated.line)
-                rows.append((what, f"{stated.value}{unit}", place))
-
-        state("base model", self.base_model)
-        state("revision", self.base_revision)
+        rows += _stated("base model", self.base_model) + _stated("revision", self.base_revision)
         if self.modules:
             names = " → ".join(module.type for module in self.modules)
             rows.append(("modules", names, str(self.modules[0].line or "")))
-        state("similarity", self.similarity)
-        state("longest text", self.max_seq_length, " tokens")
-        state("dimensions", self.output_dimension)
+        rows += _stated("similarity", self.similarity) + _stated("longest text", self.max_seq_length, " tokens")
+        rows += _stated("dimensions", self.output_dimension)
         for part in self.datasets:
             size = "size not stated" if part.size is None else f"{part.size:,} rows"
             losses = "" if part.loss is None else "; " + " over ".join(node.name for node in part.loss.chain())
             text = f"{part.name or 'unnamed'}: {size}, columns {', '.join(part.columns) or 'not stated'}{losses}"
             rows.append(("training data" if part.role == "train" else "evaluation data", text, _span(part.lines)))
         if self.training_log:
-            steps = [row.step for row in self.training_log if row.step is not None]
-            text = f"{len(self.training_log):,} rows, to step {max(steps, default=0):,}"
+            last = max((row.step for row in self.training_log if row.step is not None), default=0)
+            text = f"{len(self.training_log):,} rows, to step {last:,}"
             rows.append(("training log", text, str(self.training_log[0].line or self.training_log[0].source)))
         for evaluation in self.evaluations:
             main = evaluation.main_metric or next(iter(evaluation.metrics), None)
             shown = "" if main is None else f": {main} {evaluation.metrics[main]:g}"
-            rows.append(
-                ("evaluation", (", ".join(evaluation.datasets) or evaluation.name) + shown, _span(evaluation.lines))
-            )
+            name = ", ".join(evaluation.datasets) or evaluation.name
+            rows.append(("evaluation", name + shown, _span(evaluation.lines)))
         for name, version in self.versions.items():
             if name in ("Sentence Transformers", "PyLate", "Transformers"):
-                state(name, version)
-        if self.text.repaired or self.text.lost:
+                rows += _stated(name, version)
+        if damaged := self.text.repaired_lines + self.text.lost_lines:
             text = f"{self.text.repaired:,} characters repaired, {self.text.lost:,} lost"
-            rows.append(("damaged text", text, _span((min(self._damaged()), max(self._damaged())))))
-        rows.extend(
-            ("not understood", f"{unread.section or 'text'}: {unread.reason}", _span(unread.lines))
-            for unread in self.unread[:_MOST_UNREAD]
-        )
+            rows.append(("damaged text", text, _span((min(damaged), max(damaged)))))
+        for unread in self.unread[:_MOST_UNREAD]:
+            rows.append(("not understood", f"{unread.section or 'text'}: {unread.reason}", _span(unread.lines)))
         if len(self.unread) > _MOST_UNREAD:
             rows.append(("not understood", f"and {len(self.unread) - _MOST_UNREAD} more places", ""))
         return tuple(rows)
 
-    def _damaged(self) -> tuple[int, ...]:
-        return self.text.repaired_lines + self.text.lost_lines
-
     def __repr__(self) -> str:
-        lines = [f"Card {self.name!r}"]
-        lines += [f"  {what:<16} {value}{f'  [{place}]' if place else ''}" for what, value, place in self.summary()]
-        return "\n".join(lines)
+        lines = [f"  {what:<16} {value}{f'  [{place}]' if place else ''}" for what, value, place in self.summary()]
+        return "\n".join([f"Card {self.name!r}", *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(what)}</th><td style='text-align:left'>{escape(value)}</td>"
-            f"<td style='text-align:left'>{escape(place)}</td></tr>"
-            for what, value, place in self.summary()
-        )
-        title = escape(self.title or self.name)
-        heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in ("", "the card says", "line"))
-        return f"<table><caption>{title}</caption><tr>{heads}</tr>{rows}</table>"
+        def row(tag: str, texts: tuple[str, ...]) -> str:
+            first, *rest = (f"style='text-align:left'>{escape(text)}" for text in texts)
+            return f"<tr><th {first}</th>" + "".join(f"<{tag} {text}</{tag}>" for text in rest) + "</tr>"
+
+        body = "".join(row("td", texts) for texts in self.summary())
+        head = row("th", ("", "the card says", "line"))
+        return f"<table><caption>{escape(self.title or self.name)}</caption>{head}{body}</table>"
 
 
 _MOST_UNREAD = 8  # rows of the summary; all of them are in `unread`
+
+
+def _stated(what: str, stated: Stated[Any] | None, unit: str = "") -> list[tuple[str, str, str]]:
+    if stated is None:
+        return []
+    return [(what, f"{stated.value}{unit}", stated.source if stated.line is None else str(stated.line))]
 
 
 def _span(lines: tuple[int, int] | None) -> str:

@@ -1,8 +1,8 @@
 """YAML header of a card -> plain data and the unrounded results, each with its line.
 
-A header is hostile until read: the safe loader runs no code; depth is bounded before libyaml sees the text (it
-recurses in C); aliases are bounded, because ten lines of them can stand for a billion values. Dates, `no` and `12:30`
-stay text. A header that is no valid YAML as a whole is read key by key, and the broken keys are told.
+A header may be hostile: the safe loader runs no code; depth is bounded before libyaml sees the text (it recurses in C);
+aliases are bounded, because ten lines of them can stand for a billion values. Dates, `no` and `12:30` stay text. A
+header that is no valid YAML as a whole is read key by key, and the broken keys are listed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from workbench.cards.card import IndexedResult
@@ -62,7 +63,7 @@ def _read_block(header: Header, lines: list[str], first: int, last: int) -> str 
             return None
         if not isinstance(node, yaml.MappingNode):
             return "YAML that is no mapping of keys to values"
-        if _size(node, {}, set()) > _MOST_NODES:
+        if _size(node, {}) > _MOST_NODES:
             return f"YAML that stands for more than {_MOST_NODES:,} values"
         data = plain(loader.construct_document(node))
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
@@ -77,14 +78,12 @@ def _read_block(header: Header, lines: list[str], first: int, last: int) -> str 
     return None
 
 
+@cache
 def _loader() -> Any:
     """The C safe loader without YAML 1.1's dates, yes/no, base-60 numbers and merge keys."""
     import yaml
 
     parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    known = globals().get("_LOADER")
-    if known is not None:
-        return known
     loader = type("CardLoader", (parent,), {"yaml_implicit_resolvers": {}})
     add = loader.add_implicit_resolver  # type: ignore[attr-defined]
     add("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
@@ -95,7 +94,6 @@ def _loader() -> Any:
         r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
     )
     add("tag:yaml.org,2002:float", re.compile(floats), list("-+0123456789."))
-    globals()["_LOADER"] = loader
     return loader
 
 
@@ -103,54 +101,38 @@ def _too_deep(text: str) -> bool:
     """Whether YAML may nest too deep for a recursive parser: counted from brackets and indentation, never too low."""
     if re.search(r"^ {300}|(?:[-?:] ){40}", text, re.MULTILINE):
         return True
-    if text.count("[") + text.count("{") <= _DEEPEST:
-        return False
-    depth = 0
+    depth = deepest = 0
     for found in re.finditer(r"[\[\]{}]", text):
         depth = max(0, depth + (1 if found.group() in "[{" else -1))
-        if depth > _DEEPEST * 4:
-            return True
-    return False
+        deepest = max(deepest, depth)
+    return deepest > _DEEPEST * 4
 
 
-def _size(node: Any, known: dict[int, float], open_nodes: set[int]) -> float:
+def _size(node: Any, known: dict[int, float]) -> float:
     """How many values `node` stands for when every alias is written out; infinite for a cycle."""
     if isinstance(node.value, str):
         return 1
-    if id(node) in known:
-        return known[id(node)]
-    if id(node) in open_nodes:
-        return math.inf
-    open_nodes.add(id(node))
-    total = 1.0
-    for item in node.value:
-        for part in item if isinstance(item, tuple) else (item,):
-            total += _size(part, known, open_nodes)
-    open_nodes.discard(id(node))
-    known[id(node)] = total
-    return total
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is counted: only a cycle sees that
+        parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _results(node: Any, first: int) -> list[IndexedResult]:
     """Entries of `model-index`, from the YAML nodes because they know their lines."""
     out = []
-    for model in _items(node):
-        for result in _items(_entry(model, "results")):
-            task = _entry(result, "task")
-            dataset = _entry(result, "dataset")
-            for metric in _items(_entry(result, "metrics")):
-                found = _entry(metric, "value")
-                amount = _amount(found)
-                if amount is not None:
-                    out.append(
-                        IndexedResult(
-                            task=_text(task, "name") or _text(task, "type"),
-                            dataset=_known(_text(dataset, "type") or _text(dataset, "name")),
-                            metric=_text(metric, "type") or _text(metric, "name") or "",
-                            value=amount,
-                            line=found.start_mark.line + first,
-                        )
-                    )
+    for result in (result for model in _items(node) for result in _items(_entry(model, "results"))):
+        task, dataset = _entry(result, "task"), _entry(result, "dataset")
+        task_name = _text(task, "name") or _text(task, "type")
+        dataset_name = _text(dataset, "type") or _text(dataset, "name")
+        for metric in _items(_entry(result, "metrics")):
+            found = _entry(metric, "value")
+            amount = _amount(found)
+            if amount is not None:
+                known = None if dataset_name is None or dataset_name.lower() == "unknown" else dataset_name
+                name = _text(metric, "type") or _text(metric, "name") or ""
+                out.append(IndexedResult(task_name, known, name, amount, found.start_mark.line + first))
     return out
 
 
@@ -175,10 +157,6 @@ def _entry(node: Any, key: str) -> Any:
 def _text(node: Any, key: str) -> str | None:
     item = _entry(node, key)
     return item.value if item is not None and isinstance(item.value, str) and item.value else None
-
-
-def _known(text: str | None) -> str | None:
-    return None if text is None or text.lower() == "unknown" else text
 
 
 def texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:

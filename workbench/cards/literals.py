@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -45,49 +46,43 @@ def value(text: str) -> Any:
     stripped = text.strip()
     if stripped in _WORDS:
         return _WORDS[stripped]
+    found = None
     if _NUMBER.match(stripped):
-        return number(stripped)
-    if stripped[:1] in ("[", "{", "(") and stripped[-1:] in ("]", "}", ")"):
+        found = number(stripped)
+    elif stripped[:1] in ("[", "{", "(") and stripped[-1:] in ("]", "}", ")"):
         found = literal(stripped)
-        return text if found is None else found
-    return text if stripped else ""
+    return found if found is not None else text if stripped else ""
 
 
 def literal(text: str) -> Any:
-    """A Python literal as plain data (tuples and sets as lists, keys as text), or None where it is none."""
-    if len(text) > _LONGEST_LITERAL or _depth(text) > _DEEPEST_LITERAL:
+    """A Python literal as plain data (tuples and sets as lists, keys as text), or None."""
+    node = _parse(text)
+    if node is None or any(isinstance(part, ast.Constant) and part.value is ... for part in ast.walk(node)):
         return None
-    for candidate in (text, _REPR.sub(lambda found: repr(found.group()), text)):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = ast.literal_eval(candidate)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        return None if _has_ellipsis(found) else plain(found)
-    return None
+    try:
+        return plain(ast.literal_eval(node))
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def parameters(text: str) -> Mapping[str, Any] | None:
     """The block under `with these parameters:`: JSON, or the Python text that the library prints where JSON fails."""
-    if _depth(text) <= _DEEPEST_LITERAL:
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = literal(text.strip())
-        if isinstance(found, dict):
-            return dict(plain(found))
-    return None
+    if _too_deep(text):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = literal(text.strip())
+    return dict(plain(found)) if isinstance(found, dict) else None
 
 
 def loss(name: str, settings: Mapping[str, Any], line: int | None, key_lines: Mapping[str, int]) -> Loss:
-    """A loss tree; the wrapped loss stands under "loss", as a name or as a call with its arguments."""
+    """A loss tree; the wrapped loss is under "loss", as a name or as a call with its arguments."""
     rest = {key: item for key, item in settings.items() if key != "loss"}
     wrapped = settings.get("loss")
     inner = None
     if isinstance(wrapped, str) and wrapped:
-        inner_name, inner_settings = call(wrapped)
-        inner = loss(inner_name, inner_settings, key_lines.get("loss", line), {})
+        inner = loss(*call(wrapped), key_lines.get("loss", line), {})
     elif isinstance(wrapped, dict) and isinstance(wrapped.get("name"), str):
         inner = loss(wrapped["name"], {k: v for k, v in wrapped.items() if k != "name"}, key_lines.get("loss"), {})
     elif wrapped is not None:
@@ -96,7 +91,7 @@ def loss(name: str, settings: Mapping[str, Any], line: int | None, key_lines: Ma
 
 
 def call(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and keyword arguments of a printed call; positional ones are kept under "arguments".
+    """Name and keyword arguments of a printed call; positional ones are under "arguments".
 
     >>> call("CoSENTLoss(scale=20.0, similarity_fct='cos_sim')")
     ('CoSENTLoss', {'scale': 20.0, 'similarity_fct': 'cos_sim'})
@@ -104,35 +99,36 @@ def call(text: str) -> tuple[str, dict[str, Any]]:
     ('CoSENTLoss', {})
     """
     found = _CALL.match(text.strip())
-    if found is None or len(text) > _LONGEST_LITERAL or _depth(text) > _DEEPEST_LITERAL:
+    if found is None or len(text) > _LONGEST_LITERAL or _too_deep(text):
         return text.strip(), {}
-    name = found.group(1)
-    tree = _parse(text.strip()) or _parse(_REPR.sub(lambda part: repr(part.group()), text.strip()))
+    tree = _parse(text.strip())
     if not isinstance(tree, ast.Call):
-        return name, {"arguments": found.group(2)}
-    out: dict[str, Any] = {}
-    for keyword in tree.keywords:
-        out[keyword.arg or "**"] = _node(keyword.value)
+        return found.group(1), {"arguments": found.group(2)}
+    out = {keyword.arg or "**": _node(keyword.value) for keyword in tree.keywords}
     if tree.args:
         out["arguments"] = [_node(argument) for argument in tree.args]
-    return name, out
+    return found.group(1), out
 
 
 def _parse(text: str) -> ast.expr | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text, mode="eval").body
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    """The expression in `text`, where `<function f at 0x7f>` and the like count as text; None where there is none."""
+    if len(text) > _LONGEST_LITERAL or _too_deep(text):
         return None
+    for candidate in (text, _REPR.sub(lambda found: repr(found.group()), text)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return ast.parse(candidate.lstrip(" \t"), mode="eval").body
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None
 
 
 def _node(node: ast.expr) -> Any:
     try:
-        found = ast.literal_eval(node)
+        return plain(ast.literal_eval(node))
     except (ValueError, TypeError, MemoryError, RecursionError):
         return ast.unparse(node)
-    return plain(found)
 
 
 def plain(item: Any) -> Any:
@@ -143,28 +139,16 @@ def plain(item: Any) -> Any:
         return [plain(part) for part in item]
     if isinstance(item, set | frozenset):
         return sorted((plain(part) for part in item), key=repr)
-    if isinstance(item, float):
-        return math.nan if math.isnan(item) else item
     if isinstance(item, str):
         return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", item)
-    if item is None or isinstance(item, bool):
-        return item
-    if isinstance(item, int):
+    if isinstance(item, float):
+        return math.nan if math.isnan(item) else item
+    if isinstance(item, int) and not isinstance(item, bool):
         return item if abs(item) < 2**63 else float(item) if abs(item) < 2**1000 else str(item)[:100]
-    return str(item)
+    return item if item is None or isinstance(item, bool) else str(item)
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for character in re.findall(r"[\[\](){}]", text):
-        depth += 1 if character in "[({" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _has_ellipsis(item: Any) -> bool:
-    if isinstance(item, dict):
-        return any(_has_ellipsis(part) for part in item.values())
-    if isinstance(item, list | tuple | set):
-        return any(_has_ellipsis(part) for part in item)
-    return item is Ellipsis
+def _too_deep(text: str) -> bool:
+    """Whether brackets nest too deep for a recursive parser."""
+    steps = (1 if character in "[({" else -1 for character in re.findall(r"[\[\](){}]", text))
+    return max(itertools.accumulate(steps), default=0) > _DEEPEST_LITERAL

@@ -1,19 +1,17 @@
 """Lines of a card -> its structure: header, sections, tables, fenced blocks, comments; every part with its lines.
 
 `markdown-it-py` finds headings, fences and HTML blocks. Tables are taken out before and split here, because cells of
-real cards hold what breaks every Markdown parser: unescaped pipes, bare carriage returns (the row then goes on in the
-next line), lines that look like headings. The generator pads its columns, so the places of the pipes in the line
-under the heading tell where a cell ends whatever it holds.
+real cards hold what breaks every Markdown parser: unescaped pipes, bare carriage returns (the row then continues on the
+next line), lines that look like headings. The generator pads its columns, so the positions of the pipes in the line
+under the heading show where a cell ends, whatever it holds.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 _OPEN_ROW_ENDS = re.compile(
     r"^(?:\s{0,3}(?:```|</details>|<!--)|[*-] (?:Loss|Samples|Size|Columns|Approximate|Evaluated)\b"
@@ -57,7 +55,7 @@ class Section:
 
     path: tuple[str, ...]  # titles from the outermost heading to this one
     level: int
-    first: int  # the heading's line; 0 for what stands before any heading
+    first: int  # the heading's line; 0 for what comes before any heading
     last: int
 
     @property
@@ -67,7 +65,7 @@ class Section:
 
 @dataclass
 class Structure:
-    """Where everything stands. Lines are 1-based: `line(1)` is the first."""
+    """Where everything is. Lines are 1-based: `line(1)` is the first."""
 
     lines: list[str]
     header: tuple[int, int] | None  # first and last line of the YAML, without its marks
@@ -82,23 +80,11 @@ class Structure:
 
     def tables_in(self, first: int, last: int) -> Iterator[Table]:
         """Tables that start in these lines."""
-        return (self.tables[number] for number in _between(self._table_lines, first, last))
+        return (self.tables[number] for number in range(first, last + 1) if number in self.tables)
 
     def fences_in(self, first: int, last: int) -> Iterator[Fence]:
         """Fenced blocks that start in these lines."""
-        return (self.fences[number] for number in _between(self._fence_lines, first, last))
-
-    @cached_property
-    def _table_lines(self) -> list[int]:
-        return sorted(self.tables)
-
-    @cached_property
-    def _fence_lines(self) -> list[int]:
-        return sorted(self.fences)
-
-
-def _between(numbers: list[int], first: int, last: int) -> list[int]:
-    return numbers[bisect_left(numbers, first) : bisect_right(numbers, last)]
+        return (self.fences[number] for number in range(first, last + 1) if number in self.fences)
 
 
 def find_structure(lines: list[str]) -> Structure:
@@ -109,49 +95,44 @@ def find_structure(lines: list[str]) -> Structure:
     structure = Structure(lines, header, closed)
     fenced = _parse_blocks(structure, masked)
     for run in runs:
-        if not fenced[run[0][0]]:
-            table = _read_table(lines, run)
-            if table is not None:
-                structure.tables[table.first] = table
+        if run[0][0] not in fenced and (table := _read_table(lines, run)):
+            structure.tables[table.first] = table
     return structure
 
 
 def _find_header(lines: list[str]) -> tuple[tuple[int, int] | None, int, bool]:
     """Lines of the YAML header, lines to skip (its marks too), and whether it is closed."""
-    for index, line in enumerate(lines[:50]):
-        if line.rstrip() == "---" and _starts_yaml(lines, index + 1):
-            for end in range(index + 1, len(lines)):
-                if lines[end].rstrip() == "---":
-                    return (index + 2, end), end + 1, True
-            end = next((at for at in range(index + 1, len(lines)) if lines[at].startswith("# ")), len(lines))
-            return (index + 2, end), end, False
+    for start, line in enumerate(lines[:50], 1):
+        if line.rstrip() == "---" and _starts_yaml(lines, start):
+            closing = next((at for at in range(start, len(lines)) if lines[at].rstrip() == "---"), None)
+            if closing is not None:
+                return (start + 1, closing), closing + 1, True
+            end = next((at for at in range(start, len(lines)) if lines[at].startswith("# ")), len(lines))
+            return (start + 1, end), end, False
     return None, 0, False
 
 
 def _starts_yaml(lines: list[str], start: int) -> bool:
-    for line in lines[start : start + 20]:
-        if line.strip() and not line.startswith("#"):
-            return re.match(r"[A-Za-z_][\w-]*\s*:(?:\s|$)", line) is not None
-    return False
+    first = next((line for line in lines[start : start + 20] if line.strip() and not line.startswith("#")), "")
+    return re.match(r"[A-Za-z_][\w-]*\s*:(?:\s|$)", first) is not None
 
 
 def _mask_rows(masked: list[str], start: int) -> list[list[tuple[int, int]]]:
     """Blank table rows in `masked`; runs of rows, each row as (first, last) line, 1-based."""
     runs: list[list[tuple[int, int]]] = []
     ahead = _MOST_AHEAD
-    index = start
+    index, run_end = start, -1
     while index < len(masked):
         if not masked[index].lstrip(" ").startswith("|"):
             index += 1
             continue
-        run = []
-        while index < len(masked) and masked[index].lstrip(" ").startswith("|"):
-            end, looked = _row_end(masked, index, min(_LONGEST_ROW, ahead))
-            ahead -= looked
-            run.append((index + 1, end + 1))
-            masked[index : end + 1] = [""] * (end + 1 - index)
-            index = end + 1
-        runs.append(run)
+        end, looked = _row_end(masked, index, min(_LONGEST_ROW, ahead))
+        ahead -= looked
+        if index != run_end:
+            runs.append([])
+        runs[-1].append((index + 1, end + 1))
+        masked[index : end + 1] = [""] * (end + 1 - index)
+        index = run_end = end + 1
     return runs
 
 
@@ -173,14 +154,14 @@ def _row_end(lines: list[str], index: int, longest: int) -> tuple[int, int]:
     return index, longest
 
 
-def _parse_blocks(structure: Structure, masked: list[str]) -> list[bool]:
-    """Fill sections, fences and comments; for each line whether it stands in a fence or comment."""
+def _parse_blocks(structure: Structure, masked: list[str]) -> set[int]:
+    """Fill sections, fences and comments; the lines that are in a fence or comment."""
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"maxNesting": 20})
     parser.core.ruler.enableOnly(["normalize", "block"])
     parser.disable(["code", "reference"])
-    fenced = [False] * (len(masked) + 2)
+    fenced: set[int] = set()
     heads: list[tuple[int, int, str]] = []
     tokens = parser.parse("\n".join(_first_lines(masked)))
     for at, token in enumerate(tokens):
@@ -192,14 +173,12 @@ def _parse_blocks(structure: Structure, masked: list[str]) -> list[bool]:
             closed = bool(lines) and lines[-1].strip() == token.markup
             text = token.content if not closed or masked[first:last] == lines else "\n".join(lines[:-1])
             structure.fences[first] = Fence(text, token.info.strip(), first, last)
+            fenced.update(range(first, last + 1))
         elif token.type == "html_block" and token.content.lstrip().startswith("<!--"):
             structure.comments.append((first, last))
+            fenced.update(range(first, last + 1))
         elif token.type == "heading_open" and token.level == 0:
             heads.append((first, int(token.tag[1]), tokens[at + 1].content.strip()))
-            continue
-        else:
-            continue
-        fenced[first : last + 1] = [True] * (last + 1 - first)
     _make_sections(structure, heads)
     return fenced
 
@@ -216,15 +195,14 @@ def _first_lines(masked: list[str]) -> Iterator[str]:
 
 def _make_sections(structure: Structure, heads: list[tuple[int, int, str]]) -> None:
     start = 1 if structure.header is None else structure.header[1] + 1
-    end = len(structure.lines)
+    ends = [*(line - 1 for line, _, _ in heads), len(structure.lines)]
     stack: list[tuple[int, str]] = []
-    structure.sections.append(Section((), 0, start, heads[0][0] - 1 if heads else end))
-    for at, (line, level, title) in enumerate(heads):
+    structure.sections.append(Section((), 0, start, ends[0]))
+    for (line, level, title), end in zip(heads, ends[1:], strict=True):
         while stack and stack[-1][0] >= level:
             stack.pop()
         stack.append((level, title))
-        last = heads[at + 1][0] - 1 if at + 1 < len(heads) else end
-        structure.sections.append(Section(tuple(part for _, part in stack), level, line, last))
+        structure.sections.append(Section(tuple(part for _, part in stack), level, line, end))
 
 
 def _read_table(lines: list[str], run: list[tuple[int, int]]) -> Table | None:
@@ -245,7 +223,7 @@ def _read_table(lines: list[str], run: list[tuple[int, int]]) -> Table | None:
 
 
 def _split_row(text: str, places: list[int], count: int) -> list[str]:
-    """Cells of a row: at the places of the pipes if they are there, else between `<code>` cells, else at every pipe."""
+    """Cells of a row: at the pipes' positions if they are there, else between `<code>` cells, else at every pipe."""
     cells = _cells_at(text.rstrip(), places)
     if cells is not None:
         return cells
@@ -253,8 +231,7 @@ def _split_row(text: str, places: list[int], count: int) -> list[str]:
     if len(cells) != count:
         coded = _CODE_CELLS.split(text.strip().strip("|").strip())
         if len(coded) == count:
-            parts = [part if part.endswith("</code>") else part + "</code>" for part in coded]
-            return [_unescape(part) for part in parts]
+            return [_unescape(part.removesuffix("</code>") + "</code>") for part in coded]
     return cells
 
 
@@ -268,9 +245,8 @@ def _cells_at(text: str, places: list[int]) -> list[str] | None:
 
 
 def _split_pipes(text: str) -> list[str]:
-    text = text.strip()
-    text = text[1:] if text.startswith("|") else text
-    text = text[:-1] if text.endswith("|") and not text.endswith("\\|") else text
+    text = text.strip().removeprefix("|")
+    text = text if text.endswith("\\|") else text.removesuffix("|")
     return [_unescape(cell.strip()) for cell in re.split(r"(?<!\\)\|", text)]
 
 

@@ -1,9 +1,9 @@
 """Bytes of a card -> its lines, with the damage of a wrong decoding undone and counted.
 
-Why not `ftfy.fix_text`: it also straightens quotes and breaks ligatures, which would change what a card says. Only the
-encoding is repaired here. Two kinds of damage occur. When every byte survived, `ftfy` finds the way back. When the
-wrong decoding threw away bytes that its table lacks (0x81, 0x8D, ... in Windows code pages), the characters that are
-still whole are restored, and each one that is not becomes U+FFFD and is counted as lost.
+Only the encoding is repaired; `ftfy.fix_text` would also straighten quotes and break ligatures, which changes what a
+card says. `ftfy.fix_encoding` repairs text of which every byte survived. Where the wrong decoding dropped bytes that
+its table lacks (0x81, 0x8D, ... in Windows code pages), the characters that are still whole are restored here; each
+one that is not becomes U+FFFD and is counted as lost.
 
 A line ends at LF, CR, CR LF or CR CR LF, as an editor shows it; C1 control characters and U+2028 end no line.
 """
@@ -47,13 +47,17 @@ def read_text(data: bytes, name: str) -> tuple[list[str], Text]:
 
     Raises CardError where the bytes are no text, or more than `MAX_BYTES`.
     """
-    if len(data) > MAX_BYTES:
+    check_size(len(data), name)
+    return _repair(split_lines(_decode(data, name)))
+
+
+def check_size(size: int, name: str) -> None:
+    """Raise CardError for a file of more than `MAX_BYTES`."""
+    if size > MAX_BYTES:
         raise CardError(
-            f"Expected a model card of at most {MAX_BYTES:,} bytes, found {len(data):,} in {name!r}; "
+            f"Expected a model card of at most {MAX_BYTES:,} bytes, found {size:,} in {name!r}; "
             "pass the model's README.md."
         )
-    lines = split_lines(_decode(data, name))
-    return _repair(lines)
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -65,14 +69,9 @@ def _decode(data: bytes, name: str) -> str:
             f"Expected the Markdown text of a model card, found binary data in {name!r} (it starts with {data[:8]!r}); "
             "pass the model's README.md."
         )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("utf-8", errors="replace")
+    text = data.decode("utf-8", errors="replace")
     whole = sum(1 for character in text if not character.isascii() and character != LOST)
-    if whole >= text.count(LOST):
-        return text
-    return data.decode("cp1252", errors="replace")
+    return text if whole >= text.count(LOST) else data.decode("cp1252", errors="replace")
 
 
 def _binary(head: bytes) -> bool:
@@ -81,24 +80,19 @@ def _binary(head: bytes) -> bool:
 
 
 def _repair(lines: list[str]) -> tuple[list[str], Text]:
-    suspects = [number for number, line in enumerate(lines) if not line.isascii() and _SUSPECT.search(line)]
-    originals = {}
-    if suspects:
-        damaged = [lines[number] for number in suspects]
-        for number, before, after in zip(suspects, damaged, _restore(damaged), strict=True):
-            if after != before:
-                originals[number + 1] = before
-                lines[number] = after
-    repaired = 0
-    for number, before in originals.items():
-        repaired += _count_restored(before, lines[number - 1])
-    lost_lines = tuple(number for number, line in enumerate(lines, 1) if LOST in line)
-    lost = sum(lines[number - 1].count(LOST) for number in lost_lines)
-    return lines, Text(repaired, lost, tuple(originals), lost_lines, originals)
+    suspects = [number for number, line in enumerate(lines, 1) if not line.isascii() and _SUSPECT.search(line)]
+    damaged = [lines[number - 1] for number in suspects]
+    repaired, originals = 0, {}
+    for number, before, after in zip(suspects, damaged, _restore(damaged), strict=True):
+        if after != before:
+            originals[number], lines[number - 1] = before, after
+            repaired += _count_restored(before, after)
+    lost = {number: line.count(LOST) for number, line in enumerate(lines, 1) if LOST in line}
+    return lines, Text(repaired, sum(lost.values()), tuple(originals), tuple(lost), originals)
 
 
 def _count_restored(before: str, after: str) -> int:
-    """How many characters of `after` were restored: each stands for as many in `before` as it has bytes in UTF-8."""
+    """Characters of `after` that were restored: each takes as many in `before` as it has bytes in UTF-8."""
     at = restored = 0
     for character in after:
         whole = character.isascii() or before[at : at + 1] == character
@@ -111,6 +105,8 @@ def _count_restored(before: str, after: str) -> int:
 
 def _restore(damaged: list[str]) -> list[str]:
     """The same lines, repaired where that is certain; as many as came in."""
+    if not damaged:
+        return []
     import ftfy
     from ftfy.badness import badness
 
@@ -119,12 +115,10 @@ def _restore(damaged: list[str]) -> list[str]:
     fixed = ftfy.fix_encoding(text, settings)
     if badness(fixed) > 0:
         fixed = _restore_lossy(text) or fixed
-    parts = fixed.split("\n")
-    if len(parts) != len(damaged):
-        return damaged
     if fixed == text:
         return [ftfy.fix_encoding(line, settings) for line in damaged]
-    return parts
+    parts = fixed.split("\n")
+    return parts if len(parts) == len(damaged) else damaged
 
 
 def _restore_lossy(text: str) -> str:
@@ -135,8 +129,7 @@ def _restore_lossy(text: str) -> str:
             data = text.encode(table)
         except UnicodeEncodeError:
             continue
-        whole = 0
-        lost = 0
+        whole = lost = 0
         out = []
         for part in _UTF8_PARTS.findall(data):
             try:
