@@ -82,8 +82,7 @@ def evaluate(
     of_run = run.recipe() if run else None
     notes: tuple[Check, ...] = ()
     if on is not None:
-        found = open_task(on, columns, split, own_documents=own_documents, online=hub_reachable)
-        task, notes = found.task, found.notes
+        task, notes = open_task(on, columns, split, own_documents=own_documents, online=hub_reachable)
     elif run is not None and of_run is not None:
         tasks = evaluation_tasks(of_run)
         if not tasks:

@@ -17,7 +17,7 @@ GOLD = (4.75, 0.5, 2.0)
 
 
 def scored_pairs(place: str, columns: dict[str, str] | None = None, split: str | None = None) -> Examples:
-    found = open_task(place, columns, split).task
+    found = open_task(place, columns, split)[0]
     assert isinstance(found, Examples)
     return found
 
@@ -100,7 +100,7 @@ def test_columns_that_are_named(tmp_path: Path) -> None:
 
 def test_a_file_without_scores_is_searched(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("anchor\tpositive\nwhy\tbecause\n", encoding="utf-8")
-    assert isinstance(open_task(tmp_path / "pairs.tsv").task, Search)
+    assert isinstance(open_task(tmp_path / "pairs.tsv")[0], Search)
 
 
 def test_several_files_by_a_pattern(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_all_dimensions_give_the_numbers_of_the_evaluation(run: Run) -> None:
 
 
 def test_fewer_dimensions_are_the_numbers_of_an_evaluation_cut_there(run: Run) -> None:
-    found = at_dimensions(run, "test", [16], moments=("after",)).iloc[0]
+    found = at_dimensions(run, "test", [16], stages=("after",)).iloc[0]
     expected = evaluate(COLLECTION, encode(1.0), truncate_dim=16).metrics
     assert found["ndcg@10"] == pytest.approx(expected["cosine_ndcg@10"], abs=1e-9)
     assert found["bytes"] == 64
@@ -113,7 +113,7 @@ def test_more_dimensions_than_there_are_is_refused(run: Run) -> None:
 
 def test_binary_vectors_rank_by_equal_signs(run: Run) -> None:
     """The oracle counts them by hand, with the evaluation's tie rule: score, then document id."""
-    found = at_precisions(run, "test", moments=("after",)).set_index("precision")
+    found = at_precisions(run, "test", stages=("after",)).set_index("precision")
     assert found["bytes"].to_dict() == {"float32": 256, "int8": 64, "binary": 8}
     stored = run.metrics("test", "after")["cosine_mrr@10"]
     assert found.loc["float32", "mrr@10"] == pytest.approx(stored, abs=1e-9)

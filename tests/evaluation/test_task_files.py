@@ -14,7 +14,7 @@ from hub_cache import cached_dataset
 
 from workbench.errors import DataError
 from workbench.evaluation.examples import with_collection_metrics
-from workbench.evaluation.task_files import Measured, open_task
+from workbench.evaluation.task_files import Found, open_task
 from workbench.evaluation.tasks import NANO, Examples, Mean, Search
 
 CORPUS = {"d1": ("Brakes", "They are 380 mm wide."), "d2": ("", 'The "PCCB" cost extra; ask.'), "5": ("Käse", "Groß.")}
@@ -51,18 +51,18 @@ def parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     pd.DataFrame([dict(row) for row in rows]).to_parquet(path)
 
 
-def searched(found: Measured) -> Search:
-    assert isinstance(found.task, Search)
-    return found.task
+def searched(found: Found) -> Search:
+    assert isinstance(found[0], Search)
+    return found[0]
 
 
-def items(found: Measured, kind: str) -> Examples:
-    assert isinstance(found.task, Examples)
-    assert found.task.kind == kind
-    return found.task
+def items(found: Found, kind: str) -> Examples:
+    assert isinstance(found[0], Examples)
+    assert found[0].kind == kind
+    return found[0]
 
 
-def is_the_set(found: Measured, *, titles: bool = True) -> None:
+def is_the_set(found: Found, *, titles: bool = True) -> None:
     """Check that a collection is the one above, with or without titles."""
     collection = searched(found).collection
     assert collection.evaluated == ("q1", "3")
@@ -264,12 +264,12 @@ def test_what_datasets_saved_to_disk(tmp_path: Path) -> None:
         assert items(open_task(tmp_path / name), "EmbeddingSimilarityEvaluator").gold == (4.75, 3.0, 0.5)
 
 
-def test_labels_of_0_and_1_are_told_apart(tmp_path: Path) -> None:
+def test_labels_of_0_and_1_are_classified(tmp_path: Path) -> None:
     rows = [("id", "qid1", "qid2", "question1", "question2", "is_duplicate")]
     rows += [(str(place), "7", "8", one, two, str(label)) for place, (one, two, label) in enumerate(LABELS)]
     quora = open_task(put(tmp_path / "quora.csv", table(rows)))
     assert items(quora, "BinaryClassificationEvaluator").gold == (1.0, 1.0, 0.0)
-    assert [note.message for note in quora.notes] == [
+    assert [note.message for note in quora[1]] == [
         "The scores are labels of 0 and 1: measured as by BinaryClassificationEvaluator, and correlated."
     ]
     mrpc = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -288,12 +288,12 @@ def test_labels_of_0_and_1_are_told_apart(tmp_path: Path) -> None:
 
 def test_equal_scores_are_said(tmp_path: Path) -> None:
     found = open_task(put(tmp_path / "set.csv", table([("sentence1", "sentence2", "score"), *(("a", "b", 2),) * 3])))
-    assert [note.message for note in found.notes] == [
+    assert [note.message for note in found[1]] == [
         "All 3 pairs have the score 2: no correlation with it can be computed."
     ]
 
 
-# --- triplets, short lists, pairs without a score --------------------------------------------------------------------
+# --- triplets, reranking candidates, pairs without a score ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [("anchor", "positive", "negative"), ("query", "pos", "neg")])
@@ -305,7 +305,7 @@ def test_triplets_and_the_search_in_them(tmp_path: Path, names: tuple[str, str, 
     assert list(collection.corpus.values()) == ["a car", "a man"]
 
 
-def test_short_lists(tmp_path: Path) -> None:
+def test_reranking_candidates(tmp_path: Path) -> None:
     path = put(tmp_path / "lists.jsonl", lines(LISTS))
     assert items(open_task(path), "RerankingEvaluator").samples == LISTS
     parquet(tmp_path / "clone" / "data" / "test-00000-of-00001.parquet", LISTS)
@@ -352,7 +352,7 @@ def test_all_of_nanobeir_by_the_id_of_a_dataset(cache: Path) -> None:
         "qrels": [{"query-id": "q1", "corpus-id": "d1"}, {"query-id": "3", "corpus-id": "5"}],
     }
     cached_dataset(cache, "somebody/NanoBEIR-xx", {part: dict.fromkeys(names, each) for part, each in rows.items()})
-    task = open_task("somebody/NanoBEIR-xx").task
+    task = open_task("somebody/NanoBEIR-xx")[0]
     assert isinstance(task, Mean)
     assert [member.name for member in task.members] == names
 

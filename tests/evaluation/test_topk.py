@@ -217,7 +217,7 @@ def test_energy_of_what_is_no_cloud() -> None:
     with pytest.raises(DataError) as caught:
         topk.top_k([np.ones((2, 3)), np.ones((1, 4))], np.ones((2, 3)), 1, similarity="energy")
     assert str(caught.value) == (
-        "expected a token at least for every query, each of 3 dimensions like the first, found (1, 4) for query 1."
+        "expected at least one token for every query, each of 3 dimensions like the first, found (1, 4) for query 1."
     )
     with pytest.raises(DataError, match=r"found \(0, 3\) for query 0"):
         topk.top_k([np.ones((0, 3))], np.ones((2, 3)), 1, similarity="energy")
@@ -257,12 +257,6 @@ def test_a_zero_vector_is_as_far_from_everything() -> None:
     assert topk.top_k([[0.0, 0.0]], np.eye(2), 2).scores.tolist() == [[0.0, 0.0]]
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
-    topk.top_k(np.eye(3), np.eye(3), 1, block=2, on_progress=lambda *values: told.append(values))
-    assert told == [("search", 2, 3), ("search", 3, 3)]
-
-
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_vectors_that_are_not_finite_are_named(broken: float) -> None:
     documents = np.ones((10, 3))
@@ -298,7 +292,7 @@ def test_arguments_that_mean_nothing_are_refused() -> None:
         topk.top_k(np.eye(2), np.eye(2), 1, block=0)
     with pytest.raises(DataError) as caught:
         topk.top_k(np.eye(2), np.eye(3, 2), 1, ids=["a", "b", "a"])
-    assert str(caught.value) == "expected every document to have an id of its own, found 'a' twice; rename one."
+    assert str(caught.value) == "expected every document to have its own id, found 'a' twice; rename one."
     with pytest.raises(DataError) as caught:
         topk.top_k(np.full((1, 2), 3e38), np.array([[3e38, -3e38]]), 1, similarity="dot")
     assert str(caught.value) == (

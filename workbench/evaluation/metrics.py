@@ -1,23 +1,23 @@
-"""Metrics of one ranking; pure, and the same call takes many rankings at once.
+"""Metrics of one ranking, or of many at once; pure.
 
-A ranking is given as *gains*: the last axis runs over positions, best first, and holds the relevance of the document
-at that position, 0 where it is not relevant. Any axes before it are rankings, so `(depth,)` gives one number and
-`(queries, depth)` one per query. Means over queries are not taken here.
+A ranking is given as *gains*: the last axis runs over positions, best first, and holds the relevance of the document at
+that position, 0 where it is not relevant. Any axes before it are rankings: `(depth,)` gives one number and
+`(queries, depth)` one per query. Means over queries are computed elsewhere.
 
 Every metric is binary (any gain above 0 counts as 1) except `graded_ndcg`. The definitions are those of
 InformationRetrievalEvaluator in sentence-transformers 6:
 
-- a ranking shorter than k is one with nothing more to come: precision still divides by k;
+- a ranking shorter than k has nothing more to come: precision still divides by k;
 - recall and the ideal of nDCG count every relevant document, retrieved or not;
 - average precision at k divides by min(k, relevant documents), so that 1 can be reached.
 
-`relevant` is the number of relevant documents of each ranking and must be at least 1: a query without any has no
-recall, and does not belong here.
+`relevant` is the number of relevant documents of each ranking, at least 1: a query without any has no recall.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,20 +100,17 @@ def ndcg(gains: Any, relevant: Any, k: int) -> Floats:
     return np.asarray(hits @ _discounts(hits.shape[-1]) / ideal[np.minimum(k, _counts(relevant))], dtype=float)
 
 
-def graded_ndcg(gains: Any, ideal: Any, k: int, *, gain: Literal["linear", "exponential"] = "linear") -> Floats:
-    """nDCG that counts how relevant a document is.
+def graded_ndcg(gains: Any, ideal: Any, k: int) -> Floats:
+    """nDCG with linear gains, as in trec_eval and BEIR.
 
-    `ideal` holds the gains of all relevant documents of each ranking, in any order, padded with 0. Linear gains are
-    trec_eval's (and BEIR's); exponential ones are 2^gain - 1. Negative gains count as 0. With gains of 0 and 1 both
-    equal `ndcg`.
+    `ideal` holds the gains of all relevant documents of each ranking, in any order, padded with 0. Negative
+    gains count as 0. With gains of 0 and 1 it equals `ndcg`.
 
     >>> round(float(graded_ndcg([1, 2], ideal=[2, 1], k=10)), 4)  # (1 + 2/1.585) / (2 + 1/1.585)
     0.8597
     """
     found = np.maximum(np.asarray(gains, dtype=float), 0.0)[..., :k]
     best = -np.sort(-np.maximum(np.asarray(ideal, dtype=float), 0.0), axis=-1)[..., :k]
-    if gain == "exponential":
-        found, best = np.exp2(found) - 1, np.exp2(best) - 1
     highest = best @ _discounts(best.shape[-1])
     if np.any(highest <= 0):
         raise DataError("expected a relevant document for every ranking, found one without; leave such queries out.")
@@ -126,14 +123,15 @@ def every_metric(gains: Any, relevant: Any) -> dict[str, Floats]:
     >>> list(every_metric([0, 1], relevant=1))[3:6]
     ['accuracy@10', 'precision@1', 'precision@3']
     """
-    values: dict[str, Floats] = {}
-    values |= {f"accuracy@{k}": accuracy(gains, k) for k in CUTS["accuracy"]}
-    values |= {f"precision@{k}": precision(gains, k) for k in CUTS["precision"]}
-    values |= {f"recall@{k}": recall(gains, relevant, k) for k in CUTS["recall"]}
-    values |= {f"ndcg@{k}": ndcg(gains, relevant, k) for k in CUTS["ndcg"]}
-    values |= {f"mrr@{k}": mrr(gains, k) for k in CUTS["mrr"]}
-    values |= {f"map@{k}": average_precision(gains, relevant, k) for k in CUTS["map"]}
-    return values
+    compute: dict[str, Callable[[int], Floats]] = {
+        "accuracy": lambda k: accuracy(gains, k),
+        "precision": lambda k: precision(gains, k),
+        "recall": lambda k: recall(gains, relevant, k),
+        "ndcg": lambda k: ndcg(gains, relevant, k),
+        "mrr": lambda k: mrr(gains, k),
+        "map": lambda k: average_precision(gains, relevant, k),
+    }
+    return {f"{name}@{k}": compute[name](k) for name, cuts in CUTS.items() for k in cuts}
 
 
 def _hits(gains: Any, k: int) -> npt.NDArray[np.bool_]:

@@ -1,9 +1,9 @@
-"""An evaluation looked at in parts: by kind of query, at fewer dimensions, and with coarser numbers.
+"""Parts of an evaluation: by kind of query, at fewer dimensions, and with quantized embeddings.
 
-`slice_queries` groups the queries of an evaluation. `at_dimensions` and `at_precisions` rank again from the vectors
-that the run keeps, so that what truncation and quantisation cost is measured, not estimated. Quantisation is the
-library's (`sentence_transformers.util.quantize_embeddings`): int8 with the range of each dimension over the documents,
-compared by dot product; binary by the sign of each dimension, compared by the number of equal signs.
+`slice_queries` groups the queries of a stored evaluation. `at_dimensions` and `at_precisions` rank again from the
+vectors that the run keeps, so that the cost of truncation and quantization is measured, not estimated. Quantization is
+the library's (`sentence_transformers.util.quantize_embeddings`): int8 with the range of each dimension over the
+documents, compared by dot product; binary by the sign of each dimension, compared by the number of equal signs.
 """
 
 from __future__ import annotations
@@ -11,241 +11,208 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pandas as pd
+
 from workbench.errors import DataError
+from workbench.evaluation.metrics import every_metric
+from workbench.evaluation.projection import Stage, Vectors, load_vectors
 from workbench.evaluation.tasks import matryoshka
 from workbench.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+    import numpy.typing as npt
 
-    from workbench.evaluation.projection import Stage, Vectors
+    Array = npt.NDArray[Any]
 
 Precision = Literal["float32", "int8", "binary"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "binary")
-BITS = {"float32": 32, "int8": 8, "binary": 1}
-
+BITS: dict[Precision, int] = {"float32": 32, "int8": 8, "binary": 1}
 BY: tuple[str, ...] = ("query length", "relevant documents")
-QUARTERS = 4
 
 
 def slice_queries(
-    run: Run, name: str, by: str | Mapping[str, Any], *, metric: str = "ndcg@10", groups: int = QUARTERS
+    run: Run, name: str, by: str | Mapping[str, Any], *, metric: str = "ndcg@10", groups: int = 4
 ) -> pd.DataFrame:
     """A metric for each group of queries: group, queries, before, after, difference, low, high.
 
     `by` is "query length" (in words, `groups` groups of about equal size), "relevant documents" (1, 2, 3, 4 or more), a
     column of `run.per_query`, or query id -> value; numbers of many values are cut into `groups`. low and high are the
-    95 % bootstrap interval of the difference. Queries without a value are in the group "unknown".
+    95% bootstrap interval of the difference. Queries without a value are in the group "unknown".
 
-    Raises DataError for a column or metric that is not there.
+    Raises DataError for an unknown column or metric.
     """
-    import pandas as pd
-
     from workbench.evaluation.statistics import bootstrap_interval
 
     after = run.per_query(name, "after")
     if metric not in after:
-        raise DataError(f"expected a metric of {name!r}, found {metric!r}; there are {', '.join(_metrics(after))}.")
-    before = run.per_query(name, "before") if "before" in run.evaluations()[name] else None
-    labels = _labels(after, by, groups)
-    values = pd.DataFrame({"group": labels, "after": after[metric].to_numpy(dtype=float)})
-    if before is not None:
-        values["before"] = before.set_index("query_id")[metric].reindex(after["query_id"]).to_numpy(dtype=float)
+        known = ", ".join(str(column) for column in after.columns if "@" in str(column))
+        raise DataError(f"expected a metric of {name!r}, found {metric!r}; there are {known}.")
+    values = pd.DataFrame({"group": _labels(after, by, groups), "after": after[metric].to_numpy(dtype=float)})
+    if "before" in run.evaluations()[name]:
+        before = run.per_query(name, "before").set_index("query_id")[metric]
+        values["before"] = before.reindex(after["query_id"]).to_numpy(dtype=float)
     rows = []
-    for group, part in values.groupby("group", sort=False, observed=True):
+    for group, part in values.groupby("group"):
         row: dict[str, Any] = {"group": str(group), "queries": len(part), "after": part["after"].mean()}
-        if before is not None:
-            moved = (part["after"] - part["before"]).to_numpy()
-            low, high = bootstrap_interval(moved[:, None])
-            row |= {"before": part["before"].mean(), "difference": moved.mean(), "low": low[0], "high": high[0]}
+        if "before" in part:
+            changes = (part["after"] - part["before"]).to_numpy()
+            (low,), (high,) = bootstrap_interval(changes[:, None])
+            row |= {"before": part["before"].mean(), "difference": changes.mean(), "low": low, "high": high}
         rows.append(row)
+    rows.sort(key=lambda row: _order(row["group"]))
     columns = ["group", "queries", "before", "after", "difference", "low", "high"]
-    order = {label: place for place, label in enumerate(_order(labels))}
-    rows.sort(key=lambda row: order[row["group"]])
     return pd.DataFrame(rows).reindex(columns=columns)
-
-
-def _metrics(table: pd.DataFrame) -> list[str]:
-    return [str(column) for column in table.columns if "@" in str(column)]
 
 
 def _labels(table: pd.DataFrame, by: str | Mapping[str, Any], groups: int) -> list[str]:
     """The group of each query."""
     if isinstance(by, Mapping):
-        return _grouped([by.get(query) for query in table["query_id"]], groups)
+        return _group([by.get(query) for query in table["query_id"]], groups)
     if by == "query length":
-        return _grouped([len(str(query).split()) for query in table["query"]], groups, unit=" words")
+        return _group([len(str(query).split()) for query in table["query"]], groups, unit=" words")
     if by == "relevant documents":
         counts = [len(relevant) for relevant in table["relevant"]]
         return ["4 or more" if count > 3 else str(count) for count in counts]
     if by in table:
-        return _grouped(table[by].tolist(), groups)
+        return _group(table[by].tolist(), groups)
     raise DataError(f"expected {', '.join(BY)} or a column to slice by, found {by!r}; choose one.")
 
 
-def _grouped(values: Sequence[Any], groups: int, unit: str = "") -> list[str]:
-    """Labels of values: themselves where there are few, else the ranges that hold about as many each.
+def _group(values: Sequence[Any], groups: int, unit: str = "") -> list[str]:
+    """Labels of values: the values themselves where there are few, else ranges that hold about as many each.
 
-    >>> _grouped([1, 2, 3, 4, 5, 6, 7, 8], 2, " words")[::7]
+    >>> _group([1, 2, 3, 4, 5, 6, 7, 8], 2, " words")[::7]
     ['1 to 4 words', '5 to 8 words']
     """
-    known = [value for value in values if value is not None and value == value]
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known)
+    known = [value for value in values if not pd.isna(value)]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
     if not numbers or len(set(known)) <= groups:
-        return ["unknown" if value is None or value != value else f"{value}{unit}" for value in values]
-    ordered = sorted(known)
-    cuts = sorted({ordered[min(len(ordered) * part // groups, len(ordered) - 1)] for part in range(1, groups)})
-    spans: list[list[Any]] = [[] for _ in range(len(cuts) + 1)]
-
-    def place(value: Any) -> int:
-        return sum(value >= cut for cut in cuts)
-
+        return ["unknown" if pd.isna(value) else f"{value}{unit}" for value in values]
+    known.sort()
+    cuts = sorted({known[len(known) * part // groups] for part in range(1, groups)})
+    spans: dict[int, list[Any]] = {}
     for value in known:
-        spans[place(value)].append(value)
-    names = [
-        f"{min(span):g}{unit}" if min(span) == max(span) else f"{min(span):g} to {max(span):g}{unit}" if span else ""
-        for span in spans
-    ]
-    return ["unknown" if value is None or value != value else names[place(value)] for value in values]
+        spans.setdefault(int(np.searchsorted(cuts, value, side="right")), []).append(value)
+    names = {
+        place: f"{span[0]:g}{unit}" if span[0] == span[-1] else f"{span[0]:g} to {span[-1]:g}{unit}"
+        for place, span in spans.items()
+    }
+    return ["unknown" if pd.isna(each) else names[int(np.searchsorted(cuts, each, side="right"))] for each in values]
 
 
-def _order(labels: Sequence[str]) -> list[str]:
-    """Groups as a reader expects them: numbers by size, then words by the alphabet, "unknown" last."""
-
-    def key(label: str) -> tuple[bool, bool, float, str]:
-        first = label.split()[0] if label.split() else ""
-        number = first.replace(".", "", 1).lstrip("-").isdigit()
-        return label == "unknown", not number, float(first) if number else 0.0, label
-
-    return sorted(set(labels), key=key)
+def _order(label: str) -> tuple[bool, bool, float, str]:
+    """Numbers by size, then words alphabetically, "unknown" last."""
+    first = label.split()[0] if label.split() else ""
+    number = first.replace(".", "", 1).lstrip("-").isdigit()
+    return label == "unknown", not number, float(first) if number else 0.0, label
 
 
 # --- from the vectors ------------------------------------------------------------------------------------------------
 
 
 def at_dimensions(
-    run: Run, name: str, dimensions: Sequence[int] = (), *, moments: Sequence[Stage] = ("before", "after")
+    run: Run, name: str, dimensions: Sequence[int] = (), *, stages: Sequence[Stage] = ("before", "after")
 ) -> pd.DataFrame:
-    """Every metric at each number of dimensions: moment, dimensions, bytes (of one vector), and a column per metric.
+    """Every metric at each number of dimensions: moment (the stage), dimensions, bytes (per vector), and the metrics.
 
-    Without `dimensions` they are those that the recipe's Matryoshka loss trains, else they are halved from the model's
-    own down to 32. Vectors are cut before they are normalised.
-    Raises RunError where the run keeps no vectors of all documents, DataError for more dimensions than there are.
+    By default those that the recipe's Matryoshka loss trains, else the model's own, halved down to 32. Vectors are
+    truncated before normalization.
+    Raises RunError where the run does not keep the vectors of all documents, DataError for more dimensions than it has.
     """
+    similarity = str(run.settings(name, "after").get("similarity", "cosine"))
+    if similarity == "energy":
+        raise DataError(
+            f"expected one vector per query in {name!r}, found the energy distance, which compares every token of a "
+            "query; its runs keep only the mean."
+        )
 
-    def cut(vectors: Vectors, size: int) -> tuple[Any, Any, str]:
+    def truncate(vectors: Vectors, size: int) -> tuple[Array, Array, str]:
         whole = vectors.queries.shape[1]
         if not 1 <= size <= whole:
             raise DataError(f"expected dimensions from 1 to {whole}, found {size}; choose fewer.")
-        return vectors.queries[:, :size], vectors.documents[:, :size], _similarity(run, name)
+        return vectors.queries[:, :size], vectors.documents[:, :size], similarity
 
-    return _measured(run, name, moments, "dimensions", lambda vectors: tuple(dimensions) or _sizes(run, vectors), cut)
+    return _measure(run, name, stages, "dimensions", lambda vectors: dimensions or _sizes(run, vectors), truncate)
 
 
 def at_precisions(
     run: Run,
     name: str,
-    precisions: Sequence[Precision] = PRECISIONS,
+    precisions: Sequence[Precision] = tuple(BITS),
     *,
-    moments: Sequence[Stage] = ("before", "after"),
+    stages: Sequence[Stage] = ("before", "after"),
 ) -> pd.DataFrame:
-    """Every metric with vectors of coarser numbers: moment, precision, bytes (of one vector), and a column per metric.
+    """Every metric with quantized embeddings: moment (the stage), precision, bytes (per vector), and the metrics.
 
-    Vectors are normalised first, as for cosine. Raises RunError where the run keeps no vectors of all documents.
+    Vectors are normalized first, as for cosine. Raises RunError where the run does not keep the vectors of all
+    documents.
     """
-    return _measured(run, name, moments, "precision", lambda vectors: tuple(precisions), _quantised)
+    return _measure(run, name, stages, "precision", lambda vectors: precisions, _quantize)
 
 
-def _sizes(run: Run, vectors: Vectors) -> tuple[int, ...]:
-    """The whole and the dimensions that a Matryoshka loss trains; without one half of it and half again, down to 32."""
+def _sizes(run: Run, vectors: Vectors) -> list[int]:
+    """All dimensions and those that a Matryoshka loss trains; without one, all of them halved down to 32."""
     sizes = [int(vectors.queries.shape[1])]
     recipe = run.recipe() if run.file("recipe").is_file() else None
     trained = {size for size in matryoshka(recipe.loss) if 0 < size < sizes[0]} if recipe else set()
-    if trained:
-        return (*sizes, *sorted(trained, reverse=True))
-    while sizes[-1] // 2 >= 32:
+    while not trained and sizes[-1] // 2 >= 32:
         sizes.append(sizes[-1] // 2)
-    return tuple(sizes)
+    return [*sizes, *sorted(trained, reverse=True)]
 
 
-def _similarity(run: Run, name: str) -> str:
-    """What the run's vectors are compared by; the energy distance needs more than one vector a query."""
-    said = str(run.settings(name, "after").get("similarity", "cosine"))
-    if said == "energy":
-        raise DataError(
-            f"expected vectors that are compared one by one in {name!r}, found the energy distance, which needs every "
-            "token of a query; its runs keep only the mean."
-        )
-    return said
-
-
-def _quantised(vectors: Vectors, precision: str) -> tuple[Any, Any, str]:
-    """Queries and documents at a precision, and what compares them."""
-    import numpy as np
-
-    queries, documents = (_unit(array) for array in (vectors.queries, vectors.documents))
-    if precision == "float32":
-        return queries, documents, "dot"
-    if precision == "binary":
-        return np.where(queries > 0, 1.0, -1.0), np.where(documents > 0, 1.0, -1.0), "dot"
-    if precision != "int8":
-        raise DataError(f"expected a precision of {', '.join(PRECISIONS)}, found {precision!r}; choose one.")
-    from sentence_transformers.util.quantization import quantize_embeddings
-
-    ranges = np.stack([documents.min(axis=0), documents.max(axis=0)])
-    return (
-        np.asarray(quantize_embeddings(np.clip(queries, *ranges), "int8", ranges=ranges), dtype=np.float32),
-        np.asarray(quantize_embeddings(documents, "int8", ranges=ranges), dtype=np.float32),
-        "dot",
+def _quantize(vectors: Vectors, precision: str) -> tuple[Array, Array, str]:
+    """Queries and documents at a precision, and the similarity that compares them."""
+    queries, documents = (
+        array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
+        for array in (vectors.queries, vectors.documents)
     )
+    if precision == "binary":
+        queries, documents = (np.where(array > 0, 1.0, -1.0) for array in (queries, documents))
+    elif precision == "int8":
+        from sentence_transformers.util.quantization import quantize_embeddings
+
+        ranges = np.stack([documents.min(axis=0), documents.max(axis=0)])
+        queries, documents = (
+            np.asarray(quantize_embeddings(array, "int8", ranges=ranges), dtype=np.float32)
+            for array in (np.clip(queries, *ranges), documents)
+        )
+    elif precision != "float32":
+        raise DataError(f"expected a precision of {', '.join(BITS)}, found {precision!r}; choose one.")
+    return queries, documents, "dot"
 
 
-def _unit(array: Any) -> Any:
-    import numpy as np
-
-    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
-
-
-def _measured(
+def _measure(
     run: Run,
     name: str,
-    moments: Sequence[Stage],
+    stages: Sequence[Stage],
     what: str,
     wanted: Callable[[Vectors], Sequence[Any]],
-    change: Callable[[Vectors, Any], tuple[Any, Any, str]],
+    change: Callable[[Vectors, Any], tuple[Array, Array, str]],
 ) -> pd.DataFrame:
-    """One row for each moment and each change of its vectors."""
-    import pandas as pd
-
-    from workbench.evaluation.projection import load_vectors
-
+    """One row for each stage and each change of its vectors."""
     rows = []
-    for moment in moments:
-        vectors = load_vectors(run, name, moment)
-        relevant = dict(zip(*(run.per_query(name, moment)[column] for column in ("query_id", "relevant")), strict=True))
-        documents = int(run.settings(name, moment)["documents"])
+    for stage in stages:
+        vectors = load_vectors(run, name, stage)
+        table = run.per_query(name, stage)
+        relevant = dict(zip(table["query_id"], table["relevant"], strict=True))
+        documents = int(run.settings(name, stage)["documents"])
         if len(vectors.document_ids) < documents:
             raise DataError(
                 f"expected the vectors of all {documents:,} documents of {name!r}, found "
-                f"{len(vectors.document_ids):,}; so large a corpus is measured by evaluating again with --truncate-dim."
+                f"{len(vectors.document_ids):,}; evaluate so large a corpus again with --truncate-dim."
             )
         for value in wanted(vectors):
             queries, corpus, similarity = change(vectors, value)
-            numbers = queries.shape[1]
-            size = numbers * BITS.get(str(value), 32) / 8
+            size = queries.shape[1] * BITS.get(value, 32) / 8
             means = _means(vectors, relevant, queries, corpus, similarity)
-            rows.append({"moment": moment, what: value, "bytes": size, **means})
+            rows.append({"moment": stage, what: value, "bytes": size, **means})
     return pd.DataFrame(rows)
 
 
 def _means(
-    vectors: Vectors, relevant: Mapping[str, Any], queries: np.ndarray[Any, Any], documents: Any, similarity: str
+    vectors: Vectors, relevant: Mapping[str, Any], queries: Array, documents: Array, similarity: str
 ) -> dict[str, float]:
     """Means of every metric over the queries, ranked by these vectors."""
-    import numpy as np
-
-    from workbench.evaluation.metrics import every_metric
     from workbench.evaluation.topk import top_k
 
     found = top_k(queries, documents, 100, similarity=similarity, ids=vectors.document_ids)

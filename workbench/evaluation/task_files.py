@@ -1,9 +1,8 @@
-"""What is measured on a place that a person names: a search, scored or labelled pairs, triplets, short lists.
+"""The evaluation task in a file, folder or Hub dataset: a search, pairs, triplets or reranking candidates.
 
-A folder with a corpus is searched. Anything else is a table, told by the names of its columns: two texts and a score
-are correlated, with labels of 0 and 1 told apart; an anchor, a positive and a negative are a triplet, with lists of
-them a short list to rank; an anchor and a positive alone are searched among all positives. `columns` names what goes
-by another name.
+A folder with a corpus is searched. Anything else is a table, recognized by its column names: two texts and a score are
+correlated, or classified where the scores are labels of 0 and 1; an anchor, a positive and a negative are a triplet, or
+reranking candidates where they are lists; an anchor and a positive alone are searched among all positives.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,15 @@ from workbench.data.collection import (
     is_hub_id,
     load_collection,
 )
-from workbench.data.columns import SCORED_PAIR, TRIPLET, is_number, plain, scored_columns, triplet_columns
+from workbench.data.columns import (
+    LABEL_COLUMNS,
+    SCORED_PAIR,
+    TRIPLET,
+    is_number,
+    plain,
+    scored_columns,
+    triplet_columns,
+)
 from workbench.data.qrels import judgments_of
 from workbench.data.readers import READERS, Row, Rows, ending, file_rows, file_sha256, open_rows, read_json, sample_file
 from workbench.data.scored_pairs import is_data, read_line_pairs
@@ -39,12 +46,8 @@ Columns = Mapping[str, str] | Sequence[str]
 """Names of columns, theirs -> ours; or theirs alone, in the order of texts and then the score."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A task and what is to be known of it."""
-
-    task: Task
-    notes: tuple[Check, ...] = ()
+Found = tuple[Task, tuple[Check, ...]]
+"""A task and notes about it."""
 
 
 def open_task(
@@ -54,29 +57,29 @@ def open_task(
     *,
     own_documents: bool = True,
     online: Callable[[], bool] = lambda: False,
-) -> Measured:
-    """The task that `on` asks for; `split` names the part where there are several, "test" without it.
+) -> Found:
+    """The task in `on`, and notes about it; `split` names the part where there are several, by default "test".
 
-    Raises DataError where nothing can be measured there, and where it is not clear what.
+    Raises DataError where nothing there can be measured, or it is ambiguous what.
     """
 
-    def search(collection: Collection) -> Measured:
-        return Measured(Search("search", collection, own_documents=own_documents))
+    def search(collection: Collection, name: str = "search") -> Found:
+        return Search(name, collection, own_documents=own_documents), ()
 
     if isinstance(on, Collection):
-        return Measured(Search(on.name, on, own_documents=own_documents))
+        return search(on, on.name)
     place = os.fspath(on)
     path = Path(place).expanduser()
     nano = "nanobeir" in place.lower() and not path.is_file()
     if nano and split is None:
-        return Measured(_nano(place, online))
+        return _nano(place, online), ()
     if path.is_dir() and is_collection(path):
         return search(from_folder(path, split))
     if path.is_file() and ending(path) == ".json" and (whole := _whole_collection(path)) is not None:
         return search(whole)
-    beside = read_line_pairs(path) if path.is_dir() or path.suffix == ".txt" else None
-    if beside is not None:
-        return _pairs_task(beside.name, beside.pairs, beside.gold)
+    lines = read_line_pairs(path) if path.is_dir() or path.suffix == ".txt" else None
+    if lines is not None:
+        return _pairs_task(lines.name, lines.pairs, lines.gold)
     table = _table(place, path, split)
     if table is None:
         try:
@@ -86,8 +89,7 @@ def open_task(
             table = _hub_table(place, split, online) if is_hub_id(place) else None
             if table is None:
                 raise
-    name, rows = table
-    return _of_table(name, place, rows, columns, search)
+    return _table_task(*table, place, columns, search)
 
 
 def _nano(place: str, online: Callable[[], bool]) -> Mean:
@@ -98,7 +100,7 @@ def _nano(place: str, online: Callable[[], bool]) -> Mean:
 
 
 def _hub_table(place: str, split: str | None, online: Callable[[], bool]) -> tuple[str, Rows] | None:
-    """The rows of a Hub dataset that is no collection; None where it cannot be had."""
+    """The rows of a Hub dataset that is no collection; None where it cannot be loaded."""
     for part in [split] if split is not None else SPLITS:
         try:
             return place.rpartition("/")[2], open_rows(Source(location=place, split=part), online)
@@ -111,7 +113,7 @@ def _hub_table(place: str, split: str | None, online: Callable[[], bool]) -> tup
 
 
 def _table(place: str, path: Path, split: str | None) -> tuple[str, Rows] | None:
-    """Name and rows of a file, a pattern of files, a folder of files or a saved dataset; None where it is none."""
+    """Name and rows of a sample, a file, a pattern of files, a folder of files or a saved dataset; None for others."""
     if place.startswith("sample:"):
         name = place.removeprefix("sample:")
         sample = sample_file(name, split or "test")
@@ -120,12 +122,12 @@ def _table(place: str, path: Path, split: str | None) -> tuple[str, Rows] | None
         return path.resolve().name, _folder_rows(path, split)
     if path.is_file():
         return path.name.partition(".")[0], _rows_of([path])
-    if any(sign in place for sign in "*?["):
-        files = sorted(file for file in path.parent.glob(path.name) if file.is_file())
-        if not files:
-            raise DataError(f"expected files like {place!r}, found none; check the place given with --on.")
-        return (files[0].name.partition(".")[0] if len(files) == 1 else path.parent.resolve().name), _rows_of(files)
-    return None
+    if not any(sign in place for sign in "*?["):
+        return None
+    files = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+    if not files:
+        raise DataError(f"expected files like {place!r}, found none; check the place given with --on.")
+    return (files[0].name.partition(".")[0] if len(files) == 1 else path.parent.resolve().name), _rows_of(files)
 
 
 def _rows_of(files: Sequence[Path]) -> Rows:
@@ -141,11 +143,10 @@ def _folder_rows(folder: Path, split: str | None) -> Rows:
         return _saved_rows(_of_split(folder, {path.name: [path] for path in sorted(folder.iterdir())}, split)[0])
     if (folder / "state.json").is_file():
         return _saved_rows(folder)
-    files = sorted(path for place in (folder, folder / "data") for path in place.glob("*") if is_data(path))
-    files = [path for path in files if ending(path) in READERS]
     splits: dict[str, list[Path]] = {}
-    for path in files:
-        splits.setdefault(path.name.partition(".")[0].partition("-00")[0], []).append(path)
+    for path in sorted(path for place in (folder, folder / "data") for path in place.glob("*")):
+        if is_data(path) and ending(path) in READERS:
+            splits.setdefault(path.name.partition(".")[0].partition("-00")[0], []).append(path)
     if not splits:
         inside = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(
@@ -185,62 +186,60 @@ def _saved_rows(folder: Path) -> Rows:
 # --- what the columns say --------------------------------------------------------------------------------------------
 
 
-def _of_table(
-    name: str, place: str, rows: Rows, columns: Columns | None, search: Callable[[Collection], Measured]
-) -> Measured:
-    if _folded(next(iter(rows), {})):
-        folded, rows = rows, Rows(lambda: _unfolded(folded), f"{rows.sha256} unfolded")
+def _table_task(
+    name: str, rows: Rows, place: str, columns: Columns | None, search: Callable[[Collection], Found]
+) -> Found:
+    rows = _unfold(rows)
     first = [dict(row) for row in islice(rows, 100)]
     if not first:
         raise DataError(f"expected rows in {place!r}, found none; give a file that has some.")
-    named = _mapping(columns, first)
+    named = _mapping(columns, first[0], first)
     scored = scored_columns(first, named)
     if scored is not None:
-        texts = _columns_of(place, Rows(lambda: map(_with_number(scored), rows), rows.sha256), scored, SCORED_PAIR)
-        pairs = tuple(zip(texts[0], texts[1], strict=True))
-        return _pairs_task(name, pairs, tuple(map(float, texts[2])))
+        numbered = Rows(lambda: (_with_number(row, scored) for row in rows), rows.sha256)
+        one, two, scores = _read_columns(place, numbered, scored, SCORED_PAIR)
+        return _pairs_task(name, tuple(zip(one, two, strict=True)), tuple(map(float, scores)))
     roles = triplet_columns(first[0], named)
     if "positive" not in roles or "anchor" not in roles:
         raise _unknown_columns(place, first)
+
+    def read(wanted: Sequence[str]) -> list[list[Any]]:
+        theirs = {name: ours for name, ours in named.items() if ours in wanted}  # a row may have one or another
+        return _read_columns(place, rows, {**theirs, **{roles[ours]: ours for ours in wanted}}, wanted)
+
     if "negative" in roles and (not named or "negative" in named.values()):
         if isinstance(first[0][roles["negative"]], list):
-            return Measured(Examples(name, "RerankingEvaluator", (), samples=tuple(_lists(place, rows, roles))))
-        theirs = _theirs(roles, named, TRIPLET)
-        triplets = tuple(zip(*_columns_of(place, rows, theirs, TRIPLET), strict=True))
-        return Measured(Examples(name, "TripletEvaluator", triplets))
-    theirs = _theirs(roles, named, TRIPLET[:2])
-    anchors, positives = _columns_of(place, rows, theirs, TRIPLET[:2])
-    made = [{"anchor": anchor, "positive": positive} for anchor, positive in zip(anchors, positives, strict=True)]
-    again = plain(roles["positive"]) == "context" and len(set(positives)) < len(positives)  # questions on one text
-    return search(from_pairs(made, name=name, duplicates="merge" if again else "separate").usable())
+            return Examples(name, "RerankingEvaluator", (), samples=tuple(_samples(place, rows, roles))), ()
+        return Examples(name, "TripletEvaluator", tuple(zip(*read(TRIPLET), strict=True))), ()
+    anchors, positives = read(TRIPLET[:2])
+    pairs = [{"anchor": anchor, "positive": positive} for anchor, positive in zip(anchors, positives, strict=True)]
+    repeated = plain(roles["positive"]) == "context" and len(set(positives)) < len(positives)  # questions on one text
+    return search(from_pairs(pairs, name=name, duplicates="merge" if repeated else "separate").usable())
 
 
-def _pairs_task(name: str, pairs: Sequence[tuple[str, str]], gold: Sequence[float]) -> Measured:
-    """Correlated with scores; labels of 0 and 1 are told apart."""
+def _pairs_task(name: str, pairs: tuple[tuple[str, str], ...], gold: tuple[float, ...]) -> Found:
+    """Correlation with scores; classification by labels of 0 and 1."""
+    kind, notes = "EmbeddingSimilarityEvaluator", []
     if len(set(gold)) == 1:
-        said = f"All {len(gold):,} pairs have the score {gold[0]:g}: no correlation with it can be computed."
-        return Measured(
-            Examples(name, "EmbeddingSimilarityEvaluator", tuple(pairs), tuple(gold)), (Check("warning", said),)
-        )
-    if set(gold) <= {0.0, 1.0}:
-        said = "The scores are labels of 0 and 1: measured as by BinaryClassificationEvaluator, and correlated."
-        return Measured(
-            Examples(name, "BinaryClassificationEvaluator", tuple(pairs), tuple(gold)), (Check("note", said),)
-        )
-    return Measured(Examples(name, "EmbeddingSimilarityEvaluator", tuple(pairs), tuple(gold)))
+        constant = f"All {len(gold):,} pairs have the score {gold[0]:g}: no correlation with it can be computed."
+        notes.append(Check("warning", constant))
+    elif set(gold) <= {0.0, 1.0}:
+        kind = "BinaryClassificationEvaluator"
+        notes.append(Check("note", f"The scores are labels of 0 and 1: measured as by {kind}, and correlated."))
+    return Examples(name, kind, pairs, gold), tuple(notes)
 
 
-def _columns_of(place: str, rows: Rows, theirs: Mapping[str, str], ours: Sequence[str]) -> list[list[Any]]:
+def _read_columns(place: str, rows: Rows, theirs: Mapping[str, str], ours: Sequence[str]) -> list[list[Any]]:
     """The columns, checked value by value."""
     found = load_pairs(Source(location=place, columns=dict(theirs)), ours, rows=rows).rows
     return [list(found[column]) for column in ours]
 
 
-def _mapping(columns: Columns | None, first: Sequence[Row] = ()) -> dict[str, str]:
-    """`columns` as theirs -> ours, also where it was given the other way round, or as names alone."""
-    if columns is None or not first:
-        return dict(columns) if isinstance(columns, Mapping) else {}
-    there = set(map(str, first[0]))
+def _mapping(columns: Columns | None, row: Row, first: Sequence[Row]) -> dict[str, str]:
+    """`columns` as theirs -> ours, also where given the other way round, or as names alone."""
+    if columns is None:
+        return {}
+    there = set(map(str, row))
     if isinstance(columns, Mapping):
         turned = not there & set(columns) and set(columns.values()) <= there
         return {ours: theirs for theirs, ours in columns.items()} if turned else dict(columns)
@@ -254,14 +253,8 @@ def _mapping(columns: Columns | None, first: Sequence[Row] = ()) -> dict[str, st
     return dict(zip(columns, SCORED_PAIR if numbers else TRIPLET, strict=False))
 
 
-def _theirs(roles: Mapping[str, str], named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Names of columns -> ours, with all that were named for one of ours: rows may have one or another."""
-    said = {theirs: ours for theirs, ours in named.items() if ours in wanted}
-    return {**said, **{roles[ours]: ours for ours in wanted}}
-
-
 def _unknown_columns(place: str, rows: Sequence[Row]) -> DataError:
-    """What was found, and a guess at what it may be: the two columns of the longest texts, and one of numbers."""
+    """The error that names the columns and suggests a mapping: the two with the longest texts, and one of numbers."""
     names = [str(name) for name in rows[0]]
     if names == [str(number) for number in range(1, len(names) + 1)]:
         shown = f"no heading but {len(names)} columns, called {', '.join(names)}"
@@ -281,42 +274,40 @@ def _unknown_columns(place: str, rows: Sequence[Row]) -> DataError:
 # --- rows of other shapes --------------------------------------------------------------------------------------------
 
 
-def _folded(row: Row) -> bool:
-    """Whether a row holds many: all pairs of a set as lists, or the paragraphs of an article and their questions."""
-    paragraphs = row.get("paragraphs")
+def _unfold(rows: Rows) -> Rows:
+    """Rows of a table that holds many in each: all pairs of a set as lists, or paragraphs and their questions."""
+    row = next(iter(rows), {})
     lists = [value for value in row.values() if isinstance(value, list)]
-    same = len(lists) > 2 and len({len(value) for value in lists}) == 1
-    labels = any(isinstance(row.get(name), list) for name in ("labels", "label", "score", "scores"))
-    return isinstance(paragraphs, list) or (same and labels)
+    labels = any(isinstance(row.get(name), list) for name in LABEL_COLUMNS)
+    if isinstance(row.get("paragraphs"), list) or (
+        len(lists) > 2 and len({len(value) for value in lists}) == 1 and labels
+    ):
+        return Rows(lambda: chain.from_iterable(map(_inner_rows, rows)), f"{rows.sha256} unfolded")
+    return rows
 
 
-def _unfolded(rows: Rows) -> Iterator[Row]:
-    for row in rows:
-        if not isinstance(row.get("paragraphs"), list):
-            lists = {name: value for name, value in row.items() if isinstance(value, list)}
-            yield from (dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True))
-            continue
+def _inner_rows(row: Row) -> Iterator[Row]:
+    if isinstance(row.get("paragraphs"), list):
         for paragraph in row["paragraphs"]:
             for asked in paragraph.get("qas", ()):
                 yield {"question": asked.get("question"), "context": paragraph.get("context")}
+        return
+    lists = {name: value for name, value in row.items() if isinstance(value, list)}
+    yield from (dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True))
 
 
-def _with_number(names: Mapping[str, str]) -> Callable[[Row], Row]:
-    """A row whose score is a number, also where it is said in words or lies among others."""
+def _with_number(row: Row, names: Mapping[str, str]) -> Row:
+    """The row with a number as its score, also where that is a word or one of several."""
     theirs = next(name for name, ours in names.items() if ours == "score")
-
-    def numbered(row: Row) -> Row:
-        value = row.get(theirs)
-        if isinstance(value, Mapping):
-            value = value.get("real-label", value.get("label"))
-        if isinstance(value, str):
-            value = {"true": 1.0, "false": 0.0}.get(value.strip().lower(), value)
-        return {**row, theirs: value}
-
-    return numbered
+    value = row.get(theirs)
+    if isinstance(value, Mapping):
+        value = value.get("real-label", value.get("label"))
+    if isinstance(value, str):
+        value = {"true": 1.0, "false": 0.0}.get(value.strip().lower(), value)
+    return {**row, theirs: value}
 
 
-def _lists(place: str, rows: Rows, roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _samples(place: str, rows: Rows, roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Query, positive and negative documents of each row."""
     for number, row in enumerate(rows, 1):
         query = row.get(roles["anchor"])
@@ -333,7 +324,7 @@ def _lists(place: str, rows: Rows, roles: Mapping[str, str]) -> Iterator[dict[st
 
 
 def _whole_collection(path: Path) -> Collection | None:
-    """The collection of one JSON object {queries, corpus, relevant_docs}; None where the file is none."""
+    """The collection of one JSON object {queries, corpus, relevant_docs}; None for other files."""
     value = read_json(path)
     parts = [value.get(name) if isinstance(value, dict) else None for name in ("queries", "corpus", "relevant_docs")]
     if not all(isinstance(part, dict) for part in parts):

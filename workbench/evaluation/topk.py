@@ -4,18 +4,16 @@ No index and no approximation: every query is scored against every document, blo
 kept. The order is that of InformationRetrievalEvaluator in sentence-transformers 6: score descending, equal scores by
 document id ascending.
 
-Sorting costs more than scoring where it is done block by block, so it is done rarely: the k-th best score so far is a
-threshold, and a block is only compared with it. The few that reach it wait, and are merged each time the corpus seen
-has doubled. They are merged as whole numbers, score above and rank of the id below, so one comparison of numbers is
-that order, ties included; in NumPy, because threads that share cores lose more than they gain on so little.
+Sorting every block would cost more than scoring. The k-th best score so far is a threshold that a block is compared
+with; the few candidates above it wait, and are merged each time the corpus seen has doubled. They are merged in NumPy
+as whole numbers, score above and rank of the id below, so that one comparison gives that order.
 
 Scores are computed by the library's own products, and agree with it to the bit on the same machine. One exception:
-the last block is filled up to 16 documents with zeros, because a matrix product computes an incomplete last tile in
-another order. So equal documents tie exactly wherever they stand; the library's last 15, under few queries, may not.
-Nor does a block depend on how the documents arrived.
+the last block is padded with zeros to a multiple of 16 documents, because a matrix product computes an incomplete tile
+in another order. So equal documents tie exactly, and a block does not depend on how the documents arrived.
 
-Memory beyond the vectors themselves: a block of documents, a block of scores (`QUERIES_AT_ONCE` x `block` x 4 bytes),
-a few times k entries a query and 8 bytes a document.
+Memory beyond the vectors: a block of documents, a block of scores (`QUERIES_AT_ONCE` x `block` x 4 bytes), a few times
+k entries per query and 8 bytes per document.
 """
 
 from __future__ import annotations
@@ -25,13 +23,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 
 from workbench.errors import DataError
-from workbench.run import Progress
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import torch
+
+    Integers = npt.NDArray[np.int64]
 
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan", "energy"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
@@ -51,7 +50,7 @@ MOST = 1 << 21  # candidates at once, or numbers of the table they are merged in
 class TopK(NamedTuple):
     """The best documents of each query, best first."""
 
-    positions: npt.NDArray[np.int64]  # (queries, k) row numbers of the documents
+    positions: Integers  # (queries, k) row numbers of the documents
     scores: npt.NDArray[np.float32]  # (queries, k) higher is nearer
 
 
@@ -65,15 +64,14 @@ def top_k(
     ids: Sequence[str] | None = None,
     block: int | None = None,
     device: str | None = None,
-    on_progress: Progress | None = None,
 ) -> TopK:
     """The k documents nearest to each query, exactly.
 
     queries (q, dim) and documents (n, dim) are arrays or tensors, taken as float32; `documents` may be a memory map,
-    it is read one block at a time. Under "energy" each query is its token embeddings (tokens, dim), and `distance` is
-    that of `workbench.energy`. `ids` decides between equal scores, lowest first; without it the row number does.
-    A k above n gives n columns. `device` is CUDA where there is one, else the CPU. `block` is how many documents are
-    scored at once; the result is the same for any.
+    read block by block. Under "energy" each query is its token embeddings (tokens, dim), and `distance` that of
+    `energy_distance`. `ids` orders equal scores, lowest first; without it the row number does. A k above n gives n
+    columns. `device` defaults to CUDA where there is one. `block`, the number of documents scored at once, does not
+    change the result.
 
     Raises DataError for vectors that are not finite, shapes that do not fit, ids that come twice, or an unknown
     similarity.
@@ -90,12 +88,10 @@ def top_k(
     for start in range(0, total, search.block):
         end = min(start + search.block, total)
         search.add(documents[start:end], None if ranks is None else ranks[start:end])
-        if on_progress is not None:
-            on_progress("search", end, total)
     return search.result()
 
 
-def id_ranks(ids: Sequence[str]) -> npt.NDArray[np.int64]:
+def id_ranks(ids: Sequence[str]) -> Integers:
     """Place of each id in ascending order.
 
     Raises DataError where an id comes twice.
@@ -106,7 +102,7 @@ def id_ranks(ids: Sequence[str]) -> npt.NDArray[np.int64]:
     order = sorted(range(len(ids)), key=ids.__getitem__)
     if len(set(ids)) < len(ids):
         twice = next(ids[one] for one, other in pairwise(order) if ids[one] == ids[other])
-        raise DataError(f"expected every document to have an id of its own, found {twice!r} twice; rename one.")
+        raise DataError(f"expected every document to have its own id, found {twice!r} twice; rename one.")
     ranks = np.empty(len(ids), dtype=np.int64)
     ranks[order] = np.arange(len(ids))
     return ranks
@@ -128,8 +124,6 @@ class Search:
         block: int | None = None,
         device: str | None = None,
     ) -> None:
-        import torch
-
         if similarity not in SIMILARITIES:
             raise DataError(f"expected a similarity of {', '.join(SIMILARITIES)}, found {similarity!r}; choose one.")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -140,13 +134,12 @@ class Search:
         self.dim = 0
         self._groups = self._energy_groups(queries) if similarity == "energy" else self._groups_of(queries)
         self.seen = 0  # documents scored
-        self._ranks: list[npt.NDArray[np.int64]] = []  # of their ids, of each block
+        self._ranks: list[Integers] = []  # of their ids, of each block
         self._staged = 0  # documents that wait for a full block, in the first rows of:
         self._stage = self._unit = self._room = torch.empty(0)
-        self._mask = torch.empty(0, dtype=torch.bool)
         self._stage_ranks = np.empty(0, dtype=np.int64)
 
-    def add(self, documents: Any, ranks: npt.NDArray[np.int64] | None = None) -> None:
+    def add(self, documents: Any, ranks: Integers | None = None) -> None:
         """Score `documents` (m, dim); `ranks` (m,) is where their ids stand among those of the whole corpus."""
         total = len(documents)
         if ranks is None:
@@ -185,8 +178,6 @@ class Search:
 
     def _groups_of(self, queries: Any) -> list[_Group]:
         """Equal parts of at most `QUERIES_AT_ONCE` rows: a part of few rows would be multiplied in another way."""
-        import torch
-
         vectors = self._float32(queries, "queries")
         lengths = self._lengths(vectors, "queries", 0)
         if self.similarity == "cosine":
@@ -197,37 +188,33 @@ class Search:
 
     def _energy_groups(self, queries: Any) -> list[_Group]:
         """Queries of at most `QUERIES_AT_ONCE` tokens together, or one with more."""
-        import torch
-
         from workbench.models.energy_distance import DISTANCES
 
         if self.distance not in DISTANCES:
             raise DataError(f"expected a distance of {' or '.join(DISTANCES)}, found {self.distance!r}; choose one.")
-        clouds = [self._float32(cloud, "the tokens of a query") for cloud in queries]
-        self.dim = clouds[0].shape[1] if clouds else 0
+        embeddings = [self._float32(each, "the tokens of a query") for each in queries]  # (tokens, dim) each
+        self.dim = embeddings[0].shape[1] if embeddings else 0
         groups: list[list[torch.Tensor]] = []
         size = 0
-        for row, cloud in enumerate(clouds):
-            if not len(cloud) or cloud.shape[1] != self.dim:
+        for row, tokens in enumerate(embeddings):
+            if not len(tokens) or tokens.shape[1] != self.dim:
                 raise DataError(
-                    f"expected a token at least for every query, each of {self.dim} dimensions like the first, found "
-                    f"{tuple(cloud.shape)} for query {row}."
+                    f"expected at least one token for every query, each of {self.dim} dimensions like the first, found "
+                    f"{tuple(tokens.shape)} for query {row}."
                 )
-            self._lengths(cloud, f"tokens of query {row}", 0)
-            size += len(cloud)
+            self._lengths(tokens, f"tokens of query {row}", 0)
+            size += len(tokens)
             if not groups or size > QUERIES_AT_ONCE:
                 groups.append([])
-                size = len(cloud)
-            groups[-1].append(cloud)
-        self._centre = torch.cat(clouds).mean(dim=0) if clouds else torch.empty(0)
-        return [_Group(torch.cat(group), self.k, [len(cloud) for cloud in group]) for group in groups]
+                size = len(tokens)
+            groups[-1].append(tokens)
+        self._center = torch.cat(embeddings).mean(dim=0) if embeddings else torch.empty(0)
+        return [_Group(torch.cat(group), self.k, [len(tokens) for tokens in group]) for group in groups]
 
     # --- documents ---
 
     def _float32(self, vectors: Any, what: str) -> torch.Tensor:
         """(rows, dim) on the device."""
-        import torch
-
         if isinstance(vectors, torch.Tensor):
             tensor = vectors.detach().to(self.device, torch.float32)
         else:
@@ -237,10 +224,8 @@ class Search:
             raise DataError(f"expected {what} of shape (rows, dimensions), found {tuple(tensor.shape)}.")
         return tensor
 
-    def _wait(self, part: torch.Tensor, ranks: npt.NDArray[np.int64]) -> None:
+    def _wait(self, part: torch.Tensor, ranks: Integers) -> None:
         """Keep a copy until a block is full."""
-        import torch
-
         if not len(self._stage):
             self._stage = torch.empty(self.block, part.shape[1], device=self.device)
             self._stage_ranks = np.empty(self.block, dtype=np.int64)
@@ -256,7 +241,7 @@ class Search:
         if staged:
             self._score(self._stage[:staged], self._stage_ranks[:staged])
 
-    def _score(self, documents: torch.Tensor, ranks: npt.NDArray[np.int64]) -> None:
+    def _score(self, documents: torch.Tensor, ranks: Integers) -> None:
         """Offer one block to every group of queries."""
         count = len(documents)
         documents = self._whole_tiles(documents, self._lengths(documents, "documents", self.seen))
@@ -265,26 +250,16 @@ class Search:
             start = 0
             while start < count:  # parts that at most double what was seen, so that the threshold stays near
                 end = min(start + max(self.seen + start, FIRST, 2 * self.k), count)
-                group.offer(scores[:, start:end], ranks[start:end], self.seen + end, self._mask_of(scores))
+                group.offer(scores[:, start:end], ranks[start:end], self.seen + end)
                 start = end
         self._ranks.append(ranks.copy())
         self.seen += count
-
-    def _mask_of(self, scores: torch.Tensor) -> torch.Tensor:
-        """Room for as many truth values as there are scores; valid until the next call."""
-        import torch
-
-        if self._mask.numel() < scores.numel():
-            self._mask = torch.empty(scores.numel(), dtype=torch.bool, device=scores.device)
-        return self._mask
 
     def _whole_tiles(self, documents: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Of unit length for cosine, and filled up to whole tiles; valid until the next call.
 
         A GPU chooses its way of computing by the shape, so there every block is filled up to the same one.
         """
-        import torch
-
         tile = TILE if self.device.type == "cpu" else self.block
         count, rows = len(documents), -(-len(documents) // tile) * tile
         if self.similarity == "manhattan" or (self.similarity != "cosine" and rows == count):
@@ -301,11 +276,9 @@ class Search:
 
     def _similarities(self, group: _Group, documents: torch.Tensor) -> torch.Tensor:
         """(q, m) similarities; valid until the next call, which uses the same memory."""
-        import torch
-
         queries = group.queries
         if self.similarity == "energy":
-            return group.energies(documents, self.distance, self._centre)
+            return group.energies(documents, self.distance, self._center)
         if self.similarity == "manhattan":
             return -torch.cdist(queries, documents, p=1.0)
         if self.similarity == "euclidean":
@@ -323,8 +296,6 @@ class Search:
 
         A length is not finite where a number is not. Long vectors pass under cosine, which divides by the length.
         """
-        import torch
-
         lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         if not bool(torch.isfinite(lengths).all()):
             bad = torch.nonzero(~torch.isfinite(vectors).all(dim=1)).flatten()
@@ -351,30 +322,27 @@ class _Group:
         count = len(queries) if counts is None else len(counts)
         self._kept = np.empty((count, 0), dtype=np.uint64)  # (q, up to k) keys, the last the greatest once there are k
         self._least: torch.Tensor | None = None  # (q, 1) the k-th best score, once there are k
-        self._waiting: list[tuple[npt.NDArray[np.int64], ...]] = []  # rows, and places after those kept, ...
+        self._waiting: list[tuple[Integers, ...]] = []  # rows, and places after those kept, ...
         self._waiting_keys: list[npt.NDArray[np.uint64]] = []  # ... and keys of candidates
         self._counts = np.zeros(count, dtype=np.int64)  # waiting, of each query
         self._merged = 0  # documents seen when candidates were last merged
 
-    def offer(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int, room: torch.Tensor) -> None:
-        """Take what may be among the best of scores (q, m) of documents of ranks (m,); `seen` with these. `room` is for
-        as many truth values, and is written over."""
-        import torch
-
+    def offer(self, scores: torch.Tensor, ranks: Integers, seen: int) -> None:
+        """Take the candidates among scores (q, m) of documents of ranks (m,); `seen` counts these too."""
         count, size = scores.shape
         least = self._least
         if least is None:
             least = scores.topk(self.k, dim=1).values[:, -1:] if size >= self.k else scores.amin(dim=1, keepdim=True)
-        mask = torch.ge(scores, least, out=room[: count * size].view(count, size))
+        mask = scores >= least
         bound = max(MOST, 2 * WAITING * count * self.k)
         if size > 1 and _true(mask) > bound:
-            self._in_parts(scores, ranks, seen, room)
+            self._in_parts(scores, ranks, seen)
             return
         rows, columns, values = _chosen(scores, mask)
         counts = np.bincount(rows, minlength=count)
         most = int((self._counts + counts).max())
         if size > 1 and count * most > bound:
-            self._in_parts(scores, ranks, seen, room)
+            self._in_parts(scores, ranks, seen)
             return
         slots = np.arange(len(rows)) + (self._counts - counts.cumsum() + counts)[rows]
         self._waiting.append((rows, slots))
@@ -384,17 +352,15 @@ class _Group:
             self._merge()
             self._merged = seen
 
-    def _in_parts(self, scores: torch.Tensor, ranks: npt.NDArray[np.int64], seen: int, room: torch.Tensor) -> None:
+    def _in_parts(self, scores: torch.Tensor, ranks: Integers, seen: int) -> None:
         """Offer two halves: so many tie, or come better and better, that memory would not be bounded."""
         size = scores.shape[1]
         half = size // 2
-        self.offer(scores[:, :half], ranks[:half], seen - size + half, room)
-        self.offer(scores[:, half:], ranks[half:], seen, room)
+        self.offer(scores[:, :half], ranks[:half], seen - size + half)
+        self.offer(scores[:, half:], ranks[half:], seen)
 
     def _merge(self) -> None:
         """Keep the best k of those kept and those that wait."""
-        import torch
-
         kept = self._kept.shape[1]
         table = np.full((len(self._counts), kept + int(self._counts.max(initial=0))), _NONE)
         table[:, :kept] = self._kept
@@ -414,26 +380,22 @@ class _Group:
         self._merge()
         return np.sort(self._kept, axis=1)
 
-    def energies(self, documents: torch.Tensor, distance: str, centre: torch.Tensor) -> torch.Tensor:
+    def energies(self, documents: torch.Tensor, distance: str, center: torch.Tensor) -> torch.Tensor:
         """(q, m) energy scores without the query's own term."""
-        import torch
-
         from workbench.models.energy_distance import mean_weights, squared_euclidean
 
         if distance == "manhattan":
             apart = torch.cdist(self.queries, documents, p=1.0)  # (tokens, m)
         else:
-            apart = squared_euclidean(self.queries, documents, centre)[0].sqrt_()
+            apart = squared_euclidean(self.queries, documents, center)[0].sqrt_()
         return (mean_weights(torch.tensor(self.counts, device=apart.device)) @ apart).mul_(-2)
 
     def own_terms(self, distance: str) -> npt.NDArray[np.float32]:
         """(q,) mean distance among the tokens of each query."""
-        import torch
-
         from workbench.models.energy_distance import self_distance
 
-        clouds = torch.split(self.queries, self.counts or [])
-        own = torch.stack([self_distance(cloud, distance) for cloud in clouds])
+        tokens = torch.split(self.queries, self.counts or [])
+        own = torch.stack([self_distance(each, distance) for each in tokens])
         return np.asarray(own.float().cpu().numpy())
 
 
@@ -441,9 +403,7 @@ def _true(mask: torch.Tensor) -> int:
     return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())
 
 
-def _chosen(
-    scores: torch.Tensor, mask: torch.Tensor
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _chosen(scores: torch.Tensor, mask: torch.Tensor) -> tuple[Integers, Integers, npt.NDArray[np.float32]]:
     """Rows (ascending), columns and values of the scores (q, m) where the mask is true."""
     if mask.device.type == "cpu":  # NumPy finds few among many five times faster than torch
         rows, columns = np.divmod(np.flatnonzero(mask.numpy()), scores.shape[1])
@@ -459,7 +419,7 @@ _NONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # after every key
 _SIGN = np.uint32(0x80000000)
 
 
-def _keys(scores: npt.NDArray[np.float32], ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+def _keys(scores: npt.NDArray[np.float32], ranks: Integers) -> npt.NDArray[np.uint64]:
     """Ascending as the score descends, then as the rank (below 2^32) ascends.
 
     The bits of a positive float32 ascend with it as those of a whole number do, and of a negative one descend.
