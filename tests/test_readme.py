@@ -130,7 +130,7 @@ def serve(words: list[str], folder: Path, path: str) -> str:
         server.wait(timeout=30)
 
 
-def finished(runs: Path) -> Path:
+def finished_run(runs: Path) -> Path:
     """The folder of the only run; it has finished."""
     (record,) = runs.glob("*/run.json")
     assert json.loads(record.read_text())["status"] == "finished"
@@ -290,7 +290,7 @@ def test_a_killed_run_with_settings_resumes(scratch: Path) -> None:
     (record,) = runs.glob("*/run.json")
     assert json.loads(record.read_text())["progress"]["phase"] == "train"
     run_workbench(["train", "--resume", record.parent.name, "--runs", str(runs)], scratch)
-    recipe = open_run(finished(runs)).recipe()
+    recipe = open_run(finished_run(runs)).recipe()
     assert (recipe.training.learning_rate, recipe.training.num_train_epochs) == (1e-5, 1)
 
 
@@ -302,7 +302,7 @@ def test_a_python_block_runs(text: str, scratch: Path, monkeypatch: pytest.Monke
     (scratch / "block").mkdir()
     monkeypatch.chdir(scratch / "block")
     exec(text.replace('base="bundled:minilm"', small), {})
-    assert (finished(scratch / "block" / "runs") / "report.html").is_file()
+    assert (finished_run(scratch / "block" / "runs") / "report.html").is_file()
 
 
 # --- several processes -----------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def launcher(name: str, changes: dict[str, str], scratch: Path) -> str:
 def test_torchrun_on_one_machine_makes_one_run(scratch: Path) -> None:
     changes = {"--nnodes 2": "--nnodes 1", "--nproc_per_node 4": "--nproc_per_node 2", "HOST:29500": "localhost:0"}
     run_process(["bash", "-c", launcher("torchrun", changes, scratch)], scratch / "torchrun")
-    finished(scratch / "torchrun" / "runs")
+    finished_run(scratch / "torchrun" / "runs")
 
 
 SRUN = """#!/bin/sh
@@ -345,4 +345,4 @@ def test_srun_on_two_nodes_makes_one_run(scratch: Path) -> None:
     (scratch / "srun" / "bin" / "srun").chmod(0o755)
     path = os.pathsep.join((str(scratch / "srun" / "bin"), environment()["PATH"]))
     run_process(["bash", "-c", line], scratch / "srun", PATH=path, SLURM_NNODES="2", HOST="localhost")
-    finished(scratch / "srun" / "runs")
+    finished_run(scratch / "srun" / "runs")

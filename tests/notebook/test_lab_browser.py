@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from test_notebooks import NOTEBOOKS, prepared
+from test_notebooks import NOTEBOOKS, prepare
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -143,7 +143,7 @@ class Lab:
 def open_notebook(name: str, browser: Browser, lab: tuple[str, Path], tmp_path: Path, *, up_to: str = "") -> Lab:
     """The notebook `name` in a new page, with few steps; cells after the one with `up_to` are omitted."""
     address, books = lab
-    notebook = prepared(next(path for path in NOTEBOOKS if path.stem == name), tmp_path / "runs", steps=STEPS)
+    notebook = prepare(next(path for path in NOTEBOOKS if path.stem == name), tmp_path / "runs", steps=STEPS)
     if up_to:
         last = next(place for place, cell in enumerate(notebook.cells) if up_to in cell.source)
         notebook.cells = notebook.cells[: last + 1]

@@ -1,4 +1,4 @@
-"""Notebooks are committed without outputs, define nothing, and run from top to bottom."""
+"""Notebooks have no outputs, define nothing, and run from top to bottom."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHORT = ("00-start-here", "1-hotpotqa-energy", "6-compare")  # run by default; t
 LONGEST_CELL = 15  # lines
 
 
-def executed(numbers: str) -> list[Any]:
+def to_execute(numbers: str) -> list[Any]:
     """Notebooks as parameters of a test that executes them."""
     return [
         pytest.param(path, id=path.stem, marks=() if path.stem in SHORT else pytest.mark.long)
@@ -36,8 +36,8 @@ def executed(numbers: str) -> list[Any]:
     ]
 
 
-def prepared(path: Path, runs: Path, steps: int = 6) -> nbformat.NotebookNode:
-    """The notebook with few steps, a base that trains in seconds, and its runs in another folder."""
+def prepare(path: Path, runs: Path, steps: int = 6) -> nbformat.NotebookNode:
+    """The notebook with few steps, a base that is created in a second, and its runs in `runs`."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.source = re.sub(r"^steps = .*$", f"steps = {steps}", cell.source, flags=re.MULTILINE)
@@ -71,10 +71,10 @@ def test_has_one_switch_at_the_top(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", executed("01234567"))
+@pytest.mark.parametrize("path", to_execute("01234567"))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
-    notebook = prepared(path, tmp_path / "runs")
+    notebook = prepare(path, tmp_path / "runs")
     NotebookClient(
         notebook, timeout=300, store_widget_state=False, resources={"metadata": {"path": str(path.parent)}}
     ).execute()
@@ -94,12 +94,14 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
 
 
 def hub(folder: Path, card: str) -> str:
-    """Caches of the Hub in `folder` with a small base under the name of the card's own, and its rows: there under their
-    name where they are public, else in a file, whose path is returned."""
+    """Fill Hub caches in `folder` with a small base under the name of the card's base, and with the card's rows.
+
+    Rows that are not public are written to a file, whose path is returned.
+    """
     base, data = (recipe := wb.recipe(wb.read_card(card))).base, recipe.data
     assert base.revision is not None
     if base.static_dimensions is None:
-        saved = tiny_base(folder / "base", dimension=512 if card == "porsche-mxbai" else 32)  # it is cut to 512
+        saved = tiny_base(folder / "base", dimension=512 if card == "porsche-mxbai" else 32)  # truncated to 512
     else:
         saved = folder / "table"
         load_base("bundled:static").model.save_pretrained(str(saved), create_model_card=False)
@@ -128,12 +130,10 @@ def hub(folder: Path, card: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", executed("12345"))
+@pytest.mark.parametrize("path", to_execute("12345"))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_switch_takes_the_cards_own_base_and_rows(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    notebook = prepared(path, tmp_path / "runs", steps=2)
+def test_full_uses_the_cards_own_base_and_rows(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = prepare(path, tmp_path / "runs", steps=2)
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     found = re.search(r'wb.read_card\("(.+)"\)', code)
     assert found is not None
@@ -141,7 +141,7 @@ def test_the_switch_takes_the_cards_own_base_and_rows(
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source = first.source.replace("full = False", "full = True")
     first.source = first.source.replace("(None, None)", f"(None, {rows or None!r})")
-    if path.stem[0] != "1":  # UMAP compiles itself in every process that asks for it: once is enough
+    if path.stem[0] != "1":  # UMAP compiles in every process: once is enough
         for cell in notebook.cells:
             cell.source = cell.source.replace('"umap" if full else "pca"', '"pca"')
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -171,7 +171,7 @@ threading.Timer(1.5, lambda: RunWriter(run.path).update(status="finished")).star
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_cell_that_waits_for_a_stopped_run_says_what_to_do(tmp_path: Path) -> None:
+def test_waiting_for_a_stopped_run_says_what_to_do(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     RunWriter(run.path).update(status="stopped", progress={"step": 40, "steps": 150})
     cells = [nbformat.v4.new_code_cell(source) for source in (STOPPED.format(path=str(run.path)), GOES_ON)]
@@ -182,4 +182,4 @@ def test_a_cell_that_waits_for_a_stopped_run_says_what_to_do(tmp_path: Path) -> 
         f"{run.name} is stopped at step 40 of 150. Press Resume above, and the notebook goes on when the training has "
         "ended; or interrupt this cell (the square in the toolbar) to leave it there."
     ]
-    assert [output.data["text/plain"] for output in second] == ["", "'finished'"]  # the sentence is taken back
+    assert [output.data["text/plain"] for output in second] == ["", "'finished'"]  # the sentence is removed
