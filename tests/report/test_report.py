@@ -838,8 +838,8 @@ def test_a_report_says_what_it_cannot_write(run, tmp_path):
 def test_without_chromium_there_is_a_sentence(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     told = (
-        "^expected Chromium to print the PDF with, found none on the path; install it, or write the report as HTML and "
-        r"print that in any browser\.$"
+        "^expected Chromium to print the PDF, found none on the path; install it, or write the report as HTML and "
+        r"print that from any browser\.$"
     )
     with pytest.raises(RunError, match=told):
         report(run, tmp_path / "report.pdf", format="pdf")

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, in which colour and dash, from which numbers."""
+"""Figures: what is drawn, in which color and dash, from which numbers."""
 
 import json
 import math
@@ -77,12 +77,12 @@ def test_a_text_of_a_megabyte_is_cut_before_it_is_worked_on():
     assert theme.shorten("x" * 1_000_000, 300) == "x" * 299 + "…"
 
 
-# --- colours ---
+# --- colors ---
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance as WCAG 2 defines it."""
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -93,18 +93,18 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize(("palette", "paper"), [(theme.LIGHT, "#ffffff"), (theme.DARK, "#15181b")])
-def test_colours_stand_out_from_the_ground(palette, paper):
+def test_colors_stand_out_from_the_background(palette, paper):
     for role in ("before", "after", "corrected", "better", "worse"):
         assert contrast(getattr(palette, role), paper) >= 3.0, role  # WCAG 1.4.11, graphical objects
     for role in ("ink", "muted"):
         assert contrast(getattr(palette, role), paper) >= 4.5, role  # WCAG 1.4.3, text
 
 
-def test_roles_have_the_colours_of_okabe_and_ito():
+def test_roles_have_the_colors_of_okabe_and_ito():
     assert (theme.LIGHT.after, theme.LIGHT.worse, theme.LIGHT.better) == ("#0072b2", "#d55e00", "#009e73")
 
 
-def test_every_light_colour_has_one_dark_one():
+def test_every_light_color_has_one_dark_one():
     pairs = theme.to_dark()
     for name in theme.Palette.__dataclass_fields__:
         light, dark = getattr(theme.LIGHT, name), getattr(theme.DARK, name)
@@ -124,7 +124,7 @@ def test_axes_are_named_with_units(name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_light_and_dark_are_the_same_figure_in_other_colours(name):
+def test_light_and_dark_are_the_same_figure_in_other_colors(name):
     light, dark = (json.loads(figures.script_json(EVERY[name](dark=dark))) for dark in (False, True))
     pairs = theme.to_dark()
     text = re.sub(r"#[0-9a-f]{6}", lambda found: pairs[found[0]], json.dumps(light))
@@ -246,7 +246,7 @@ def test_a_metric_has_its_interval_and_the_card_its_dashed_line():
     assert named(figure, "Before").marker.symbol == "circle-open"
 
 
-def test_ranks_share_marks_and_lost_ones_stand_beyond_the_axis():
+def test_equal_ranks_share_a_mark_and_lost_ones_are_beyond_the_axis():
     figure = figures.rank_changes(QUERIES, depth=50)
     assert [trace.name for trace in figure.data if trace.name] == ["Better rank (2)", "Same rank (2)", "Worse rank (1)"]
     better = named(figure, "Better")
@@ -259,7 +259,7 @@ def test_ranks_share_marks_and_lost_ones_stand_beyond_the_axis():
     assert same.marker.size[0] > better.marker.size[0]
 
 
-def test_ranks_that_are_all_known_need_no_place_for_lost_ones():
+def test_ranks_that_are_all_known_need_no_line_for_lost_ones():
     figure = figures.rank_changes([QueryOutcome("q", 3, 1)], depth=100)
     assert list(figure.layout.xaxis.ticktext) == ["1", "2", "3"]
 
@@ -291,7 +291,7 @@ def test_hostile_names_and_texts_stay_text(name):
     assert "%{y} evil" not in text
 
 
-def test_figures_stay_where_they_are():
+def test_figures_are_not_uploaded():
     assert theme.CONFIG["showSendToCloud"] is False  # true by default in plotly.js 4
     assert theme.CONFIG["plotlyServerURL"] == ""
     assert theme.CONFIG["typesetMath"] is False

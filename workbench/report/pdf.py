@@ -1,4 +1,4 @@
-"""A page -> a PDF, printed by a Chromium that this machine has. Nothing is downloaded for it."""
+"""A page -> a PDF, printed by an installed Chromium with JavaScript. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.errors import RunError
 from workbench.run import atomic_write
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
-SECONDS = 180  # Chromium may take, a slow machine included
+SECONDS = 180  # limit for Chromium on a slow machine
 
 
 def browser() -> str | None:
@@ -21,20 +21,20 @@ def browser() -> str | None:
 
 
 def print_page(text: str, path: Path) -> Path:
-    """Print an HTML page to `path`, whole or not at all; gives the path.
+    """Print an HTML page to `path`, whole or not at all, and return the path.
 
-    Raises RunError where there is no browser to print with, or where it fails.
+    Raises RunError if there is no browser, or if it fails.
     """
     program = browser()
     if program is None:
         raise RunError(
-            "expected Chromium to print the PDF with, found none on the path; install it, or write the report as HTML "
-            "and print that in any browser."
+            "expected Chromium to print the PDF, found none on the path; install it, or write the report as HTML and "
+            "print that from any browser."
         )
     with tempfile.TemporaryDirectory() as folder:
         page, printed = Path(folder) / "page.html", Path(folder) / "page.pdf"
         page.write_text(text, encoding="utf-8", errors="replace")
-        # The sandbox does not work for root, as which containers run; the page is our own and forbids itself the net.
+        # Chromium's sandbox does not work for root, the user of containers; the page is ours and blocks the network.
         sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         words = [
             program, "--headless", *sandbox, "--disable-gpu", "--disable-background-networking", "--no-first-run",

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.evaluation.topk import SIMILARITIES
 from workbench.views.smoothing import POINTS
-from workbench.views.theme import FONT_FAMILY, FONT_SIZE, TICK_SIZE, Palette, palette, plain, plain_lines
+from workbench.views.theme import (
+    FONT_FAMILY,
+    FONT_SIZE,
+    HEIGHT,
+    ROW_HEIGHT,
+    SQUARE_HEIGHT,
+    TICK_SIZE,
+    Palette,
+    palette,
+    plain,
+    plain_lines,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -23,8 +34,6 @@ if TYPE_CHECKING:
     from workbench.evaluation.compare import MetricRow
     from workbench.views.records import QueryOutcome
 
-HEIGHT = 400  # px, a figure over steps, queries or ranks
-ROW_HEIGHT = 30  # px, one row of a dot plot
 Trace = dict[str, Any]
 
 
@@ -348,7 +357,7 @@ def diagonal(low: float, high: float, colors: Palette) -> Trace:
 
 
 def rank_changes(
-    queries: Sequence[QueryOutcome], *, depth: int = 100, dark: bool = False, height: int = HEIGHT + 60
+    queries: Sequence[QueryOutcome], *, depth: int = 100, dark: bool = False, height: int = SQUARE_HEIGHT
 ) -> Figure:
     """Rank before against rank after on log axes; below the diagonal is better.
 

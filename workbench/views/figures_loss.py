@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.views.figures import HEIGHT, Trace, figure_of, marker_of
+from workbench.views.figures import Trace, figure_of, marker_of
 from workbench.views.loss_curves import LogColumns
 from workbench.views.smoothing import POINTS, smooth, spikes, thin
-from workbench.views.theme import TICK_SIZE, Palette, Role, palette, plain
+from workbench.views.theme import HEIGHT, TICK_SIZE, Palette, Role, palette, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -14,12 +14,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from workbench.views.figures import Place, Trace, diagonal, figure_of, shared_marks
-from workbench.views.theme import Palette, palette, plain, shorten
+from workbench.views.theme import MAP_HEIGHT, SQUARE_HEIGHT, Palette, palette, plain, shorten
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MAP_HEIGHT = 520  # px
 SVG_POINTS = 1500  # at most; for so few SVG is faster than WebGL, which has to be set up for each figure
 MOST_LABELS = 25_000  # points; above, hovering names only the group of a point
 MOST_GROUPS = 24  # groups with a look of their own
@@ -305,7 +304,7 @@ def query_scatter(
     names: tuple[str, str],
     metric: str = "nDCG@10",
     dark: bool = False,
-    height: int = 460,
+    height: int = SQUARE_HEIGHT,
 ) -> Figure:
     """A metric of every query in one run against the other; above the diagonal the second is better."""
     colors = palette(dark=dark)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DataError
-from workbench.views.figures import HEIGHT, dot_plot, dots, figure_of, joins, marker_of, metric_name
-from workbench.views.theme import palette, plain
+from workbench.views.figures import dot_plot, dots, figure_of, joins, marker_of, metric_name
+from workbench.views.theme import HEIGHT, palette, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

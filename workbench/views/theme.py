@@ -1,9 +1,9 @@
-"""How everything looks, in one place: colours, fonts, and how foreign text is made harmless on a label.
+"""How everything looks: colors, fonts, heights, and how foreign text is escaped on a label.
 
-One palette (Okabe-Ito, in a light and a dark variant) carries one visual language, never by colour alone:
+One palette (Okabe-Ito, in a light and a dark variant), and never color alone:
 
     the card     ink, dashed              better      bluish green
-    before       grey, open mark          worse       vermilion
+    before       gray, open mark          worse       vermilion
     after        blue, filled mark        query       diamond
     corrected    green, dash and dot      document    dot, relevant with a ring
 
@@ -28,6 +28,10 @@ FONT_FAMILY = (
 FONT_SIZE = 14  # px, labels and legends
 TICK_SIZE = 13  # px
 
+HEIGHT = 400  # px, a figure over steps, queries, or ranks
+ROW_HEIGHT = 30  # px, one row of a dot plot
+SQUARE_HEIGHT = 460  # px, a figure that compares two values of each query
+MAP_HEIGHT = 520  # px
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -37,13 +41,13 @@ CONFIG: dict[str, Any] = {
     "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
-"""Plotly's settings wherever a figure is shown. plotly.js 4 has a button by default that sends the figure with its data
-to a server of Plotly; ours stay where they are."""
+"""Plotly's settings for every figure. By default plotly.js 4 has a button that uploads the figure and its data to a
+server of Plotly; here it is off."""
 
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one variant, as #rrggbb; `series` is for runs that have no role of their own."""
+    """The colors of one variant, as #rrggbb; `series` is for runs without a role of their own."""
 
     ink: str  # text, and the card's own numbers
     muted: str  # axis labels
@@ -57,7 +61,7 @@ class Palette:
     series: tuple[str, ...]
 
     def role(self, role: Role, index: int = 0) -> str:
-        """The colour of a role; `index` picks one of `series` for the role `other`."""
+        """The color of a role; `index` picks one of `series` for the role `other`."""
         if role == "other":
             return self.series[index % len(self.series)]
         return {"card": self.ink, "before": self.before, "after": self.after, "corrected": self.corrected}[role]
@@ -95,7 +99,7 @@ def palette(*, dark: bool = False) -> Palette:
 
 
 def to_dark() -> dict[str, str]:
-    """Light colour -> dark colour, for a page that switches a finished figure with the reader's colour scheme."""
+    """Light color -> dark color, for a page that follows the reader's color scheme."""
     pairs: dict[str, str] = {}
     for name in Palette.__dataclass_fields__:
         light, dark = getattr(LIGHT, name), getattr(DARK, name)
@@ -150,7 +154,7 @@ def shorten(text: object, limit: int = 300) -> str:
 
 
 def plain(text: object, limit: int = 300) -> str:
-    """`text` for a Plotly label, where nothing in it takes effect: no tag, entity, formula, `%{...}` or direction.
+    """`text` for a Plotly label, where no tag, entity, formula, `%{...}`, or text direction in it takes effect.
 
     >>> plain("<b>5 & 6</b> $x$")
     '&lt;b&gt;5 &amp; 6&lt;/b&gt; &#36;x&#36;'
