@@ -12,7 +12,8 @@ from workbench.views import overview
 from workbench.views.figures import metric_name
 
 if TYPE_CHECKING:
-    from workbench.audit.rules import Audit, Finding
+    from workbench.audit.finding import Finding
+    from workbench.audit.rules import Audit
     from workbench.cards.card import Card
     from workbench.recipe.schema import Recipe
 

@@ -15,7 +15,8 @@ import pytest
 from healthy_card import evaluation, healthy, told, trained_on
 
 from workbench.audit import rules_model
-from workbench.audit.rules import RULES, SEVERITIES, Audit, audit, findings_page
+from workbench.audit.finding import SEVERITIES
+from workbench.audit.rules import RULES, Audit, audit, findings_page
 from workbench.cards import loss_bounds, metric_arithmetic, steps_per_epoch
 from workbench.cards.card import Card, ColumnStatistics
 from workbench.cards.read import read_card
@@ -393,7 +394,7 @@ def test_hostile_text_is_escaped_in_a_notebook() -> None:
 def test_reproducibility_of_a_card_that_tells_all_but_the_split() -> None:
     summary = audit(healthy()).reproducibility
     assert summary.verdict == "It can be run again but not exactly: 24 of 25 facts are known; missing: split."
-    assert [fact.name for fact in summary.with_status("missing")] == ["split"]
+    assert [fact.name for fact in summary.facts if fact.status == "missing"] == ["split"]
     processes = next(fact for fact in summary.facts if fact.name == "processes")
     assert (processes.status, processes.value) == ("inferred", 1)
 

@@ -1,15 +1,12 @@
-"""Finding: one result of an audit, and Rule: the pure function Card -> findings that makes it.
-
-A rule's docstring is its documentation: what it says and why (first paragraphs), then `Silent when:` and `Example:`.
-`workbench/audit/findings.md` is written from these docstrings, so there is one text in one place.
-"""
+"""Finding: one audit result; Rule: the function Card -> findings that makes it."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from workbench.cards.card import Card
@@ -17,7 +14,7 @@ from workbench.cards.card import Card
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """Most severe first. error: the claim cannot be right, or the training did not do what the card suggests. warning:
-the reader will be misled, or the result is at risk. note: worth knowing."""
+the reader is misled, or the result is at risk. note: worth knowing."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Fix:
     """The change to a recipe that corrects what a finding found."""
 
     changes: Mapping[str, Any]  # dotted recipe path -> new value: {"training.learning_rate": 0.2}
-    sentence: str  # what the change does, for a person
+    sentence: str  # what the change does
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Finding:
 
     code: str  # stable: "world-size"
     severity: Severity
-    message: str  # one sentence in plain words with the card's own numbers
+    message: str  # one sentence with the card's own numbers
     evidence: Mapping[str, Any] = field(default_factory=dict)  # name -> value, plain JSON values
     lines: tuple[int, ...] = ()  # 1-based lines of README.md, ascending
     fix: Fix | None = None
@@ -57,43 +54,46 @@ class Finding:
 
 
 def finding(
-    code: str,
-    severity: Severity,
-    message: str,
-    *,
-    lines: Iterable[int | None] = (),
-    fix: Fix | None = None,
-    **evidence: Any,
+    severity: Severity, message: str, lines: Iterable[int | None] = (), fix: Fix | None = None, **evidence: Any
 ) -> Finding:
-    """A Finding whose lines are sorted, without repeats and without the facts that have none.
+    """A finding of the rule that yields it; lines that are unknown or repeated are left out.
 
-    >>> finding("world-size", "warning", "two processes", lines=[9, None, 4, 9], processes=2).lines
+    >>> finding("warning", "Two processes.", [9, None, 4, 9], processes=2).lines
     (4, 9)
     """
-    kept = tuple(sorted({line for line in lines if line is not None}))
-    return Finding(code, severity, message, evidence, kept, fix)
+    return Finding("", severity, message, evidence, tuple(sorted({line for line in lines if line is not None})), fix)
+
+
+error, warning, note = (partial(finding, severity) for severity in SEVERITIES)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the audit: its code, and the function that finds it."""
+    """A decorator: a pure function Card -> findings as a rule of the audit.
 
-    code: str
+    The function's name is the code; its docstring is the documentation: what the finding means and why it matters, then
+    the paragraphs `Silent when:` and `Example:`. `findings.md` is written from it.
+    """
+
     check: Callable[[Card], Iterable[Finding]]
 
+    @property
+    def code(self) -> str:
+        return self.check.__name__.replace("_", "-")
+
     def __call__(self, card: Card) -> Iterator[Finding]:
-        yield from self.check(card)
+        for found in self.check(card):
+            yield replace(found, code=self.code)
 
     def documentation(self) -> tuple[str, str, str]:
-        """The docstring in its three parts: reasoning, when the rule is silent, an example."""
-        text = inspect.cleandoc(self.check.__doc__ or "")
-        reasoning, _, rest = text.partition("Silent when:")
+        """The docstring in its three parts: meaning, when the rule is silent, an example."""
+        meaning, _, rest = inspect.cleandoc(self.check.__doc__ or "").partition("Silent when:")
         silent, _, example = rest.partition("Example:")
-        return reasoning.strip(), silent.strip(), example.strip()
+        return meaning.strip(), silent.strip(), example.strip()
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: mappings and lists of plain values; NaN and infinity, which JSON has not, as words.
+    """`value` as JSON can hold it; NaN and infinity become text.
 
     >>> plain({"limit": float("inf"), "dims": (512, 256)})
     {'limit': 'inf', 'dims': [512, 256]}
@@ -110,10 +110,8 @@ def plain(value: Any) -> Any:
 def some(numbers: Iterable[Any], most: int = 8) -> str:
     """A list in words, cut when long.
 
-    >>> some([1, 2, 3])
-    '1, 2 and 3'
-    >>> some(range(20), most=3)
-    '0, 1, 2 and 17 more'
+    >>> some([1, 2, 3]), some(range(20), most=3)
+    ('1, 2 and 3', '0, 1, 2 and 17 more')
     """
     items = [str(number) for number in numbers]
     if len(items) > most:
@@ -122,12 +120,12 @@ def some(numbers: Iterable[Any], most: int = 8) -> str:
 
 
 def short(value: float, digits: int = 4) -> str:
-    """A number as a person would write it: thousands separated, `digits` places, no trailing zeros.
+    """A number for a sentence: thousands separated, `digits` places, no trailing zeros.
 
     >>> short(7287.04), short(1.3122), short(153000), short(0.05), short(2e-05)
     ('7,287.04', '1.3122', '153,000', '0.05', '2e-05')
     """
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         return str(value)
     if float(value).is_integer():
         return f"{int(value):,}"

@@ -1,10 +1,9 @@
 """Audit: what a card contradicts, hides, or cannot have measured.
 
     Card ──► every Rule ──► Finding…  (most severe first)
-        └──► reproducibility: which facts one would need to run it again, and where they are
+        └──► reproducibility: which facts are needed to run it again, and where they are
 
-The rules live in rules_loss, rules_training, rules_evaluation, rules_data and rules_model, each a pure function whose
-docstring is its documentation; `findings.md` lists them all and is written by `findings_page`.
+The rules are in rules_loss, rules_training, rules_evaluation, rules_data and rules_model; `findings.md` lists them.
 """
 
 from __future__ import annotations
@@ -16,25 +15,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.audit import rules_data, rules_evaluation, rules_loss, rules_model, rules_training
-from workbench.audit.finding import SEVERITIES, Finding, Fix, Rule, some
+from workbench.audit.finding import SEVERITIES, Finding, Rule, some
 from workbench.audit.reproducibility import Reproducibility, reproducibility
 from workbench.cards.card import Card
 
-__all__ = ["RULES", "SEVERITIES", "Audit", "Finding", "Fix", "Rule", "audit", "findings_page"]
-
-RULES: tuple[Rule, ...] = (
-    *rules_training.RULES,
-    *rules_loss.RULES,
-    *rules_evaluation.RULES,
-    *rules_data.RULES,
-    *rules_model.RULES,
+RULES: tuple[Rule, ...] = tuple(
+    rule
+    for module in (rules_training, rules_loss, rules_evaluation, rules_data, rules_model)
+    for rule in vars(module).values()
+    if isinstance(rule, Rule) and rule.check.__module__ == module.__name__
 )
 """Every rule of the audit, one for each code."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings on one card, most severe first, and the summary of what it would take to run it again."""
+    """All findings on one card, most severe first, and what is needed to run it again."""
 
     card: str  # the card's short name
     findings: tuple[Finding, ...]
@@ -61,7 +57,7 @@ class Audit:
         return tuple(found.code for found in self.findings)
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each severity, most severe first."""
+        """Number of findings of each severity, most severe first."""
         found = Counter(finding.severity for finding in self.findings)
         return {severity: found[severity] for severity in SEVERITIES}
 
@@ -72,74 +68,63 @@ class Audit:
             "reproducibility": self.reproducibility.to_dict(),
         }
 
+    def _tally(self) -> str:
+        counts = self.counts().items()
+        words = [f"{number} {severity}{'s' if number != 1 else ''}" for severity, number in counts if number]
+        return ", ".join(words) or "nothing found"
+
     def __repr__(self) -> str:
-        head = f"Audit of {self.card}: {_tally(self.counts())}"
+        head = f"Audit of {self.card}: {self._tally()}"
         rows = [f"  {found.severity:<8} {found.code:<24} {_where(found)}{found.message}" for found in self.findings]
         return "\n".join([head, *rows, f"  {self.reproducibility.verdict}"])
 
     def _repr_html_(self) -> str:
         """A table for a notebook; every text from the card is escaped."""
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left'>{html.escape(cell)}</td>"
-                for cell in (found.severity, found.code, found.message, _where(found), _fix(found))
-            )
-            + "</tr>"
+        left = "style='text-align:left'"
+        rows = [
+            (found.severity, found.code, found.message, _where(found), found.fix.sentence if found.fix else "")
             for found in self.findings
+        ]
+        body = "".join(
+            "<tr>" + "".join(f"<td {left}>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
         )
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("", "code", "finding", "lines", "fix"))
+        head = "".join(f"<th {left}>{name}</th>" for name in ("", "code", "finding", "lines", "fix"))
         return (
-            f"<p><b>{html.escape(self.card)}</b>: {html.escape(_tally(self.counts()))}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<p><b>{html.escape(self.card)}</b>: {html.escape(self._tally())}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<p>{html.escape(self.reproducibility.verdict)}</p>"
         )
-
-
-def _tally(counts: dict[str, int]) -> str:
-    """Counts in words.
-
-    >>> _tally({"error": 1, "warning": 0, "note": 2})
-    '1 error, 2 notes'
-    """
-    words = [f"{number} {severity}{'s' if number != 1 else ''}" for severity, number in counts.items() if number]
-    return ", ".join(words) or "nothing found"
 
 
 def _where(found: Finding) -> str:
     return f"line{'s' if len(found.lines) > 1 else ''} {some(found.lines, 6)}: " if found.lines else ""
 
 
-def _fix(found: Finding) -> str:
-    return "" if found.fix is None else found.fix.sentence
-
-
 def audit(card: Card) -> Audit:
-    """Judge a card by every rule, and say what it would take to run it again.
+    """Check a card by every rule, and list what is needed to run it again.
 
     >>> found = audit(Card(name="bare", kind="sentence-transformer"))
     >>> len(found), found.reproducibility.verdict
-    (0, 'The card tells of no training, so there is nothing to run again.')
+    (0, 'The card describes no training, so there is nothing to run again.')
     """
     findings = sorted((found for rule in RULES for found in rule(card)), key=Finding.order)
     return Audit(card.name, tuple(findings), reproducibility(card))
 
 
 def findings_page() -> str:
-    """The text of `findings.md`: every code with its reasoning, when it is silent, and an example.
+    """The text of `findings.md`: every code with its meaning, when it is silent, and an example.
 
-    Written from the rules' docstrings by the following command, redirected to that file:
-    `python -c "from workbench.audit.rules import findings_page as page; print(page(), end='')"`
+    `python -c "from workbench.audit.rules import findings_page as page; print(page(), end='')"`, redirected to that
+    file, writes it.
     """
     parts = [
         "# Findings",
         "",
-        "Every code that `workbench audit` can give: what it says and why, when it is silent, and an example. An error"
-        " is a claim that cannot be right, or a training that did not do what the card suggests; a warning misleads the"
-        " reader or puts the result at risk; a note is worth knowing. This page is written from the docstrings of the"
-        " rules.",
+        "Every code that `workbench audit` reports: what it means, when it is silent, and an example. error: the claim "
+        "cannot be right, or the training did not do what the card suggests. warning: the reader is misled, or the "
+        "result is at risk. note: worth knowing. Written from the docstrings of the rules.",
     ]
     for rule in sorted(RULES, key=lambda rule: rule.code):
-        reasoning, silent, example = rule.documentation()
-        parts += ["", f"## {rule.code}", "", reasoning, "", f"**Silent when** {silent}", "", f"**Example.** {example}"]
+        meaning, silent, example = rule.documentation()
+        parts += ["", f"## {rule.code}", "", meaning, "", f"**Silent when** {silent}", "", f"**Example.** {example}"]
     return "\n".join(parts) + "\n"

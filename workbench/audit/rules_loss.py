@@ -1,81 +1,74 @@
-"""Rules on the loss: which values it can take, what the logged ones mean, and how the curve went.
-
-Each rule is a pure function Card -> findings; its docstring is its page in `findings.md`.
-"""
+"""Rules on the loss: which values it can take, what the logged ones mean, and the shape of the curve."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from workbench.audit.finding import Finding, Fix, Rule, finding, short, some
+from workbench.audit.finding import Finding, Fix, Rule, error, finding, note, short, some, warning
 from workbench.cards import lookup, loss_bounds
 from workbench.cards.card import Card, LogRow
 from workbench.cards.inference import Softmax, infer
 
-SUMMED = "https://github.com/huggingface/transformers/issues/37766"
-
-
-def _loss_lines(spec: Softmax) -> list[int | None]:
-    return [spec.loss.line or lookup.fact_line(spec.dataset, "loss")]
-
-
-def scale_as_temperature(card: Card) -> Iterator[Finding]:
-    """A temperature was given where the loss takes a scale, which is its inverse.
-
-    The softmax losses multiply the similarity by `scale` (20 by default). A value below 1 is a temperature: scores then
-    lie so close together that the softmax is nearly uniform, every negative weighs the same, hard or easy, and the loss
-    can only move in a narrow band around ln n. The numbers look flat although the model may learn: inverted, a loss
-    still tells the mean gap between positive and negative similarities. GISTEmbedLoss takes a temperature (0.01 by
-    default), so there a value above 1 is the same mistake the other way round.
-
-    Silent when: the scale is 1 or more (at exactly 1 with cosine a warning); the similarity is not bounded, as a dot
-    product, for which a scale of 1 is usual; no scale is printed.
-
-    Example: scale 0.05, batch 4: the loss lies between 1.3122 and 1.4622, chance is 1.3863; logged 1.3812 to 1.3681 is
-    a gap of 0.14 growing to 0.49.
-    """
-    for dataset, root in lookup.loss_trees(card):
-        for node in root.chain():
-            name, path = lookup.class_name(node.name), lookup.loss_path(card, dataset, node)
-            lines = [node.line or lookup.fact_line(dataset, "loss")]
-            temperature = _number(node.parameters.get("temperature"))
-            if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and temperature > 1:
-                yield finding(
-                    "scale-as-temperature",
-                    "error",
-                    f"A temperature of {short(temperature)} divides the similarities, so the softmax of {name} is "
-                    f"nearly uniform; {short(temperature)} is a scale, the temperature is 1/{short(temperature)}.",
-                    lines=lines,
-                    fix=Fix({f"{path}.parameters.temperature": round(1 / temperature, 6)}, "Take the inverse."),
-                    temperature=temperature,
-                )
-            scale = _number(node.parameters.get("scale"))
-            if name in lookup.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1:
-                yield from _small_scale(card, scale, name, path, lines)
+CLASSIFYING = ("SoftmaxLoss", "CrossEntropyLoss", "BinaryCrossEntropyLoss")
+GROWING = ("SpladeLoss", "CachedSpladeLoss", "CSRLoss")
+BATCH_TRIPLETS = ("BatchAllTripletLoss", "BatchHardTripletLoss", "BatchSemiHardTripletLoss")
+BATCH_MARGIN = 5.0
+"""Default margin of the batch triplet losses, which the card does not print."""
 
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
-def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int | None]) -> Iterator[Finding]:
+@Rule
+def scale_as_temperature(card: Card) -> Iterator[Finding]:
+    """A temperature was given where the loss takes a scale, its inverse.
+
+    The softmax losses multiply the similarity by `scale` (20 by default). A value below 1 is a temperature: the softmax
+    is nearly uniform, every negative has the same weight, hard or easy, and the loss stays in a narrow band around
+    ln n. The curve looks flat although the model may learn: the loss still gives the mean gap between positive and
+    negative similarities. GISTEmbedLoss takes a temperature (0.01 by default); there a value above 1 is the mistake.
+    Silent when: the scale is 1 or more (exactly 1 with cosine: a warning); the similarity is unbounded, as a dot
+    product, for which a scale of 1 is usual; no scale is printed.
+    Example: scale 0.05, batch 4: the loss is between 1.3122 and 1.4622, chance is 1.3863; logged 1.3812 to 1.3681 is a
+    gap of 0.14 growing to 0.49.
+    """
+    for dataset, node in lookup.loss_nodes(card):
+        name, path = lookup.class_name(node.name), lookup.loss_path(card, dataset, node)
+        lines = [lookup.loss_line(dataset, node)]
+        temperature = _number(node.parameters.get("temperature"))
+        if name in ("GISTEmbedLoss", "CachedGISTEmbedLoss") and temperature > 1:
+            yield error(
+                f"A temperature of {short(temperature)} divides the similarities, so the softmax of {name} is nearly "
+                f"uniform; {short(temperature)} is a scale, the temperature is 1/{short(temperature)}.",
+                lines,
+                Fix({f"{path}.parameters.temperature": round(1 / temperature, 6)}, "Take the inverse."),
+                temperature=temperature,
+            )
+        scale = _number(node.parameters.get("scale"))
+        spec = infer(card).softmax
+        bounded = name not in lookup.SOFTMAX or spec is None or spec.bounded
+        if name in lookup.SOFTMAX | {"CoSENTLoss", "AnglELoss"} and 0 < scale <= 1 and bounded:
+            yield _small_scale(card, scale, path, lines)
+
+
+def _small_scale(card: Card, scale: float, path: str, lines: list[int | None]) -> Finding:
     spec = infer(card).softmax
-    if name in lookup.SOFTMAX and spec is not None and not spec.bounded:
-        return
     inverse = round(1 / scale, 4)
     better = float(inverse) if scale < 1 and 5 <= inverse <= 200 else 20.0
     evidence: dict[str, object] = {"scale": scale, "inverse": inverse}
     text = f"Scale {short(scale)} is a temperature: its inverse is {short(inverse)}, and 20 is usual"
     if scale == 1:
-        text = "Scale 1 leaves cosine similarities as they are, where 20 is usual"
+        text = "Scale 1 leaves cosine similarities as they are, but 20 is usual"
     if spec is not None and spec.path == path:
         band = loss_bounds.softmax_band(spec.candidates, scale).times(spec.factor)
         evidence |= {"low": round(band.low, 4), "chance": round(band.chance, 4), "high": round(band.high, 4)}
         text += (
-            f"; with {spec.candidates} candidates the loss can only lie between {short(band.low)} and "
+            f"; with {spec.candidates} candidates the loss can only be between {short(band.low)} and "
             f"{short(band.high)} (chance {short(band.chance)})"
         )
         logged = lookup.finite_losses(lookup.last_run(card))
@@ -84,36 +77,34 @@ def _small_scale(card: Card, scale: float, name: str, path: str, lines: list[int
             lines = [*lines, logged[0][0].line, logged[-1][0].line]
             evidence |= {"first_gap": round(gaps[0], 3), "last_gap": round(gaps[-1], 3)}
             text += (
-                f", and the logged {short(logged[0][1])} to {short(logged[-1][1])} is a mean gap between positive and "
-                f"negative similarity of {short(gaps[0], 2)} to {short(gaps[-1], 2)}: it may well have learned"
+                f"; the logged {short(logged[0][1])} to {short(logged[-1][1])} is a mean gap between positive and "
+                f"negative similarity of {short(gaps[0], 2)} to {short(gaps[-1], 2)}, so it may have learned"
             )
-    yield finding(
-        "scale-as-temperature",
+    return finding(
         "warning" if scale == 1 else "error",
-        f"{text}; the softmax is nearly uniform, so every negative weighs the same, hard or easy. What {short(better)} "
-        "would have given, only a corrected run can show.",
-        lines=lines,
-        fix=Fix({f"{path}.parameters.scale": better}, f"Scale the similarities by {short(better)}."),
+        f"{text}. The softmax is nearly uniform: every negative has the same weight, hard or easy. What "
+        f"{short(better)} would have given, only a corrected run can show.",
+        lines,
+        Fix({f"{path}.parameters.scale": better}, f"Scale the similarities by {short(better)}."),
         **evidence,
     )
 
 
+@Rule
 def loss_out_of_band(card: Card) -> Iterator[Finding]:
     """Logged losses that the loss on the card cannot give.
 
-    A softmax loss over n candidates with similarities in [-1, 1] lies between ln(1+(n-1)e^(-2s)) and
-    ln(1+(n-1)e^(2s)), times the number of Matryoshka dimensions. A value outside shows that similarity, scale, batch or
-    loss were others than stated. With a similarity that the card does not bound (a lambda, a dot product) the same
-    comparison only says that it is unbounded, which is worth a warning when the first losses lie far above.
-
-    Silent when: all values fit, rounding and short last batches allowed for; several losses or datasets mix in one log;
-    the loss is of another kind; the trainer's version adds micro-batches up and the sum fits.
-
-    Example: loss 7,287 at batch 16, scale 20 and a lambda similarity: cosine could not exceed 42.7.
+    A softmax loss over n candidates with similarities in [-1, 1] is between ln(1+(n-1)e^(-2s)) and ln(1+(n-1)e^(2s)),
+    times the number of Matryoshka dimensions. A value outside shows that similarity, scale, batch or loss were not
+    those stated. Where the card does not bound the similarity (a lambda, a dot product), values far above only show
+    that it is unbounded: a warning.
+    Silent when: all values fit, with rounding and short last batches; several losses or datasets mix in one log; the
+    loss is of another kind; the trainer's version sums micro-batches and the sum fits.
+    Example: loss 7,287 at batch 16, scale 20 and a lambda similarity; cosine could not exceed 42.7.
     """
     spec, band = infer(card).softmax, infer(card).loss_band
     logged = lookup.finite_losses(lookup.last_run(card))
-    if spec is None or band is None or not logged:
+    if spec is None or band is None:
         return
     outside = [(row, value) for row, value in logged if not band.holds(value, relative=0.01)]
     if not outside:
@@ -127,79 +118,66 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
         "outside": len(outside),
         "logged": len(logged),
     }
-    lines = [*_loss_lines(spec), *(row.line for row, _ in outside[:5])]
+    lines = [lookup.loss_line(spec.dataset, spec.loss), *(row.line for row, _ in outside[:5])]
     row, value = outside[0]
     chance = f"chance is ln {spec.candidates} = {short(evidence['chance'], 2)}"
     if spec.bounded:
-        yield finding(
-            "loss-out-of-band",
-            "error",
-            f"{len(outside)} of {len(logged)} logged losses, {short(value)} at step {row.step} first, lie outside "
-            f"{short(band.low)} to {short(band.high)}, all that {spec.loss.name} can give with {spec.candidates} "
-            f"candidates and scale {short(spec.scale)} ({chance}): something else ran.",
-            lines=lines,
+        yield error(
+            f"{len(outside)} of {len(logged)} logged losses, first {short(value)} at step {row.step}, are outside "
+            f"{short(band.low)} to {short(band.high)}, the range of {spec.loss.name} with {spec.candidates} candidates "
+            f"and scale {short(spec.scale)} ({chance}): something else ran.",
+            lines,
             **evidence,
         )
     elif value > band.high:
         per = infer(card).summed
         summed = f", even if it is a sum over {per} accumulation steps" if per > 1 else ""
-        yield finding(
-            "loss-out-of-band",
-            "warning",
-            f"The loss starts at {short(value)}, where {chance} and no similarity in [-1, 1] could exceed "
-            f"{short(band.high, 1)} at scale {short(spec.scale)}{summed}: the similarity "
-            f"({spec.similarity}) is unbounded, and its size drowns the scale.",
-            lines=lines,
+        yield warning(
+            f"The loss starts at {short(value)}, but {chance} and no similarity in [-1, 1] could exceed "
+            f"{short(band.high, 1)} at scale {short(spec.scale)}{summed}: the similarity ({spec.similarity}) is "
+            "unbounded and dominates the scale.",
+            lines,
             **evidence,
         )
 
 
+@Rule
 def summed_loss(card: Card) -> Iterator[Finding]:
     """The logged training loss is the sum over the accumulation steps, not their mean.
 
     transformers 4.48.1 to 4.52 divides the loss by gradient_accumulation_steps only for models whose `forward` takes no
     keyword arguments. SentenceTransformer takes them, and its losses do not divide either; 4.46.0 and 4.46.1 undo their
     division. Logged losses are then that many times too large; validation losses are not.
-
     Silent when: accumulation is 1; the versions are others; the card states no versions.
-
     Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
     """
-    per = infer(card).summed
+    per, logged = infer(card).summed, lookup.finite_losses(lookup.last_run(card))
     if per == 1:
         return
-    logged, stated = lookup.finite_losses(lookup.last_run(card)), lookup.version(card, "Transformers")
-    yield finding(
-        "summed-loss",
-        "warning",
-        f"Transformers {stated} very likely logged the sum over {per} accumulation steps: {short(logged[0][1])} at "
-        f"first is then {short(logged[0][1] / per)} a batch, and {short(logged[-1][1])} at the end "
-        f"{short(logged[-1][1] / per)}.",
-        lines=[
-            *lookup.argument_lines(card, "gradient_accumulation_steps"),
-            *lookup.version_lines(card, "Transformers"),
-            logged[0][0].line,
-        ],
+    stated, first, last = lookup.version(card, "Transformers"), logged[0][1], logged[-1][1]
+    arguments = lookup.argument_lines(card, "gradient_accumulation_steps")
+    yield warning(
+        f"Transformers {stated} very likely logged the sum over {per} accumulation steps: the first loss, "
+        f"{short(first)}, is {short(first / per)} per batch, and the last, {short(last)}, is {short(last / per)}.",
+        [*arguments, *lookup.version_lines(card, "Transformers"), logged[0][0].line],
         accumulation=per,
         transformers=str(stated),
-        reference=SUMMED,
+        reference="https://github.com/huggingface/transformers/issues/37766",
     )
 
 
+@Rule
 def loss_at_chance(card: Card) -> Iterator[Finding]:
     """The loss ends where a model ends that scores every candidate alike.
 
-    If all n candidates score the same, a softmax loss is ln n. A curve that comes to rest there has stopped telling
-    texts apart: the embeddings have collapsed, usually by a learning rate that is far too high, or never moved. A
-    classifying loss (SoftmaxLoss, binary or plain cross-entropy) has its own chance: the entropy of the labels, which
-    is what always answering their shares gives.
-
-    Silent when: the last losses are more than 1 % from chance; fewer than two losses (eight for classifying losses)
-    were logged; the scale is 1 or less (every value is then near ln n; see scale-as-temperature); losses mix; labels
-    are weighted, or their shares are not on the card.
-
-    Example: batch 32, loss 3.6111 then 3.4661, and a validation loss of 3.4588 twice; ln 32 is 3.4657, and batches of
-    32 with a last one of 9 average 3.4588 when all scores are equal.
+    If all n candidates score the same, a softmax loss is ln n. A curve that ends there has stopped distinguishing
+    texts: the embeddings collapsed, usually because the learning rate is far too high, or never moved. For a
+    classification loss (SoftmaxLoss, binary or plain cross-entropy) chance is the entropy of the labels.
+    Silent when: the last losses are more than 1 % from chance; fewer than two losses (eight for classification) were
+    logged; the scale is 1 or less (see scale-as-temperature); losses mix; labels are weighted, or their shares are not
+    on the card.
+    Example: batch 32, loss 3.6111 then 3.4661, validation loss 3.4588 twice; ln 32 is 3.4657, and batches of 32 with a
+    last one of 9 average 3.4588 when all scores are equal.
     """
     spec, logged = infer(card).softmax, lookup.finite_losses(lookup.last_run(card))
     if spec is None:
@@ -209,31 +187,24 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
         return
     per, chance = infer(card).summed, spec.chance
     tail = [value / per for _, value in logged[-max(1, len(logged) // 4) :]]
-    if any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail):
-        return
-    if len(logged) < 4 and not _validation_at_chance(card, spec):
+    seen = _validation_at_chance(card, spec)
+    if any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail) or (len(logged) < 4 and not seen):
         return
     (first, first_value), (last, last_value) = logged[0], logged[-1]
-    seen = _validation_at_chance(card, spec)
     also = f", and the validation loss {short(seen[1])} is exactly what equal scores average" if seen else ""
-    yield finding(
-        "loss-at-chance",
-        "error",
+    factor = "" if spec.factor == 1 else f"{short(spec.factor)} x "
+    yield error(
         f"The loss ends at {short(last_value)} (from {short(first_value)}), and chance is "
-        f"{'' if spec.factor == 1 else short(spec.factor) + ' x '}ln {spec.candidates} = {short(chance * per)}{also}: "
-        "the model scores every candidate alike.",
-        lines=[*_loss_lines(spec), first.line, last.line, seen[0].line if seen else None],
+        f"{factor}ln {spec.candidates} = {short(chance * per)}{also}: the model scores every candidate alike.",
+        [lookup.loss_line(spec.dataset, spec.loss), first.line, last.line, seen[0].line if seen else None],
         chance=round(chance * per, 4),
         last=last_value,
         candidates=spec.candidates,
     )
 
 
-CLASSIFYING = ("SoftmaxLoss", "CrossEntropyLoss", "BinaryCrossEntropyLoss")
-
-
 def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Finding]:
-    """A classifying loss that ends at the entropy of its labels."""
+    """A classification loss that ends at the entropy of its labels."""
     trees = lookup.loss_trees(card)
     if len(card.training_datasets()) != 1 or len(trees) != 1 or len(logged) < 8 or infer(card).summed > 1:
         return
@@ -250,13 +221,11 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
     if chance < 0.2 or any(loss_bounds.nearest_chance(value, chance) > 0.01 for value in tail):
         return
     (first, first_value), (last, last_value) = logged[0], logged[-1]
-    yield finding(
-        "loss-at-chance",
-        "error",
-        f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the labels' shares "
-        f"({some(f'{100 * share:.0f} %' for share in shares)}) gives {short(chance)}: the model does not tell them "
-        "apart.",
-        lines=[root.line or lookup.fact_line(dataset, "loss"), first.line, last.line],
+    yield error(
+        f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the shares of the "
+        f"labels ({some(f'{100 * share:.0f} %' for share in shares)}) gives {short(chance)}: the model does not "
+        "distinguish them.",
+        [lookup.loss_line(dataset, root), first.line, last.line],
         chance=round(chance, 4),
         last=last_value,
     )
@@ -273,15 +242,14 @@ def _validation_at_chance(card: Card, spec: Softmax) -> tuple[LogRow, float] | N
     return (row, value) if abs(value - expected) < 2e-3 * expected else None
 
 
+@Rule
 def loss_spikes(card: Card) -> Iterator[Finding]:
-    """Single log rows stand far above their neighbours.
+    """Single log rows are far above their neighbors.
 
-    One row is the mean of many steps, so a row 20 % or more above both sides of a smooth curve hides a few steps with a
+    A row is the mean of many steps, so a row 20 % or more above both sides of a smooth curve hides a few steps with a
     very large loss: a damaged row in the data, an overflow in half precision, a long text.
-
-    Silent when: the curve is not smooth (a row must stand 4.5 times the typical scatter above the median of its four
-    neighbours); fewer than 16 losses were logged; values are zero or negative; the row is the first or last of a run.
-
+    Silent when: the curve is not smooth (a spike must be 4.5 times the typical scatter above the median of its four
+    neighbors); fewer than 16 losses were logged; values are zero or negative; the row is the first or last of a run.
     Example: 2.33 at step 3,875, 5.36 at 3,900, 2.29 at 3,925.
     """
     for part in lookup.runs(card):
@@ -291,22 +259,20 @@ def loss_spikes(card: Card) -> Iterator[Finding]:
         spikes = _spikes([value for _, value in logged])
         if not spikes:
             continue
-        ratios = [ratio for _, ratio in spikes]
-        steps = [logged[at][0].step for at, _ in spikes]
+        ratios, steps = [ratio for _, ratio in spikes], [logged[at][0].step for at, _ in spikes]
         span = f"{short(min(ratios), 1)} to {short(max(ratios), 1)}" if len(spikes) > 1 else short(ratios[0], 1)
-        yield finding(
-            "loss-spikes",
-            "note",
-            f"The loss of {len(spikes)} log row{'s' if len(spikes) > 1 else ''} (step {some(steps)}) stands {span} "
-            "times above its neighbours.",
-            lines=[logged[at][0].line for at, _ in spikes],
+        many = len(spikes) > 1
+        yield note(
+            f"The loss of {len(spikes)} log row{'s' * many} (step{'s' * many} {some(steps)}) is {span} times that of "
+            "the neighbors.",
+            [logged[at][0].line for at, _ in spikes],
             steps=steps,
             ratios=[round(ratio, 2) for ratio in ratios],
         )
 
 
 def _spikes(values: Sequence[float]) -> list[tuple[int, float]]:
-    """(position, ratio to its neighbours) of every value that stands out of a smooth positive curve.
+    """(position, ratio to its neighbors) of every outlier above a smooth positive curve.
 
     >>> smooth = [10 * 0.97**k for k in range(40)]
     >>> smooth[20] *= 1.5
@@ -324,105 +290,91 @@ def _spikes(values: Sequence[float]) -> list[tuple[int, float]]:
     ]
 
 
+@Rule
 def flat_run(card: Card) -> Iterator[Finding]:
-    """Neither the loss nor any metric moved: the run changed nothing.
+    """Neither the loss nor any metric changed: the training had no effect.
 
-    The mean loss of the first and of the last third differ by no more than 2 %, and every metric has the same value (to
-    0.002) at every evaluation. A run that logs no loss is flat when at least four evaluations agree to 0.0005.
-
-    Silent when: a metric or the loss moved; metrics sit at their ceiling (0.995 or more), where nothing can move; no
-    metric was measured twice while training; the scale is 1 or less (see scale-as-temperature).
-
+    The mean loss of the first and the last third differ by 2 % at most, and every metric has the same value (to 0.002)
+    at every evaluation. A run that logs no loss is flat when at least four evaluations agree to 0.0005.
+    Silent when: a metric or the loss changed; metrics are at their ceiling (0.995 or more); no metric was measured
+    twice while training; the scale is 1 or less (see scale-as-temperature).
     Example: 70 losses between 0.373 and 0.391 over 35,000 steps, 13 metrics equal at epochs 1, 2 and 3.
     """
     rows = card.training_log
     series = {name: found for name, found in lookup.metrics(rows).items() if len(found) > 1}
-    if not series:
-        return
-    moves = {name: max(v for _, v in found) - min(v for _, v in found) for name, found in series.items()}
-    ceiling = all(found[0][1] >= 0.995 for found in series.values())
     logged, spec = lookup.finite_losses(rows), infer(card).softmax
-    if ceiling or (spec is not None and spec.scale <= 1):
+    at_ceiling = all(found[0][1] >= 0.995 for found in series.values())  # also without any metric
+    if at_ceiling or (spec is not None and spec.scale <= 1):
         return
+    most = max(max(v for _, v in found) - min(v for _, v in found) for found in series.values())
     times = max(len(found) for found in series.values())
+    lines: list[int | None] = []
     if len(logged) >= 6:
         third = len(logged) // 3
-        first = fmean(value for _, value in logged[:third])
-        last = fmean(value for _, value in logged[-third:])
-        if abs(last - first) > 0.02 * abs(first) or max(moves.values()) > 0.002:
+        first, last = (fmean(value for _, value in part) for part in (logged[:third], logged[-third:]))
+        if abs(last - first) > 0.02 * abs(first) or most > 0.002:
             return
-        what = f"The loss went from {short(logged[0][1])} to {short(logged[-1][1])} over {logged[-1][0].step:,} steps"
+        what = f"the loss went from {short(logged[0][1])} to {short(logged[-1][1])} over {logged[-1][0].step:,} steps"
         lines = [logged[0][0].line, logged[-1][0].line]
-    elif not logged and times >= 4 and max(moves.values()) <= 5e-4:
-        what, lines = "No loss was logged", []
+    elif not logged and times >= 4 and most <= 5e-4:
+        what = "no loss was logged"
     else:
         return
-    name = "every metric" if len(series) > 1 else next(iter(series))
+    name = next(iter(series))
     count = f"all {len(series)} metrics" if len(series) > 1 else name
-    most = max(moves.values())
-    stood = f"{count} moved by at most {short(most)}" if most else f"{count} stood still"
-    yield finding(
-        "flat-run",
-        "error",
-        f"The run changed nothing: {what[0].lower() + what[1:]}, and {stood} between {times} evaluations.",
-        lines=[*lines, *(row.line for found in list(series.values())[:1] for row, _ in found)],
+    change = f"changed by at most {short(most)}" if most else "did not change"
+    yield error(
+        f"The training had no effect: {what}, and {count} {change} between {times} evaluations.",
+        [*lines, *(row.line for row, _ in series[name])],
         metrics=len(series),
         evaluations=times,
-        largest_move=round(max(moves.values()), 6),
-        measured=name,
+        largest_move=round(most, 6),
+        measured="every metric" if len(series) > 1 else name,
     )
 
 
+@Rule
 def diverged(card: Card) -> Iterator[Finding]:
     """The training loss is not a number, or it rose.
 
-    NaN or infinity ends all learning: every later weight is NaN too. A loss whose last quarter lies more than 20 %
-    above its first quarter shows a run that moved away from its goal.
-
+    NaN or infinity ends all learning: every later weight is NaN too. A last quarter more than 20 % above the first
+    quarter shows a diverging run.
     Silent when: fewer than eight losses were logged (for rising); losses are negative; several runs are joined (each is
-    taken alone); several datasets take turns; the loss has a term that grows by design (SpladeLoss).
-
+    checked alone); several datasets take turns; the loss has a term that grows by design (SpladeLoss).
     Example: 2.1, 1.8, nan, nan.
     """
     broken = [(row, value) for row, value in lookup.training_losses(card.training_log) if not math.isfinite(value)]
     if broken:
-        yield finding(
-            "diverged",
-            "error",
+        yield error(
             f"The training loss is {broken[0][1]} in {len(broken)} log rows, from step {broken[0][0].step} on.",
-            lines=[row.line for row, _ in broken[:5]],
+            [row.line for row, _ in broken[:5]],
             rows=len(broken),
         )
         return
-    for part in lookup.runs(card):
+    grows = any(lookup.class_name(root.name) in GROWING for _, root in lookup.loss_trees(card))
+    for part in lookup.runs(card) if not grows and len(card.training_datasets()) <= 1 else ():
         logged = lookup.finite_losses(part)
-        if len(logged) < 8 or any(value <= 0 for _, value in logged) or len(card.training_datasets()) > 1:
-            continue
-        if any(lookup.class_name(root.name) in GROWING for _, root in lookup.loss_trees(card)):
+        if len(logged) < 8 or any(value <= 0 for _, value in logged):
             continue
         quarter = len(logged) // 4
-        first = median(value for _, value in logged[:quarter])
-        last = median(value for _, value in logged[-quarter:])
+        first, last = (median(value for _, value in part) for part in (logged[:quarter], logged[-quarter:]))
         if last > 1.2 * first:
-            yield finding(
-                "diverged",
-                "error",
+            yield error(
                 f"The training loss rose: {short(first)} in the first quarter of the log, {short(last)} in the last.",
-                lines=[logged[0][0].line, logged[-1][0].line],
+                [logged[0][0].line, logged[-1][0].line],
                 first=round(first, 4),
                 last=round(last, 4),
             )
 
 
+@Rule
 def overfit(card: Card) -> Iterator[Finding]:
-    """The validation loss turned and rose while the training loss went on falling.
+    """The validation loss turned and rose while the training loss kept falling.
 
-    Several validation losses are added up; with load_best_model_at_end, which keeps an earlier model, it is a note.
-
+    Several validation losses are summed. With load_best_model_at_end, which keeps an earlier model, it is a note.
     Silent when: the last validation loss is less than 10 % above the lowest; fewer than four were logged; the lowest is
-    among the last two; the training loss did not fall by 5 % after it; a softmax loss ranks better while its value
-    rises, so a metric that improved to the end also silences it.
-
+    among the last two; the training loss did not fall by 5 % after it; a metric improved to the end (a softmax loss can
+    rank better while its value rises).
     Example: validation 0.40 at epoch 2 and 0.64 at epoch 10, training 0.157 and 0.047.
     """
     for part in lookup.runs(card):
@@ -434,19 +386,16 @@ def overfit(card: Card) -> Iterator[Finding]:
             if len(series) < 4 or any(value <= 0 for _, value in series):
                 continue
             at = min(range(len(series)), key=lambda index: series[index][1])
-            low_row, low = series[at]
-            last_row, last = series[-1]
+            (low_row, low), (last_row, last) = series[at], series[-1]
             before = [value for row, value in logged if (row.step or 0) <= (low_row.step or 0)]
             after = [value for row, value in logged if (row.step or 0) > (low_row.step or 0)]
             if at >= len(series) - 2 or last < 1.1 * low or not before or not after or after[-1] > 0.95 * before[-1]:
                 continue
-            kept = lookup.argument(card, "load_best_model_at_end") is True
             yield finding(
-                "overfit",
-                "note" if kept else "warning",
+                "note" if lookup.argument(card, "load_best_model_at_end") is True else "warning",
                 f"{name} was lowest, {short(low)}, at step {low_row.step:,} and ended at {short(last)}, while the "
                 f"training loss fell from {short(before[-1])} to {short(after[-1])}.",
-                lines=[low_row.line, last_row.line],
+                [low_row.line, last_row.line],
                 column=name,
                 lowest=low,
                 last=last,
@@ -459,70 +408,45 @@ def _validation_total(rows: Sequence[LogRow]) -> list[tuple[str, list[tuple[LogR
     series = lookup.validation_losses(rows)
     if len(series) < 2:
         return list(series.items())
-    by_step: dict[int, list[tuple[LogRow, float]]] = {}
+    by_step: defaultdict[int, list[tuple[LogRow, float]]] = defaultdict(list)
     for found in series.values():
         for row, value in found:
-            by_step.setdefault(row.step or 0, []).append((row, value))
+            by_step[row.step or 0].append((row, value))
     whole = [group for group in by_step.values() if len(group) == len(series)]
     return [(f"The sum of {len(series)} validation losses", [(g[0][0], sum(v for _, v in g)) for g in whole])]
 
 
+@Rule
 def margin_unreachable(card: Card) -> Iterator[Finding]:
-    """The margin of a triplet loss is larger than any distance the embeddings can have.
+    """The margin of a triplet loss is larger than any distance between embeddings.
 
-    With a Normalize module, embeddings have length one and lie at most 2 apart (Euclidean). A margin above 2 can never
-    be met: the loss never falls below margin - 2, and no triplet is ever done, easy or not. The batch losses take a
-    margin of 5 where none is given, and the card does not print it for them.
-
-    Silent when: the model does not normalise; the margin is 2 or less; the distance is cosine, or one the card does not
-    name.
-
-    Example: BatchAllTripletLoss on a normalised model, losses from 4.99 down to 3.32: the floor is 5 - 2 = 3.
+    With a Normalize module, embeddings have length one and are at most 2 apart (Euclidean). A margin above 2 is never
+    met: the loss cannot fall below margin - 2, and every triplet, easy or not, keeps its gradient. The batch losses
+    have a default margin of 5, which the card does not print.
+    Silent when: the model does not normalize; the margin is 2 or less; the distance is cosine, or unknown.
+    Example: BatchAllTripletLoss on a normalized model, losses from 4.99 down to 3.32: the floor is 5 - 2 = 3.
     """
     if lookup.module(card, "Normalize") is None:
         return
     for dataset, root in lookup.loss_trees(card):
         name = lookup.class_name(root.name)
-        lines = [root.line or lookup.fact_line(dataset, "loss")]
         metric = str(root.parameters.get("distance_metric", "")).lower()
         stated = root.parameters.get("triplet_margin", root.parameters.get("margin"))
-        if name == "TripletLoss" and "euclidean" in metric and _number(stated) > 2:
-            margin, assumed = _number(stated), False
-        elif name in BATCH_TRIPLETS and stated is None and not metric:
-            margin, assumed = 5.0, True
-        elif name in BATCH_TRIPLETS and "euclidean" in metric and _number(stated) > 2:
-            margin, assumed = _number(stated), False
-        else:
+        assumed = name in BATCH_TRIPLETS and stated is None and not metric
+        known = name in ("TripletLoss", *BATCH_TRIPLETS) and "euclidean" in metric and _number(stated) > 2
+        if not assumed and not known:
             continue
+        margin = BATCH_MARGIN if assumed else _number(stated)
         floor = loss_bounds.hinge_floor(margin)
         logged = [value for _, value in lookup.finite_losses(lookup.last_run(card))]
         if assumed and (not logged or min(logged) < floor - 0.01 or max(logged) > margin + 2.01):
             continue
-        which = f"the default margin of {short(margin)}" if assumed else f"a margin of {short(margin)}"
         seen = f"; the lowest logged is {short(min(logged))}" if logged else ""
-        yield finding(
-            "margin-unreachable",
-            "warning",
-            f"Normalised embeddings lie at most 2 apart, so {which} can never be met and {name} cannot fall below "
-            f"{short(floor)}{seen}.",
-            lines=lines,
+        yield warning(
+            f"Normalized embeddings are at most 2 apart, so {'the default' if assumed else 'a'} margin of "
+            f"{short(margin)} is never met and {name} cannot fall below {short(floor)}{seen}.",
+            [lookup.loss_line(dataset, root)],
             margin=margin,
             floor=floor,
             assumed=assumed,
         )
-
-
-GROWING = ("SpladeLoss", "CachedSpladeLoss", "CSRLoss")
-BATCH_TRIPLETS = ("BatchAllTripletLoss", "BatchHardTripletLoss", "BatchSemiHardTripletLoss")
-
-RULES = (
-    Rule("scale-as-temperature", scale_as_temperature),
-    Rule("loss-out-of-band", loss_out_of_band),
-    Rule("loss-at-chance", loss_at_chance),
-    Rule("summed-loss", summed_loss),
-    Rule("loss-spikes", loss_spikes),
-    Rule("flat-run", flat_run),
-    Rule("diverged", diverged),
-    Rule("overfit", overfit),
-    Rule("margin-unreachable", margin_unreachable),
-)

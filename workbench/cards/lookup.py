@@ -13,7 +13,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
-from workbench.cards.card import Card, ColumnStatistics, Dataset, LogRow, Loss, Module
+from workbench.cards.card import Card, ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 """Columns that sentence-transformers passes to a loss as labels and not as text."""
@@ -365,3 +365,20 @@ def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
 def same_loss(root: Loss) -> list[tuple[str, Mapping[str, Any]]]:
     """A loss tree without its lines: equal for losses that are the same."""
     return [(node.name, dict(node.parameters)) for node in root.chain()]
+
+
+def loss_nodes(card: Card) -> list[tuple[Dataset, Loss]]:
+    """Every loss of the training datasets, outermost first, with its dataset."""
+    return [(dataset, node) for dataset, root in loss_trees(card) for node in root.chain()]
+
+
+def loss_line(dataset: Dataset, node: Loss) -> int | None:
+    return node.line or fact_line(dataset, "loss")
+
+
+def fact_lines(datasets: Iterable[Dataset], name: str) -> list[int | None]:
+    return [fact_line(dataset, name) for dataset in datasets]
+
+
+def first_line(part: Dataset | Evaluation) -> int | None:
+    return part.lines[0] if part.lines else None

@@ -9,7 +9,7 @@ from workbench.notebook.html import Page, text, word
 from workbench.views.overview import card_lines
 
 if TYPE_CHECKING:
-    from workbench.audit.rules import Finding
+    from workbench.audit.finding import Finding
     from workbench.cards.card import Card
 
 
