@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from workbench.errors import CardError, RunError
-from workbench.evaluation.projection import Method, Stage, Vectors, load_vectors
+from workbench.errors import CardError, RecipeError, RunError
+from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_vectors
 from workbench.run import Run, list_runs
 from workbench.views import map_view as maps
-from workbench.views import overview
-from workbench.views.closeup import LogTail, Opened, encoder_of, model_files, sizes
-from workbench.views.closeup import opened as opened_of
-from workbench.views.closeup import paired as paired_of
+from workbench.views import overview, playground
+from workbench.views import queries as q
+from workbench.views.log_tail import LogTail
 from workbench.views.loss_curves import Axis, Curves, LogColumns, curves
-from workbench.views.map_view import Scene
-from workbench.views.overview import Identity, RunRow
+from workbench.views.map_view import MapView
+from workbench.views.overview import RunRow
+from workbench.views.records import OpenedQuery
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     from workbench.audit.rules import Audit
     from workbench.cards.card import Card
     from workbench.recipe.schema import Recipe
+
+Identity = tuple[tuple[str, int, int], ...]
+
+
+def identity(*paths: Path) -> Identity:
+    """(path, modified in ns, size in bytes) of the files that exist: two equal identities have equal content."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        found.append((str(path), stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
 
 
 def runs_folder() -> Path:
@@ -55,8 +69,11 @@ def expected_form(name: str) -> Iterator[None]:
         ) from error
 
 
+# --- runs ---
+
+
 def row(run: Run) -> RunRow:
-    return _row(str(run.path), overview.identity(*overview.overview_files(run)))
+    return _row(str(run.path), identity(*overview.overview_files(run)))
 
 
 @st.cache_data(max_entries=500, show_spinner=False)
@@ -76,8 +93,8 @@ def _tail(path: str) -> LogTail:
 
 
 def beside_card(run: Run, axis: Axis) -> Curves:
-    """The card's log, corrected for what the audit knows, and the run's averaged as the card's is."""
-    return _beside_card(str(run.path), axis, overview.identity(run.file("card"), run.file("log")))
+    """The corrected log of the card, and the run's averaged as the card's is."""
+    return _beside_card(str(run.path), axis, identity(run.file("card"), run.file("log")))
 
 
 @st.cache_resource(max_entries=50, show_spinner=False)
@@ -86,100 +103,163 @@ def _beside_card(path: str, axis: Axis, files: Identity) -> Curves:
         return curves(Run(Path(path)), axis=axis, log=log(Run(Path(path))))
 
 
-def scene(run: Run, evaluation: str, method: Method, together: bool) -> Scene | None:
-    files = overview.identity(*maps.map_files(run, evaluation, method, together=together))
-    return _scene(str(run.path), evaluation, method, together, files)
+def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
+    """A run with its card, as stored or computed now, or with other runs."""
+    every = [run, *others]
+    tables = [path for each in every for path in sorted(each.file("evaluations").glob("*/*.parquet"))]
+    files = identity(*(path for each in every for path in overview.overview_files(each)), *tables)
+    return _comparison(tuple(str(each.path) for each in every), files)
+
+
+@st.cache_data(max_entries=50, show_spinner="Comparing …")
+def _comparison(paths: tuple[str, ...], files: Identity) -> dict[str, Any]:
+    from workbench.evaluation.compare import compare
+
+    runs = [Run(Path(path)) for path in paths]
+    with expected_form(runs[0].name):
+        stored = runs[0].comparison() if len(runs) == 1 else None
+        return stored if stored is not None else compare(runs).to_dict()
+
+
+# --- maps and vectors ---
+
+
+def view(run: Run, evaluation: str, method: Method, together: bool) -> MapView | None:
+    files = identity(*maps.map_files(run, evaluation, method, together=together))
+    return _view(str(run.path), evaluation, method, together, files)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the map …")
-def _scene(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> Scene | None:
+def _view(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> MapView | None:
     with expected_form(Path(path).name):
-        return maps.scene(Run(Path(path)), evaluation, method, together=together)
+        return maps.map_view(Run(Path(path)), evaluation, method, together=together)
 
 
 def map_names(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
-    files = overview.identity(*maps.map_files(run, evaluation, method, together=together))
+    files = identity(*maps.map_files(run, evaluation, method, together=together))
     return _map_names(str(run.path), evaluation, method, together, files)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _map_names(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> list[str]:
-    found = _scene(path, evaluation, method, together, files)
-    return maps.names(found) if found is not None else []
+    found = _view(path, evaluation, method, together, files)
+    return found.names() if found is not None else []
 
 
-def vectors(run: Run, evaluation: str, moment: Stage) -> Vectors:
+def vectors(run: Run, evaluation: str, stage: Stage) -> Vectors:
     """The full vectors of an evaluation; not to be changed."""
-    file = run.file("vectors", evaluation, moment)
-    return _vectors(str(run.path), evaluation, moment, overview.identity(file))
+    return _vectors(str(run.path), evaluation, stage, identity(run.file("vectors", evaluation, stage)))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the vectors …")
-def _vectors(path: str, evaluation: str, moment: Stage, files: Identity) -> Vectors:
+def _vectors(path: str, evaluation: str, stage: Stage, files: Identity) -> Vectors:
     with expected_form(Path(path).name):
-        return load_vectors(Run(Path(path)), evaluation, moment)
+        return load_vectors(Run(Path(path)), evaluation, stage)
 
 
-@st.cache_data(max_entries=200, show_spinner="Finding the neighbours …")
-def _neighbours(
-    path: str, evaluation: str, moment: Stage, kind: str, ids: tuple[str, ...], files: Identity
-) -> dict[str, list[tuple[str, float]]]:
-    return maps.neighbours(vectors(Run(Path(path)), evaluation, moment), kind, ids)
-
-
-def neighbours(
-    run: Run, evaluation: str, moment: Stage, kind: str, ids: Sequence[str]
+def neighbors(
+    run: Run, evaluation: str, stage: Stage, kind: str, ids: Sequence[str]
 ) -> dict[str, list[tuple[str, float]]]:
     """The nearest documents of each text by the full vectors: id -> (document id, cosine), nearest first."""
-    file = run.file("vectors", evaluation, moment)
-    return _neighbours(str(run.path), evaluation, moment, kind, tuple(ids), overview.identity(file))
+    files = identity(run.file("vectors", evaluation, stage))
+    return _neighbors(str(run.path), evaluation, stage, kind, tuple(ids), files)
 
 
-def model(run: Run, moment: Stage) -> Any:
-    """The function that encodes a query as the run's model does; two models are kept, those of one run."""
-    return _model(str(run.path), moment, model_files(run))
+@st.cache_data(max_entries=200, show_spinner="Finding the neighbors …")
+def _neighbors(
+    path: str, evaluation: str, stage: Stage, kind: str, ids: tuple[str, ...], files: Identity
+) -> dict[str, list[tuple[str, float]]]:
+    return maps.neighbors(vectors(Run(Path(path)), evaluation, stage), kind, ids)
+
+
+def model(run: Run, stage: Stage) -> Any:
+    """The function that encodes a query as the run's model does; the two models of one run are kept."""
+    return _model(str(run.path), stage, identity(*playground.model_files(run)))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the model …")
-def _model(path: str, moment: Stage, files: Identity) -> Any:
+def _model(path: str, stage: Stage, files: Identity) -> Any:
     with expected_form(Path(path).name):
-        return encoder_of(Run(Path(path)), moment)
+        return playground.load_encoder(Run(Path(path)), stage)
+
+
+# --- queries ---
+
+
+def query_files(run: Run, evaluation: str) -> Identity:
+    """Every file of the evaluation, but not its hits."""
+    return identity(*sorted(run.file("evaluations").glob(f"{evaluation}/*")))
+
+
+def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
+    return _queries(str(run.path), evaluation, metric, query_files(run, evaluation))
+
+
+@st.cache_data(max_entries=20, show_spinner="Reading the queries …")
+def _queries(path: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
+    with expected_form(Path(path).name):
+        return q.query_table(Run(Path(path)), evaluation, metric)
+
+
+def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
+    return _query_metrics(str(run.path), evaluation, query_files(run, evaluation))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _query_metrics(path: str, evaluation: str, files: Identity) -> tuple[str, ...]:
+    with expected_form(Path(path).name):
+        return q.query_metrics(Run(Path(path)), evaluation)
+
+
+def opened(run: Run, evaluation: str, query_id: str) -> OpenedQuery:
+    """The rankings of a query, and its relevant documents."""
+    return _opened(str(run.path), evaluation, query_id, query_files(run, evaluation))
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _opened(path: str, evaluation: str, query_id: str, files: Identity) -> OpenedQuery:
+    with expected_form(Path(path).name):
+        return q.open_queries(Run(Path(path)), evaluation, [query_id])[query_id]
 
 
 def paired(run: Run, other: Run, evaluation: str, metric: str) -> pd.DataFrame:
-    files = overview.identity(*overview.query_files(run, evaluation), *overview.query_files(other, evaluation))
+    files = query_files(run, evaluation) + query_files(other, evaluation)
     return _paired(str(run.path), str(other.path), evaluation, metric, files)
 
 
 @st.cache_data(max_entries=20, show_spinner="Reading the queries …")
 def _paired(path: str, other: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
     with expected_form(Path(path).name):
-        return paired_of(Run(Path(path)), Run(Path(other)), evaluation, metric)
+        return q.pair_queries(Run(Path(path)), Run(Path(other)), evaluation, metric)
 
 
-VECTORS = ("fewer dimensions", "coarser numbers")
+VECTORS = {"fewer dimensions": "at_dimensions", "quantized embeddings": "at_precisions"}
+"""Groups that rank again by changed vectors -> the function of `slices`."""
 
 
 def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
-    """A metric by groups of queries, or, for one of `VECTORS`, by what is kept of the vectors."""
-    kept = [run.file("vectors", evaluation, moment) for moment in ("before", "after")]
-    files = overview.identity(*overview.query_files(run, evaluation), *(kept if by in VECTORS else []))
-    return _grouped(str(run.path), evaluation, by, metric, files)
+    """A metric by groups of queries, or by one of `VECTORS`."""
+    kept = [run.file("vectors", evaluation, stage) for stage in STAGES if by in VECTORS]
+    return _grouped(str(run.path), evaluation, by, metric, query_files(run, evaluation) + identity(*kept))
 
 
 @st.cache_data(max_entries=50, show_spinner="Grouping …")
 def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) -> pd.DataFrame:
-    from workbench.evaluation.slices import at_dimensions, at_precisions, slice_queries
+    from workbench.evaluation import slices
 
     with expected_form(Path(path).name):
         run = Run(Path(path))
         if by in VECTORS:
-            return (at_dimensions if by == VECTORS[0] else at_precisions)(run, evaluation)
-        return slice_queries(run, evaluation, by, metric=metric)
+            table: pd.DataFrame = getattr(slices, VECTORS[by])(run, evaluation)
+            return table
+        return slices.slice_queries(run, evaluation, by, metric=metric)
+
+
+# --- cards ---
 
 
 def card_of(run: Run) -> Card | None:
-    return _card_of(str(run.path), overview.identity(run.file("card")))
+    return _card_of(str(run.path), identity(run.file("card")))
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
@@ -207,9 +287,8 @@ def dropped_card(data: bytes, name: str) -> Card:
     max_entries=50, show_spinner=False, hash_funcs={"workbench.cards.card.Card": lambda card: (card.name, card.sha256)}
 )
 def understood(card: Card) -> tuple[Audit, Recipe | None, Recipe | None, str]:
-    """The audit, the recipe as written and corrected, and why there is no recipe where there is none."""
+    """The audit, the recipe as written and corrected, and why there is no recipe."""
     from workbench.audit.rules import audit
-    from workbench.errors import RecipeError
     from workbench.recipe.from_card import recipe
 
     found = audit(card)
@@ -217,60 +296,3 @@ def understood(card: Card) -> tuple[Audit, Recipe | None, Recipe | None, str]:
         return found, recipe(card), recipe(card, corrected=True), ""
     except (RecipeError, CardError) as error:
         return found, None, None, str(error)
-
-
-def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
-    return _queries(str(run.path), evaluation, metric, overview.identity(*overview.query_files(run, evaluation)))
-
-
-@st.cache_data(max_entries=20, show_spinner="Reading the queries …")
-def _queries(path: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
-    with expected_form(Path(path).name):
-        run = Run(Path(path))
-        table = overview.query_table(run, evaluation, metric)
-        return table if "gold" in table else table.merge(sizes(run, evaluation), on="query_id", how="left")
-
-
-def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
-    return _query_metrics(str(run.path), evaluation, overview.identity(*overview.query_files(run, evaluation)))
-
-
-@st.cache_data(max_entries=100, show_spinner=False)
-def _query_metrics(path: str, evaluation: str, files: Identity) -> tuple[str, ...]:
-    with expected_form(Path(path).name):
-        return overview.query_metrics(Run(Path(path)), evaluation)
-
-
-def opened(run: Run, evaluation: str, query_id: str) -> Opened:
-    """The ranking before, the ranking after, and the documents that answer the query."""
-    return _opened(str(run.path), evaluation, query_id, overview.identity(*overview.query_files(run, evaluation)))
-
-
-@st.cache_data(max_entries=200, show_spinner=False)
-def _opened(path: str, evaluation: str, query_id: str, files: Identity) -> Opened:
-    run = Run(Path(path))
-    with expected_form(run.name):
-        return opened_of(run, evaluation, query_id)
-
-
-def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
-    """A run with its card, as stored or computed now, or with other runs."""
-    paths = [run.path, *(other.path for other in others)]
-    files = [
-        file
-        for path in paths
-        for file in (*overview.overview_files(Run(path)), *sorted(Run(path).file("evaluations").glob("*/*.parquet")))
-    ]
-    return _comparison(tuple(map(str, paths)), overview.identity(*files))
-
-
-@st.cache_data(max_entries=50, show_spinner="Comparing …")
-def _comparison(paths: tuple[str, ...], files: Identity) -> dict[str, Any]:
-    runs = [Run(Path(path)) for path in paths]
-    with expected_form(runs[0].name):
-        stored = runs[0].comparison() if len(runs) == 1 else None
-        if stored is not None:
-            return stored
-        from workbench.evaluation.compare import compare
-
-        return compare(runs).to_dict()

@@ -8,8 +8,9 @@ import parts
 import streamlit as st
 
 from workbench.cards.read import shipped_cards
-from workbench.views import overview
+from workbench.views import card_facts
 from workbench.views.figures import metric_name
+from workbench.views.overview import find_run
 
 if TYPE_CHECKING:
     from workbench.audit.finding import Finding
@@ -47,7 +48,7 @@ def finding_box(card: "Card", finding: "Finding") -> None:
                 st.text(f"Correction: {finding.fix.sentence}")
         with right:
             if finding.lines:
-                parts.source(overview.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
+                parts.source(card_facts.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
             else:
                 st.caption("It rests on no single line: on what is missing, or on the files beside the card.")
 
@@ -67,14 +68,14 @@ def what_it_says(card: "Card") -> None:
     left, right = st.columns([3, 2])
     with left:
         st.subheader("Facts", anchor=False)
-        facts = pd.DataFrame([(fact.name, fact.value, fact.lines) for fact in overview.card_facts(card)])
+        facts = pd.DataFrame([(fact.name, fact.value, fact.line_ranges) for fact in card_facts.card_facts(card)])
         facts.columns = ["Fact", "The card says", "Lines"]
         widths = {"The card says": st.column_config.TextColumn(width="large")}
         st.dataframe(facts, hide_index=True, height="content", column_config=widths)
     with right:
         st.subheader("Metrics", anchor=False)
         rows = [
-            (on, metric_name(metric), value, line, metric) for on, metric, value, line in overview.card_metrics(card)
+            (on, metric_name(metric), value, line, metric) for on, metric, value, line in card_facts.card_metrics(card)
         ]
         metrics = pd.DataFrame(rows, columns=["Measured on", "Metric", "Value", "Line", "As the card names it"])
         config = {
@@ -89,7 +90,7 @@ def what_it_says(card: "Card") -> None:
 
 def text(card: "Card", audit: "Audit") -> None:
     """The whole card as it is written, each line that a finding rests on marked with the finding's code."""
-    rows = overview.excerpt(card, overview.noted_lines(audit))
+    rows = card_facts.excerpt(card, card_facts.line_notes(audit))
     st.caption(f"{len(card.lines):,} lines; marked are those that a finding rests on, with its code.")
     if len(rows) < len(card.lines):
         st.text(f"Only the first {len(rows):,} lines are shown.")
@@ -106,8 +107,9 @@ def what_is_needed(audit: "Audit") -> None:
         "Lines": st.column_config.TextColumn(help="Of the card", width=80),
         "Note": st.column_config.TextColumn(width="large"),
     }
-    facts = pd.DataFrame(overview.needed_facts(audit), columns=columns)
-    facts["Status"] = [[status] for status in facts["Status"]]
+    needed = card_facts.needed_facts(audit)
+    rows = [(fact.name, [fact.source], fact.value, fact.line_ranges, fact.note) for fact in needed]
+    facts = pd.DataFrame(rows, columns=columns)
     st.dataframe(facts, hide_index=True, column_config=config, height="content")
 
 
@@ -117,12 +119,12 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
         return
     from workbench.recipe.yaml_io import recipe_yaml
 
-    fields = overview.recipe_fields(written, corrected)
+    fields = card_facts.recipe_fields(written, corrected)
     changed = [field for field in fields if field.changed]
     only = st.toggle(f"Only what the corrections change ({len(changed)} fields)", key="changes", bind="query-params")
     table = pd.DataFrame(
         [
-            (f.path, f.written, f.corrected if f.changed else "", f.source, f.lines, f.note)
+            (f.name, f.value, f.corrected if f.changed else "", f.source, f.line_ranges, f.note)
             for f in (changed if only else fields)
         ],
         columns=["Field", "As written", "Corrected", "From", "Lines", "Note"],
@@ -190,7 +192,7 @@ if file is not None:
     show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))
 elif picked is not None:
     if picked.startswith("run "):
-        found = overview.find_run(runs, picked.removeprefix("run "))
+        found = find_run(runs, picked.removeprefix("run "))
         of_run = cached.card_of(found) if found is not None else None
         if of_run is not None:
             show(of_run)

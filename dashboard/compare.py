@@ -11,13 +11,13 @@ import parts
 import streamlit as st
 
 from workbench.errors import DataError, WorkbenchError
-from workbench.evaluation.compare import MetricRow
+from workbench.evaluation.examples import unit
 from workbench.report.export import report_page
 from workbench.run import Run
-from workbench.views import overview
-from workbench.views.closeup import DOWNLOADS, download, groupings
 from workbench.views.figures import metric_bars, metric_name, metric_names, name_metrics
 from workbench.views.figures_map import query_scatter
+from workbench.views.overview import short_names
+from workbench.views.queries import DOWNLOADS, download, group_names
 from workbench.views.summary import MEANINGS, metric_row
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     names = metric_names(metrics_of(found))
     if len(others) < 2:
         marks = [replace(metric_row(row), metric=names[row["metric"]]) for row in rows]
-        title = axis([row["metric"] for row in rows], overview.unit(run, str(found.get("evaluation"))))
+        title = axis([row["metric"] for row in rows], unit(run, str(found.get("evaluation"))))
         parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
     table = pd.DataFrame(rows)
     table["metric"] = [names[str(name)] + (" *" if name == main else "") for name in table["metric"]]
@@ -116,21 +116,21 @@ def metrics_of(found: dict[str, Any]) -> list[str]:
     return [str(row["metric"]) for row in found.get("rows") or []]
 
 
-def axis(metrics: Iterable[str], unit: str) -> str:
+def axis(metrics: Iterable[str], measured: str) -> str:
     """What the axis of metrics shows, with its range."""
     if all("spearman" in metric or "pearson" in metric for metric in metrics):
-        return f"Correlation over {unit} (−1 to 1)"
-    return f"Mean over {unit} (0 to 1)"
+        return f"Correlation over {measured} (−1 to 1)"
+    return f"Mean over {measured} (0 to 1)"
 
 
-def each_run(runs: Sequence[Run], unit: str) -> None:
+def each_run(runs: Sequence[Run], measured: str) -> None:
     """The main metric of every chosen run beside its card's number."""
     rows = [cached.row(run) for run in runs]
-    names = overview.short_names(rows)
-    marks = [MetricRow(names[row.name], row.printed, row.before, row.after, row.low, row.high) for row in rows]
-    metrics = {row.metric for row in rows if row.metric}
+    names = short_names(rows)
+    marks = [replace(row.main, metric=names[row.name]) for row in rows]
+    metrics = {row.main.metric for row in rows if row.main.metric}
     named = metric_name(next(iter(metrics))) if len(metrics) == 1 else "Main metric of each run"
-    parts.chart(metric_bars, marks, key="runs bars", title=f"{named}: {axis(metrics, unit).lower()}")
+    parts.chart(metric_bars, marks, key="runs bars", title=f"{named}: {axis(metrics, measured).lower()}")
 
 
 def worded(value: object) -> str:
@@ -165,7 +165,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
             name = st.selectbox("Against", list(names), key="against", bind="query-params", width=420)
         else:
             name = others[0].name
-        if evaluation is None or not groupings(run, evaluation):
+        if evaluation is None or not group_names(run, evaluation):
             st.text("These runs were not measured query by query.")
             return
         metrics = cached.query_metrics(run, evaluation)
@@ -176,7 +176,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     if table.empty:
         parts.empty("No query in common", "These two runs asked different queries, so there is nothing to pair.")
         return
-    short = overview.short_names([cached.row(run), cached.row(names[name])])
+    short = short_names([cached.row(run), cached.row(names[name])])
     labels = (short[run.name], short[name])
     sides = names_of(run, [names[name]])
     left, right = st.columns([1, 1])
@@ -202,7 +202,7 @@ def downloads(run: Run, evaluation: str | None) -> None:
     report: Callable[[], bytes] = partial(report_page, run)
     with st.container(horizontal=True):
         save("Report (HTML)", report, f"{run.name}.html", "text/html", "The whole run on one page, without a network")
-        if evaluation is not None and groupings(run, evaluation):
+        if evaluation is not None and group_names(run, evaluation):
             for form, (label, ending, help) in FORMS.items():
                 made: Callable[[], bytes] = partial(download, run, evaluation, "after", form)
                 save(label, made, f"{run.name}-{evaluation}.{ending}", DOWNLOADS[form], help)
@@ -221,7 +221,7 @@ def save(label: str, made: Callable[[], bytes], name: str, kind: str, help: str)
 def show(run: Run, others: Sequence[Run]) -> None:
     found = cached.comparison(run, others)
     if others:
-        each_run([run, *others], overview.unit(run, str(found.get("evaluation"))))
+        each_run([run, *others], unit(run, str(found.get("evaluation"))))
     verdict(found, len(others))
     numbers(found, run, others)
     if others:

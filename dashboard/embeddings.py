@@ -13,11 +13,12 @@ import pandas as pd
 import parts
 import streamlit as st
 
+from workbench.evaluation.examples import unit
 from workbench.evaluation.projection import Method
 from workbench.run import Run
 from workbench.views import map_view as maps
-from workbench.views import overview
-from workbench.views.map_view import Scene
+from workbench.views.map_view import MapView
+from workbench.views.queries import compared_evaluations
 
 METHODS: dict[Method, str] = {"umap": "UMAP", "pca": "PCA"}
 METHOD_HELP = (
@@ -30,7 +31,7 @@ KEPT_HELP = (
     "up to 1,000 points. A map at random keeps nearly none."
 )
 LISTED = 300  # rows of the table of selected texts
-NEIGHBOURED = 40  # of them with their nearest neighbours
+WITH_NEIGHBORS = 40  # of them with their nearest neighbours
 LINES = 300  # lines from queries to their answers at once
 
 
@@ -56,7 +57,7 @@ def no_map(run: Run, evaluation: str) -> None:
 
 def nothing_mapped(run: Run) -> tuple[str, str]:
     """Why a run has neither vectors nor a map: a heading and a sentence."""
-    if any(overview.unit(run, name) != "queries" for name in overview.whole_evaluations(run)):
+    if any(unit(run, name) != "queries" for name in compared_evaluations(run)):
         sentence = (
             "This run was measured on pairs of texts, not on queries that search documents; only those are mapped."
         )
@@ -80,53 +81,52 @@ def forget(*names: str) -> None:
             del st.query_params[name]
 
 
-def on_did(scene: Scene) -> None:
+def on_did(view: MapView) -> None:
     """What was done on the canvas goes into the address."""
     did: Any = st.session_state["canvas"]["did"]
     if did["what"] == "area":
-        st.query_params["area"] = maps.area_text(did["moment"], [did["corners"]])
+        st.query_params["area"] = maps.area_text(did["stage"], [did["corners"]])
         forget("find", "pick")
         st.session_state.pop("find", None)
     elif did["what"] == "pick":
-        st.query_params["pick"] = maps.point_name(scene, int(did["row"]))
+        st.query_params["pick"] = view.point_name(int(did["row"]))
         st.session_state["picks"] = st.session_state.get("picks", 0) + 1  # the table starts anew, from the address
     else:
         forget("area", "pick", "find")
         st.session_state.pop("find", None)
 
 
-def chosen_rows(scene: Scene, words: str) -> list[int] | None:
+def chosen_rows(view: MapView, words: str) -> list[int] | None:
     """Rows that the words or the drawn area choose; None where nothing is chosen."""
     if words.strip():
-        return maps.holding(scene, words)
-    area = maps.area_of(st.query_params.get("area", ""))
-    return None if area is None else maps.inside(scene, *area)
+        return view.containing(words)
+    area = maps.parse_area(st.query_params.get("area", ""))
+    return None if area is None else view.inside(*area)
 
 
-def draw(run: Run, evaluation: str, choice: tuple[Method, bool], scene: Scene, by: str, lines: bool) -> None:
+def draw(run: Run, evaluation: str, choice: tuple[Method, bool], view: MapView, by: str, lines: bool) -> None:
     """The maps of both moments, on one canvas each."""
-    rows = chosen_rows(scene, st.session_state.get("find") or "")
-    picked = maps.row_of(scene, st.query_params.get("pick", ""))
-    drawn = maps.canvas(
-        scene,
+    rows = chosen_rows(view, st.session_state.get("find") or "")
+    picked = view.row_of(st.query_params.get("pick", ""))
+    drawn = view.canvas(
         by,
         titles=parts.TITLES,
         rows=rows,
-        area=maps.area_of(st.query_params.get("area", "")),
-        lines=maps.answer_lines(scene, rows, picked, LINES if lines else 0),
+        area=maps.parse_area(st.query_params.get("area", "")),
+        lines=view.answer_lines(rows, picked, LINES if lines else 0),
         opened=picked,
         dark=parts.dark(),
     )
     names = cached.map_names(run, evaluation, *choice)
     drawn |= {"id": f"{run.name} {evaluation} {choice}", "labels": names, "help": KEPT_HELP}
     data = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).encode()
-    parts.canvas(key="canvas", data=data, on_did_change=partial(on_did, scene))
+    parts.canvas(key="canvas", data=data, on_did_change=partial(on_did, view))
 
 
-def selected(run: Run, evaluation: str, scene: Scene, by: str) -> None:
+def selected(run: Run, evaluation: str, view: MapView, by: str) -> None:
     """The chosen texts with their nearest documents; one of them opened."""
-    rows = chosen_rows(scene, st.session_state.get("find") or "")
-    picked = maps.row_of(scene, st.query_params.get("pick", ""))
+    rows = chosen_rows(view, st.session_state.get("find") or "")
+    picked = view.row_of(st.query_params.get("pick", ""))
     if rows is None and picked is None:
         st.caption(
             "Draw around points to list their texts, or click one to open it; the other map marks the same ones. "
@@ -134,22 +134,22 @@ def selected(run: Run, evaluation: str, scene: Scene, by: str) -> None:
         )
         return
     if rows is not None:
-        listing(run, evaluation, scene, rows, by)
-        picked = maps.row_of(scene, st.query_params.get("pick", ""))
+        listing(run, evaluation, view, rows, by)
+        picked = view.row_of(st.query_params.get("pick", ""))
     if picked is not None:
-        opened(run, evaluation, scene, picked)
+        opened(run, evaluation, view, picked)
 
 
-def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -> None:
+def listing(run: Run, evaluation: str, view: MapView, rows: list[int], by: str) -> None:
     """A table of the chosen texts."""
     total = len(rows)
     st.subheader(f"Selected: {total:,} {'text' if total == 1 else 'texts'}", anchor=False)
     if not rows:
         parts.empty("Nothing here", "No point of these maps is in the area, or holds the words.")
         return
-    rows = maps.queries_first(scene, rows)[:LISTED]
-    table = scene.table.iloc[rows][["kind", "id", "text", *([by] if by != "type" else [])]].reset_index(drop=True)
-    nearest = neighbour_columns(run, evaluation, scene, rows[:NEIGHBOURED])
+    rows = view.queries_first(rows)[:LISTED]
+    table = view.table.iloc[rows][["kind", "id", "text", *([by] if by != "type" else [])]].reset_index(drop=True)
+    nearest = neighbor_columns(run, evaluation, view, rows[:WITH_NEIGHBORS])
     table = pd.concat([table, nearest], axis=1)
     config: dict[str, Any] = {
         "kind": st.column_config.TextColumn("Type", width=85),
@@ -164,7 +164,7 @@ def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -
     }
     if by in table and pd.api.types.is_numeric_dtype(table[by]):
         config[by] = st.column_config.NumberColumn(format="%.4f" if "@" in by else "%.4g", width=110)
-    names = [maps.point_name(scene, row) for row in rows]
+    names = [view.point_name(row) for row in rows]
     asked, held = st.query_params.get("pick"), st.session_state
     parts.pick_row(
         table,
@@ -180,37 +180,36 @@ def listing(run: Run, evaluation: str, scene: Scene, rows: list[int], by: str) -
         st.rerun(scope="fragment")  # the map above shows the selected one
 
 
-def neighbour_columns(run: Run, evaluation: str, scene: Scene, rows: list[int]) -> pd.DataFrame:
+def neighbor_columns(run: Run, evaluation: str, view: MapView, rows: list[int]) -> pd.DataFrame:
     """The nearest document of each text at each moment, as text."""
     columns: dict[str, list[str]] = {}
-    for moment in scene.moments:
+    for stage in view.stages:
         found = {
-            kind: cached.neighbours(run, evaluation, moment, kind, maps.ids_of(scene, rows, kind))
-            for kind in ("query", "document")
+            kind: cached.neighbors(run, evaluation, stage, kind, view.ids(rows, kind)) for kind in ("query", "document")
         }
-        columns[f"nearest {moment}"] = maps.nearest_texts(scene, rows, found)
+        columns[f"nearest {stage}"] = view.nearest_texts(rows, found)
     return pd.DataFrame(columns)
 
 
-def opened(run: Run, evaluation: str, scene: Scene, row: int) -> None:
+def opened(run: Run, evaluation: str, view: MapView, row: int) -> None:
     """One text, and its true neighbours before and after."""
-    kind, key, text = (str(scene.table.at[row, name]) for name in ("kind", "id", "text"))
+    kind, key, text = (str(view.table.at[row, name]) for name in ("kind", "id", "text"))
     with st.container(border=True, gap="xsmall"):
         st.caption(f"The {kind} and its nearest documents, by the cosine of the full vectors")
         st.text(f"{key}: {text or 'the run keeps no text of this document'}")
-        if kind == "query" and evaluation in overview.whole_evaluations(run):
+        if kind == "query" and evaluation in compared_evaluations(run):
             place = {"run": run.name, "on": evaluation, "query": key}
             st.page_link("retrieval.py", label="Its rankings", icon=":material/search:", query_params=place)
-    for column, moment in zip(st.columns(len(scene.moments)), scene.moments, strict=True):
-        found = cached.neighbours(run, evaluation, moment, kind, (key,)).get(key, [])
+    for column, stage in zip(st.columns(len(view.stages)), view.stages, strict=True):
+        found = cached.neighbors(run, evaluation, stage, kind, (key,)).get(key, [])
         with column:
-            parts.ranking(parts.TITLES[moment], maps.neighbour_table(scene, row, found), text, known=kind == "query")
+            parts.ranking(parts.TITLES[stage], view.neighbor_hits(row, found), text, known=kind == "query")
 
 
 def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
     """Everything that a click changes."""
-    scene = cached.scene(run, evaluation, *choice)
-    if scene is None:
+    view = cached.view(run, evaluation, *choice)
+    if view is None:
         parts.empty(
             "The map is older than the vectors",
             "The run's vectors have changed since this map was made; this makes it again:",
@@ -218,7 +217,7 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
         )
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        by = st.selectbox("Colour by", scene.colourings, key="by", bind="query-params", width=240)
+        by = st.selectbox("Color by", view.colorings, key="by", bind="query-params", width=240)
         st.text_input(
             "Find texts", key="find", bind="query-params", placeholder="words, or an id", width=280,
             on_change=partial(forget, "area", "pick"),
@@ -229,14 +228,14 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
             bind="query-params",
             help=f"From each chosen query to the documents that answer it; of all queries, the first {LINES}",
         )
-    draw(run, evaluation, choice, scene, by, lines)
-    selected(run, evaluation, scene, by)
-    about(scene)
+    draw(run, evaluation, choice, view, by, lines)
+    selected(run, evaluation, view, by)
+    about(view)
 
 
-def about(scene: Scene) -> None:
+def about(view: MapView) -> None:
     """How the map was made."""
-    said = scene.parameters
+    said = view.parameters
     words = [f"{said.get('queries', 0):,} queries and {said.get('documents', 0):,} documents at each moment"]
     if said.get("method") == "umap":
         words.append(f"{said.get('n_neighbors')} neighbours, minimal distance {said.get('min_dist')}")
@@ -248,13 +247,13 @@ def about(scene: Scene) -> None:
 
 def show(run: Run, row: Any) -> None:
     """The choice of a map, in the same row as that of the run, and the map."""
-    evaluations = maps.mapped(run)
+    evaluations = maps.map_evaluations(run)
     if not evaluations:
         parts.empty(*nothing_mapped(run))
         return
     with row:
         evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=240)
-        stored = maps.maps(run, evaluation)
+        stored = maps.stored_maps(run, evaluation)
         options = {name_of(choice): choice for choice in stored}
         if options:
             if st.session_state.get("map") not in options:

@@ -12,9 +12,9 @@ import streamlit as st
 from workbench.errors import WorkbenchError
 from workbench.run import Run
 from workbench.views import overview
-from workbench.views.closeup import checkpoints, logged, train_rows
 from workbench.views.figures import metric_name
 from workbench.views.figures_loss import Along, Curve, axis_of, loss_curves
+from workbench.views.log_tail import checkpoint_steps, logged_names, training_row_count
 from workbench.views.loss_curves import Axis
 from workbench.views.theme import CONFIG, Role
 
@@ -68,25 +68,25 @@ def quantities(runs: Sequence[Run]) -> list[str]:
 
 
 def names_logged(run: Run) -> tuple[str, ...]:
-    return _names_logged(str(run.path), overview.identity(run.file("log")))
+    return _names_logged(str(run.path), cached.identity(run.file("log")))
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
-def _names_logged(path: str, files: overview.Identity) -> tuple[str, ...]:
-    return logged(cached.log(Run(Path(path))))
+def _names_logged(path: str, files: cached.Identity) -> tuple[str, ...]:
+    return logged_names(cached.log(Run(Path(path))))
 
 
 def curve(run: Run, key: str) -> Curve:
     """The run's log of one quantity, without a name; read again where a file of the run has changed."""
-    return _curve(str(run.path), key, overview.identity(*files_of(run)))
+    return _curve(str(run.path), key, cached.identity(*files_of(run)))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)  # 100,000 rows are some 10 MB
-def _curve(path: str, key: str, files: overview.Identity) -> Curve:
+def _curve(path: str, key: str, files: cached.Identity) -> Curve:
     run = Run(Path(path))
     best = (run.record.get("best") or {}).get("step")
-    saved = checkpoints(run) if key == "loss" else ()
-    return Curve.of_log("", cached.log(run), key=key, kept=best, train_rows=train_rows(run), saved=saved)
+    saved = checkpoint_steps(run) if key == "loss" else ()
+    return Curve.of_log("", cached.log(run), key=key, kept=best, train_rows=training_row_count(run), saved=saved)
 
 
 def files_of(run: Run) -> list[Path]:
@@ -146,7 +146,7 @@ Drawn = tuple[Any, tuple[str, ...], list[str]]
 
 @st.cache_data(max_entries=40, show_spinner=False)
 def drawn(
-    paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: overview.Identity
+    paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: cached.Identity
 ) -> Drawn:
     """The figure (None where nothing is logged), what its marks mean, and what has to be said of the cards' curves.
 
@@ -170,7 +170,7 @@ def show(runs: Sequence[Run]) -> None:
     key, along, smoothing = st.session_state["y"], st.session_state["x"], st.session_state["smooth"]
     look = {"log": st.session_state["log"], "smoothing": SMOOTHING.get(smoothing), "dark": parts.dark()}
     look["mark_spikes"] = st.session_state["spikes"] and key == "loss"
-    files = overview.identity(*(file for run in runs for file in files_of(run)))
+    files = cached.identity(*(file for run in runs for file in files_of(run)))
     paths = [str(run.path) for run in runs]
     try:
         figure, marks, said = drawn(paths, key, along, st.session_state["with_card"], look, files)

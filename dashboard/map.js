@@ -149,10 +149,10 @@ class View {
     this.draw();
   }
 
-  // Other points than before: their places, and a panel for each moment.
+  // Other points than before: their places, and a panel for each stage.
   place() {
     this.holder.replaceChildren();
-    this.panels = this.data.moments.map((moment) => new Panel(this, moment));
+    this.panels = this.data.stages.map((stage) => new Panel(this, stage));
     this.tip.hidden = true;
   }
 
@@ -235,10 +235,10 @@ class View {
       }
       if (odd) this.marked[row >> 3] |= 128 >> (row & 7);
     }
-    this.drawn = { moment: panel.moment.name, areas: [area] };
+    this.drawn = { stage: panel.stage.name, areas: [area] };
     this.version += 1;
     this.draw();
-    this.tell({ what: "area", moment: panel.moment.name, corners: area });
+    this.tell({ what: "area", stage: panel.stage.name, corners: area });
   }
 
   isMarked(row) {
@@ -258,19 +258,19 @@ class View {
 }
 
 class Panel {
-  constructor(view, moment) {
+  constructor(view, stage) {
     this.view = view;
-    this.moment = moment;
-    this.x = numbers(moment.x, Float32Array);
-    this.y = numbers(moment.y, Float32Array);
+    this.stage = stage;
+    this.x = numbers(stage.x, Float32Array);
+    this.y = numbers(stage.y, Float32Array);
     const panel = element("div", "wb-panel", view.holder);
-    const head = element("div", "wb-head", panel, moment.title);
-    element("span", "", head, moment.note).title = view.data.help;
+    const head = element("div", "wb-head", panel, stage.title);
+    element("span", "", head, stage.note).title = view.data.help;
     const frame = element("div", "wb-frame", panel);
     element("div", "wb-axis wb-up", frame, view.data.axes[1]);
     this.canvas = element("canvas", "", frame);
     this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", `${moment.title}: ${this.x.length} texts on a map`);
+    this.canvas.setAttribute("aria-label", `${stage.title}: ${this.x.length} texts on a map`);
     element("div", "wb-axis", frame, view.data.axes[0]);
     this.pen = this.canvas.getContext("2d", { alpha: false });
     this.whole();
@@ -278,11 +278,11 @@ class Panel {
   }
 
   whole() {
-    const [[left, right], [low, high]] = this.moment.ranges;
+    const [[left, right], [low, high]] = this.stage.ranges;
     this.box = { left, right, low, high };
   }
 
-  // The other panel shows the same part of the plane, where one map holds both moments.
+  // The other panel shows the same part of the plane, where one map holds both stages.
   share() {
     if (this.view.data.together) for (const other of this.view.panels) other.box = { ...this.box };
     this.view.draw();
@@ -455,7 +455,7 @@ class Panel {
 
   areas() {
     const { pen, view } = this;
-    const kept = view.drawn?.moment === this.moment.name && !this.path ? view.drawn.areas : [];
+    const kept = view.drawn?.stage === this.stage.name && !this.path ? view.drawn.areas : [];
     const paths = kept.map((area) => area.map(([x, y]) => [this.toX(x), this.toY(y)]));
     if (this.path && view.tool !== "pan") paths.push(this.path);
     pen.globalAlpha = 1;

@@ -47,17 +47,18 @@ COLUMNS = {
 
 
 def as_record(row: RunRow, status: str) -> dict[str, object]:
+    main = row.main
     return {
         "card": row.card or "unknown",
         "variant": row.variant or "unknown",
         "status": [status],
-        "verdict": [row.verdict or NOT_YET] if row.after is not None or row.verdict else None,
-        "metric": metric_name(row.metric) if row.metric else None,
-        "before": row.before,
-        "after": row.after,
-        "gain": None if row.before is None or row.after is None else row.after - row.before,
-        "interval": None if row.low is None or row.high is None else f"{row.low:.4f} – {row.high:.4f}",
-        "printed": row.printed,
+        "verdict": [row.verdict or NOT_YET] if main.after is not None or row.verdict else None,
+        "metric": metric_name(main.metric) or None,
+        "before": main.before,
+        "after": main.after,
+        "gain": main.difference,
+        "interval": None if main.low is None or main.high is None else f"{main.low:.4f} – {main.high:.4f}",
+        "printed": main.card,
         "losses": list(row.losses),
         "created": pd.to_datetime(row.created or "", errors="coerce", utc=True),
         "name": row.name,
@@ -116,7 +117,7 @@ def open_links(run: Run, row: RunRow) -> None:
             ):
                 st.page_link(page, label=label, icon=f":material/{icon}:", query_params={key: value})
         parts.stand_ins(row.stand_ins)
-        if row.verdict is None and row.after is not None:
+        if row.verdict is None and row.main.after is not None:
             st.caption("Not compared with its card yet. The Compare page does it now; this keeps it in the run:")
             st.code(shlex.join(["workbench", "compare", str(run.path)]), language="bash")
 
@@ -149,7 +150,7 @@ def show() -> None:
         and all(word in f"{row.card} {row.variant} {row.name} {row.verdict or NOT_YET}".lower() for word in words)
     ]
     if st.session_state["sort"] == "greatest gain":
-        kept.sort(key=lambda pair: -((pair[0].after or 0) - (pair[0].before or 0)))
+        kept.sort(key=lambda pair: -(pair[0].main.difference or 0))
     elif st.session_state["sort"] == "card":
         kept.sort(key=lambda pair: (pair[0].card or "", pair[0].name))
     table = pd.DataFrame([as_record(row, status) for row, status in kept], columns=list(COLUMNS))

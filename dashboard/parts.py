@@ -18,9 +18,11 @@ import streamlit as st
 from workbench.errors import WorkbenchError
 from workbench.evaluation.projection import Stage
 from workbench.run import Run
-from workbench.views import overview
-from workbench.views.overview import RunRow
+from workbench.views.overview import RunRow, find_run
+from workbench.views.queries import compared_evaluations
+from workbench.views.records import Hit, duration
 from workbench.views.theme import CONFIG, remove_controls
+from workbench.views.words import shared_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,21 +119,19 @@ def marked(parts: Iterable[tuple[str, bool]]) -> None:
     st.html(f'<div class="wb-hit" dir="auto">{"".join(pieces)}</div>')
 
 
-def ranking(title: str, hits: pd.DataFrame, query: str, *, known: bool = True) -> None:
-    """Ten documents of a query, gold ones marked, words of the query underlined. `known`: whether gold is known."""
-    from workbench.views.closeup import shared_words
-
+def ranking(title: str, hits: Sequence[Hit], query: str, *, known: bool = True) -> None:
+    """The ranking of a query, its words underlined, relevant documents marked if these are `known`."""
     st.markdown(f"**{title}**")
-    if hits.empty:
-        st.text("No ranking was kept for this query.")
-    for position, relevant, score, document_id, document in hits.itertuples(index=False):
+    if not hits:
+        st.text("The run keeps no ranking of this query.")
+    for hit in hits:
         with st.container(border=True, gap="xxsmall"):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                mark = " :green-badge[:material/target: gold]" if relevant and known else ""
-                st.markdown(f"**{int(position)}** &ensp;:gray[score {float(score):.4f}]{mark}", width="content")
-                st.text(str(document_id)[:60], width="content")
-            if document:
-                marked(shared_words(query, document))
+                mark = " :green-badge[:material/target: relevant]" if hit.relevant and known else ""
+                st.markdown(f"**{hit.position}** &ensp;:gray[score {hit.score:.4f}]{mark}", width="content")
+                st.text(hit.document_id[:60], width="content")
+            if hit.document:
+                marked(shared_words(query, hit.document))
             else:
                 st.caption("The run keeps no text of this document.")
 
@@ -226,12 +226,12 @@ def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", wid
     """
     names = [run.name for run in runs]
     last = st.session_state.get("last_run")
-    whole = (run.name for run in runs if overview.whole_evaluations(run))
+    whole = (run.name for run in runs if compared_evaluations(run))
     keep(key, last if last in names else next(whole, names[0]), names)
     name = st.selectbox(label, names, index=None, key=key, bind="query-params", placeholder="Choose a run", width=width)
     if name is not None:
         st.session_state["last_run"] = name
-    return overview.find_run(runs, name)
+    return find_run(runs, name)
 
 
 def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:
@@ -255,18 +255,6 @@ def pace(said: dict[str, Any]) -> list[str]:
     if isinstance(phase, str) and phase.startswith("measure"):
         words.append("measuring")
     return words
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    >>> duration(42), duration(700), duration(9000)
-    ('42 s', '12 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def pick_row(

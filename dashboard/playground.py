@@ -7,13 +7,13 @@ import streamlit as st
 from workbench.errors import WorkbenchError
 from workbench.evaluation.projection import Stage
 from workbench.run import Run
-from workbench.views import map_view as maps
-from workbench.views.closeup import answer as answered
+from workbench.views.map_view import has_vectors
+from workbench.views.playground import answer as answer_query
 
 
 def show(run: Run, evaluation: str) -> None:
     """A field for the query, and two rankings of the run's own documents."""
-    if not maps.has_vectors(run, evaluation):
+    if not has_vectors(run, evaluation):
         parts.empty(
             "No vectors to search",
             "The playground searches the documents' vectors that a run keeps, and this one keeps none of this "
@@ -32,18 +32,18 @@ def show(run: Run, evaluation: str) -> None:
     if not query.strip():
         st.caption("Both models answer from the documents of this evaluation. Nothing leaves this machine.")
         return
-    for column, (moment, title) in zip(st.columns(2), parts.TITLES.items(), strict=True):
+    for column, (stage, title) in zip(st.columns(2), parts.TITLES.items(), strict=True):
         with column:
-            answer(run, evaluation, moment, title, query.strip())
+            answer(run, evaluation, stage, title, query.strip())
 
 
-def answer(run: Run, evaluation: str, moment: Stage, title: str, query: str) -> None:
+def answer(run: Run, evaluation: str, stage: Stage, title: str, query: str) -> None:
     """One model's ten best documents; a model that cannot be had says why."""
     try:
-        vectors = cached.vectors(run, evaluation, moment)
-        encode = cached.model(run, moment)
+        vectors = cached.vectors(run, evaluation, stage)
+        encode = cached.model(run, stage)
         with st.spinner("Searching …"):
-            hits = answered(run, evaluation, moment, encode, vectors, query)
+            hits = answer_query(run, evaluation, stage, encode, vectors, query)
     except WorkbenchError as error:
         st.markdown(f"**{title}**")
         parts.problem("This model cannot answer.", str(error))

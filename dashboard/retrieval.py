@@ -8,26 +8,26 @@ import parts
 import playground
 import streamlit as st
 
+from workbench.evaluation.examples import unit
 from workbench.run import Run
-from workbench.views import overview
-from workbench.views.closeup import groupings
 from workbench.views.figures import metric_name, per_query_difference, rank_changes
 from workbench.views.figures_slices import slice_figure
 from workbench.views.map_view import has_vectors
+from workbench.views.queries import compared_evaluations, filter_queries, filters, group_names, query_outcomes
+from workbench.views.records import OUTCOMES
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
 GLANCE = 440  # px, the figures of the queries in the table
 VIEWS = ["queries", "groups", "playground"]
-VECTORS = cached.VECTORS
-FILTER_HELP = (
-    "lost from top 10: an answer among the ten best before, none after. never found: no answer in either ranking, as "
-    "deep as it was kept."
-)
+VECTORS = tuple(cached.VECTORS)
+FORMER_FILTERS = {"got worse": "worse", "got better": "better", "lost from top 10": "lost", "never found": "all"}
+"""Filters in the addresses of older versions."""
+FILTER_HELP = " · ".join(f"{name}: {meaning}" for name, meaning in OUTCOMES.items())
 GROUPS_HELP = (
-    "fewer dimensions and coarser numbers rank the queries again by the vectors that the run keeps, cut or rounded; "
-    "nothing is encoded"
+    "fewer dimensions and quantized embeddings: the queries are ranked again by the stored vectors, truncated or "
+    "quantized; nothing is encoded"
 )
 
 
@@ -37,7 +37,7 @@ def number(name: str, **settings: Any) -> "ColumnConfig":
 
 GROUP_COLUMNS: "dict[str, ColumnConfig]" = {
     "group": st.column_config.TextColumn("Group"),
-    "moment": st.column_config.TextColumn("Moment"),
+    "moment": st.column_config.TextColumn("Stage"),
     "dimensions": number("Dimensions"),
     "precision": st.column_config.TextColumn("Precision", help="Kind of number: float32, int8, or one bit"),
     "bytes": number("Bytes", format="localized", help="Of one vector"),
@@ -83,15 +83,17 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
     st.subheader("The pair" if "gold" in row else "The query", anchor=False)
     with st.container(border=True, gap="xsmall"):
         st.text(row["query"])
-        st.caption("Gold: the documents that answer it" if "gold" not in row else "Its texts and gold score")
-        for document, text in found.gold:
-            st.text(f"{document}: {text}")
+        st.caption("Relevant documents" if "gold" not in row else "Texts and gold score")
+        for name, text in found.texts:
+            st.text(f"{name}: {text}")
+        if row.get("gold") == row.get("gold") is not None:
+            st.text(f"gold: {row['gold']:g}")
         if has_vectors(run, evaluation):
             place = {"run": run.name, "on": evaluation, "pick": f"query:{row['query_id']}"}
             st.page_link(
                 "embeddings.py", label="Show it on the map", icon=":material/bubble_chart:", query_params=place
             )
-    if found.before.empty and found.after.empty:
+    if not found.before and not found.after:
         return
     st.caption("Words that the query has too are underlined; short ones are not.")
     for column, heading, hits in zip(st.columns(2), parts.TITLES.values(), (found.before, found.after), strict=True):
@@ -99,44 +101,31 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
             parts.ranking(heading, hits, row["query"])
 
 
-def filters(pairs: bool) -> tuple[str, ...]:
-    """Those that make sense: pairs have no ranks."""
-    return overview.FILTERS[:3] if pairs else overview.FILTERS
-
-
-def counts(table: pd.DataFrame, unit: str, metric: str) -> None:
-    """How many queries each filter keeps, and what it goes by."""
-    pairs = "gold" in table
-    name = "how right the model is" if pairs else metric_name(metric)
-    of_ranks = "" if pairs else "; the map of Embeddings counts ranks, which may rise where it falls"
-    help = {
-        "all": None,
-        "got worse": f"By {name}, after lower than before{of_ranks}",
-        "got better": f"By {name}, after higher than before{of_ranks}",
-        "lost from top 10": "By rank: an answer among the ten best before, none after",
-        "never found": "By rank: no answer in either ranking, as deep as it was kept",
-    }
+def counts(table: pd.DataFrame, measured: str) -> None:
+    """How many queries have each outcome."""
+    meanings = {} if "gold" in table else OUTCOMES
     with st.container(horizontal=True, gap="large"):
-        for each in filters(pairs):
-            label = unit if each == "all" else each
-            count = f"{len(overview.chosen(table, each)):,}"
-            st.metric(label.capitalize(), count, width="content", help=help[each])
+        for each in filters(table):
+            label = measured if each == "all" else each
+            count = f"{len(filter_queries(table, each)):,}"
+            st.metric(label.capitalize(), count, width="content", help=meanings.get(each, "").capitalize() or None)
 
 
 def queries(run: Run, evaluation: str, metric: str) -> None:
     """The table of queries, filtered; the one that is selected opened."""
     table = cached.queries(run, evaluation, metric)
-    unit = overview.unit(run, evaluation)
-    counts(table, unit, metric)
+    measured = unit(run, evaluation)
+    counts(table, measured)
+    if (former := st.query_params.get("only")) in FORMER_FILTERS:
+        st.session_state["only"] = st.query_params["only"] = FORMER_FILTERS[former]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        names = filters("gold" in table)
         help = None if "gold" in table else FILTER_HELP
-        only = st.selectbox("Show", names, key="only", bind="query-params", help=help, width=200)
-        words = st.text_input(f"Find in {unit}", key="words", bind="query-params", width=320)
-        drawn = st.toggle(f"Draw these {unit}", key="glance", bind="query-params")
-    kept = overview.chosen(table, only, words)
+        only = st.selectbox("Outcome", filters(table), key="only", bind="query-params", help=help, width=200)
+        words = st.text_input(f"Find in {measured}", key="words", bind="query-params", width=320)
+        drawn = st.toggle(f"Draw these {measured}", key="glance", bind="query-params")
+    kept = filter_queries(table, only, words)
     if kept.empty:
-        parts.empty("Nothing passes", f"None of the {len(table):,} {unit} passes the filter and the words above.")
+        parts.empty("Nothing passes", f"None of the {len(table):,} {measured} passes the filter and the search above.")
     else:
         if drawn:
             at_a_glance(kept, metric)
@@ -151,10 +140,10 @@ def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
     left, right = st.columns(2)
     if kept["rank_after"].notna().any() or kept["rank_before"].notna().any():
         with left:
-            parts.chart(rank_changes, overview.changes_of(kept), key="ranks", height=GLANCE)
+            parts.chart(rank_changes, query_outcomes(kept), key="ranks", height=GLANCE)
     with right:
         name = metric_name(metric)
-        parts.chart(per_query_difference, overview.changes_of(kept), key="changes", metric=name, height=GLANCE)
+        parts.chart(per_query_difference, query_outcomes(kept), key="changes", metric=name, height=GLANCE)
 
 
 def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
@@ -174,7 +163,7 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
 
 def groups(run: Run, evaluation: str, metric: str) -> None:
     """The metric for each group of queries, at fewer dimensions, and with coarser numbers."""
-    options = groupings(run, evaluation)
+    options = group_names(run, evaluation)
     if not options:
         parts.empty("No groups", "This evaluation was measured pair by pair; it has no queries to group.")
         return
@@ -194,7 +183,7 @@ def groups(run: Run, evaluation: str, metric: str) -> None:
 
 def show(run: Run, row: Any) -> None:
     """The choice of an evaluation, in the same row as that of the run, and the view."""
-    evaluations = overview.whole_evaluations(run)
+    evaluations = compared_evaluations(run)
     if not evaluations:
         running = run.status == "running"
         sentence = (

@@ -194,13 +194,13 @@ class Reader:
         self.click("log scale", lambda: self.toggle("Log scale"))
         self.click("log scale", lambda: self.toggle("Log scale"))
         self.to("Embeddings", ".wb-panel canvas")
-        self.click("colour of the map", lambda: self.option("Colour by", ("rank change", "failure")[number % 2]))
+        self.click("colour of the map", lambda: self.option("Color by", ("outcome", "relevant documents")[number % 2]))
         self.click("lines of the map", lambda: self.toggle("Lines to the answers"))
         self.area(40 + number % 20)
         self.click("an area of the map", self.page.mouse.up)  # type: ignore[attr-defined]
         self.to("Retrieval", '[data-testid="stDataFrame"]')
         self.click("a query", lambda: self.row(number % 7))
-        self.click("a filter", lambda: self.option("Show", ("got worse", "lost from top 10")[number % 2]))
+        self.click("a filter", lambda: self.option("Outcome", ("worse", "lost")[number % 2]))
         self.to("Compare", ".js-plotly-plot")
         self.to("Card", '[data-testid="stMain"]')
         return 14

@@ -18,6 +18,7 @@ import pytest
 from large_run import add_vectors
 from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_card, made_item_run, made_run
 
+from workbench.audit.finding import Finding, Fix
 from workbench.cards.card import LogRow, Stated
 from workbench.cards.card_json import card_to_dict
 from workbench.data.collection import Collection
@@ -43,7 +44,7 @@ from workbench.report.markdown import escaped, markdown
 from workbench.report.notebook_page import sanitize
 from workbench.run import Run, RunWriter
 from workbench.views import figures
-from workbench.views.summary import FindingLine, FindingRow, RecipeRow, duration
+from workbench.views.records import Sourced, TopTen, duration
 
 WRITTEN = "2026-11-20 12:00 UTC"
 LIBRARY = figures.library()
@@ -120,27 +121,28 @@ def test_a_finished_run_on_a_stand_in(run):
     stored = json.loads((run.path / "comparison.json").read_text())["rows"]
     assert [row.metric for row in summary.metrics] == [row["metric"] for row in stored]
     assert summary.main == MetricRow(**stored[4])
-    assert len(summary.changes) == 180
-    assert (summary.evaluation, summary.per_query_metric, summary.depth) == ("finetune", "nDCG@10", 100)
+    queries = summary.queries
+    assert len(queries.outcomes) == 180
+    assert (queries.evaluation, queries.metric, queries.depth) == ("finetune", "nDCG@10", 100)
 
 
 def test_movers_are_sorted_and_hold_texts(run):
-    summary = summarize(run)
-    gains = [mover.difference for mover in summary.gained]
-    losses = [mover.difference for mover in summary.lost]
+    queries = summarize(run).queries
+    gains = [query.difference for query, _ in queries.gained]
+    losses = [query.difference for query, _ in queries.lost]
     assert gains == sorted(gains, reverse=True)
     assert losses == sorted(losses)
     assert min(gains) > 0 > max(losses)
-    korean = next(mover for mover in summary.gained if mover.query == KOREAN)
+    korean, opened = next(pair for pair in queries.gained if pair[0].query == KOREAN)
     assert (korean.rank_before, korean.rank_after) == (9, 1)
     assert korean.difference == pytest.approx(1 - 0.30103, abs=1e-5)  # 1/log2(2) - 1/log2(10)
-    assert korean.relevant == "The boot of model 0 holds 300 litres."
-    assert korean.top_after.relevant
-    assert korean.top_after.text == korean.relevant
-    assert not korean.top_before.relevant
-    sinhala = next(mover for mover in summary.lost if mover.query == SINHALA)
+    assert opened.texts == (("d0", "The boot of model 0 holds 300 litres."),)
+    assert opened.after[0].relevant
+    assert opened.after[0].document == opened.texts[0][1]
+    assert not opened.before[0].relevant
+    sinhala, _ = next(pair for pair in queries.lost if pair[0].query == SINHALA)
     assert (sinhala.rank_before, sinhala.rank_after) == (1, 8)
-    assert any(mover.rank_before is None for mover in summary.gained)
+    assert any(query.rank_before is None for query, _ in queries.gained)
 
 
 def test_curves_are_the_cards_and_ours(run):
@@ -209,19 +211,19 @@ def test_smaller_vectors_are_measured_and_drawn_where_the_run_keeps_them(tmp_pat
         found = evaluate(collection, encode)
         save_evaluation(run.path, "finetune", moment, found)
         save_vectors(run.path, "finetune", moment, found)
-    dimensions, precision = summarize(run).cuttings
-    assert [cut.name for cut in dimensions.cuts] == ["64 dimensions", "32 dimensions"]
-    assert dimensions.cuts[0].after == pytest.approx(run.metrics("finetune", "after")["cosine_ndcg@10"])
-    assert (dimensions.cuts[0].kept, dimensions.cuts[1].bytes) == (1.0, 128)
-    assert [cut.name for cut in precision.cuts] == ["float32", "int8", "binary"]
+    dimensions, precision = summarize(run).queries.vector_sizes
+    assert [row["group"] for row in dimensions.rows] == ["64 dimensions", "32 dimensions"]
+    assert dimensions.rows[0]["after"] == pytest.approx(run.metrics("finetune", "after")["cosine_ndcg@10"])
+    assert (dimensions.rows[0]["share"], dimensions.rows[1]["bytes"]) == (1.0, 128)
+    assert [row["group"] for row in precision.rows] == ["float32", "int8", "binary"]
     page = read(run)
     assert {"figure-cut-dimensions-data", "figure-cut-precision-data"} <= page.scripts.keys()
     assert "binary 8 " in page.words
 
 
 def test_recipe_rows_keep_their_provenance(run):
-    rows = {row.path: row for row in summarize(run).recipe}
-    assert rows["training.learning_rate"] == RecipeRow("training.learning_rate", "2e-05", "card", (31,))
+    rows = {row.name: row for row in summarize(run).recipe}
+    assert rows["training.learning_rate"] == Sourced("training.learning_rate", "2e-05", "card", (31,))
     assert rows["training.seed"].source == "user"
     assert rows["loss.inner.parameters.scale"].value == "20"
     assert rows["training.fp16"].value == "no"
@@ -235,8 +237,8 @@ def test_facts_of_the_machine(run):
     assert facts["Base model"] == "bundled:minilm (asked for: mixedbread-ai/mxbai-embed-large-v1)"
     assert facts["Rows"] == "1,437 train, 180 validation, 180 test"
     assert facts["Device"] == "cpu in float32"
-    assert facts["Training took"] == "6 min 45 s"
-    assert facts["Most memory used"] == "1.40 GB"
+    assert facts["Training time"] == "6 min 45 s"
+    assert facts["Peak memory"] == "1.40 GB"
     assert summary.command == "workbench train porsche-mxbai --set learning_rate=2e-5"
     assert [fact.name for fact in summary.versions] == ["python", "sentence-transformers", "torch"]
     assert {fact.name: fact.value for fact in summary.hashes}["Card"] == "ab" * 32
@@ -266,13 +268,14 @@ def item_run(tmp_path_factory) -> Run:
 def test_items_that_moved_most_are_told_with_gold_and_scores(item_run):
     summary = summarize(item_run)
     assert summary.gaps == {}
-    assert (summary.evaluation, summary.unit, summary.measured) == ("sts", "pairs", 60)
-    assert summary.changes == summary.gained == summary.lost == ()
-    best, worst = summary.items_gained[0], summary.items_lost[0]
-    assert best.texts == (("sentence1", KOREAN), ("sentence2", "Model 0 carries 300 litres."))
+    queries = summary.queries
+    assert (queries.evaluation, queries.unit, queries.measured) == ("sts", "pairs", 60)
+    assert (queries.outcomes, queries.ranked) == ((), False)
+    (best, opened), (_, worst) = queries.gained[0], queries.lost[0]
+    assert opened.texts == (("sentence1", KOREAN), ("sentence2", "Model 0 carries 300 litres."))
     assert (best.gold, best.score_before, best.score_after) == (1.0, -1.0, 2.0)
     assert worst.texts[0] == ("sentence1", SINHALA)
-    gains = [mover.difference for mover in summary.items_gained]
+    gains = [example.difference for example, _ in queries.gained]
     assert gains == sorted(gains, reverse=True)
     assert 0 < gains[-1] <= gains[0] <= 1
     main = summary.main
@@ -315,8 +318,9 @@ def test_triplets_have_no_gold(tmp_path, item_run):
         )
         save_examples(run.path, "sts", moment, found)
     summary = summarize(run)
-    assert [(mover.gold, mover.difference) for mover in summary.items_gained] == [(None, 1.0)]
-    assert summary.items_gained[0].texts == (("anchor", "a"), ("positive", "d"), ("negative", "g"))
+    ((example, opened),) = summary.queries.gained
+    assert (example.gold, example.difference) == (None, 1.0)
+    assert opened.texts == (("anchor", "a"), ("positive", "d"), ("negative", "g"))
     words = Reader(own(render(summary, written=WRITTEN))).words
     assert "anchor positive negative Before After Change" in words
 
@@ -367,7 +371,7 @@ def test_a_run_that_goes_on(lacking):
     run = lacking("comparison.json", "evaluations/*/after*", status="running")
     summary = summarize(run)
     assert (summary.verdict.word, summary.verdict.reasons) == ("running", ("540 of 540 steps are done.",))
-    assert summary.changes == ()
+    assert summary.queries.outcomes == ()
     words = read(run).words
     assert "There is no evaluation that was made both before and after training." in words
     assert "0.4" in words  # what was measured before is shown
@@ -529,8 +533,8 @@ def test_findings_are_shown_with_their_lines(run):
     from dataclasses import replace
 
     rows = (
-        FindingRow("a-code", "error", "Something <is> wrong.", (FindingLine(8, "epochs: 3"),), "Do this."),
-        FindingRow("another", "note", "Nothing much."),
+        (Finding("a-code", "error", "Something <is> wrong.", fix=Fix({}, "Do this.")), ((8, "epochs: 3"),)),
+        (Finding("another", "note", "Nothing much."), ()),
     )
     words = Reader(own(render(replace(summarize(run), findings=rows), written=WRITTEN))).words
     assert "Something <is> wrong. Proposed fix: Do this. a-code , line 8 of the card 8 epochs: 3" in words
@@ -557,8 +561,7 @@ def test_five_thousand_queries_stay_small_and_quick(tmp_path):
     summary = summarize(run)
     page = render(summary, written=WRITTEN)
     seconds = time.perf_counter() - began
-    assert (summary.map.points, summary.map.shown) == (10_000, 1500)
-    assert [len(places.x) for places in summary.map.moments] == [1500, 1500]
+    assert (summary.map.total, len(summary.map.table)) == (10_000, 1500)
     assert len(own(page).encode()) < 3_000_000
     assert seconds < 20
 
@@ -592,11 +595,11 @@ def test_the_templates_are_package_data():
 
 
 def test_a_ranking_is_told_best_first_with_what_is_relevant_in_it(run):
-    korean = next(mover for mover in summarize(run).gained if mover.query == KOREAN)
-    assert (len(korean.ranking_before), len(korean.ranking_after)) == (5, 5)
-    assert [hit.relevant for hit in korean.ranking_after] == [True, False, False, False, False]
-    assert not any(hit.relevant for hit in korean.ranking_before)  # it stood at rank 9
-    scores = [hit.score for hit in korean.ranking_after]
+    korean = next(opened for query, opened in summarize(run).queries.gained if query.query == KOREAN)
+    assert (len(korean.before), len(korean.after)) == (5, 5)
+    assert [hit.relevant for hit in korean.after] == [True, False, False, False, False]
+    assert not any(hit.relevant for hit in korean.before)  # its rank is 9
+    scores = [hit.score for hit in korean.after]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -622,30 +625,31 @@ def ranked(small, tmp_path):
 def test_queries_won_and_lost_are_counted_and_grouped(ranked):
     summary = summarize(ranked)
     assert summary.gaps == {}
-    assert (summary.found.both, summary.found.won, summary.found.lost, summary.found.neither) == (5, 5, 5, 5)
-    (length,) = summary.groupings
-    told = [(group.name, group.queries, group.failed_before, group.failed_after) for group in length.groups]
-    assert (length.by, told) == ("query length", [("2 words", 10, 5, 0), ("5 words", 10, 5, 10)])
-    assert {cause.name: cause.queries for cause in summary.causes} == {
+    queries = summary.queries
+    assert queries.top_ten == TopTen(both=5, found=5, lost=5, neither=5)
+    (length,) = queries.groupings
+    rows = [tuple(row[name] for name in ("group", "queries", "failed_before", "failed_after")) for row in length.rows]
+    assert (length.by, rows) == ("query length", [("2 words", 10, 5, 0), ("5 words", 10, 5, 10)])
+    assert {cause.name: cause.queries for cause in queries.causes} == {
         "not found": 5,
         "near duplicate": 0,
-        "truncated": None,
-        "unknown tokens": None,
         "none of these": 5,
     }
     words = Reader(own(render(summary, written=WRITTEN))).words
-    assert "Won by training 5 Lost by training 5" in words
+    assert "In the top 10 before and after 5 Found 5 Lost 5 Failed before and after 5" in words
     assert "What the 10 queries that fail after training have in common" in words
-    assert "not found 5 50 % no relevant document among the first 100" in words
-    assert "truncated not counted the query or a relevant document is longer than the model reads" in words
+    assert "not found 5 50 % no relevant document in the top 100" in words
 
 
 def test_items_are_grouped_by_their_gold_score(item_run):
-    (gold,) = summarize(item_run).groupings
+    (gold,) = summarize(item_run).queries.groupings
     assert gold.by == "gold score"
-    assert sum(group.queries for group in gold.groups) == 60
-    assert [group.failed_after for group in gold.groups] == [None] * len(gold.groups)
-    assert "How right the pairs of each group are" in Reader(own(render(summarize(item_run), written=WRITTEN))).words
+    assert sum(row["queries"] for row in gold.rows) == 60
+    assert "failed_after" not in gold.rows[0]
+    assert (
+        "Agreement with gold labels of the pairs in each group"
+        in Reader(own(render(summarize(item_run), written=WRITTEN))).words
+    )
 
 
 def test_without_a_map_pca_makes_one_where_there_are_vectors(small, tmp_path):
@@ -654,21 +658,15 @@ def test_without_a_map_pca_makes_one_where_there_are_vectors(small, tmp_path):
     assert summarize(run).map is None
     add_vectors(run)
     view = summarize(run).map
-    assert (view.method, view.points, view.shown) == ("pca", 40, 40)
-    assert [places.moment for places in view.moments] == ["before", "after"]
-    for places in view.moments:
-        assert sum(places.queries) == 20
-        assert 0 < places.kept <= 1
-        assert {group for group, query in zip(places.groups, places.queries, strict=True) if not query} == {"document"}
-    ranks = {change.query: change.difference for change in summarize(run).changes}
-    of = dict(zip(view.moments[1].texts, view.moments[1].groups, strict=True))
-    assert of[KOREAN] == "better"
-    assert of[SINHALA] == "worse"
-    assert ranks[KOREAN] > 0 > ranks[SINHALA]
+    assert (view.method, view.total, len(view.table), view.stages) == ("PCA", 40, 40, ("before", "after"))
+    assert all(0 < share <= 1 for share in view.preservation.values())
+    drawn = view.table.set_index("text")["outcome"].dropna().to_dict()
+    assert drawn == {each.query: each.outcome for each in summarize(run).queries.outcomes}
+    assert (drawn[KOREAN], drawn[SINHALA]) == ("better", "worse")
     page = render(summarize(run), written=WRITTEN)
     data = json.loads(Reader(own(page)).scripts["figure-map-after-data"])
     assert {trace["type"] for trace in data["data"]} == {"scatter"}  # WebGL is forbidden by the page's policy
-    assert "by PCA. A map is to look at, not to measure on." in Reader(own(page)).words
+    assert "by PCA. For visual inspection only." in Reader(own(page)).words
 
 
 # --- several runs ---
@@ -755,7 +753,7 @@ def test_hostile_texts_of_several_runs_are_text(tmp_path, pair):
 def test_a_summary_in_markdown_has_verdict_findings_and_table(run):
     from dataclasses import replace
 
-    found = tuple(FindingRow(f"code-{n}", severity, f"Finding {n}.", (FindingLine(n, ""),)) for n, severity in
+    found = tuple((Finding(f"code-{n}", severity, f"Finding {n}."), ((n, ""),)) for n, severity in
                   enumerate(("note", "warning", "error", "note", "error"), start=1))  # fmt: skip
     text = markdown(replace(summarize(run), findings=found))
     lines = text.splitlines()

@@ -266,7 +266,7 @@ def test_ranks_that_are_all_known_need_no_line_for_lost_ones():
 
 def test_differences_are_sorted_and_counted():
     figure = figures.per_query_difference(QUERIES)
-    assert [trace.name for trace in figure.data] == ["Better (2)", "No change (2)", "Worse (1)"]
+    assert [trace.name for trace in figure.data] == ["Higher (2)", "No change (2)", "Lower (1)"]
     assert [y for trace in figure.data for y in trace.y] == pytest.approx([0.7, 0.63, 0, 0, -0.3])
     assert [x for trace in figure.data for x in trace.x] == [1, 2, 3, 4, 5]
 
@@ -274,7 +274,7 @@ def test_differences_are_sorted_and_counted():
 def test_differences_of_many_queries_are_thinned_and_still_counted():
     many = [QueryOutcome(f"q{n}", 2, 1, 0.0, n / 5000) for n in range(1, 5001)]
     (trace,) = figures.per_query_difference(many, points=100).data
-    assert (len(trace.x), trace.x[0], trace.x[-1], trace.name) == (100, 1, 5000, "Better (5,000)")
+    assert (len(trace.x), trace.x[0], trace.x[-1], trace.name) == (100, 1, 5000, "Higher (5,000)")
 
 
 @pytest.mark.parametrize("name", ["loss", "metrics", "ranks", "changes"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.audit.rules import audit
 from workbench.notebook.html import Page, text, word
-from workbench.views.overview import card_lines
+from workbench.views.card_facts import card_lines
 
 if TYPE_CHECKING:
     from workbench.audit.finding import Finding

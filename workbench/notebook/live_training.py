@@ -17,13 +17,14 @@ from workbench.errors import RunError, WorkbenchError
 from workbench.notebook.html import STYLE, Still, code, rows, text, word
 from workbench.recipe.schema import own_values
 from workbench.training.background import resume
-from workbench.views.closeup import LogTail
+from workbench.views.card_facts import field_text
 from workbench.views.figures import figure_of
 from workbench.views.figures_loss import Curve, smoothing_weight
+from workbench.views.log_tail import LogTail
 from workbench.views.loss_curves import curves
 from workbench.views.overview import run_row, status_reason
+from workbench.views.records import duration
 from workbench.views.smoothing import smooth, thin
-from workbench.views.summary import duration, field_text
 from workbench.views.theme import CONFIG, Role, palette, plain
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from workbench.evaluation.projection import Method, preservation_text, project
 from workbench.notebook.html import STYLE, Still, rows, text
 from workbench.notebook.query_table import plain_rows
 from workbench.views.figures_map import embedding_map
-from workbench.views.map_view import Polygon, Scene, has_vectors, inside, labels, map_points, ranges, scene
-from workbench.views.overview import whole_evaluations
+from workbench.views.map_view import MapView, Polygon, has_vectors, map_view
+from workbench.views.queries import compared_evaluations
 from workbench.views.theme import CONFIG
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def map(run: Run, evaluation: str | None = None, method: Method = "umap") -> Pla
 
     Raises RunError where the run keeps no vectors, as after an evaluation of scored pairs.
     """
-    found = [name for name in whole_evaluations(run) if has_vectors(run, name)]
+    found = [name for name in compared_evaluations(run) if has_vectors(run, name)]
     if not found or evaluation not in (None, *found):
         raise RunError(
             f"expected vectors of an evaluation in run {run.name!r}, found "
@@ -42,7 +42,7 @@ def map(run: Run, evaluation: str | None = None, method: Method = "umap") -> Pla
         )
     name = evaluation or found[0]
     project(run, name, method)
-    made = scene(run, name, method)
+    made = map_view(run, name, method)
     if made is None:
         raise RunError(f"expected the map of {name!r} in run {run.name!r}, found none; the run was written meanwhile.")
     return Places(run, name, method, made)
@@ -51,9 +51,9 @@ def map(run: Run, evaluation: str | None = None, method: Method = "umap") -> Pla
 class Places:
     """What `map` shows."""
 
-    def __init__(self, run: Run, evaluation: str, method: Method, made: Scene) -> None:
-        self.run, self.evaluation, self.method, self.scene = run, evaluation, method, made
-        self.names = labels(made)
+    def __init__(self, run: Run, evaluation: str, method: Method, made: MapView) -> None:
+        self.run, self.evaluation, self.method, self.map = run, evaluation, method, made
+        self.names = made.labels()
         self.picked: list[int] = []
         self._still = Still()
         self._make()
@@ -64,15 +64,15 @@ class Places:
         from workbench.notebook.fit import Fit
         from workbench.notebook.table import Table
 
-        options = self.scene.colourings
-        first = "rank change" if "rank change" in options else options[0]
+        options = self.map.colorings
+        first = "outcome" if "outcome" in options else options[0]
         style = {"description_width": "initial"}
         self.by = ipywidgets.Dropdown(
-            options=options, value=first, description="Colour by", layout={"width": "auto"}, style=style
+            options=options, value=first, description="Color by", layout={"width": "auto"}, style=style
         )
         self.clear = ipywidgets.Button(description="Clear selection", icon="times", disabled=True)
         self.said = ipywidgets.HTML()
-        self.figures = {moment: self._figure(moment) for moment in self.scene.moments}
+        self.figures = {moment: self._figure(moment) for moment in self.map.stages}
         self.table = Table(label="Selected queries and documents")
         self.table.columns = [
             ("Text", "text"), ("what", "text"), ("rank before", "rank"), ("rank after", "rank"),
@@ -91,14 +91,14 @@ class Places:
         self._say()
 
     def __repr__(self) -> str:
-        kept = preservation_text(self.scene.kept)
+        kept = preservation_text(self.map.preservation)
         return f"<Map of {self.evaluation!r} of {self.run!r}, true neighbours kept: {kept}>"
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
         display(self.box)  # type: ignore[no-untyped-call]
-        points = map_points(self.scene, self.scene.moments[-1], self.by.value, self.names)
+        points = self.map.points(self.map.stages[-1], self.by.value, self.names)
         counts = Counter(zip(points.queries, points.groups, strict=True)) if points.values is None else {}
         table = [
             ["query" if query else "document", group or "–", f"{count:,}"] for (query, group), count in counts.items()
@@ -114,12 +114,12 @@ class Places:
         """The figure of one moment, with what is selected."""
         from plotly import graph_objects as go
 
-        points = map_points(self.scene, moment, self.by.value, self.names)
+        points = self.map.points(moment, self.by.value, self.names)
         figure = embedding_map(
-            points, name=self.method.upper(), ranges=ranges(self.scene), height=HEIGHT,
+            points, name=self.method.upper(), ranges=self.map.ranges(), height=HEIGHT,
             picked=self.picked or None,
         )  # fmt: skip
-        if len(self.scene.table) <= MOST_SVG:
+        if len(self.map.table) <= MOST_SVG:
             plain = [{**trace.to_plotly_json(), "type": "scatter"} for trace in figure.data]
             figure = go.Figure(plain, figure.layout)
         figure.update_layout(selections=[])
@@ -153,7 +153,7 @@ class Places:
     def _around(self, moment: Any, selector: Any) -> None:
         area = _area(selector)
         if area:
-            self.select(inside(self.scene, moment, [area]))
+            self.select(self.map.inside(moment, [area]))
 
     def select(self, picked: Sequence[int]) -> None:
         """List these rows of the scene's table, and let them stand out on both maps."""
@@ -164,7 +164,7 @@ class Places:
             with widget.batch_update():
                 for trace, like in zip(widget.data, self._drawn(moment).data, strict=True):
                     trace.selectedpoints = like.selectedpoints
-        table = self.scene.table.iloc[self.picked].copy()
+        table = self.map.table.iloc[self.picked].copy()
         table = table.sort_values("kind", ascending=False, kind="stable")  # queries first
         ranks = self._ranks()
         table["rank_before"] = [ranks.get((kind, key), (None, None))[0] for kind, key in _keys(table)]
@@ -189,14 +189,14 @@ class Places:
     def _say(self) -> None:
         chosen = "<p>Draw around points to list them.</p>"
         if self.picked:
-            queries = int((self.scene.table["kind"].iloc[self.picked] == "query").sum())
+            queries = int((self.map.table["kind"].iloc[self.picked] == "query").sum())
             chosen = f"<p>Selected: {queries:,} queries, {len(self.picked) - queries:,} documents.</p>"
         self.said.value = f'{STYLE}<div class="wb"><p class="muted">{self._how()}</p>{chosen}</div>'
 
     def _how(self) -> str:
         return (
             f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
-            f"nearest neighbours the map keeps {preservation_text(self.scene.kept)}."
+            f"nearest neighbours the map keeps {preservation_text(self.map.preservation)}."
         )
 
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
-from workbench.evaluation.examples import has_examples
+from workbench.evaluation.examples import has_examples, unit
 from workbench.notebook.html import STYLE, Still, rows, text
-from workbench.views.closeup import opened, shared_words
 from workbench.views.figures import metric_name
-from workbench.views.overview import FILTERS, chosen, query_metrics, query_table, unit, whole_evaluations
+from workbench.views.queries import (
+    compared_evaluations,
+    filter_queries,
+    filters,
+    open_queries,
+    query_metrics,
+    query_table,
+)
 from workbench.views.theme import shorten
+from workbench.views.words import shared_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from workbench.run import Run
+    from workbench.views.records import Hit
 
 HIT = 280  # characters of a document in a ranking
 
@@ -33,7 +43,7 @@ class Queries:
     """What `explore` shows."""
 
     def __init__(self, run: Run, evaluation: str | None = None) -> None:
-        found = whole_evaluations(run)
+        found = compared_evaluations(run)
         if not found or evaluation not in (None, *found):
             raise RunError(
                 f"expected an evaluation before and after training in run {run.name!r}, found "
@@ -57,10 +67,10 @@ class Queries:
         }
         self.evaluation = ipywidgets.Dropdown(options=names, value=evaluation, description="Measured on", **narrow)
         self.metric = ipywidgets.Dropdown(description="Metric", **narrow)
-        self.only = ipywidgets.Dropdown(options=FILTERS, description="Show", **narrow)
+        self.only = ipywidgets.Dropdown(description="Show", **narrow)
         self.words = ipywidgets.Text(placeholder="words in the text", description="Find", **narrow)
         self.count = ipywidgets.HTML()
-        self.table = Table(label="Queries, the greatest loss first")
+        self.table = Table(label="Queries, the largest loss first")
         self.detail = ipywidgets.HTML()
         controls = ipywidgets.HBox([self.evaluation, self.metric, self.only, self.words])
         controls.layout.flex_flow = "row wrap"
@@ -93,13 +103,15 @@ class Queries:
         if self.metric.value is None:
             return
         self.found = query_table(self.run, self.evaluation.value, self.metric.value)
+        self.only.options = filters(self.found)
+        self.only.value = "all"
         self._fill()
 
     def _fill(self) -> None:
         """The rows that pass filter and search."""
-        if self.found is None:
+        if self.found is None or self.only.value is None:
             return
-        self.shown = chosen(self.found, self.only.value, self.words.value)
+        self.shown = filter_queries(self.found, self.only.value, self.words.value)
         if self.items:
             columns = [("gold", "number"), ("score before", "number"), ("score after", "number"),
                        ("nearer to gold by", "change")]  # fmt: skip
@@ -127,17 +139,18 @@ class Queries:
 
     def _opened(self, query_id: str, query: str) -> str:
         name = self.evaluation.value
-        found = opened(self.run, name, query_id)
+        found = open_queries(self.run, name, [query_id])[query_id]
+        answers = "".join(
+            f'<p><span class="muted">{text(label) if self.items else "Answer"}</span> {text(value)}</p>'
+            for label, value in found.texts
+        )
         if self.items:
-            return "".join(
-                f'<p><span class="muted">{text(label)}</span> {text(value)}</p>' for label, value in found.gold
-            )
-        wanted = "".join(f'<p><span class="muted">Answer</span> {text(value)}</p>' for _, value in found.gold)
+            return answers
         sides = "".join(
             f"<div><h4>{label}</h4>{_hits(hits, query)}</div>"
             for hits, label in ((found.before, "Before"), (found.after, "After training"))
         )
-        return f'<p><b>{text(query)}</b></p>{wanted}<div class="sides">{sides}</div>'
+        return f'<p><b>{text(query)}</b></p>{answers}<div class="sides">{sides}</div>'
 
     def _show_still(self) -> None:
         if self.found is None:
@@ -161,12 +174,12 @@ def _without_na(table: pd.DataFrame) -> list[list[Any]]:
     return table.where(table.notna(), None).to_numpy().tolist()
 
 
-def _hits(hits: pd.DataFrame, query: str) -> str:
+def _hits(hits: Sequence[Hit], query: str) -> str:
     """A ranking; documents that answer the query stand out, words that it shares with the query too."""
-    if not len(hits):
+    if not hits:
         return '<p class="muted">The run keeps no ranking here.</p>'
     lines = []
-    for row in hits.itertuples():
+    for row in hits:
         words = "".join(
             f"<mark>{text(part)}</mark>" if shared else text(part)
             for part, shared in shared_words(query, shorten(row.document, HIT))

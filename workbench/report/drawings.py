@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.views import figures, figures_loss, theme
 from workbench.views.figures_loss import Curve
-from workbench.views.figures_map import MapPoints, embedding_map
+from workbench.views.figures_map import embedding_map
 from workbench.views.figures_slices import slice_figure
-from workbench.views.records import Grouping, MapPlaces, MapView, Several, Summary
+from workbench.views.records import Several, Summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-METHODS = {"umap": "UMAP", "pca": "PCA"}
+    from workbench.evaluation.projection import Stage
+    from workbench.views.map_view import MapView
+
 MAP_HEIGHT = 440  # px
 HALF_HEIGHT = 460  # px, figures side by side
 SYMBOLS = ("circle", "square", "diamond", "circle-open", "square-open", "diamond-open")
@@ -38,31 +40,33 @@ def drawing(label: str, figure: Any) -> Drawing:
 
 def drawings(summary: Summary) -> dict[str, Drawing]:
     """The figures that `summary` has values for, by name."""
-    main = summary.per_query_metric
+    queries = summary.queries
+    main = queries.metric
     found: dict[str, Drawing] = {}
     if any(curve.steps for curve in summary.curves):
         found["loss"] = drawing("Training and validation loss of the card and of this run.", _loss(summary.curves))
     if summary.metrics:
         names = figures.metric_names(row.metric for row in summary.metrics)
         marks = [replace(row, metric=names[row.metric]) for row in summary.metrics]
-        along = f"Value over {summary.measured:,} {summary.unit}" if summary.by_item else "Mean over queries (0 to 1)"
+        along = "Mean over queries (0 to 1)" if queries.ranked else f"Value over {queries.measured:,} {queries.unit}"
         label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
         found["metrics"] = drawing(label, figures.metric_bars(marks, title=along))
-    if summary.changes:
-        ranks = figures.rank_changes(summary.changes, depth=summary.depth)
+    if queries.outcomes:
+        ranks = figures.rank_changes(queries.outcomes, depth=queries.depth)
         found["ranks"] = drawing("Rank of the first relevant document, before and after.", ranks)
-        change = figures.per_query_difference(summary.changes, metric=main, points=1000, height=HALF_HEIGHT)
+        change = figures.per_query_difference(queries.outcomes, metric=main, points=1000, height=HALF_HEIGHT)
         found["changes"] = drawing(f"{main} after minus before of every query, sorted.", change)
-    for place, grouping in enumerate(summary.groupings):
-        title = f"{main}, mean (0 to 1)" if summary.found else "Agreement with gold labels, mean (0 to 1)"
+    for place, grouping in enumerate(queries.groupings):
+        title = f"{main}, mean (0 to 1)" if queries.ranked else "Agreement with gold labels, mean (0 to 1)"
         label = f"Before and after by {grouping.by}. The table has the same values."
-        found[f"group-{place}"] = drawing(label, _grouped(grouping, title))
-    for cutting in summary.cuttings:
-        label = f"{main} before and after by {cutting.by}. The table has the same values."
-        found[f"cut-{cutting.by}"] = drawing(label, slice_figure(cutting.rows, title=f"{main}, mean (0 to 1)"))
-    for places in summary.map.moments if summary.map else ():
-        label = f"Map of queries and documents {places.moment} training."
-        found[f"map-{places.moment}"] = drawing(label, _map(summary.map, places) if summary.map else {})
+        found[f"group-{place}"] = drawing(label, slice_figure(grouping.drawn, title=title))
+    for grouping in queries.vector_sizes:
+        label = f"{main} before and after by {grouping.by}. The table has the same values."
+        found[f"cut-{grouping.by}"] = drawing(label, slice_figure(grouping.drawn, title=f"{main}, mean (0 to 1)"))
+    if summary.map is not None:
+        for stage in summary.map.stages:
+            label = f"Map of queries and documents {stage} training."
+            found[f"map-{stage}"] = drawing(label, _map(summary.map, stage))
     return found
 
 
@@ -74,25 +78,12 @@ def _loss(curves: Sequence[Curve]) -> Any:
     return figure.update_layout(yaxis_exponentformat="none")  # 0.0001, not 100µ
 
 
-def _grouped(grouping: Grouping, title: str) -> Any:
-    rows = [{"group": group.name, **vars(group), "difference": group.difference} for group in grouping.groups]
-    return slice_figure(rows, title=title)
-
-
-def _map(view: MapView, places: MapPlaces) -> Any:
+def _map(view: MapView, stage: Stage) -> Any:
     """The map of one stage, on the axes that both stages share."""
-    labels = [theme.plain_lines(text, width=48, limit=110) for text in places.texts]
-    points = MapPoints(places.queries, places.x, places.y, places.groups, labels=labels)
-    every = [[value for moment in view.moments for value in getattr(moment, axis)] for axis in ("x", "y")]
-    ranges = [_padded(min(values), max(values)) for values in every]
-    name = METHODS.get(view.method, view.method)
-    figure = embedding_map(points, name=name, ranges=(ranges[0], ranges[1]), height=MAP_HEIGHT)
+    labels = [theme.plain_lines(text, width=48, limit=110) for text in view.table["text"]]
+    points = view.points(stage, "outcome" if "outcome" in view.colorings else "type", labels)
+    figure = embedding_map(points, name=view.method, ranges=view.ranges(), height=MAP_HEIGHT)
     return figure.update_layout(dragmode="pan")
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    pad = (high - low or 1.0) * 0.04
-    return low - pad, high + pad
 
 
 def drawings_of_several(several: Several) -> dict[str, Drawing]:
@@ -147,5 +138,5 @@ def _metrics_of_several(several: Several) -> Any:
     card = [(at, names[metric], several.card[metric]) for at, metric in enumerate(metrics) if metric in several.card]
     traces += figures.card_lines(card, theme.LIGHT)
     labels = [theme.plain(name, 40) for name in names.values()]
-    title = f"After training, over {several.runs[0].unit} (0 to 1)"
+    title = f"After training, over {several.runs[0].queries.unit} (0 to 1)"
     return figures.dot_plot(traces, labels, title=title, dark=False, row_height=max(30, 14 * runs + 8))

@@ -20,8 +20,7 @@ from workbench.report.pdf import print_page
 from workbench.report.site import report_index, write
 from workbench.run import Run
 from workbench.views.records import Several, Summary
-from workbench.views.several_runs import summarize_several
-from workbench.views.summary import summarize
+from workbench.views.summary import summarize, summarize_several
 
 __all__ = [
     "Several",

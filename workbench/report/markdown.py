@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from workbench.evaluation.compare import MetricRow
 from workbench.views.figures import metric_name
-from workbench.views.records import FindingRow, Several, Summary, chance, number, signed
+from workbench.views.records import FindingLines, Several, Summary, format_p_value, number, signed
 from workbench.views.theme import shorten
 
 FINDINGS = 3  # findings that a summary tells
@@ -75,26 +75,26 @@ def markdown_of_several(several: Several) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
-def _findings(findings: Sequence[FindingRow] | None) -> list[str]:
+def _findings(findings: Sequence[FindingLines] | None) -> list[str]:
     """The gravest findings, and how many more there are."""
     if not findings:
         return []
     order = {"error": 0, "warning": 1, "note": 2}
-    gravest = sorted(findings, key=lambda finding: order.get(finding.severity, 3))[:FINDINGS]
-    lines = [f"- **{escaped(finding.severity)}** {escaped(finding.message)}{_where(finding)}" for finding in gravest]
+    gravest = sorted(findings, key=lambda pair: order.get(pair[0].severity, 3))[:FINDINGS]
+    lines = [f"- **{escaped(one.severity)}** {escaped(one.message)}{_where(one.code, proof)}" for one, proof in gravest]
     more = len(findings) - len(gravest)
     return ["### Findings on the card", "", *lines, *([f"- and {more} more"] if more else []), ""]
 
 
-def _where(finding: FindingRow) -> str:
-    places = ", ".join(str(line.number) for line in finding.lines)
-    return f" (`{finding.code}`, {'line' if len(finding.lines) == 1 else 'lines'} {places})" if places else ""
+def _where(code: str, proof: Sequence[tuple[int, str]]) -> str:
+    places = ", ".join(str(line) for line, _ in proof)
+    return f" (`{code}`, {'line' if len(proof) == 1 else 'lines'} {places})" if places else ""
 
 
 def _table(summary: Summary) -> list[str]:
     if not summary.metrics:
         return [escaped(summary.gaps.get("metrics") or "This run was not evaluated.")]
-    size = f" over {summary.measured:,} {summary.unit}" if summary.measured else ""
+    size = f" over {summary.queries.measured:,} {summary.queries.unit}" if summary.queries.measured else ""
     lines = [
         f"### Metrics{size}",
         "",
@@ -108,7 +108,7 @@ def _table(summary: Summary) -> list[str]:
             number(row.before),
             _with_interval(row),
             signed(row.difference),
-            chance(row.p_holm),
+            format_p_value(row.p_holm),
             row.verdict or "–",
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -16,9 +16,10 @@ from workbench.errors import RunError
 from workbench.report.markdown import escaped
 from workbench.report.site import write
 from workbench.run import Run
+from workbench.views.card_facts import field_text
 from workbench.views.figures import metric_name
 from workbench.views.records import Summary, number, signed
-from workbench.views.summary import field_text, summarize
+from workbench.views.summary import summarize
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card
@@ -192,12 +193,13 @@ def _examples(run: Run, name: str) -> list[str] | None:
 
 def _measured(summary: Summary) -> list[str]:
     """What was measured, with intervals."""
-    size = f" {summary.measured:,} {summary.unit}" if summary.measured else ""
+    queries = summary.queries
+    size = f" {queries.measured:,} {queries.unit}" if queries.measured else ""
     lines = [
         "## Evaluation by Card Workbench",
         "",
-        f"Measured on{size or ' the held-out rows'} of the evaluation `{summary.evaluation or 'unknown'}`; intervals "
-        f"are 95 % bootstrap intervals over the {summary.unit}.",
+        f"Measured on{size or ' the held-out rows'} of the evaluation `{queries.evaluation or 'unknown'}`; intervals "
+        f"are 95 % bootstrap intervals over the {queries.unit}.",
         "",
         "| Metric | Base model | This model | 95 % interval | Change | 95 % interval |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -282,8 +284,8 @@ def _found(summary: Summary) -> list[str]:
     if not summary.findings:
         return []
     lines = ["### What the audit found on the original card", ""]
-    for finding in summary.findings:
-        places = ", ".join(str(line.number) for line in finding.lines)
-        where = f" ({'line' if len(finding.lines) == 1 else 'lines'} {places})" if places else ""
+    for finding, proof in summary.findings:
+        places = ", ".join(str(line) for line, _ in proof)
+        where = f" ({'line' if len(proof) == 1 else 'lines'} {places})" if places else ""
         lines.append(f"- **{finding.severity}**, `{finding.code}`: {escaped(finding.message)}{where}")
     return lines

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.report.drawings import Drawing, drawings, drawings_of_several
 from workbench.views import figures, figures_loss, theme
-from workbench.views.records import RecipeRow, Several, Summary, chance, number, rank_text, signed
+from workbench.views.records import Several, Sourced, Summary, format_p_value, number, rank_text, signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -125,22 +125,25 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: theme.remove_controls(value) if type(value) is str else value,
     )
-    environment.filters.update(number=number, signed=signed, rank=rank_text, chance=chance, metric=figures.metric_name)
+    environment.filters.update(
+        number=number, signed=signed, rank=rank_text, p_value=format_p_value, metric=figures.metric_name,
+        shorten=theme.shorten,
+    )  # fmt: skip
     return environment
 
 
-def _groups(rows: Sequence[RecipeRow], *, defaults: bool) -> list[dict[str, Any]]:
+def _groups(rows: Sequence[Sourced], *, defaults: bool) -> list[dict[str, Any]]:
     """The recipe's rows under the name of their part, with their origin in words: the defaults, or all others."""
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if (row.source in DEFAULTS) == defaults:
-            head, _, name = row.path.partition(".")
+            head, _, name = row.name.partition(".")
             shown = {"name": name or head, "value": row.value, "source": row.source, "origin": _origin(row)}
             groups.setdefault(GROUPS.get(head, "Recipe"), []).append(shown)
     return [{"name": name, "fields": fields} for name, fields in groups.items()]
 
 
-def _origin(row: RecipeRow) -> str:
+def _origin(row: Sourced) -> str:
     origin = SOURCES.get(row.source, row.source)
     if row.lines:
         origin += f", {'line' if len(row.lines) == 1 else 'lines'} {', '.join(map(str, row.lines))}"

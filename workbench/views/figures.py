@@ -409,9 +409,9 @@ def per_query_difference(
     colors = palette(dark=dark)
     ranked = list(enumerate(sorted(queries, key=lambda query: (-query.difference, query.query)), start=1))
     groups = (
-        ("Better", colors.better, [row for row in ranked if row[1].difference > 0]),
+        ("Higher", colors.better, [row for row in ranked if row[1].difference > 0]),
         ("No change", colors.before, [row for row in ranked if row[1].difference == 0]),
-        ("Worse", colors.worse, [row for row in ranked if row[1].difference < 0]),
+        ("Lower", colors.worse, [row for row in ranked if row[1].difference < 0]),
     )
     traces = []
     for name, color, rows in groups:

@@ -33,18 +33,11 @@ SCALE_DARK = ("#31446b", "#575c6d", "#7c7b78", "#a59c74", "#d2c060", "#ffea46")
 MEANINGS: dict[str, tuple[str, str]] = {
     "document": ("before", "circle"),
     "query": ("after", "diamond"),
-    "same rank": ("before", "diamond-open"),
     "unchanged": ("before", "diamond-open"),
-    "in the top 10": ("after", "diamond-open"),
-    "found": ("better", "diamond-open"),
-    "better rank": ("better", "diamond"),
+    "found": ("better", "diamond-cross"),
     "better": ("better", "diamond"),
-    "worse rank": ("worse", "diamond-x"),
     "worse": ("worse", "diamond-x"),
-    "lost": ("worse", "diamond-cross"),
-    "never found": ("ink", "diamond-cross"),
-    "lost from top 10": ("worse", "diamond-x"),
-    "not in the top 10": ("ink", "diamond-cross"),
+    "lost": ("ink", "diamond-x"),
 }
 """Groups with a color of their own: a field of the palette, and a mark."""
 

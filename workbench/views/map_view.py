@@ -1,336 +1,397 @@
-"""The map of a run's texts as a screen shows it: points with what is known of them, areas, neighbours.
+"""The map of a run's queries and documents: points with what is known of them, selections, neighbors.
 
-A stored map joined with the run's queries, documents and ranks. Neighbours come from the full vectors, never from the
-map. Text is cut as in `browse` and still has to be shown as text.
+A stored map joined with the run's texts, ranks, and outcomes, for report, dashboard, and notebook alike. Neighbors come
+from the full vectors, never from the map. Text is cut as in `queries`; it is still foreign text.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_map
+from workbench.evaluation.examples import has_examples
+from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_map, project
+from workbench.run import Run
 from workbench.views.figures import metric_name
 from workbench.views.figures_map import NEUTRAL, MapPoints, picture
-from workbench.views.overview import TEXT_LIMIT, TOP, whole_evaluations
+from workbench.views.queries import RESERVED, TEXT_LIMIT, compared_evaluations
+from workbench.views.records import TOP, Hit, QueryOutcome
 from workbench.views.theme import palette, plain, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.run import Run
+LABEL = 70  # characters of a text on hover
+MANY = 15_000  # points from which there are half as many
+IN_REPORT = 1500  # points of each stage in a report, which is drawn without WebGL
+METHODS: tuple[Method, ...] = ("umap", "pca")
 
-LABEL = 70  # characters of a text that hovering shows
-MANY = 15_000  # points from which it shows half as many
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A stored map with what is known of its points; one row a text, queries after documents."""
-
-    table: pd.DataFrame
-    """kind, id, text (empty where the run keeps none), x_before, y_before, x_after, y_after (NaN where it is not
-    drawn), and the columns named in `colourings`: words of a group (None for none) or numbers (NaN)."""
-    colourings: tuple[str, ...]
-    rows: dict[tuple[str, str], int]  # (kind, id) -> row
-    relevant: dict[int, tuple[int, ...]]  # row of a query -> rows of the documents that answer it
-    moments: tuple[Stage, ...]
-    parameters: dict[str, Any]
-    kept: dict[str, float]  # moment -> share of true neighbours kept
-
-
-def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> tuple[Path, ...]:
-    """The files that `scene` reads, for `identity`."""
-    name = (evaluation, method, "together" if together else "apart")
-    return (
-        *(run.file(kind, *name) for kind in ("map", "map_settings")),
-        *(run.file("vectors", evaluation, moment) for moment in STAGES),
-        *(run.file(kind, evaluation) for kind in ("queries", "documents")),
-        *(run.file("values", evaluation, moment) for moment in STAGES),
-    )
-
-
-def has_vectors(run: Run, evaluation: str) -> bool:
-    """Whether the run keeps vectors of this evaluation, of which a map can be made."""
-    return any(run.file("vectors", evaluation, moment).is_file() for moment in STAGES)
-
-
-def mapped(run: Run) -> tuple[str, ...]:
-    """Evaluations of which the run keeps vectors or a map, the one to look at first in front."""
-    whole = whole_evaluations(run)
-    found = [name for name in run.evaluations() if has_vectors(run, name) or maps(run, name)]
-    return tuple(sorted(found, key=lambda name: whole.index(name) if name in whole else len(whole)))
-
-
-def maps(run: Run, evaluation: str) -> tuple[tuple[Method, bool], ...]:
-    """(method, together) of each map that is stored, UMAP first: both moments in one map before each in its own."""
-    methods: tuple[Method, ...] = ("umap", "pca")
-    return tuple(
-        (method, together)
-        for method in methods
-        for together in (True, False)
-        if map_files(run, evaluation, method, together=together)[0].is_file()
-    )
-
-
-def scene(run: Run, evaluation: str, method: Method, *, together: bool = True) -> Scene | None:
-    """The stored map of an evaluation; None where there is none, or it is older than the vectors."""
-    import pandas as pd
-
-    found = load_map(run, evaluation, method, together=together)
-    if found is None:
-        return None
-    moments = tuple(moment for moment in STAGES if (found.points["moment"] == moment).any())
-    parts = [
-        found.points[found.points["moment"] == moment]
-        .drop(columns="moment")
-        .rename(columns={"x": f"x_{moment}", "y": f"y_{moment}"})
-        .astype({"id": str})
-        .set_index(["kind", "id"])
-        for moment in moments
-    ]
-    table = pd.concat(parts, axis=1).reset_index().sort_values("kind", kind="stable").reset_index(drop=True)
-    for moment in STAGES:
-        for axis in "xy":
-            if f"{axis}_{moment}" not in table:
-                table[f"{axis}_{moment}"] = float("nan")
-    queries = _queries(run, evaluation)
-    documents = run.documents(evaluation)
-    texts = {
-        ("document", str(key)): text for key, text in documents[["document_id", "document"]].itertuples(index=False)
-    }
-    texts.update((("query", str(key)), text) for key, text in zip(queries.index, queries["query"], strict=True))
-    table["text"] = [shorten(texts.get(key, ""), TEXT_LIMIT) for key in zip(table["kind"], table["id"], strict=True)]
-    colourings = _add_colourings(table, queries)
-    rows = {(kind, key): row for row, (kind, key) in enumerate(zip(table["kind"], table["id"], strict=True))}
-    return Scene(table, colourings, rows, _relevant(rows, queries), moments, found.parameters, found.preservation)
-
-
-def _queries(run: Run, evaluation: str) -> pd.DataFrame:
-    """What is known of each query, by id: query, relevant, rank_before, rank_after, and the other columns after."""
-    moments = run.evaluations().get(evaluation, ())
-    last = "after" if "after" in moments else moments[-1]
-    table = run.per_query(evaluation, last).rename(columns={"rank": "rank_after"})
-    table = table.set_index(table["query_id"].astype(str))
-    if "before" in moments and last != "before":
-        first = run.per_query(evaluation, "before")
-        table["rank_before"] = first.set_index(first["query_id"].astype(str))["rank"].reindex(table.index)
-    return table
-
-
-def _add_colourings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ...]:
-    """Add to the scene's table what its points can be coloured by; gives the names."""
-    import pandas as pd
-
-    mine = table["kind"] == "query"
-
-    def put(name: str, values: pd.Series) -> None:
-        table[name] = table["id"].where(mine).map(values)
-
-    table["type"] = table["kind"]
-    names = ["type"]
-    after = queries["rank_after"]
-    if "rank_before" in queries:
-        put("rank change", _rank_change(queries["rank_before"], after))
-        put("failure", _failure(queries["rank_before"], after))
-        names += ["rank change", "failure"]
-    counts = queries["relevant"].map(len)
-    put("relevant documents", counts.map(lambda count: "4 or more" if count > 3 else str(count)))
-    table["length (words)"] = [float(len(text.split())) if text else float("nan") for text in table["text"]]
-    names += ["length (words)", "relevant documents"]
-    reserved = {"query_id", "query", "relevant", "rank_before", "rank_after", "ranks"}
-    for column in [column for column in queries.columns if column not in reserved]:
-        values = queries[column]
-        name = f"{metric_name(str(column))} after" if "@" in str(column) else shorten(column, 40)
-        if pd.api.types.is_numeric_dtype(values):
-            put(name, values.astype(float))
-        else:
-            put(name, values.map(lambda value: None if value is None or value != value else shorten(value, 40)))
-        names.append(name)
-    return tuple(names)
-
-
-def _rank_change(before: pd.Series, after: pd.Series) -> pd.Series:
-    """better rank, worse rank, same rank, or never found; a rank that is not known is beyond every other."""
-    import pandas as pd
-
-    first, last = before.astype(float).fillna(float("inf")), after.astype(float).fillna(float("inf"))
-    words = pd.Series("same rank", index=after.index, dtype=object)
-    words[last < first] = "better rank"
-    words[last > first] = "worse rank"
-    words[before.isna() & after.isna()] = "never found"
-    return words
-
-
-def _failure(before: pd.Series, after: pd.Series) -> pd.Series:
-    """in the top 10 after training, lost from it, or in it neither before nor after."""
-    import pandas as pd
-
-    held, there = (before.astype(float) <= TOP), (after.astype(float) <= TOP)
-    words = pd.Series("not in the top 10", index=after.index, dtype=object)
-    words[held & ~there] = "lost from top 10"
-    words[there] = "in the top 10"
-    return words
-
-
-def _relevant(rows: Mapping[tuple[str, str], int], queries: pd.DataFrame) -> dict[int, tuple[int, ...]]:
-    found: dict[int, tuple[int, ...]] = {}
-    for key, relevant in queries["relevant"].items():
-        answers = [rows["document", str(document)] for document in relevant if ("document", str(document)) in rows]
-        if ("query", str(key)) in rows and answers:
-            found[rows["query", str(key)]] = tuple(answers)
-    return found
-
-
-def names(scene: Scene) -> list[str]:
-    """What each point is, in two lines: kind and id, then the beginning of its text. Still foreign text."""
-    limit = LABEL if len(scene.table) <= MANY else LABEL // 2
-    return [
-        f"{kind} {shorten(key, 40)}" + (f"\n{shorten(text, limit)}" if text else "")
-        for kind, key, text in scene.table[["kind", "id", "text"]].itertuples(index=False)
-    ]
-
-
-def labels(scene: Scene) -> list[str]:
-    """`names` for a Plotly label, where nothing in them takes effect."""
-    return ["<br>".join(plain(line, LABEL) for line in name.split("\n")) for name in names(scene)]
-
-
-def map_points(scene: Scene, moment: Stage, by: str, names: Sequence[str] = ()) -> MapPoints:
-    """The points of one moment for `figures_points.embedding_map`, coloured by one of the scene's colourings."""
-    import pandas as pd
-
-    table = scene.table
-    numbers = pd.api.types.is_numeric_dtype(table[by])
-    return MapPoints(
-        queries=(table["kind"] == "query").tolist(),
-        x=cast(Any, table[f"x_{moment}"].to_numpy()),
-        y=cast(Any, table[f"y_{moment}"].to_numpy()),
-        groups=[NEUTRAL] * len(table) if numbers else table[by].fillna(NEUTRAL).tolist(),
-        values=cast(Any, table[by].to_numpy(dtype=float)) if numbers else None,
-        labels=names,
-    )
-
-
+Polygon = tuple[tuple[float, float], ...]
 Span = tuple[float, float]
 
 
-def ranges(scene: Scene) -> tuple[Span, Span] | None:
-    """Ranges of x and y that hold the points of both moments; None for maps that have nothing to do with each other."""
-    return _spans(scene, scene.moments) if scene.parameters.get("together", True) else None
+@dataclass(frozen=True)
+class MapView:
+    """A stored map with what is known of its points; one row per text, queries after documents."""
 
+    table: pd.DataFrame
+    """kind, id, text (empty if the run keeps none), x_before, y_before, x_after, y_after (NaN if not drawn), and the
+    columns named in `colorings`: words of a group (None for none) or numbers (NaN)."""
+    colorings: tuple[str, ...]
+    rows: dict[tuple[str, str], int]  # (kind, id) -> row
+    relevant: dict[int, tuple[int, ...]]  # row of a query -> rows of its relevant documents
+    stages: tuple[Stage, ...]
+    parameters: dict[str, Any]
+    preservation: dict[str, float]  # stage -> neighborhood preservation, 0 to 1
+    total: int  # texts on the stored map
 
-def _spans(scene: Scene, moments: Sequence[Stage]) -> tuple[Span, Span]:
-    """Ranges of x and y that hold the points of these moments, with some air around them."""
+    @property
+    def method(self) -> str:
+        return str(self.parameters.get("method", "")).upper()
 
-    def span(axis: str) -> Span:
-        values = scene.table[[f"{axis}_{moment}" for moment in moments]].to_numpy()
-        finite = values[values == values]
-        low, high = float(finite.min()), float(finite.max())
-        air = (high - low or 1.0) * 0.04
-        return low - air, high + air
+    # --- drawing ---
 
-    return span("x"), span("y")
+    def names(self) -> list[str]:
+        """What each point is, in two lines: kind and id, then the beginning of its text. Still foreign text."""
+        limit = LABEL if len(self.table) <= MANY else LABEL // 2
+        return [
+            f"{kind} {shorten(key, 40)}" + (f"\n{shorten(text, limit)}" if text else "")
+            for kind, key, text in self.table[["kind", "id", "text"]].itertuples(index=False)
+        ]
 
+    def labels(self) -> list[str]:
+        """`names` made harmless for a Plotly label."""
+        return ["<br>".join(plain(line, LABEL) for line in name.split("\n")) for name in self.names()]
 
-def canvas(
-    scene: Scene,
-    by: str,
-    *,
-    titles: Mapping[Stage, str],
-    rows: Sequence[int] | None = None,
-    area: tuple[Stage, tuple[Polygon, ...]] | None = None,
-    lines: Sequence[tuple[int, int]] = (),
-    opened: int | None = None,
-    dark: bool = False,
-) -> dict[str, Any]:
-    """All that the canvas of the dashboard draws, as plain values; the names of the points come on top.
+    def points(self, stage: Stage, by: str, labels: Sequence[str] = ()) -> MapPoints:
+        """The points of one stage, colored by one of `colorings`."""
+        import pandas as pd
 
-    It is `figures_points.picture`, which `embedding_map` paints for notebooks and reports, with both moments' places.
-    `rows` stand out; `area` is the one that was drawn; `lines` join queries and answers; `opened` has a ring. Places,
-    groups and marks are base64 of float32, of bytes (255: not drawn) and of bits.
-    """
-    import numpy as np
+        table = self.table
+        numbers = pd.api.types.is_numeric_dtype(table[by])
+        return MapPoints(
+            queries=(table["kind"] == "query").tolist(),
+            x=cast(Any, table[f"x_{stage}"].to_numpy()),
+            y=cast(Any, table[f"y_{stage}"].to_numpy()),
+            groups=[NEUTRAL] * len(table) if numbers else table[by].fillna(NEUTRAL).tolist(),
+            values=cast(Any, table[by].to_numpy(dtype=float)) if numbers else None,
+            labels=labels,
+        )
 
-    size = len(scene.table)
-    both = ranges(scene)
-    drawn = np.zeros(size, dtype=bool)
-    moments = []
-    for moment in scene.moments:
-        x, y = (scene.table[f"{axis}_{moment}"].to_numpy(dtype=np.float32) for axis in "xy")
-        drawn |= np.isfinite(x) & np.isfinite(y)
-        kept = scene.kept.get(moment)
-        note = "" if kept is None else f"{kept * 100:.0f} % of true neighbours kept"
-        places = {"x": _base64(x), "y": _base64(y), "ranges": both or _spans(scene, (moment,))}
-        moments.append({"name": moment, "title": titles[moment], "note": note, **places})
-    points = map_points(scene, scene.moments[-1], by)
-    name = str(scene.parameters.get("method", "")).upper()
-    painted = picture(points, np.flatnonzero(drawn), name=name, lines=len(lines), dark=dark)
-    group = np.full(size, 255, dtype=np.uint8)
-    for number, layer in enumerate(painted.layers):
-        group[layer.places] = number
-    colours = palette(dark=dark)
-    return {
-        "moments": moments,
-        "together": both is not None,
-        "layers": [{"name": layer.name, **layer.look} for layer in painted.layers],
-        "group": _base64(group),
-        "scale": None if painted.scale is None else {"name": by, **asdict(painted.scale)},
-        "axes": painted.axes,
-        "line": painted.line,
-        "ring": painted.ring,
-        "faded": painted.faded,
-        "grown": painted.grown,
-        "marked": None if rows is None else _base64(np.packbits(np.isin(np.arange(size), np.asarray(rows, dtype=int)))),
-        "area": None if area is None else {"moment": area[0], "areas": area[1]},
-        "lines": [place for pair in lines for place in pair],
-        "opened": opened,
-        "look": {
-            "ink": colours.ink, "muted": colours.muted, "line": colours.grid, "accent": colours.after,
-            "ground": "#14171a" if dark else "#ffffff",
-        },
-    }  # fmt: skip
+    def ranges(self) -> tuple[Span, Span] | None:
+        """Ranges of x and y with the points of both stages; None if each stage has a map of its own."""
+        return self._spans(self.stages) if self.parameters.get("together", True) else None
+
+    def _spans(self, stages: Sequence[Stage]) -> tuple[Span, Span]:
+        def span(axis: str) -> Span:
+            values = self.table[[f"{axis}_{stage}" for stage in stages]].to_numpy()
+            finite = values[values == values]
+            low, high = float(finite.min()), float(finite.max())
+            padding = (high - low or 1.0) * 0.04
+            return low - padding, high + padding
+
+        return span("x"), span("y")
+
+    def canvas(
+        self,
+        by: str,
+        *,
+        titles: Mapping[Stage, str],
+        rows: Sequence[int] | None = None,
+        area: tuple[Stage, tuple[Polygon, ...]] | None = None,
+        lines: Sequence[tuple[int, int]] = (),
+        opened: int | None = None,
+        dark: bool = False,
+    ) -> dict[str, Any]:
+        """All that the canvas of the dashboard draws, as plain values: `figures_map.picture`, for both stages.
+
+        `rows` are highlighted, with the drawn `area`; `lines` join queries and answers; `opened` has a ring.
+        Coordinates are base64 of float32, groups of bytes (255: not drawn), marks of bits.
+        """
+        import numpy as np
+
+        size = len(self.table)
+        shared = self.ranges()
+        drawn = np.zeros(size, dtype=bool)
+        panels = []
+        for stage in self.stages:
+            x, y = (self.table[f"{axis}_{stage}"].to_numpy(dtype=np.float32) for axis in "xy")
+            drawn |= np.isfinite(x) & np.isfinite(y)
+            share = self.preservation.get(stage)
+            note = "" if share is None else f"neighborhood preservation {share * 100:.0f}%"
+            places = {"x": _base64(x), "y": _base64(y), "ranges": shared or self._spans((stage,))}
+            panels.append({"name": stage, "title": titles[stage], "note": note, **places})
+        points = self.points(self.stages[-1], by)
+        painted = picture(points, np.flatnonzero(drawn), name=self.method, lines=len(lines), dark=dark)
+        group = np.full(size, 255, dtype=np.uint8)
+        for number, layer in enumerate(painted.layers):
+            group[layer.places] = number
+        marked = None if rows is None else np.packbits(np.isin(np.arange(size), np.asarray(rows, dtype=int)))
+        colors = palette(dark=dark)
+        return {
+            "stages": panels,
+            "together": shared is not None,
+            "layers": [{"name": layer.name, **layer.look} for layer in painted.layers],
+            "group": _base64(group),
+            "scale": None if painted.scale is None else {"name": by, **asdict(painted.scale)},
+            "axes": painted.axes,
+            "line": painted.line,
+            "ring": painted.ring,
+            "faded": painted.faded,
+            "grown": painted.grown,
+            "marked": None if marked is None else _base64(marked),
+            "area": None if area is None else {"stage": area[0], "areas": area[1]},
+            "lines": [place for pair in lines for place in pair],
+            "opened": opened,
+            "look": {
+                "ink": colors.ink, "muted": colors.muted, "line": colors.grid, "accent": colors.after,
+                "ground": "#14171a" if dark else "#ffffff",
+            },
+        }  # fmt: skip
+
+    # --- selection ---
+
+    def inside(self, stage: Stage, areas: Iterable[Polygon]) -> list[int]:
+        """Rows whose point of `stage` is in one of the areas, by the even-odd rule."""
+        import numpy as np
+
+        x, y = (self.table[f"{axis}_{stage}"].to_numpy(dtype=float) for axis in "xy")
+        hit = np.zeros(len(x), dtype=bool)
+        for area in areas:
+            odd = np.zeros(len(x), dtype=bool)
+            for (x1, y1), (x2, y2) in zip(area, (*area[1:], area[0]), strict=True):
+                if y1 != y2:
+                    odd ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+            hit |= odd
+        return [int(row) for row in np.flatnonzero(hit)]
+
+    def containing(self, search: str) -> list[int]:
+        """Rows whose text or id has every word of `search`."""
+        import numpy as np
+
+        texts, ids = self.table["text"].str.casefold(), self.table["id"].str.casefold()
+        hit = np.ones(len(texts), dtype=bool)
+        for word in search.casefold().split():
+            hit &= texts.str.contains(word, regex=False).to_numpy() | (ids == word).to_numpy()
+        return [int(row) for row in np.flatnonzero(hit)]
+
+    def point_name(self, row: int) -> str:
+        """A point for an address: "query:q12"."""
+        kind, key = self.table.loc[row, ["kind", "id"]]
+        return f"{kind!s}:{key!s}"
+
+    def row_of(self, name: str) -> int | None:
+        """The row of a point by `point_name`; None if there is no such point."""
+        kind, _, key = name.partition(":")
+        return self.rows.get((kind, key))
+
+    def ids(self, rows: Sequence[int], kind: str) -> tuple[str, ...]:
+        """Ids of those rows that are of one kind."""
+        part = self.table.iloc[list(rows)]
+        return tuple(part[part["kind"] == kind]["id"])
+
+    def queries_first(self, rows: Sequence[int]) -> list[int]:
+        """The rows, queries before documents, otherwise in their order."""
+        queries = (self.table["kind"] == "query").to_numpy()
+        return sorted(rows, key=lambda row: (not queries[row], row))
+
+    def answer_lines(self, rows: Sequence[int] | None, opened: int | None, most: int) -> list[tuple[int, int]]:
+        """(query, document) of the lines to draw: all of the opened point, and up to `most` of `rows`, or of all."""
+        wanted = self.relevant if rows is None else set(rows)
+        pairs = [(query, answer) for query, found in self.relevant.items() for answer in found]
+        own = [pair for pair in pairs if opened in pair]
+        return list(dict.fromkeys([*own, *islice((pair for pair in pairs if pair[0] in wanted), most)]))
+
+    # --- neighbors ---
+
+    def document_text(self, document: str) -> str:
+        row = self.rows.get(("document", document))
+        return "" if row is None else str(self.table.at[row, "text"])
+
+    def nearest_texts(
+        self, rows: Sequence[int], found: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]]
+    ) -> list[str]:
+        """The nearest document of each row, as a line; `found` is kind -> the result of `neighbors`."""
+        lines = []
+        for kind, key in self.table.iloc[list(rows)][["kind", "id"]].itertuples(index=False):
+            near = found[kind].get(key)
+            lines.append(f"{near[0][1]:.3f}  {self.document_text(near[0][0]) or near[0][0]}" if near else "")
+        return lines
+
+    def neighbor_hits(self, row: int, found: Sequence[tuple[str, float]]) -> tuple[Hit, ...]:
+        """The `neighbors` of one point as a ranking."""
+        answers = {self.table.at[place, "id"] for place in self.relevant.get(row, ())}
+        return tuple(
+            Hit(place, key in answers, cosine, key, self.document_text(key))
+            for place, (key, cosine) in enumerate(found, start=1)
+        )
+
+    def thinned(self, most: int) -> MapView:
+        """At most `most` points, evenly spread: queries up to half of them, documents for the rest."""
+        import numpy as np
+
+        queries = (self.table["kind"] == "query").to_numpy()
+
+        def spread(places: Any, count: int) -> Any:
+            return (
+                places if len(places) <= count else places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+            )
+
+        some = spread(np.flatnonzero(queries), max(most // 2, most - int((~queries).sum())))
+        rows = np.sort(np.concatenate([spread(np.flatnonzero(~queries), most - len(some)), some]))
+        return replace(self, table=self.table.iloc[rows].reset_index(drop=True), rows={}, relevant={})
 
 
 def _base64(array: Any) -> str:
     return b64encode(array.tobytes()).decode("ascii")
 
 
-Polygon = tuple[tuple[float, float], ...]
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def inside(scene: Scene, moment: Stage, areas: Iterable[Polygon]) -> list[int]:
-    """Rows of the scene's table whose place at `moment` is in one of the areas, by the even-odd rule."""
-    import numpy as np
-
-    x, y = (scene.table[f"{axis}_{moment}"].to_numpy(dtype=float) for axis in "xy")
-    hit = np.zeros(len(x), dtype=bool)
-    for area in areas:
-        odd = np.zeros(len(x), dtype=bool)
-        for (x1, y1), (x2, y2) in zip(area, (*area[1:], area[0]), strict=True):
-            if y1 != y2:
-                odd ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-        hit |= odd
-    return [int(row) for row in np.flatnonzero(hit)]
+def has_vectors(run: Run, evaluation: str) -> bool:
+    """Whether the run keeps vectors of this evaluation, from which a map can be made."""
+    return any(run.file("vectors", evaluation, stage).is_file() for stage in STAGES)
 
 
-def area_text(moment: Stage, areas: Iterable[Polygon]) -> str:
-    """A drawn selection as a word for an address: "after:0,0;1,0;1,1".
+def stored_maps(run: Run, evaluation: str) -> tuple[tuple[Method, bool], ...]:
+    """(method, together) of each stored map, UMAP first; one map of both stages before one for each."""
+    return tuple(
+        (method, together)
+        for method in METHODS
+        for together in (True, False)
+        if run.file("map", evaluation, method, "together" if together else "apart").is_file()
+    )
 
-    >>> area_of(area_text("after", [((0.0, 0.5), (1.0, 0.0), (1.0, 1.0))]))
+
+def map_evaluations(run: Run) -> tuple[str, ...]:
+    """Evaluations of which the run keeps vectors or a map; the first is the one to show."""
+    order = compared_evaluations(run)
+    found = [name for name in run.evaluations() if has_vectors(run, name) or stored_maps(run, name)]
+    return tuple(sorted(found, key=lambda name: order.index(name) if name in order else len(order)))
+
+
+def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> tuple[Path, ...]:
+    """The files that `map_view` reads."""
+    name = (evaluation, method, "together" if together else "apart")
+    return (
+        *(run.file(kind, *name) for kind in ("map", "map_settings")),
+        *(run.file("vectors", evaluation, stage) for stage in STAGES),
+        *(run.file(kind, evaluation) for kind in ("queries", "documents")),
+        *(run.file("values", evaluation, stage) for stage in STAGES),
+    )
+
+
+def map_view(run: Run, evaluation: str, method: Method, *, together: bool = True) -> MapView | None:
+    """The stored map of an evaluation; None if there is none, or it is older than the vectors."""
+    import pandas as pd
+
+    found = load_map(run, evaluation, method, together=together)
+    if found is None:
+        return None
+    stages = tuple(stage for stage in STAGES if (found.points["moment"] == stage).any())
+    parts = [
+        found.points[found.points["moment"] == stage]
+        .drop(columns="moment")
+        .rename(columns={"x": f"x_{stage}", "y": f"y_{stage}"})
+        .astype({"id": str})
+        .set_index(["kind", "id"])
+        for stage in stages
+    ]
+    table = pd.concat(parts, axis=1).reset_index().sort_values("kind", kind="stable").reset_index(drop=True)
+    for name in (f"{axis}_{stage}" for stage in STAGES if stage not in stages for axis in "xy"):
+        table[name] = float("nan")
+    queries, documents = _queries(run, evaluation), run.documents(evaluation)
+    texts = {
+        ("document", str(key)): text for key, text in zip(documents["document_id"], documents["document"], strict=True)
+    }
+    texts.update((("query", str(key)), text) for key, text in queries["query"].items())
+    keys = list(zip(table["kind"], table["id"], strict=True))
+    table["text"] = [shorten(texts.get(key, ""), TEXT_LIMIT) for key in keys]
+    rows = {key: row for row, key in enumerate(keys)}
+    relevant = {
+        rows["query", str(key)]: tuple(rows["document", str(each)] for each in ids if ("document", str(each)) in rows)
+        for key, ids in queries["relevant"].items()
+        if ("query", str(key)) in rows
+    }
+    colorings = _add_colorings(table, queries)
+    return MapView(table, colorings, rows, relevant, stages, found.parameters, found.preservation, len(table))
+
+
+def report_map(run: Run, evaluation: str) -> MapView | None:
+    """The map of a report: the stored one by UMAP or PCA, or a new one by PCA; UMAP takes minutes and is never started.
+
+    None for an evaluation without rankings, and if the run keeps no vectors.
+    """
+    if not evaluation or has_examples(run, evaluation):
+        return None
+    found = next((view for method in METHODS if (view := map_view(run, evaluation, method)) is not None), None)
+    if found is None and has_vectors(run, evaluation):
+        project(run, evaluation, "pca")
+        found = map_view(run, evaluation, "pca")
+    return None if found is None else found.thinned(IN_REPORT)
+
+
+def _queries(run: Run, evaluation: str) -> pd.DataFrame:
+    """What is known of each query, by id: query, relevant, rank_before, rank_after, and the other columns after."""
+    stages = run.evaluations().get(evaluation, ())
+    last = "after" if "after" in stages else stages[-1]
+    table = run.per_query(evaluation, last).rename(columns={"rank": "rank_after"})
+    table = table.set_index(table["query_id"].astype(str))
+    if "before" in stages and last != "before":
+        first = run.per_query(evaluation, "before")
+        table["rank_before"] = first.set_index(first["query_id"].astype(str))["rank"].reindex(table.index)
+    return table
+
+
+def _add_colorings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ...]:
+    """Add the columns that points can be colored by; returns their names."""
+    import pandas as pd
+
+    def put(name: str, values: Any) -> None:
+        table[name] = table["id"].where(table["kind"] == "query").map(pd.Series(values, index=queries.index))
+
+    table["type"] = table["kind"]
+    names = ["type"]
+    if "rank_before" in queries:
+        ranks = queries[["rank_before", "rank_after"]].astype(object)
+        pairs = ranks.where(ranks.notna(), None).to_numpy()
+        put("outcome", [QueryOutcome("", first, last).outcome for first, last in pairs])
+        names.append("outcome")
+    put("relevant documents", queries["relevant"].map(lambda ids: "4 or more" if len(ids) > 3 else str(len(ids))))
+    table["length (words)"] = [float(len(text.split())) if text else float("nan") for text in table["text"]]
+    names += ["length (words)", "relevant documents"]
+    for column in queries.columns.difference([*RESERVED, "rank_before", "rank_after"], sort=False):
+        values = queries[column]
+        name = f"{metric_name(str(column))} after" if "@" in str(column) else shorten(column, 40)
+        if pd.api.types.is_numeric_dtype(values):
+            put(name, values.astype(float))
+        else:
+            put(name, values.map(lambda value: shorten(value, 40), na_action="ignore"))
+        names.append(name)
+    return tuple(names)
+
+
+# --- addresses and neighbors -----------------------------------------------------------------------------------------
+
+
+def area_text(stage: Stage, areas: Iterable[Polygon]) -> str:
+    """A drawn selection for an address: "after:0,0;1,0;1,1".
+
+    >>> parse_area(area_text("after", [((0.0, 0.5), (1.0, 0.0), (1.0, 1.0))]))
     ('after', (((0.0, 0.5), (1.0, 0.0), (1.0, 1.0)),))
     """
-    return f"{moment}:" + "|".join(";".join(f"{x:g},{y:g}" for x, y in area) for area in areas)
+    return f"{stage}:" + "|".join(";".join(f"{x:g},{y:g}" for x, y in area) for area in areas)
 
 
-def area_of(text: str) -> tuple[Stage, tuple[Polygon, ...]] | None:
+def parse_area(text: str) -> tuple[Stage, tuple[Polygon, ...]] | None:
     """What `area_text` wrote; None for anything else."""
-    said, _, rest = text[:20_000].partition(":")
-    moment: Stage | None = next((each for each in STAGES if each == said), None)
+    name, _, rest = text[:20_000].partition(":")
+    stage: Stage | None = next((each for each in STAGES if each == name), None)
     try:
         areas = tuple(
             tuple((float(x), float(y)) for x, y in (corner.split(",") for corner in area.split(";")))
@@ -338,100 +399,27 @@ def area_of(text: str) -> tuple[Stage, tuple[Polygon, ...]] | None:
         )
     except ValueError:
         return None
-    return (moment, areas) if moment is not None and all(len(area) > 2 for area in areas) else None
+    return (stage, areas) if stage is not None and all(len(area) > 2 for area in areas) else None
 
 
-def point_name(scene: Scene, row: int) -> str:
-    """A point as a word for an address: "query:q12"."""
-    kind, key = scene.table.loc[row, ["kind", "id"]]
-    return f"{kind!s}:{key!s}"
-
-
-def row_of(scene: Scene, name: str) -> int | None:
-    """The row of a point by `point_name`; None where there is no such point."""
-    kind, _, key = name.partition(":")
-    return scene.rows.get((kind, key))
-
-
-def ids_of(scene: Scene, rows: Sequence[int], kind: str) -> tuple[str, ...]:
-    """Ids of those of the rows that are of one kind."""
-    part = scene.table.iloc[list(rows)]
-    return tuple(part[part["kind"] == kind]["id"])
-
-
-def queries_first(scene: Scene, rows: Sequence[int]) -> list[int]:
-    """The rows, queries before documents, else in their order."""
-    queries = (scene.table["kind"] == "query").to_numpy()
-    return sorted(rows, key=lambda row: (not queries[row], row))
-
-
-def answer_lines(scene: Scene, rows: Sequence[int] | None, picked: int | None, most: int) -> list[tuple[int, int]]:
-    """(query, document) of the lines to draw: those of the picked point, and up to `most` of the rows' or of all."""
-    wanted = scene.relevant if rows is None else set(rows)
-    own = [(query, answer) for query, found in scene.relevant.items() for answer in found if picked in (query, answer)]
-    others = ((query, answer) for query, found in scene.relevant.items() if query in wanted for answer in found)
-    return list(dict.fromkeys([*own, *islice(others, most)]))
-
-
-def nearest_texts(
-    scene: Scene, rows: Sequence[int], found: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]]
-) -> list[str]:
-    """The nearest document of each row, as a line; `found` is kind -> what `neighbours` gives."""
-    lines = []
-    for kind, key in scene.table.iloc[list(rows)][["kind", "id"]].itertuples(index=False):
-        near = found[kind].get(key)
-        lines.append(f"{near[0][1]:.3f}  {_text_of(scene, near[0][0]) or near[0][0]}" if near else "")
-    return lines
-
-
-def neighbour_table(scene: Scene, row: int, found: Sequence[tuple[str, float]]) -> pd.DataFrame:
-    """What `neighbours` found of one point, in the columns of `ranking`; the answers of a query are relevant."""
-    import pandas as pd
-
-    answers = {scene.table.at[place, "id"] for place in scene.relevant.get(row, ())}
-    rows = [
-        (place, key in answers, cosine, key, _text_of(scene, key)) for place, (key, cosine) in enumerate(found, start=1)
-    ]
-    return pd.DataFrame(rows, columns=["position", "relevant", "score", "document_id", "document"])
-
-
-def _text_of(scene: Scene, document: str) -> str:
-    row = scene.rows.get(("document", document))
-    return "" if row is None else str(scene.table.at[row, "text"])
-
-
-def holding(scene: Scene, words: str) -> list[int]:
-    """Rows whose text or id holds every one of the words."""
-    import numpy as np
-
-    texts = scene.table["text"].str.casefold()
-    hit = np.ones(len(texts), dtype=bool)
-    for word in words.casefold().split():
-        hit &= texts.str.contains(word, regex=False).to_numpy() | (scene.table["id"].str.casefold() == word).to_numpy()
-    return [int(row) for row in np.flatnonzero(hit)]
-
-
-# --- neighbours -------------------------------------------------------------------------------------------------
-
-
-def neighbours(vectors: Vectors, kind: str, ids: Sequence[str], k: int = TOP) -> dict[str, list[tuple[str, float]]]:
+def neighbors(vectors: Vectors, kind: str, ids: Sequence[str], k: int = TOP) -> dict[str, list[tuple[str, float]]]:
     """(document id, cosine) of the k documents nearest to each text, nearest first; a document is not its own.
 
     Texts without a vector are left out.
     """
     import numpy as np
 
-    def lengths(array: Any) -> Any:
+    def norms(array: Any) -> Any:
         return np.maximum(np.linalg.norm(array, axis=-1), 1e-12)
 
-    known = vectors.query_ids if kind == "query" else vectors.document_ids
-    array = vectors.queries if kind == "query" else vectors.documents
+    known, array = (
+        (vectors.query_ids, vectors.queries) if kind == "query" else (vectors.document_ids, vectors.documents)
+    )
     wanted = set(ids)
-    rows = [row for row, key in enumerate(known) if key in wanted]
-    long = lengths(vectors.documents)
+    lengths = norms(vectors.documents)
     found: dict[str, list[tuple[str, float]]] = {}
-    for row in rows:
-        cosines = vectors.documents @ array[row] / (long * lengths(array[row]))  # (documents,)
+    for row in (row for row, key in enumerate(known) if key in wanted):
+        cosines = vectors.documents @ array[row] / (lengths * norms(array[row]))  # (documents,)
         if kind == "document":
             cosines[row] = -np.inf
         near = np.argpartition(-cosines, min(k, len(cosines) - 1))[: k + 1].tolist()

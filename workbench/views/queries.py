@@ -1,307 +1,414 @@
-"""The queries of a run for its report: how each moved, those that moved most with their rankings, failures by group.
+"""The queries of an evaluation before and after training: outcomes, rankings, groups, failures, two runs.
 
-Runs that were measured item by item have pairs or triplets in place of queries, and no rankings.
+An evaluation without rankings has examples (pairs, triplets, texts) in place of queries. Text is cut to what a screen
+can hold, without control or direction characters; it is still foreign text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import WorkbenchError
-from workbench.evaluation.examples import example_changes, has_examples, input_columns, unit
+from workbench.errors import RunError, WorkbenchError
+from workbench.evaluation.examples import example_changes, has_examples, input_columns, read_examples, unit
+from workbench.evaluation.projection import STAGES
 from workbench.evaluation.retrieval import DEEPEST_CUT
-from workbench.evaluation.slices import at_dimensions, at_precisions, slice_queries
+from workbench.evaluation.slices import BY, at_dimensions, at_precisions, slice_queries
 from workbench.run import Run
-from workbench.views.rank_changes import failure_groups, failures
-from workbench.views.records import Cause, Cut, Cutting, Found, Group, Grouping, Hit, ItemMover, Mover, QueryOutcome
+from workbench.views.figures import metric_name
+from workbench.views.records import TOP, Cause, Grouping, Hit, OpenedQuery, QueriesView, QueryOutcome, TopTen
 from workbench.views.theme import shorten
+from workbench.views.words import jaccard, words
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT_LIMIT = 420  # characters of a question or an answer in the report
-RANKING_LIMIT = 200  # characters of a document in a ranking
-MOVERS = 6  # queries shown that gained most, and as many that lost most
-TOP = 10  # a query whose relevant documents all stand below has failed
-SHOWN = 5  # documents of a ranking that are shown
-LEAST = 8  # queries or items; fewer get no interval, and are not divided into groups
-BANDS = 4  # groups of gold scores
-MOST_SCORES = (
-    50_000_000  # queries x documents that a report ranks again at fewer dimensions; `workbench slices` does any
-)
+TEXT_LIMIT = 600  # characters of a query or document
+RESERVED = {"query_id", "query", "relevant", "rank", "ranks"}  # columns of `run.per_query` that are no metrics
+FILTERS = ("all", "lost", "worse", "unchanged", "better", "found")
 
 
-@dataclass(frozen=True)
-class Queries:
-    """What the report says about the queries, or items, of one evaluation."""
-
-    evaluation: str
-    metric: str
-    measured: int
-    unit: str = "queries"
-    depth: int = 100
-    changes: tuple[QueryOutcome, ...] = ()
-    gained: tuple[Mover, ...] = ()
-    lost: tuple[Mover, ...] = ()
-    by_item: bool = False
-    items_gained: tuple[ItemMover, ...] = ()
-    items_lost: tuple[ItemMover, ...] = ()
-    found: Found | None = None
-    causes: tuple[Cause, ...] = ()
-    groupings: tuple[Grouping, ...] = ()
-    cuttings: tuple[Cutting, ...] = ()
+# --- which -----------------------------------------------------------------------------------------------------------
 
 
-def queries(run: Run, wanted: str, main: str) -> Queries | None:
-    """Every query or item before and after, and those that moved most; None where an evaluation is missing."""
-    whole = [name for name, moments in run.evaluations().items() if {"before", "after"} <= set(moments)]
-    if not whole:
-        return None
-    name = wanted if wanted in whole else whole[0]
-    return _items(run, name, main) if has_examples(run, name) else _searched(run, name, main)
+def compared_evaluations(run: Run) -> tuple[str, ...]:
+    """Evaluations made before and after training; the first is the one to show."""
+    found = [name for name, stages in run.evaluations().items() if {"before", "after"} <= set(stages)]
+    return tuple(sorted(found, key=preference))
 
 
-# --- items -----------------------------------------------------------------------------------------------------------
+def preference(evaluation: str) -> tuple[bool, bool, str]:
+    """Sort key, as `compare` chooses: a named collection, the test rows, the validation rows; each before the same at
+    fewer dimensions.
+
+    >>> sorted(["validation", "test_256", "test", "finetune"], key=preference)
+    ['finetune', 'test', 'test_256', 'validation']
+    """
+    whole = re.sub(r"_\d+$", "", evaluation)
+    return (whole == "validation", whole == "test", evaluation)
 
 
-def _items(run: Run, name: str, main: str) -> Queries:
-    """The items that moved most, and how items of low and of high gold scores did."""
-    metric, table = example_changes(run, name, main)
-    best = table[table["difference"] > 0].sort_values("difference", ascending=False, kind="stable").head(MOVERS)
-    worst = table[table["difference"] < 0].sort_values("difference", kind="stable").head(MOVERS)
-    names = input_columns(table)
+def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
+    """Metrics stored for every query, nDCG@10 first; of examples those that are computed from their scores."""
+    if has_examples(run, evaluation):
+        settings = run.settings(evaluation, "after")
+        names, first = list(settings["statistics"]), settings.get("main_metric")
+    else:
+        columns = run.per_query(evaluation, "before").columns
+        names, first = [str(name) for name in columns if name not in RESERVED], "ndcg@10"
+    return tuple(sorted(names, key=lambda name: (name != first, names.index(name))))
 
-    def movers(part: pd.DataFrame) -> tuple[ItemMover, ...]:
+
+# --- outcomes --------------------------------------------------------------------------------------------------------
+
+
+def query_table(run: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFrame:
+    """One row per query or example, the largest loss first.
+
+    Columns: query_id, query, outcome, rank_before, rank_after (Int64; null below the depth kept), before, after,
+    difference. A query also has words (of its text) and answers (relevant documents); an example has no ranks, but
+    gold, score_before, and score_after (see `example_changes`).
+    """
+    import pandas as pd
+
+    if has_examples(run, evaluation):
+        _, found = example_changes(run, evaluation, metric)
+        texts = zip(*(found[name] for name in input_columns(found)), strict=True)
+        table = found[["before", "after", "gold", "score_before", "score_after"]].assign(
+            query_id=found["item_id"].astype(str), query=[" | ".join(row) for row in texts]
+        )
+        table["rank_before"] = table["rank_after"] = pd.array([None] * len(found), dtype="Int64")
+    else:
+        before, after = (run.per_query(evaluation, stage) for stage in STAGES)
+        table = before[["query_id", "query", "relevant", "rank", metric]].merge(
+            after[["query_id", "rank", metric]], on="query_id", suffixes=("_before", "_after")
+        )
+        table = table.rename(columns={f"{metric}_{stage}": stage for stage in STAGES})
+        table["words"] = [len(str(text).split()) for text in table["query"]]
+        table["answers"] = table.pop("relevant").map(len)
+        table = table.astype({"query_id": str, "rank_before": "Int64", "rank_after": "Int64"})
+    table = table.astype({"before": float, "after": float})
+    table["query"] = [shorten(text, TEXT_LIMIT) for text in table["query"]]
+    table["difference"] = table["after"] - table["before"]
+    table["outcome"] = [each.outcome for each in query_outcomes(table)]
+    return table.sort_values(["difference", "query_id"], kind="stable").reset_index(drop=True)
+
+
+def query_outcomes(table: pd.DataFrame) -> tuple[QueryOutcome, ...]:
+    """The rows of `query_table`."""
+    names = ["query", "rank_before", "rank_after", "before", "after", "query_id"]
+    examples = "gold" in table
+    names += ["gold", "score_before", "score_after"] if examples else []
+    rows = table[names].astype(object).where(table[names].notna(), None)
+    return tuple(QueryOutcome(**dict(zip(names, row, strict=True)), ranked=not examples) for row in rows.to_numpy())
+
+
+def filters(table: pd.DataFrame) -> tuple[str, ...]:
+    """What `filter_queries` can do with this table: examples are never found or lost."""
+    return FILTERS if "gold" not in table else tuple(name for name in FILTERS if name not in ("found", "lost"))
+
+
+def filter_queries(table: pd.DataFrame, outcome: str = "all", search: str = "") -> pd.DataFrame:
+    """Rows of `query_table` with this outcome and all words of `search`, in the same order."""
+    kept = table if outcome == "all" else table[table["outcome"] == outcome]
+    for word in search.split():
+        kept = kept[kept["query"].str.contains(word, case=False, regex=False)]
+    return kept.reset_index(drop=True)
+
+
+# --- rankings --------------------------------------------------------------------------------------------------------
+
+
+def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int = TOP) -> dict[str, OpenedQuery]:
+    """Texts and rankings of these queries, the `top` best documents of each. Reads only their rows of the files."""
+    if not query_ids:
+        return {}
+    if has_examples(run, evaluation):
+        table = read_examples(run, evaluation, "after")
+        table = table[table["item_id"].astype(str).isin(query_ids)]
+        names = input_columns(table)
+        return {
+            str(row["item_id"]): OpenedQuery(texts=tuple((name, shorten(row[name], TEXT_LIMIT)) for name in names))
+            for row in table.to_dict("records")
+        }
+    hits = {stage: _hit_rows(run, evaluation, stage, query_ids, top) for stage in STAGES}
+    queries = run.table("queries", evaluation, filters=[("query_id", "in", list(query_ids))])
+    relevant = {
+        str(key): list(map(str, ids)) for key, ids in zip(queries["query_id"], queries["relevant"], strict=True)
+    }
+    shown = [row.document_id for rows in hits.values() for each in rows.values() for row in each]
+    texts = document_texts(run, evaluation, [*(key for ids in relevant.values() for key in ids), *shown])
+
+    def ranking(rows: Sequence[Any]) -> tuple[Hit, ...]:
         return tuple(
-            ItemMover(
-                texts=tuple((column, shorten(row[column], TEXT_LIMIT)) for column in names),
-                gold=None if row["gold"] != row["gold"] else float(row["gold"]),
-                **{each: float(row[each]) for each in ("score_before", "score_after", "before", "after")},
+            Hit(
+                int(row.position), bool(row.relevant), float(row.score), row.document_id, texts.get(row.document_id, "")
             )
-            for row in part.to_dict("records")
+            for row in rows
         )
 
-    grouped = _by_gold(table)
-    return Queries(
-        name,
-        metric,
-        len(table),
-        unit(run, name),
-        by_item=True,
-        items_gained=movers(best),
-        items_lost=movers(worst),
-        groupings=() if grouped is None else (grouped,),
+    return {
+        key: OpenedQuery(
+            before=ranking(hits["before"].get(key, ())),
+            after=ranking(hits["after"].get(key, ())),
+            texts=tuple((each, texts.get(each, "")) for each in ids),
+        )
+        for key, ids in relevant.items()
+    }
+
+
+def _hit_rows(run: Run, evaluation: str, stage: str, query_ids: Sequence[str], top: int) -> dict[str, list[Any]]:
+    """Query id -> rows of its ranking; empty if the run keeps no ranking."""
+    if not run.file("hits", evaluation, stage).is_file():
+        return {}
+    filters: list[tuple[str, str, Any]] = [("query_id", "in", list(query_ids)), ("position", "<=", top)]
+    table = run.table("hits", evaluation, stage, filters=filters).sort_values("position", kind="stable")
+    found: dict[str, list[Any]] = {}
+    for row in table.astype({"document_id": str}).itertuples():
+        found.setdefault(str(row.query_id), []).append(row)
+    return found
+
+
+def document_texts(run: Run, evaluation: str, ids: Sequence[str]) -> dict[str, str]:
+    """Texts of documents by id, of those that the run keeps."""
+    if not ids or not run.file("documents", evaluation).is_file():
+        return {}
+    found = run.table("documents", evaluation, filters=[("document_id", "in", list(dict.fromkeys(ids)))])
+    pairs = zip(found["document_id"], found["document"], strict=True)
+    return {str(key): shorten(text, TEXT_LIMIT) for key, text in pairs}
+
+
+# --- groups, two runs, downloads -------------------------------------------------------------------------------------
+
+
+def group_names(run: Run, evaluation: str) -> tuple[str, ...]:
+    """What the queries can be grouped by: `slices.BY` and columns of words; nothing for examples."""
+    from pandas.api.types import is_numeric_dtype
+
+    if not run.file("queries", evaluation).is_file():
+        return ()
+    table = run.per_query(evaluation, "after")
+    own = [str(name) for name in table.columns if name not in RESERVED and not is_numeric_dtype(table[name])]
+    return (*BY, *own)
+
+
+def pair_queries(run: Run, other: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFrame:
+    """A metric of every query that both runs measured, after training: query_id, query, first, second, difference.
+
+    The largest difference first. Queries are the same if id and text are. Raises RunError without the metric.
+    """
+    tables = []
+    for name, each in (("first", run), ("second", other)):
+        table = each.per_query(evaluation, "after")
+        if metric not in table:
+            raise RunError(f"expected {metric!r} for each query of {evaluation!r} in run {each.name!r}, found none.")
+        tables.append(table[["query_id", "query", metric]].rename(columns={metric: name}))
+    both = tables[0].merge(tables[1], on=["query_id", "query"])
+    both["query"] = [shorten(text, TEXT_LIMIT) for text in both["query"]]
+    both["difference"] = both["second"] - both["first"]
+    return both.sort_values("difference", key=lambda column: -column.abs(), kind="stable").reset_index(drop=True)
+
+
+DOWNLOADS = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "trec": "text/plain",
+    "qrels": "text/plain",
+}
+"""Format -> media type."""
+
+
+def download(run: Run, evaluation: str, stage: str, form: str) -> bytes:
+    """The numbers of each query, the rankings, or the qrels as a file. Raises DataError as `trec` does."""
+    from workbench.evaluation.trec import trec_qrels, trec_run
+
+    if form in ("trec", "qrels"):
+        return "".join((trec_run if form == "trec" else trec_qrels)(run, evaluation, stage)).encode()
+    table = run.per_query(evaluation, stage)
+    if form == "csv":
+        return bytes(table.to_csv(index=False).encode())
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+MOVERS = 6  # queries that gained most, and as many that lost most
+SHOWN = 5  # documents of a ranking
+LEAST = 8  # queries; fewer get no interval, and are not divided into groups
+BANDS = 4  # groups of gold scores
+MOST_SCORES = 50_000_000  # queries x documents that a report ranks again; `workbench slices` ranks any number
+
+
+def queries_view(run: Run, wanted: str, main: str) -> QueriesView | None:
+    """The queries of the evaluation `wanted`, or else of the first; None if there is none before and after training."""
+    names = compared_evaluations(run)
+    if not names:
+        return None
+    name = wanted if wanted in names else names[0]
+    examples = has_examples(run, name)
+    metric = example_changes(run, name, main)[0] if examples else metric_column(run.per_query(name, "before"), main)
+    table = query_table(run, name, metric)
+    gains = table[table["difference"] > 0].sort_values("difference", ascending=False, kind="stable")
+    best, worst = (query_outcomes(part.head(MOVERS)) for part in (gains, table[table["difference"] < 0]))
+    opened = open_queries(run, name, [each.query_id for each in (*best, *worst)], SHOWN)
+    view = QueriesView(
+        evaluation=name,
+        metric=metric_name(metric),
+        unit=unit(run, name),
+        measured=len(table),
+        ranked=not examples,
+        gained=tuple((each, opened[each.query_id]) for each in best),
+        lost=tuple((each, opened[each.query_id]) for each in worst),
+        groupings=tuple(_by_gold(table) if examples else _by_kind(run, name, metric)),
+    )
+    if examples:
+        return view
+    outcomes = query_outcomes(table)
+    depths = [int(hits["position"].max()) for hits in (run.table("hits", name, stage) for stage in STAGES) if len(hits)]
+    return replace(
+        view,
+        depth=max(DEEPEST_CUT, *depths),
+        outcomes=outcomes,
+        top_ten=_top_ten(outcomes),
+        causes=failure_causes(run, name),
+        vector_sizes=tuple(_vector_sizes(run, name, metric)),
     )
 
 
-def _by_gold(table: pd.DataFrame) -> Grouping | None:
-    """Items by their gold score, in four groups of about equal size; None where they have none."""
+def metric_column(table: pd.DataFrame, main: str) -> str:
+    """The column of a table of queries that holds the main metric, or the one in place of it."""
+    names = (main, main.split("_", 1)[-1], "ndcg@10", *table.columns)
+    return next(str(column) for column in names if column in table.columns)
+
+
+def _top_ten(outcomes: Sequence[QueryOutcome]) -> TopTen:
+    counts = Counter(
+        tuple(rank is not None and rank <= TOP for rank in (each.rank_before, each.rank_after)) for each in outcomes
+    )
+    return TopTen(counts[True, True], counts[False, True], counts[True, False], counts[False, False])
+
+
+def _by_gold(table: pd.DataFrame) -> Iterator[Grouping]:
+    """Examples by gold score, in four groups of about equal size; nothing if they have none."""
     import pandas as pd
 
     from workbench.evaluation.statistics import bootstrap_interval
 
     gold = table["gold"]
     if gold.isna().any() or gold.nunique() < 2 or len(table) < LEAST:
-        return None
+        return
     bands = gold if gold.nunique() <= BANDS else pd.qcut(gold, BANDS, duplicates="drop")
-    groups = []
+    rows = []
     for _, part in table.groupby(bands, observed=True):
-        ends_of_change = bootstrap_interval(part["difference"].to_numpy(dtype=float)[:, None])
-        ends = f"{part['gold'].min():g}", f"{part['gold'].max():g}"
-        label = ends[0] if ends[0] == ends[1] else " to ".join(ends)
-        before, after = (float(part[moment].mean()) for moment in ("before", "after"))
-        low, high = _ends([float(end[0]) for end in ends_of_change], len(part))
-        groups.append(Group(label, len(part), before, after, low, high))
-    return Grouping("gold score", tuple(groups)) if len(groups) > 1 else None
+        low, high = (float(end[0]) for end in bootstrap_interval(part["difference"].to_numpy(dtype=float)[:, None]))
+        ends = dict.fromkeys(f"{end:g}" for end in (part["gold"].min(), part["gold"].max()))
+        means = {name: float(part[name].mean()) for name in ("before", "after", "difference")}
+        rows.append({"group": " to ".join(ends), "queries": len(part), **means, "low": low, "high": high})
+    if len(rows) > 1:
+        yield _grouping("gold score", rows)
 
 
-def _ends(interval: Sequence[float], size: int) -> tuple[float, float] | tuple[None, None]:
-    """An interval, or none where it would come from too few."""
-    return (interval[0], interval[1]) if size >= LEAST else (None, None)
-
-
-# --- searches --------------------------------------------------------------------------------------------------------
-
-
-def _searched(run: Run, name: str, main: str) -> Queries:
-    """Every query of a search, and those that moved most with their best documents."""
-    before, after = run.per_query(name, "before"), run.per_query(name, "after")
-    metric = metric_of(before, main)
-    table = before.merge(after, on="query_id", suffixes=("_before", "_after")).sort_values("query_id", kind="stable")
-    table["change"] = table[f"{metric}_after"] - table[f"{metric}_before"]
-    changes = tuple(
-        QueryOutcome(
-            shorten(row["query_before"]),
-            _rank(row["rank_before"]),
-            _rank(row["rank_after"]),
-            float(row[f"{metric}_before"]),
-            float(row[f"{metric}_after"]),
-        )
-        for row in table.to_dict("records")
-    )
-    hits = {moment: run.hits(name, moment) for moment in ("before", "after")}
-    best = table[table["change"] > 0].sort_values("change", ascending=False, kind="stable").head(MOVERS)
-    worst = table[table["change"] < 0].sort_values("change", kind="stable").head(MOVERS)
-    deepest = max(int(each["position"].max()) for each in hits.values() if len(each))
-    texts = _answers(run, name, [*best["query_id"], *worst["query_id"]], table)
-    gained, lost = (_movers(part, metric, hits, texts) for part in (best, worst))
-    return Queries(
-        name,
-        metric,
-        len(table),
-        depth=max(DEEPEST_CUT, deepest),  # ranks are known so far
-        changes=changes,
-        gained=gained,
-        lost=lost,
-        found=_found(changes),
-        causes=_causes(run, name),
-        groupings=_groupings(run, name, metric, after),
-        cuttings=_cuttings(run, name, metric),
-    )
-
-
-def metric_of(table: pd.DataFrame, main: str) -> str:
-    """The column of a table of queries that holds the main metric, or the one that stands for it."""
-    names = (main, main.split("_", 1)[-1], "ndcg@10", *table.columns)
-    return next((column for column in names if column in table.columns), "")
-
-
-def _rank(value: Any) -> int | None:
-    import pandas as pd
-
-    return None if pd.isna(value) else int(value)
-
-
-def _answers(run: Run, name: str, query_ids: Sequence[str], table: pd.DataFrame) -> dict[str, str]:
-    """Query id -> text of its first relevant document."""
-    chosen = table[table["query_id"].isin(query_ids)]
-    first = {row["query_id"]: next(iter(row["relevant_before"]), None) for row in chosen.to_dict("records")}
-    documents = run.documents(name)
-    texts = dict(zip(documents["document_id"], documents["document"], strict=True))
-    return {query: str(texts.get(document, "")) for query, document in first.items()}
-
-
-def _movers(
-    part: pd.DataFrame, metric: str, hits: Mapping[str, pd.DataFrame], texts: Mapping[str, str]
-) -> tuple[Mover, ...]:
-    return tuple(
-        Mover(
-            query=shorten(row["query_before"], TEXT_LIMIT),
-            relevant=shorten(texts[row["query_id"]], TEXT_LIMIT),
-            rank_before=_rank(row["rank_before"]),
-            rank_after=_rank(row["rank_after"]),
-            before=float(row[f"{metric}_before"]),
-            after=float(row[f"{metric}_after"]),
-            ranking_before=_ranking(hits["before"], row["query_id"]),
-            ranking_after=_ranking(hits["after"], row["query_id"]),
-        )
-        for row in part.to_dict("records")
-    )
-
-
-def _ranking(hits: pd.DataFrame, query_id: str) -> tuple[Hit, ...]:
-    mine = hits[(hits["query_id"] == query_id) & (hits["position"] <= SHOWN)].sort_values("position", kind="stable")
-    return tuple(
-        Hit(shorten(row["document"], RANKING_LIMIT), bool(row["relevant"]), float(row["score"]))
-        for row in mine.to_dict("records")
-    )
-
-
-def _found(changes: Sequence[QueryOutcome]) -> Found:
-    def there(rank: int | None) -> bool:
-        return rank is not None and rank <= TOP
-
-    pairs = [(there(each.rank_before), there(each.rank_after)) for each in changes]
-    return Found(
-        both=pairs.count((True, True)),
-        won=pairs.count((False, True)),
-        lost=pairs.count((True, False)),
-        neither=pairs.count((False, False)),
-    )
-
-
-def _causes(run: Run, name: str) -> tuple[Cause, ...]:
-    """Why queries failed after training, as far as the stored rankings tell; the model itself is not loaded."""
-    import pandas as pd
-
-    failed = failures(run, name, k=TOP)
-    if failed.empty:
-        return ()
-    groups = failure_groups(failed)
-    if groups["queries"].isna().any():  # then nobody knows what the model sees
-        groups.loc[groups["group"] == "none of these", "meaning"] = "none of the groups that were counted"
-    return tuple(
-        Cause(
-            row["group"],
-            row["meaning"],
-            None if pd.isna(row["queries"]) else int(row["queries"]),
-            None if pd.isna(row["share"]) else float(row["share"]),
-        )
-        for row in groups.to_dict("records")
-    )
-
-
-def _groupings(run: Run, name: str, metric: str, table: pd.DataFrame) -> tuple[Grouping, ...]:
-    """The queries by their length and by how many documents are relevant, where that divides them."""
+def _by_kind(run: Run, name: str, metric: str) -> Iterator[Grouping]:
+    """Queries by length and by number of relevant documents, if that divides them."""
     if "@" not in metric:
-        return ()
-    found = []
-    for by in ("query length", "relevant documents"):
+        return
+    accuracy = f"accuracy@{TOP}"
+    for by in BY:
         rows = slice_queries(run, name, by, metric=metric).to_dict("records")
-        if len(rows) < 2:
-            continue
-        reached = None
-        if f"accuracy@{TOP}" in table.columns:
-            reached = slice_queries(run, name, by, metric=f"accuracy@{TOP}").to_dict("records")
-        groups = []
-        for place, row in enumerate(rows):
-            before, after, *ends = (float(row[each]) for each in ("before", "after", "low", "high"))
-            low, high = _ends(ends, int(row["queries"]))
-            failed = (None, None) if reached is None else _failures(reached[place])
-            groups.append(Group(str(row["group"]), int(row["queries"]), before, after, low, high, *failed))
-        found.append(Grouping(by, tuple(groups)))
-    return tuple(found)
+        if accuracy in run.per_query(name, "after"):
+            reached = slice_queries(run, name, by, metric=accuracy).to_dict("records")
+            for row, share in zip(rows, reached, strict=True):
+                row |= {f"failed_{stage}": round((1 - share[stage]) * share["queries"]) for stage in STAGES}
+        if len(rows) > 1:
+            yield _grouping(by, rows)
 
 
-def _failures(row: Mapping[Any, Any]) -> tuple[int, int]:
-    """Shares of queries that found something, before and after, as counts of those that did not."""
-    before, after = (round((1 - row[moment]) * row["queries"]) for moment in ("before", "after"))
-    return before, after
+def _grouping(by: str, rows: Sequence[dict[Any, Any]]) -> Grouping:
+    """Without the intervals of groups that are too small for one."""
+    found = tuple(row if row["queries"] >= LEAST else {**row, "low": None, "high": None} for row in rows)
+    return Grouping(by, found, found)
 
 
-def _cuttings(run: Run, name: str, metric: str) -> tuple[Cutting, ...]:
-    """The evaluation at fewer dimensions and with coarser numbers, where the run keeps the vectors that it takes."""
+def _vector_sizes(run: Run, name: str, metric: str) -> Iterator[Grouping]:
+    """The evaluation at fewer dimensions and with quantized embeddings, if the run keeps the vectors."""
     settings = run.settings(name, "after")
-    size = int(settings.get("queries") or 0) * int(settings.get("documents") or 0)
-    if "@" not in metric or not 0 < size <= MOST_SCORES:
-        return ()
-    found = []
+    if "@" not in metric or not 0 < (settings.get("queries") or 0) * (settings.get("documents") or 0) <= MOST_SCORES:
+        return
     for by, measure in (("dimensions", at_dimensions), ("precision", at_precisions)):
         try:
             table = measure(run, name)
         except WorkbenchError:  # no vectors, not of all documents, or a similarity of tokens
             continue
-        part = table[["moment", by, "bytes", metric]].rename(columns={metric: "ndcg@10"})
-        rows: list[Mapping[Any, Any]] = list(part.to_dict("records"))
-        found.append(Cutting(by, _cuts(rows, by), tuple(rows)))
-    return tuple(found)
+        drawn: list[Mapping[Any, Any]] = list(table.rename(columns={metric: "ndcg@10"}).to_dict("records"))
+        rows: dict[Any, dict[str, Any]] = {}
+        for row in drawn:
+            group = f"{row[by]:,} dimensions" if by == "dimensions" else str(row[by])
+            empty = {"group": group, "bytes": row["bytes"], "before": None, "after": None, "share": None}
+            rows.setdefault(row[by], empty)[row["moment"]] = row["ndcg@10"]
+        full = next(iter(rows.values()))["after"]
+        for row in rows.values() if full else ():
+            row["share"] = row["after"] / full
+        yield Grouping(by, tuple(rows.values()), tuple(drawn))
 
 
-def _cuts(rows: Sequence[Mapping[Any, Any]], by: str) -> tuple[Cut, ...]:
-    """One for each size, with both moments."""
-    values: dict[Any, dict[str, float]] = {}
-    for row in rows:
-        values.setdefault(row[by], {"bytes": row["bytes"]})[row["moment"]] = row["ndcg@10"]
-    whole = next(iter(values.values())).get("after")
-    return tuple(
-        Cut(
-            f"{size:,} dimensions" if by == "dimensions" else str(size),
-            each["bytes"],
-            each.get("before"),
-            each.get("after"),
-            each["after"] / whole if whole and "after" in each else None,
-        )
-        for size, each in values.items()
+# --- failures --------------------------------------------------------------------------------------------------------
+
+DEEP = 100
+NEAR = 0.8  # Jaccard index of two documents' words from which they are near duplicates
+CAUSES = {
+    "not found": f"no relevant document in the top {DEEP}",
+    "near duplicate": "a document above the relevant one has nearly the same words",
+    "none of these": "another document is ranked higher for another reason",
+}
+
+
+def failure_causes(run: Run, name: str, k: int = TOP) -> tuple[Cause, ...]:
+    """Possible causes of failure of the queries without a relevant document in the top `k` after training.
+
+    From the stored rankings alone; the model is not loaded, so its tokenizer and length limit are not considered.
+    """
+    table = run.per_query(name, "after")
+    failed = table[(table["rank"].astype(float).fillna(float("inf")) > k).to_numpy()]
+    if failed.empty:
+        return ()
+    missing = (failed["rank"].astype(float).fillna(float("inf")) > DEEP).to_numpy()
+    duplicates = [each is not None for each in near_duplicates(run, name, failed)]
+    counts = (
+        int(missing.sum()),
+        sum(duplicates),
+        sum(not (first or second) for first, second in zip(missing, duplicates, strict=True)),
     )
+    return tuple(
+        Cause(cause, meaning, count, count / len(failed))
+        for (cause, meaning), count in zip(CAUSES.items(), counts, strict=True)
+    )
+
+
+def near_duplicates(run: Run, name: str, failed: pd.DataFrame) -> list[str | None]:
+    """For each query the first document ranked above its relevant ones that has nearly the words of one of them."""
+    documents = run.documents(name)
+    texts = dict(zip(documents["document_id"].astype(str), documents["document"].astype(str), strict=True))
+    hits = run.table("hits", name, "after").sort_values("position", kind="stable")
+    rankings = hits[hits["query_id"].isin(failed["query_id"])].groupby("query_id")["document_id"].agg(list)
+    known: dict[str, dict[str, None]] = {}
+
+    def words_of(document: str) -> dict[str, None]:
+        if document not in known:
+            known[document] = words(texts.get(document, ""))
+        return known[document]
+
+    found = []
+    for query, relevant in zip(failed["query_id"], failed["relevant"], strict=True):
+        gold = {str(document) for document in relevant}
+        ranking = list(map(str, rankings.get(query, ())))
+        above = ranking[: next((place for place, key in enumerate(ranking) if key in gold), len(ranking))]
+        found.append(
+            next((key for key in above if any(jaccard(words_of(key), words_of(each)) >= NEAR for each in gold)), None)
+        )
+    return found

@@ -1,53 +1,54 @@
-"""What reports are made of, as plain values: nothing here reads a file or knows how a page looks."""
+"""What is shown of runs and cards, as plain values. Nothing here reads a file or knows how a screen looks.
+
+A metric's row is `evaluation.compare.MetricRow`, from the comparison to the screen.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from workbench.audit.finding import Finding
     from workbench.evaluation.compare import MetricRow
     from workbench.views.figures_loss import Curve
+    from workbench.views.map_view import MapView
 
+FindingLines = tuple["Finding", tuple[tuple[int, str], ...]]  # a finding, and (number, text) of the lines that prove it
 
-@dataclass(frozen=True)
-class Verdict:
-    """The answer on top of the page."""
-
-    word: str  # "reproduced", "differs", "not comparable", or why there is none: "no verdict", "failed", ...
-    tone: str  # "good", "bad" or "open": how the word is coloured and which sign stands beside it
-    meaning: str  # one sentence: what the word says about the card
-    reasons: tuple[str, ...] = ()
-
+TOP = 10  # a query without a relevant document in the top 10 has failed
 
 Outcome = Literal["found", "better", "unchanged", "worse", "lost"]
-TOP = 10
-OUTCOMES: dict[Outcome, str] = {
+OUTCOMES: dict[str, str] = {
     "found": f"a relevant document in the top {TOP} after training, none before",
     "better": f"a better rank of the first relevant document, on the same side of the top {TOP}",
     "unchanged": "the same rank of the first relevant document",
     "worse": f"a worse rank of the first relevant document, on the same side of the top {TOP}",
     "lost": f"a relevant document in the top {TOP} before training, none after",
 }
-"""What training can do to a query -> what that means, the best first. Every query has one outcome."""
+"""What training does to a query -> what that means, the best first. Every query has one outcome."""
 
 
 @dataclass(frozen=True)
 class QueryOutcome:
-    """One query before and after training, or one example (a pair, a triplet, a text) of an evaluation without ranks.
+    """One query before and after training, or one example (pair, triplet, text) of an evaluation without ranks.
 
     A rank is that of the first relevant document, 1 is best; None: below the depth that is kept, worse than any other.
-    `before` and `after` are the query's metric; for an example how right its score is, 0 to 1.
+    `before` and `after` are the query's metric; of an example its agreement with the gold labels, 0 to 1.
     """
 
-    query: str
+    query: str  # its text; of an example its texts, joined by " | "
     rank_before: int | None
     rank_after: int | None
     before: float = 0.0
     after: float = 0.0
+    query_id: str = ""
     ranked: bool = True  # False for an example
+    gold: float | None = None  # of an example, and its scores by the two models
+    score_before: float | None = None
+    score_after: float | None = None
 
     @property
     def difference(self) -> float:
@@ -55,7 +56,7 @@ class QueryOutcome:
 
     @property
     def outcome(self) -> Outcome:
-        """By ranks, see `OUTCOMES`; of an example by the difference: better, unchanged or worse.
+        """By ranks, see `OUTCOMES`. An example has no ranks: better, unchanged or worse by the sign of its difference.
 
         >>> QueryOutcome("q", 12, 3).outcome, QueryOutcome("q", 2, 1).outcome, QueryOutcome("q", 2, None).outcome
         ('found', 'better', 'lost')
@@ -69,190 +70,124 @@ class QueryOutcome:
 
 
 @dataclass(frozen=True)
-class FindingLine:
-    """One line of the card that a finding rests on."""
-
-    number: int
-    text: str
-
-
-@dataclass(frozen=True)
-class FindingRow:
-    code: str
-    severity: str  # "error", "warning", "note"
-    message: str
-    lines: tuple[FindingLine, ...] = ()
-    fix: str = ""
-
-
-@dataclass(frozen=True)
 class Hit:
     """A document of a ranking."""
 
-    text: str
+    position: int  # 1 is best
     relevant: bool
     score: float
+    document_id: str
+    document: str  # its text; empty if the run does not keep it
 
 
 @dataclass(frozen=True)
-class Mover:
-    """A query whose metric changed much."""
+class OpenedQuery:
+    """One query in detail."""
 
-    query: str
-    relevant: str  # its first relevant document
-    rank_before: int | None  # None: not among the documents kept
-    rank_after: int | None
-    before: float
-    after: float
-    ranking_before: tuple[Hit, ...] = ()  # the best documents, best first; empty where none were stored
-    ranking_after: tuple[Hit, ...] = ()
-
-    @property
-    def difference(self) -> float:
-        return self.after - self.before
-
-    @property
-    def top_before(self) -> Hit | None:
-        return next(iter(self.ranking_before), None)
-
-    @property
-    def top_after(self) -> Hit | None:
-        return next(iter(self.ranking_after), None)
+    before: tuple[Hit, ...] = ()  # the best documents, best first; empty if no ranking is stored
+    after: tuple[Hit, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()  # (id, text) of relevant documents; of an example (column, text)
 
 
 @dataclass(frozen=True)
-class Group:
-    """The queries (or items) of one kind, and how they did. Failures are queries without a relevant document among the
-    ten best; None where nothing is ranked."""
+class Sourced:
+    """A value and where it comes from: a field of a recipe, a fact of a card, a measurement of a run."""
 
-    name: str
-    queries: int
-    before: float
-    after: float
-    low: float | None  # 95 % interval of the change; None of a group that is too small for one
-    high: float | None
-    failed_before: int | None = None
-    failed_after: int | None = None
+    name: str  # "training.learning_rate", "Base model"
+    value: str
+    source: str = ""  # one of `Origin.source`, a status of `reproducibility`, "unknown"; empty: measured here
+    lines: tuple[int, ...] = ()  # of the card
+    note: str = ""
+    corrected: str | None = None  # the value after correction, if there is a corrected recipe
 
     @property
-    def difference(self) -> float:
-        return self.after - self.before
+    def changed(self) -> bool:
+        return self.corrected is not None and self.corrected != self.value
+
+    @property
+    def line_ranges(self) -> str:
+        """The lines, at most six ranges of them.
+
+        >>> Sourced("seed", "42", lines=(29, 24, 25)).line_ranges
+        '24-25, 29'
+        """
+        ranges: list[list[int]] = []
+        for line in sorted(set(self.lines)):
+            if ranges and line == ranges[-1][1] + 1:
+                ranges[-1][1] = line
+            else:
+                ranges.append([line, line])
+        texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+        return ", ".join([*texts[:6], *(["…"] if len(texts) > 6 else [])])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    word: str  # "reproduced", "differs", "not comparable", or why there is none: "no verdict", "failed", ...
+    tone: str  # "good", "bad", "told" or "open": its color and sign
+    meaning: str  # one sentence: what the word says about the card
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """All queries, divided by one property of theirs."""
+    """Queries or vectors in groups, each before and after."""
 
-    by: str  # "query length"
-    groups: tuple[Group, ...]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """An evaluation with smaller vectors."""
-
-    name: str  # "128 dimensions", "int8"
-    bytes: float  # of one vector
-    before: float | None
-    after: float | None
-    kept: float | None  # `after` as a share of that of whole vectors
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """An evaluation at each size of its vectors, the largest first."""
-
-    by: str  # "dimensions" or "precision"
-    cuts: tuple[Cut, ...]
-    rows: tuple[Mapping[str, Any], ...]  # the records of `slices`, for the figure
+    by: str  # "query length", "gold score", "dimensions", "precision"
+    rows: tuple[Mapping[str, Any], ...]
+    """Of queries: group, queries, before, after, difference, low and high (95% CI of the difference; None for a small
+    group), and for ranked queries failed_before and failed_after. Of vectors: group, bytes, before, after, and share
+    (`after` divided by that of full vectors)."""
+    drawn: tuple[Mapping[str, Any], ...]  # for `slice_figure`
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Failed queries that have one thing in common which may be the reason; a query can have several."""
+    """Failed queries with a property that may explain the failure; a query can have several."""
 
-    name: str  # one of movements.GROUPS
+    name: str  # one of `failures.GROUPS`
     meaning: str
-    queries: int | None  # None: nobody counted, because it takes the model's tokenizer
+    queries: int | None  # None: not counted, which takes the model's tokenizer
     share: float | None  # of all failed queries
 
 
 @dataclass(frozen=True)
-class Found:
-    """How many queries had a relevant document among the ten best, before and after."""
+class TopTen:
+    """Queries with a relevant document in the top 10."""
 
     both: int
-    won: int  # only after
+    found: int  # only after
     lost: int  # only before
     neither: int
 
     @property
-    def before(self) -> int:
-        return self.both + self.lost
-
-    @property
-    def after(self) -> int:
-        return self.both + self.won
+    def failed(self) -> int:
+        """Queries that fail after training."""
+        return self.lost + self.neither
 
 
 @dataclass(frozen=True)
-class MapPlaces:
-    """One moment of a map. Sequences are parallel."""
+class QueriesView:
+    """The queries, or examples, of one evaluation before and after training."""
 
-    moment: str  # "before" or "after"
-    queries: tuple[bool, ...]  # a query, else a document
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    groups: tuple[str, ...]  # "better", "worse", "same rank", "not in the top 10"; "document" for documents
-    texts: tuple[str, ...]
-    kept: float | None = None  # share of true nearest neighbours that are neighbours on the map too
-
-
-@dataclass(frozen=True)
-class MapView:
-    """A map of the evaluation's texts, as it is drawn: perhaps not all of its points."""
-
-    method: str  # "umap" or "pca"
-    moments: tuple[MapPlaces, ...]
-    points: int  # of each moment, on the stored map
-    shown: int  # of each moment, here
-
-
-@dataclass(frozen=True)
-class ItemMover:
-    """A pair, triplet or text that came nearer to its right place, or went away from it."""
-
-    texts: tuple[tuple[str, str], ...]  # (name of the column, text)
-    gold: float | None  # the score or label that people gave; None where items have none
-    score_before: float
-    score_after: float
-    before: float  # how right that is, 0 to 1; see intervals.agreement
-    after: float
-
-    @property
-    def difference(self) -> float:
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
-class RecipeRow:
-    path: str  # "training.learning_rate"
-    value: str
-    source: str  # one of Origin.source, or "unknown" where no origin is recorded
-    lines: tuple[int, ...] = ()
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Fact:
-    name: str
-    value: str
-    code: bool = False  # a hash, a path, a command
+    evaluation: str = ""
+    metric: str = ""  # of each query, as it is shown
+    unit: str = "queries"  # what was measured one by one: "queries", "pairs", "triplets"
+    measured: int = 0  # how many
+    ranked: bool = True  # False: examples, without rankings
+    depth: int = 100  # documents kept per ranking
+    outcomes: tuple[QueryOutcome, ...] = ()  # of ranked queries
+    gained: tuple[tuple[QueryOutcome, OpenedQuery], ...] = ()  # those whose metric rose most
+    lost: tuple[tuple[QueryOutcome, OpenedQuery], ...] = ()
+    top_ten: TopTen | None = None
+    causes: tuple[Cause, ...] = ()  # of the queries that fail after training
+    groupings: tuple[Grouping, ...] = ()
+    vector_sizes: tuple[Grouping, ...] = ()  # metrics at fewer dimensions and with quantized embeddings
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All that the report shows, as plain values."""
+    """All that a report of one run shows."""
 
     run: str  # name of the run folder
     card: str  # name of the card
@@ -260,77 +195,65 @@ class Summary:
     status: str
     verdict: Verdict
     stand_ins: tuple[str, ...] = ()
-    evaluation: str = ""  # name of the evaluation that `changes` and the movers come from
-    unit: str = "queries"  # what was measured one by one: "queries", "pairs", "triplets"
-    measured: int = 0  # how many of them
-    by_item: bool = False  # whether the evaluation is one of items, which has no rankings
-    per_query_metric: str = ""
-    depth: int = 100  # documents kept per ranking
     main_metric: str = ""
     metrics: tuple[MetricRow, ...] = ()
     metric_notes: tuple[str, ...] = ()  # how they were measured and compared
-    findings: tuple[FindingRow, ...] | None = None  # None: there is no card to audit
+    findings: tuple[FindingLines, ...] | None = None  # None: there is no card to audit
     curves: tuple[Curve, ...] = ()
-    curve_notes: tuple[str, ...] = ()  # what was corrected on the card's curve, and what the points are
-    changes: tuple[QueryOutcome, ...] = ()
-    gained: tuple[Mover, ...] = ()
-    lost: tuple[Mover, ...] = ()
-    items_gained: tuple[ItemMover, ...] = ()  # where the evaluation is of items, not a search
-    items_lost: tuple[ItemMover, ...] = ()
-    found: Found | None = None
-    causes: tuple[Cause, ...] = ()  # of the queries that failed after training
-    groupings: tuple[Grouping, ...] = ()
-    cuttings: tuple[Cutting, ...] = ()
+    curve_notes: tuple[str, ...] = ()  # corrections of the card's curve, and what its points are
+    queries: QueriesView = field(default_factory=QueriesView)
     map: MapView | None = None
-    recipe: tuple[RecipeRow, ...] = ()
+    recipe: tuple[Sourced, ...] = ()
     recipe_notes: tuple[str, ...] = ()
     recipe_text: str = ""  # the recipe as YAML
     checks: tuple[tuple[str, str], ...] = ()  # (severity, sentence) of the data checks
-    machine: tuple[Fact, ...] = ()
+    machine: tuple[Sourced, ...] = ()
     command: str = ""
-    versions: tuple[Fact, ...] = ()
-    hashes: tuple[Fact, ...] = ()
+    versions: tuple[Sourced, ...] = ()
+    hashes: tuple[Sourced, ...] = ()
     gaps: Mapping[str, str] = field(default_factory=dict)  # part -> why it is missing
 
     @property
     def main(self) -> MetricRow | None:
-        """The metric that the recipe calls its main one, or the first."""
-        return next((row for row in self.metrics if row.metric == self.main_metric), None) or next(
-            iter(self.metrics), None
-        )
+        return main_row(self.metrics, self.main_metric)
+
+
+def main_row(rows: Sequence[MetricRow], metric: str) -> MetricRow | None:
+    """The row of the main metric; without it the first; None if nothing was measured."""
+    return next((row for row in rows if row.metric == metric), rows[0] if rows else None)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Another run beside the first."""
+    """Another run compared with the first."""
 
     letter: str
     verdict: str  # of the main metric: "differs", "no significant difference", "not comparable"
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    rows: tuple[MetricRow, ...]
+    rows: tuple[MetricRow, ...]  # `before` is the first run, `after` the other
 
 
 @dataclass(frozen=True)
 class Several:
-    """All that a report of several runs shows. `runs`, and the values of a difference, stand in one order."""
+    """All that a report of several runs shows. `runs`, `letters`, and the values of a difference are parallel."""
 
     runs: tuple[Summary, ...]
-    letters: tuple[str, ...]  # "A", "B", ...: what the runs are called in tables and figures
+    letters: tuple[str, ...]  # "A", "B", ...: names of the runs in tables and figures
     verdict: Verdict
-    metrics: tuple[str, ...]  # all that any of the runs has, the main one first
+    metrics: tuple[str, ...]  # those of any run, the main one first
     main: str
-    pairs: tuple[Pair, ...]  # each other run beside the first
-    card: Mapping[str, float]  # metric -> the card's number, where all runs come from one card
+    pairs: tuple[Pair, ...]  # each other run with the first
+    card: Mapping[str, float]  # metric -> the card's number, if all runs come from one card
     differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
-# --- numbers as reports print them -----------------------------------------------------------------------------------
+# --- numbers as text -------------------------------------------------------------------------------------------------
 
 
 def number(value: float | None, decimals: int = 4) -> str:
-    """A number with a fixed count of decimals and a true minus; an en dash where there is none.
+    """A number with a true minus; an en dash for None.
 
     >>> number(-0.5), number(None)
     ('−0.5000', '–')
@@ -346,11 +269,21 @@ def signed(value: float | None, decimals: int = 4) -> str:
     return "–" if value is None else f"{value:+.{decimals}f}".replace("-", "−")
 
 
-def chance(p: float | None) -> str:
-    """A p value."""
+def format_p_value(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def rank_text(rank: int | None, depth: int) -> str:
-    """A rank; beyond `depth` nobody looked."""
+    """A rank; None is below `depth`."""
     return f"> {depth}" if rank is None else f"{rank:,}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(405.2), duration(42), duration(9015)
+    ('6 min 45 s', '42 s', '2 h 30 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
