@@ -27,24 +27,16 @@ from workbench.evaluation.compare import MetricRow
 from workbench.evaluation.examples import evaluation_from_table, save_examples
 from workbench.evaluation.projection import save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
-from workbench.report.export import (
-    card_text,
-    export_notebook,
-    markdown_of_several,
-    model_card,
-    render,
-    render_notebook,
-    render_several,
-    report,
-    report_index,
-    summarize,
-    summarize_several,
-)
-from workbench.report.markdown import escaped, markdown
-from workbench.report.notebook_page import sanitize
+from workbench.report.export import report
+from workbench.report.markdown import escape, markdown, markdown_of_several
+from workbench.report.model_card import card_text, model_card
+from workbench.report.notebook_page import export_notebook, render_notebook, sanitize
+from workbench.report.page import render, render_several
+from workbench.report.site import report_index
 from workbench.run import Run, RunWriter
 from workbench.views import figures
 from workbench.views.records import Sourced, TopTen, duration
+from workbench.views.summary import summarize, summarize_several
 
 WRITTEN = "2026-11-20 12:00 UTC"
 LIBRARY = figures.library()
@@ -153,7 +145,7 @@ def test_curves_are_the_cards_and_ours(run):
 
 
 def test_large_dots_are_explained_where_there_are_any(run, page, lacking):
-    words = "Large dots: this run's mean over the steps that a point of the card stands for."
+    words = "Large dots: this run's mean over the steps that a point of the card covers."
     assert summarize(run).curves[1].means
     assert words in Reader(page).words
     assert words not in read(lacking("card.json")).words
@@ -286,8 +278,8 @@ def test_items_that_moved_most_are_told_with_gold_and_scores(item_run):
 def test_the_page_of_items_holds_their_table_and_no_ranks(item_run):
     page = render(summarize(item_run), written=WRITTEN)
     words = Reader(own(page)).words
-    assert "Our numbers are computed over the pairs (60 of them); intervals are over pairs too." in words
-    assert "Pairs What came nearer to its right place and what went away from it, on the evaluation sts" in words
+    assert "Computed over 60 pairs, with 95% confidence intervals over the pairs." in words
+    assert "Pairs Change in agreement with the gold labels, −1 to 1, on the evaluation sts" in words
     assert "sentence1 sentence2 Gold Before After Change" in words
     assert f"{KOREAN} Model 0 carries 300 litres. 1.00 −1.000 2.000" in words
     assert "figure-ranks" not in page
@@ -300,8 +292,8 @@ def test_items_that_did_not_move_are_no_gap(tmp_path, item_run):
     for ending in ("parquet", "json"):
         shutil.copy(run.path / f"evaluations/sts/before.{ending}", run.path / f"evaluations/sts/after.{ending}")
     reader = Reader(own(render(summarize(run), written=WRITTEN)))
-    assert "Nothing came nearer." in reader.words
-    assert "Nothing went away." in reader.words
+    assert "None gained." in reader.words
+    assert "None lost." in reader.words
     assert "Value over 60 pairs" in reader.scripts["figure-metrics-data"]
 
 
@@ -373,7 +365,7 @@ def test_a_run_that_goes_on(lacking):
     assert (summary.verdict.word, summary.verdict.reasons) == ("running", ("540 of 540 steps are done.",))
     assert summary.queries.outcomes == ()
     words = read(run).words
-    assert "There is no evaluation that was made both before and after training." in words
+    assert "No evaluation has results from both before and after training." in words
     assert "0.4" in words  # what was measured before is shown
 
 
@@ -420,7 +412,7 @@ def test_a_damaged_file_costs_only_its_own_part(lacking, name, content):
     run = lacking()
     (run.path / name).write_bytes(content)
     words = read(run).words
-    assert "What it ran on" in words
+    assert "Environment" in words
     assert "bundled:minilm" in words
 
 
@@ -539,7 +531,7 @@ def test_findings_are_shown_with_their_lines(run):
     words = Reader(own(render(replace(summarize(run), findings=rows), written=WRITTEN))).words
     assert "Something <is> wrong. Proposed fix: Do this. a-code , line 8 of the card 8 epochs: 3" in words
     none = Reader(own(render(replace(summarize(run), findings=()), written=WRITTEN))).words
-    assert "Nothing was found. The audit of the card has no error, warning or note." in none
+    assert "No findings. The audit of the card found no errors, warnings, or notes." in none
 
 
 def test_numbers_line_up_and_have_a_true_minus(tmp_path):
@@ -637,8 +629,8 @@ def test_queries_won_and_lost_are_counted_and_grouped(ranked):
     }
     words = Reader(own(render(summary, written=WRITTEN))).words
     assert "In the top 10 before and after 5 Found 5 Lost 5 Failed before and after 5" in words
-    assert "What the 10 queries that fail after training have in common" in words
-    assert "not found 5 50 % no relevant document in the top 100" in words
+    assert "Possible causes of the 10 failures after training" in words
+    assert "not found 5 50% no relevant document in the top 100" in words
 
 
 def test_items_are_grouped_by_their_gold_score(item_run):
@@ -721,7 +713,7 @@ def test_the_page_of_several_runs_stands_alone(pair):
     assert "training.learning_rate 2e-05 3e-05" in reader.words
     assert "Metric Card A" in reader.words
     assert "The card's number" in reader.scripts["figure-metrics-data"]
-    assert "B beside A: differs" in reader.words
+    assert "B vs. A: differs" in reader.words
     assert render_several(summarize_several(pair), written=WRITTEN) == page
 
 
@@ -798,18 +790,18 @@ def test_hostile_text_in_markdown_stays_text(text):
     from markdown_it import MarkdownIt
 
     reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])  # as GitHub does, HTML let through
-    tokens = reader.parse(escaped(text))
+    tokens = reader.parse(escape(text))
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     assert {child.type for child in tokens[1].children} <= {"text", "text_special"}
     shown = "".join(child.content for child in tokens[1].children).replace("\u200b", "")
     wanted = re.sub("[\u2028\u202e\u200b]", " ", text)
     assert " ".join(shown.split()) == " ".join(wanted.split())
-    assert not re.search(r"(?<![\\\w])https?://|(?i:\bwww\.)|(?<!\w)@\w", escaped(text))
+    assert not re.search(r"(?<![\\\w])https?://|(?i:\bwww\.)|(?<!\w)@\w", escape(text))
 
 
 def test_nobody_is_called_and_nothing_is_linked_by_a_summary():
-    assert escaped("ask @someone about #12") == "ask @\u200bsomeone about \\#\u200b12"
-    assert escaped("nDCG@10") == "nDCG@10"
+    assert escape("ask @someone about #12") == "ask @\u200bsomeone about \\#\u200b12"
+    assert escape("nDCG@10") == "nDCG@10"
 
 
 def test_the_summary_of_a_hostile_run_keeps_its_table(tmp_path):
@@ -918,9 +910,9 @@ def test_the_new_models_card_tells_our_numbers_and_what_is_different(trained):
     assert f"| **nDCG@10** | {main.before:.4f} | {main.after:.4f} | {main.low:.4f} to {main.high:.4f} |" in text
     assert f"| nDCG@10 | {main.card:.4f} | {main.after:.4f} ({main.low:.4f} to {main.high:.4f}) |" in text
     assert "**Verdict on the original's numbers: not comparable.**" in text
-    assert "> **A stand-in was used, so this model is no reproduction.**" in text
+    assert "> **A stand-in was used, so this model is not a reproduction.**" in text
     assert "`dataset-unnamed`" in text
-    assert "cannot be trained as it stands: expected a training loss on the card" in text
+    assert "The original cannot be trained as written: expected a training loss on the card" in text
     assert card_text(trained) == text
 
 

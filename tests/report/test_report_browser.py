@@ -11,7 +11,9 @@ import pytest
 from large_run import add_vectors
 from synthetic_run import HOSTILE, KOREAN, SINHALA, made_run
 
-from workbench.report.export import export_notebook, report, report_index
+from workbench.report.export import report
+from workbench.report.notebook_page import export_notebook
+from workbench.report.site import report_index
 from workbench.run import RunWriter
 from workbench.views import theme
 

@@ -115,8 +115,9 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a report, a summary, a model card, or a site."""
-    from workbench.report.export import model_card, report_index
     from workbench.report.export import report as write
+    from workbench.report.model_card import model_card
+    from workbench.report.site import report_index
     from workbench.run import open_run
 
     if index is not None:
@@ -209,7 +210,7 @@ def export(
     """
     from workbench.evaluation.trec import export as write
     from workbench.models.base import export_merged
-    from workbench.report.export import export_notebook
+    from workbench.report.notebook_page import export_notebook
     from workbench.run import open_run
 
     if Path(name).suffix == ".ipynb":

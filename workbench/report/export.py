@@ -1,58 +1,33 @@
-"""Runs -> files that tell what came out of them, and how sure one may be.
-
-Two steps. `summarize` reads a run into plain values that tests can look at (`values`); `render` and `markdown` lay them
-out and compute nothing.
-"""
+"""Runs -> report files. `views` reads a run into plain values; this room lays them out and computes nothing."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from workbench.errors import RunError
 from workbench.report.markdown import markdown, markdown_of_several
-from workbench.report.model_card import card_text, model_card
-from workbench.report.notebook_page import export_notebook, render_notebook
 from workbench.report.page import render, render_several
 from workbench.report.pdf import print_page
-from workbench.report.site import report_index, write
+from workbench.report.site import write
 from workbench.run import Run
-from workbench.views.records import Several, Summary
 from workbench.views.summary import summarize, summarize_several
 
-__all__ = [
-    "Several",
-    "Summary",
-    "card_text",
-    "export_notebook",
-    "markdown",
-    "markdown_of_several",
-    "model_card",
-    "render",
-    "render_notebook",
-    "render_several",
-    "report",
-    "report_index",
-    "summarize",
-    "summarize_several",
-]
-
 Format = Literal["html", "md", "pdf"]
-FORMATS: tuple[Format, ...] = ("html", "md", "pdf")
 
 
 def report(run: Run | Sequence[Run], out: str | os.PathLike[str] | None = None, *, format: Format = "html") -> Path:
-    """Write the report of a run, or of several side by side, to `out`, whole or not at all; gives its path.
+    """Write the report of a run, or of several side by side, to `out`, whole or not at all, and return its path.
 
-    Without `out` it goes to report.html (.md, .pdf) in the folder of the run, of several the first. `md` is a summary
-    for a pull request; `pdf` is the page printed by Chromium.
+    Without `out` it is report.html (.md, .pdf) in the folder of the run, or comparison.html in that of the first. `md`
+    is a summary for a pull request; `pdf` is the page printed by Chromium.
 
-    Raises RunError where it cannot be written, and where `pdf` finds no Chromium.
+    Raises RunError if it cannot be written, and for `pdf` without Chromium.
     """
-    if format not in FORMATS:
-        raise RunError(f"expected a format of {', '.join(FORMATS)}, found {format!r}.")
+    if format not in get_args(Format):
+        raise RunError(f"expected a format of {', '.join(get_args(Format))}, found {format!r}.")
     runs = [run] if isinstance(run, Run) else list(run)
     if not runs:
         raise RunError("expected a run to report on, found none; name one, or several.")

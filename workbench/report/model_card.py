@@ -1,8 +1,7 @@
-"""A run -> the README.md of its new model, made by the library's own card class, with our evaluation and intervals.
+"""A run -> the README.md of its new model, by the library's own card class.
 
-The library writes what it always writes (front matter with `model-index`, architecture, usage, hyperparameters, log).
-Two sections are ours and stand before its training details: what was measured and how sure one may be, and how this
-model and its card differ from the original.
+The library writes the usual card (front matter with `model-index`, architecture, usage, hyperparameters, log). Two
+sections before its training details are ours: the evaluation with intervals, and the differences from the original.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
-from workbench.report.markdown import escaped
+from workbench.report.markdown import escape, interval, lines_of, name_of, table, with_interval
 from workbench.report.site import write
 from workbench.run import Run
 from workbench.views.card_facts import field_text
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from workbench.cards.card import Card
     from workbench.recipe.schema import LossSpec, Recipe
 
-MARK = "\n## Training Details\n"  # the library's section that ours stand before
-STATED = ("card", "file", "user", "finding", "inferred")  # origins of hyperparameters that are not defaults
+MARK = "\n## Training Details\n"  # the library's section after ours
+STATED = ("card", "file", "user", "finding", "inferred")  # sources of hyperparameters that are not defaults
 EXAMPLES = 3  # documents in the usage example
 DESCRIPTIONS = {
     "InformationRetrievalEvaluator": "Information Retrieval",
@@ -43,9 +42,9 @@ DESCRIPTIONS = {
 
 
 def model_card(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
-    """Write the model card of the model that `run` trained to `out`, or to README.md in its model folder; gives it.
+    """Write the card of the model that `run` trained to `out`, or to README.md in its model folder; return the path.
 
-    Raises RunError where the run kept no model, BaseError where that cannot be loaded.
+    Raises RunError if the run has no model, BaseError if it cannot be loaded.
     """
     return write(run.file("model") / "README.md" if out is None else Path(out), card_text(run))
 
@@ -69,7 +68,7 @@ def card_text(run: Run) -> str:
     return f"{head}\n{ours}{mark}{rest}" if mark else f"{text}\n{ours}"
 
 
-# --- what the library's class is told --------------------------------------------------------------------------------
+# --- the library's card data -----------------------------------------------------------------------------------------
 
 
 def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
@@ -121,8 +120,8 @@ def _dataset(recipe: Recipe, record: dict[str, Any], size: int | None) -> dict[s
     if said:
         lines = "\n".join(f"    {name}: {field_text(value)}" for name, value in said.items())
         loss["config_code"] = f"  ```yaml\n{lines}\n  ```"
-    name = escaped((record.get("data") or {}).get("source") or recipe.data.train.location or "unknown", 120)
-    columns = [f"<code>{escaped(column, 60)}</code>" for column in recipe.data.columns] or ["unknown"]
+    name = escape((record.get("data") or {}).get("source") or recipe.data.train.location or "unknown", 120)
+    columns = [f"<code>{escape(column, 60)}</code>" for column in recipe.data.columns] or ["unknown"]
     return {"name": name, "size": size, "columns": columns, "loss": loss}
 
 
@@ -133,7 +132,7 @@ def _losses(loss: LossSpec) -> Iterator[str]:
 
 
 def _log(run: Run, recipe: Recipe) -> list[dict[str, float]]:
-    """The log as the trainer would have printed it: every `logging_steps`, and wherever something was validated."""
+    """The log as the trainer would print it: every `logging_steps`, and at every validation."""
     every = max(int(recipe.training.logging_steps), 1)
     found = []
     for row in run.log():
@@ -149,7 +148,7 @@ def _log(run: Run, recipe: Recipe) -> list[dict[str, float]]:
 
 
 class _Measured:
-    """An evaluation of ours, as the library's card class asks for one: its class, name, main metric, settings."""
+    """An evaluation of ours in the form that the library's card class expects."""
 
     def __init__(self, kind: str, name: str, main: str, settings: dict[str, Any]) -> None:
         self.description = DESCRIPTIONS.get(kind, kind)
@@ -161,7 +160,7 @@ class _Measured:
 
 
 def _add_evaluations(data: Any, run: Run) -> None:
-    """Every evaluation after training; the card names the library's evaluator whose definitions were followed."""
+    """Every evaluation after training, under the name of the library's evaluator that defines its metrics."""
     main = run.recipe().evaluation.main_metric
     for name, moments in run.evaluations().items():
         if "after" not in moments:
@@ -178,7 +177,7 @@ def _add_evaluations(data: Any, run: Run) -> None:
 
 
 def _examples(run: Run, name: str) -> list[str] | None:
-    """A query and some documents for the usage example, on one line each and without what would end a code block."""
+    """A query and some documents for the usage example, one line each, without backticks."""
     ranked = run.hits(name, "after")
     if not len(ranked):
         return None
@@ -192,39 +191,32 @@ def _examples(run: Run, name: str) -> list[str] | None:
 
 
 def _measured(summary: Summary) -> list[str]:
-    """What was measured, with intervals."""
     queries = summary.queries
-    size = f" {queries.measured:,} {queries.unit}" if queries.measured else ""
+    size = f"{queries.measured:,} {queries.unit}" if queries.measured else "the held-out rows"
+    rows = (
+        [
+            name_of(row.metric, summary.main_metric),
+            number(row.before),
+            number(row.after),
+            interval(row.low, row.high),
+            signed(row.difference),
+            interval(row.difference_low, row.difference_high),
+        ]
+        for row in summary.metrics
+        if row.after is not None
+    )
     lines = [
         "## Evaluation by Card Workbench",
         "",
-        f"Measured on{size or ' the held-out rows'} of the evaluation `{queries.evaluation or 'unknown'}`; intervals "
-        f"are 95 % bootstrap intervals over the {queries.unit}.",
+        f"Measured on {size} of the evaluation `{queries.evaluation or 'unknown'}`, with 95% bootstrap confidence "
+        f"intervals over the {queries.unit}.",
         "",
-        "| Metric | Base model | This model | 95 % interval | Change | 95 % interval |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *table(["Metric", "Base model", "This model", "95% CI", "Change", "95% CI"], rows, left=["Metric"]),
     ]
-    for row in summary.metrics:
-        if row.after is None:
-            continue
-        name = escaped(metric_name(row.metric), 60)
-        cells = (
-            f"**{name}**" if row.metric == summary.main_metric else name,
-            number(row.before),
-            number(row.after),
-            _between(row.low, row.high),
-            signed(row.difference),
-            _between(row.difference_low, row.difference_high),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
     if summary.stand_ins:
-        lines += ["", "> **A stand-in was used, so this model is no reproduction.**", ">"]
-        lines += [f"> - {escaped(sentence)}" for sentence in summary.stand_ins]
+        lines += ["", "> **A stand-in was used, so this model is not a reproduction.**", ">"]
+        lines += [f"> - {escape(sentence)}" for sentence in summary.stand_ins]
     return lines
-
-
-def _between(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _differences(run: Run, summary: Summary) -> list[str]:
@@ -234,24 +226,31 @@ def _differences(run: Run, summary: Summary) -> list[str]:
     if card is None:
         return [*lines, "The model was trained from a recipe; there is no original card."]
     lines += [
-        f"The original is the card of {escaped(card.title or card.name)} (SHA-256 `{card.sha256[:16]}…`). This model "
-        f"was trained again from what that card says, {escaped(summary.variant)}, by Card Workbench.",
+        f"The original is the card of {escape(card.title or card.name)} (SHA-256 `{card.sha256[:16]}…`). This model "
+        f"was trained from that card's recipe, {escape(summary.variant)}, by Card Workbench.",
         "",
-        f"**Verdict on the original's numbers: {escaped(summary.verdict.word)}.** {escaped(summary.verdict.meaning)}",
+        f"**Verdict on the original's numbers: {escape(summary.verdict.word)}.** {escape(summary.verdict.meaning)}",
         "",
-        *(f"- {escaped(reason)}" for reason in summary.verdict.reasons),
+        *(f"- {escape(reason)}" for reason in summary.verdict.reasons),
     ]
-    stated = [row for row in summary.metrics if row.card is not None]
+    stated = [
+        [escape(metric_name(row.metric), 60), number(row.card), with_interval(row)]
+        for row in summary.metrics
+        if row.card is not None
+    ]
     if stated:
-        lines += ["", "| Metric | The original card | This model (95 % interval) |", "| --- | ---: | ---: |"]
-        for row in stated:
-            ours = "–" if row.after is None else f"{number(row.after)} ({_between(row.low, row.high)})"
-            lines.append(f"| {escaped(metric_name(row.metric), 60)} | {number(row.card)} | {ours} |")
-    return [*lines, "", *_changed(run, card), "", *_found(summary)]
+        lines += ["", *table(["Metric", "The original card", "This model (95% CI)"], stated, left=["Metric"])]
+    lines += ["", "### Recipe", "", *_changed(run, card)]
+    if summary.findings:
+        lines += ["", "### Findings on the original card", ""]
+    for finding, proof in summary.findings or ():
+        where = f" ({lines_of(proof)})" if proof else ""
+        lines.append(f"- **{finding.severity}**, `{finding.code}`: {escape(finding.message)}{where}")
+    return lines
 
 
 def _changed(run: Run, card: Card) -> list[str]:
-    """The fields of the recipe that are not as the original card has them, and why."""
+    """The fields of the recipe that differ from the original card, and why."""
     from workbench.errors import RecipeError
     from workbench.recipe.from_card import recipe as read_off
     from workbench.recipe.schema import difference
@@ -259,33 +258,14 @@ def _changed(run: Run, card: Card) -> list[str]:
     try:
         written, trained = read_off(card), run.recipe()
     except RecipeError as error:
-        return ["### Recipe", "", f"What the original describes cannot be trained as it stands: {escaped(error)}"]
-    rows = difference(written, trained)
-    if not rows:
-        return ["### Recipe", "", "Trained as the original card describes it."]
-    lines = ["### Recipe", "", "| Field | The original | This model | Why |", "| --- | --- | --- | --- |"]
+        return [f"The original cannot be trained as written: {escape(error)}"]
     why = {"finding": "a finding on the original: ", "user": "chosen for this run", "card": "the card: "}
-    for path, theirs, ours in rows:
+    rows = []
+    for path, theirs, ours in difference(written, trained):
         origin = trained.provenance.get(path)
-        note = escaped(origin.note, 120) if origin is not None and origin.source != "user" else ""
+        note = escape(origin.note, 120) if origin is not None and origin.source != "user" else ""
         reason = (why.get(origin.source, "") + note) if origin is not None else ""
-        cells = (
-            f"`{path}`",
-            escaped(field_text(theirs), 80),
-            escaped(field_text(ours), 80),
-            reason.rstrip(": ") or "–",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _found(summary: Summary) -> list[str]:
-    """What the audit found on the original card."""
-    if not summary.findings:
-        return []
-    lines = ["### What the audit found on the original card", ""]
-    for finding, proof in summary.findings:
-        places = ", ".join(str(line) for line, _ in proof)
-        where = f" ({'line' if len(proof) == 1 else 'lines'} {places})" if places else ""
-        lines.append(f"- **{finding.severity}**, `{finding.code}`: {escaped(finding.message)}{where}")
-    return lines
+        values = [escape(field_text(value), 80) for value in (theirs, ours)]
+        rows.append([f"`{path}`", *values, reason.rstrip(": ") or "–"])
+    columns = ["Field", "The original", "This model", "Why"]
+    return table(columns, rows, left=columns) if rows else ["Trained as the original card describes."]

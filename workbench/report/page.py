@@ -1,8 +1,7 @@
 """Values -> one HTML document: reports of one run and of several, the overview of a folder of runs, a notebook.
 
-Every page holds all that it shows (plotly.js once, no address of any other file), forbids itself the network by its
-Content-Security-Policy, reads without scripts and on paper by static drawings of the same figures, and is the same
-bytes for the same values but for the line that says when it was written.
+Every page is self-contained (plotly.js once, no address of another file) and blocks the network by its
+Content-Security-Policy. Without scripts it has all tables. The same values give the same bytes, but for the date line.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 COLUMNS = ("card", "before", "after", "low", "difference", "difference_low", "p_holm", "verdict")
-"""Columns of the table of metrics that are left out where no metric has such a value."""
+"""Columns of the table of metrics that are left out if no metric has such a value."""
 
 SOURCES = {
     "card": "the card",
@@ -35,12 +34,12 @@ SOURCES = {
     "finding": "the fix of a finding",
     "unknown": "unknown",
 }
-DEFAULTS = ("library", "default")  # origins of fields that nobody chose
+DEFAULTS = ("library", "default")  # sources of fields that nobody chose
 GROUPS = {"base": "Base", "data": "Data", "loss": "Loss", "training": "Training", "evaluation": "Evaluation"}
 
 
 def render(summary: Summary, *, written: str | None = None) -> str:
-    """The report of one run. `written` is what the date line says; None takes the time now, in UTC."""
+    """The report of one run. `written` is the text of the date line, None for the time now, in UTC."""
     drawn = drawings(summary)
     return page(
         "report.html.j2",
@@ -75,7 +74,7 @@ def render_several(several: Several, *, written: str | None = None) -> str:
 
 
 def _by_sentence(several: Several, field: str) -> list[tuple[str, list[str]]]:
-    """Each sentence once, with the letters of the runs that say it."""
+    """Each sentence once, with the letters of its runs."""
     said: dict[str, list[str]] = {}
     for letter, run in zip(several.letters, several.runs, strict=True):
         for sentence in getattr(run, field):
@@ -86,16 +85,16 @@ def _by_sentence(several: Several, field: str) -> list[tuple[str, list[str]]]:
 def page(
     template: str, drawn: Mapping[str, Drawing], written: str | None, *, foreign: bool = False, **values: Any
 ) -> str:
-    """A template laid out, with all that it needs to stand alone.
+    """A template with all that it needs to be self-contained.
 
-    `foreign` is for the outputs of a notebook: their elements may have a style, and those of our widgets have theirs.
+    `foreign` is for the outputs of a notebook: their elements may have styles, and the widgets have their style sheet.
     """
     from markupsafe import Markup
 
     environment = _environment()
     style = _style(environment) + (theme.widget_style() if foreign else "")
     library, script = figures.library(), _source(environment, "report.js")
-    # An unsafe-inline beside a hash is not looked at, so it is one or the other.
+    # Browsers ignore 'unsafe-inline' beside a hash.
     styles = "'unsafe-inline'" if foreign else f"{_hash(style)} {_hash('')}"
     policy = (
         f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {styles}; "
@@ -133,7 +132,7 @@ def _environment() -> Environment:
 
 
 def _groups(rows: Sequence[Sourced], *, defaults: bool) -> list[dict[str, Any]]:
-    """The recipe's rows under the name of their part, with their origin in words: the defaults, or all others."""
+    """The recipe's rows by part, with their sources in words: the defaults, or all others."""
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if (row.source in DEFAULTS) == defaults:
