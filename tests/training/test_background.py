@@ -1,4 +1,4 @@
-"""Training in a process of its own: found, stopped, resumed, waited for; its complaints heard here."""
+"""Training in a separate process: found, stopped, resumed, waited for; its errors are raised here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from workbench.training.background import resume, start, wait
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("inputs")
-    made = tiny_recipe(tiny_base(folder), tiny_rows(folder / "rows.json"), num_train_epochs=200)
-    return made
+    return tiny_recipe(tiny_base(folder), tiny_rows(folder / "rows.json"), num_train_epochs=200, eval_strategy="no")
 
 
-def test_stops_and_goes_on_in_processes_of_their_own(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_stopped_and_resumed_in_separate_processes(recipe: Recipe, tmp_path: Path) -> None:
     run = start(recipe, runs=tmp_path, max_steps=400)
     process = run.record["process"]["pid"]
     assert run.status == "running"
@@ -51,13 +50,13 @@ def test_stops_and_goes_on_in_processes_of_their_own(recipe: Recipe, tmp_path: P
     assert list_runs(tmp_path) == [run]
 
 
-def test_what_is_wrong_beforehand_is_said_here(recipe: Recipe, tmp_path: Path) -> None:
+def test_an_error_before_there_is_a_run_is_raised_here(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.json"):
         start(recipe, runs=tmp_path, data=str(tmp_path / "nowhere.json"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_card_keeps_the_command_that_does_the_same(tmp_path: Path) -> None:
+def test_the_record_holds_the_command_that_does_the_same(tmp_path: Path) -> None:
     run = start(
         "porsche-mxbai", corrected=True, overrides={"training.seed": 3}, base="bundled:static", data="sample:porsche",
         max_steps=2, runs=tmp_path,
@@ -74,7 +73,9 @@ def test_a_card_keeps_the_command_that_does_the_same(tmp_path: Path) -> None:
     assert str(caught.value) == f"expected run {run.name!r} to finish, found it interrupted: its process is gone"
 
 
-def test_waiting_ends_where_nothing_will_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_waiting_for_a_failed_run_raises_and_for_a_stopped_one_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "it").mkdir()
     (tmp_path / "it" / "run.json").write_text('{"status": "failed", "error": "The disk is full."}')
     run = Run(tmp_path / "it")

@@ -223,7 +223,7 @@ def test_the_energy_distance_is_trained_measured_and_kept(base: Path, rows: Path
     assert len(losses(run)) == STEPS
 
 
-# --- going on ------------------------------------------------------------------------------------------------------
+# --- resuming ------------------------------------------------------------------------------------------------------
 
 
 OTHER = """
@@ -259,17 +259,25 @@ def killed(base: Path, rows: Path, runs: Path, step: int) -> Run:
     return list_runs(runs)[0]
 
 
-@pytest.mark.parametrize("step", [2, 9])
-def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(
-    step: int, finished: Run, base: Path, rows: Path, tmp_path: Path
-) -> None:
-    """Before the first checkpoint, and between two of them."""
-    run = killed(base, rows, tmp_path, step)
+def test_a_killed_run_is_resumed_as_if_nothing_had_been(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
+    """Between two checkpoints."""
+    run = killed(base, rows, tmp_path, 9)
     assert run.status == "interrupted"
     logged = losses(run)
-    assert max(logged) >= step
+    assert max(logged) >= 9
     assert_same(train(None, resume=run.path), finished)
     assert losses(run).items() >= logged.items()
+
+
+def test_a_run_that_ended_before_the_first_checkpoint_is_resumed_from_its_beginning(
+    finished: Run, tmp_path: Path
+) -> None:
+    run = copied(finished, tmp_path)
+    for folder in ("model", "checkpoints"):
+        shutil.rmtree(run.path / folder)
+    log = run.path / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    assert_same(train(None, resume=run.path), finished)
 
 
 def test_killed_while_a_checkpoint_was_written(finished: Run, tmp_path: Path) -> None:

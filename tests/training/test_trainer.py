@@ -17,9 +17,11 @@ from tiny import train_often as train
 
 from workbench.data.training_rows import load_pairs, split_pairs
 from workbench.errors import DataError, RecipeError
+from workbench.models.losses import register_loss
+from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Base, Data, Lora, LossSpec, Recipe, Source, Split, Training, TrainingSet
 from workbench.run import Run, list_runs
-from workbench.training import prepare, trainer
+from workbench.training import trainer
 from workbench.training.energy_use import Energy, energy_counters
 from workbench.training.trainer import plan, steps_per_epoch
 
@@ -197,7 +199,7 @@ def test_every_step_equals_the_librarys_own(make: Callable[[Made], Recipe], made
     assert ours == {step: {key: row[key] for key in keys} for step, row in theirs.items()}
 
 
-# --- going on ------------------------------------------------------------------------------------------------------
+# --- resuming ------------------------------------------------------------------------------------------------------
 
 
 def weights(run: Run) -> dict[str, bytes]:
@@ -214,7 +216,8 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     make: Callable[[Made], Recipe], made: Made, tmp_path: Path
 ) -> None:
     """From what a kill in the middle of an epoch leaves on the disk, and from a stop."""
-    recipe, whole, left = make(made), tmp_path / "whole", tmp_path / "left"
+    recipe = with_overrides(make(made), {"training.num_train_epochs": 3 if make is ranking else 2})
+    whole, left = tmp_path / "whole", tmp_path / "left"
 
     def kill(phase: str, done: int, total: int) -> None:
         if phase.startswith("train") and done == 7 and not left.exists():
@@ -267,9 +270,10 @@ class TwoParts(torch.nn.Module):
         return {"distance": (first - second).square().mean(), "size": 0.25 * first.square().mean()}
 
 
-def test_parts_of_a_loss_are_logged_and_add_up(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "build_loss", lambda spec, model: TwoParts(model))
-    run = train(ranking(made), runs=tmp_path, max_steps=3)
+def test_parts_of_a_loss_are_logged_and_add_up(made: Made, tmp_path: Path) -> None:
+    register_loss("__main__.TwoParts", TwoParts)
+    recipe = ranking(made).model_copy(update={"loss": LossSpec(name="__main__.TwoParts")})
+    run = train(recipe, runs=tmp_path, max_steps=3)
     rows = run.log()
     assert [set(row["components"]) for row in rows] == [{"distance", "size"}] * 3
     assert [sum(row["components"].values()) for row in rows] == pytest.approx([row["loss"] for row in rows])

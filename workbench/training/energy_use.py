@@ -1,8 +1,7 @@
 """The energy that a training uses, where the machine counts it.
 
-NVIDIA's driver counts the millijoules of each GPU since it was loaded; Linux counts the microjoules of each Intel or
-AMD processor package under /sys/class/powercap, which only root may read on most systems. Both count all that runs on
-the device, so on a shared machine they count the neighbours too.
+NVIDIA's driver counts the millijoules of each GPU; Linux counts the microjoules of each Intel or AMD processor package
+under /sys/class/powercap, which on most systems only root may read. Both count everything that runs on the device.
 """
 
 from __future__ import annotations
@@ -10,33 +9,32 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
 NVML = "libnvidia-ml.so.1"
 
 Counter = Callable[[], float | None]
-"""Gives joules since some moment, or None where they cannot be read any more."""
+"""Joules since some point in time, or None where they cannot be read."""
 
 
 class Energy:
-    """Joules since it was made. `sample` it now and then: the processor's counter starts again from zero."""
+    """Joules since it was made. Call `sample` now and then: the processor's counter wraps around to zero."""
 
     def __init__(self, counters: Mapping[str, tuple[Counter, float]]) -> None:
-        """`counters`: name -> (counter, joules after which it starts again from zero; 0 for never)."""
+        """`counters`: name -> (counter, joules at which it wraps around; 0 for never)."""
         self._counters = counters
         self._last = {name: count() for name, (count, _) in counters.items()}
         self._used = dict.fromkeys(counters, 0.0)
 
     def sample(self) -> None:
-        """Take up what was used since the last sample."""
-        for name, (count, most) in self._counters.items():
+        """Add what was used since the last sample."""
+        for name, (count, largest) in self._counters.items():
             before, now = self._last[name], count()
-            if before is None or now is None:
-                continue
-            again = most if now < before else 0.0
-            self._used[name] += now - before + again
-            self._last[name] = now
+            if before is not None and now is not None:
+                self._used[name] += now - before + (largest if now < before else 0.0)
+                self._last[name] = now
 
     def joules(self) -> float | None:
         """Joules of all devices together; None where no device counts them."""
@@ -45,33 +43,25 @@ class Energy:
         return round(sum(counted), 1) if counted else None
 
     def sources(self) -> str:
-        """What was counted, in words; empty for nothing."""
+        """The devices that were counted; empty for none."""
         return ", ".join(name for name, last in self._last.items() if last is not None)
 
 
 def energy_counters(gpus: Sequence[str] = (), powercap: Path = POWERCAP) -> dict[str, tuple[Counter, float]]:
-    """Every counter that this machine has: of the NVIDIA GPUs with these UUIDs, and of its processors."""
-    return {**_gpu_counters(gpus), **_processor_counters(powercap)}
-
-
-def _processor_counters(powercap: Path) -> dict[str, tuple[Counter, float]]:
-    """One for each package (`intel-rapl:0`); the zones below it (`intel-rapl:0:0`) are part of it."""
-    found: dict[str, tuple[Counter, float]] = {}
+    """The counters of this machine: of the NVIDIA GPUs with these UUIDs, and of its processors."""
+    counters = _gpu_counters(gpus)
     for zone in sorted(powercap.glob("intel-rapl:*")):
-        name = _text(zone / "name")
-        if zone.name.count(":") != 1 or not name.startswith("package") or not _text(zone / "energy_uj").isdigit():
-            continue
-        most = _text(zone / "max_energy_range_uj")
-        found[f"processor {name}"] = (_microjoules(zone / "energy_uj"), float(most) / 1e6 if most.isdigit() else 0.0)
-    return found
+        name = _text(zone / "name")  # zones below a package (`intel-rapl:0:0`) are part of it
+        if zone.name.count(":") == 1 and name.startswith("package") and _joules(zone / "energy_uj") is not None:
+            largest = _joules(zone / "max_energy_range_uj")
+            counters[f"processor {name}"] = (partial(_joules, zone / "energy_uj"), largest or 0.0)
+    return counters
 
 
-def _microjoules(path: Path) -> Counter:
-    def count() -> float | None:
-        value = _text(path)
-        return float(value) / 1e6 if value.isdigit() else None
-
-    return count
+def _joules(path: Path) -> float | None:
+    """From a file that holds microjoules."""
+    value = _text(path)
+    return float(value) / 1e6 if value.isdigit() else None
 
 
 def _text(path: Path) -> str:
@@ -82,27 +72,21 @@ def _text(path: Path) -> str:
 
 
 def _gpu_counters(gpus: Sequence[str]) -> dict[str, tuple[Counter, float]]:
-    """NVIDIA's library by its C interface: the Python package for it is one more dependency."""
+    """By NVIDIA's C library, which saves a dependency."""
+    counters: dict[str, tuple[Counter, float]] = {}
     if not gpus:
-        return {}
-    try:
+        return counters
+    with suppress(OSError, AttributeError):  # no library, or a driver too old to count
         nvml = ctypes.CDLL(NVML)
-    except OSError:
-        return {}
-    found: dict[str, tuple[Counter, float]] = {}
-    with suppress(AttributeError):  # a driver that is too old to count
+
+        def count(handle: ctypes.c_void_p) -> float | None:
+            value = ctypes.c_ulonglong()
+            failed = nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value))
+            return None if failed else value.value / 1e3
+
         if nvml.nvmlInit_v2() == 0:
             for number, uuid in enumerate(gpus):
                 handle = ctypes.c_void_p()
                 if nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)) == 0:
-                    found[f"GPU {number}"] = (_millijoules(nvml, handle), 0.0)
-    return found
-
-
-def _millijoules(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> Counter:
-    def count() -> float | None:
-        value = ctypes.c_ulonglong()
-        failed = nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value))
-        return None if failed else value.value / 1e3
-
-    return count
+                    counters[f"GPU {number}"] = (partial(count, handle), 0.0)
+    return counters

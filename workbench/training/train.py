@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
 
-ENGINE_ERRORS = (
-    OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError
-)  # fmt: skip
-"""What the trainer and the libraries under it raise for a disk, an argument, a row or a package."""
-
 ONLY_FOR_RESUMING = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
 """Files of a checkpoint that a model does not need."""
 
@@ -263,7 +258,7 @@ def _record_ending(writer: RunWriter) -> Iterator[None]:
             "use a smaller per_device_train_batch_size with more gradient_accumulation_steps."
         )
         raise TrainingError(ending["error"]) from error
-    except (*ENGINE_ERRORS, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:  # of the libraries: disk, device, argument
         ending["error"] = (
             f"expected the training to go on, found {type(error).__name__}: {first_line(error)}; "
             f"once that is fixed, resume with --resume {writer.path.name}."
