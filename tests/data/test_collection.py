@@ -210,7 +210,7 @@ def test_a_file_of_pairs(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_beir_s_layout(tmp_path: Path) -> None:
-    collection = from_folder(folder(tmp_path), name="mine")
+    collection = from_folder(folder(tmp_path))
     assert collection.queries == {"q1": "one?", "q2": "two?"}
     assert collection.corpus == {"d1": "One first", "d2": "second"}
     assert collection.relevant == {"q1": {"d1": 2.0}, "q2": {"d2": 1.0}}

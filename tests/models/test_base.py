@@ -329,7 +329,8 @@ def test_lora_without_its_modules_is_one_sentence(base: Path) -> None:
 
 def test_encode_adds_the_prompt_of_its_kind_and_leaves_the_mode(base: Path) -> None:
     model = load_folder(base, "tiny").train()
-    encode = encoder(model, {"query": "what is ", "document": ""})
+    model.prompts = {"query": "what is ", "document": ""}
+    encode = encoder(model)
     query, document = encode(["the car"], "query"), encode(["what is the car"], "document")
     assert query.dtype == np.float32
     assert query.shape == (1, 32)

@@ -36,6 +36,12 @@ def model(base: Path) -> Any:
     return SentenceTransformer(str(base), device="cpu")
 
 
+def whole(x: torch.Tensor, mask: torch.Tensor, y: torch.Tensor, distance: str) -> torch.Tensor:
+    """The scores with their second term, from the two functions."""
+    own = [energy_distance.self_distance(row[kept], distance) for row, kept in zip(x, mask.bool(), strict=True)]
+    return energy_distance.scores(x, mask, y, distance) + torch.stack(own)[:, None]
+
+
 def plain(x: torch.Tensor, mask: torch.Tensor, y: torch.Tensor, distance: str, own_term: bool) -> torch.Tensor:
     """The formula as it stands, through (tokens, documents, dim), query by query."""
 
@@ -72,9 +78,9 @@ def test_by_hand() -> None:
     x, y = torch.tensor([[[0.0, 0.0], [6.0, 8.0]]]), torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     mask = torch.ones(1, 2)
     assert energy_distance.scores(x, mask, y, "euclidean").tolist() == [[-10.0, -10.0]]
-    assert energy_distance.scores(x, mask, y, "euclidean", own_term=True).tolist() == [[-5.0, -5.0]]
+    assert whole(x, mask, y, "euclidean").tolist() == [[-5.0, -5.0]]
     assert energy_distance.scores(x, mask, y, "manhattan").tolist() == [[-14.0, -14.0]]
-    assert energy_distance.scores(x, mask, y, "manhattan", own_term=True).tolist() == [[-7.0, -7.0]]
+    assert whole(x, mask, y, "manhattan").tolist() == [[-7.0, -7.0]]
 
 
 @settings(max_examples=40, deadline=None)
@@ -96,13 +102,10 @@ def test_values_and_gradients_are_those_of_the_plain_formula(
         x[-1, mask[-1].nonzero()[0]] = x[mask][0]
     cotangent = torch.randn(queries, documents, dtype=torch.double)
     results = []
-    for function in (energy_distance.scores, plain):
+    score = whole if own_term else energy_distance.scores
+    for function in (lambda a, b: score(a, mask, b, distance), lambda a, b: plain(a, mask, b, distance, own_term)):
         a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
-        value = (
-            energy_distance.scores(a, mask, b, distance, own_term=own_term)
-            if function is energy_distance.scores
-            else plain(a, mask, b, distance, own_term)
-        )
+        value = function(a, b)
         value.backward(cotangent)
         results.append((value.detach(), a.grad, b.grad))
     for ours, theirs in zip(*results, strict=True):
@@ -111,14 +114,15 @@ def test_values_and_gradients_are_those_of_the_plain_formula(
 
 
 @pytest.mark.parametrize("distance", energy_distance.DISTANCES)
-@pytest.mark.parametrize("own_term", [False, True])
-def test_gradients_are_those_of_finite_differences(distance: str, own_term: bool) -> None:
+@pytest.mark.parametrize("score", [energy_distance.scores, whole])
+def test_gradients_are_those_of_finite_differences(distance: str, score: Any) -> None:
     x, mask, y = drawn(5, 3, 4, 4, 3)
     x = x.nan_to_num(0.0).requires_grad_()
     y.requires_grad_()
 
     def function(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return energy_distance.scores(a, mask, b, distance, own_term=own_term)
+        found: torch.Tensor = score(a, mask, b, distance)
+        return found
 
     assert torch.autograd.gradcheck(function, (x, y))
 
@@ -127,7 +131,7 @@ def test_gradients_are_those_of_finite_differences(distance: str, own_term: bool
 def test_the_gradient_of_no_distance_is_zero(distance: str) -> None:
     x = torch.full((1, 1, 4), 3.0, requires_grad=True)
     y = torch.full((2, 4), 3.0, requires_grad=True)
-    found = energy_distance.scores(x, torch.ones(1, 1), y, distance, own_term=True)
+    found = whole(x, torch.ones(1, 1), y, distance)
     found.sum().backward()
     assert found.tolist() == [[0.0, 0.0]]
     assert x.grad.count_nonzero() == y.grad.count_nonzero() == 0
@@ -178,7 +182,7 @@ def test_half_precision_and_autocast_measure_in_float32(distance: str) -> None:
     x, mask, y = drawn(3, 3, 5, 4, 32)
     x, y = x.nan_to_num(0.0).to(torch.bfloat16).requires_grad_(), y.to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = energy_distance.scores(x, mask, y, distance, own_term=True)
+        found = whole(x, mask, y, distance)
         found.sum().backward()
     assert found.dtype == torch.float32
     assert x.grad.dtype == torch.bfloat16
@@ -339,9 +343,8 @@ def test_a_model_without_tokens_is_refused(model: Any) -> None:
 def test_the_encoder_gives_what_the_library_gives(model: Any) -> None:
     model.train()
     texts = [*QUERIES, "a", *DOCUMENTS]
-    encode = energy_distance.energy_encoder(
-        model, {"query": "what is "}, batches=partial(energy_distance.padded_batches, batch_size=2)
-    )
+    model.prompts = {"query": "what is "}
+    encode = energy_distance.energy_encoder(model, batches=partial(energy_distance.padded_batches, batch_size=2))
     clouds, vectors = encode(texts, "query"), encode(texts, "document")
     assert model.training
     theirs = model.encode(texts, prompt="what is ", output_value="token_embeddings")

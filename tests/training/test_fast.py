@@ -548,7 +548,7 @@ def test_the_encoder_takes_the_models_prompts_and_dimensions(made: Made) -> None
     encode = encoding.encoder(model)
     assert np.abs(encode(TEXTS, "query") - model.encode(TEXTS, prompt="what is: ")).max() < 1e-5
     assert np.abs(encode(TEXTS, "document") - model.encode(TEXTS, prompt="a car ")).max() < 1e-5
-    assert encoding.encoder(model, {})(TEXTS, "query").shape == (len(TEXTS), 10)
+    assert encode(TEXTS, "query").shape == (len(TEXTS), 10)
     assert encode([], "query").size == 0
 
 

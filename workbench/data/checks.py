@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Hashes = npt.NDArray[np.uint64]
 
+TEXTS_CHECKED = 2000  # of each column, evenly spaced, by the tokenizer
 UNKNOWN = 0.01  # share of unknown tokens that is worth a warning
 
 
@@ -38,7 +39,6 @@ class Tokens:
 
     count: Callable[[Sequence[str]], tuple[list[int], list[int]]]  # texts -> tokens of each, unknown tokens of each
     limit: int | None  # max_seq_length, in tokens; None where there is none
-    most: int = 2000  # texts of a column that are checked, evenly spaced
 
 
 def check_pairs(
@@ -117,7 +117,7 @@ def _overlap(trained: Hashes, name: str, part: Hashes) -> Iterator[Check]:
 
 def _token_checks(pairs: Pairs, tokens: Tokens) -> Iterator[Check]:
     for column in _text_columns(pairs):
-        texts = evenly_spaced(pairs, column, tokens.most)
+        texts = evenly_spaced(pairs, column, TEXTS_CHECKED)
         lengths, unknown = tokens.count(texts)
         cut = sum(length > tokens.limit for length in lengths) if tokens.limit is not None else 0
         if cut:

@@ -29,8 +29,8 @@ from workbench.data.readers import (
     file_rows,
     first_line,
     read_json,
+    read_table,
     sample_distractors,
-    unheaded_rows,
 )
 from workbench.data.training_rows import SAMPLE_PARTS, load_pairs
 from workbench.errors import DataError
@@ -222,7 +222,7 @@ def _merge(asked: Sequence[tuple[str, str]], known: Sequence[tuple[str, str]], n
 # --- from a folder in BEIR's layout ----------------------------------------------------------------------------------
 
 
-def from_folder(folder: str | Path, split: str | None = None, *, name: str | None = None) -> Collection:
+def from_folder(folder: str | Path, split: str | None = None) -> Collection:
     """Read a folder in BEIR's layout: corpus (_id, title, text), queries (_id, text), and judgments in qrels/.
 
     Each is a file (corpus.jsonl; or .json, .csv, .tsv, .parquet, gzipped or not) or a folder of such files, as in a
@@ -244,7 +244,7 @@ def from_folder(folder: str | Path, split: str | None = None, *, name: str | Non
     )
     relevant = gains_of([each for path in judged for each in read_qrels(path)], notes)
     asked = {query: text for query, text in queries.items() if query in relevant}
-    return Collection(name or root.resolve().name, asked, corpus, relevant, tuple(notes)).usable()
+    return Collection(root.resolve().name, asked, corpus, relevant, tuple(notes)).usable()
 
 
 def is_collection(folder: Path) -> bool:
@@ -354,7 +354,7 @@ def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     elif ending(path) in (".tsv", ".csv", ".txt"):
         first = next(iter(file_rows(path)), {})
         if not {str(name).lower() for name in first} & {*ID_NAMES, *TEXT_NAMES}:
-            for row in unheaded_rows(path):
+            for row in read_table(path, headed=False):
                 cells = list(row.values())
                 names = ("_id", "text")[: len(cells)] if len(cells) < 3 else ("_id", "title", "text")
                 yield dict(zip(names, (cells[0], *cells[1:][-2:]), strict=True))

@@ -264,9 +264,9 @@ def _number_columns(cells: Sequence[Any]) -> Row:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _read_table(path: Path, headed: bool | None = None) -> Iterator[Row]:
+def read_table(path: Path, headed: bool | None = None) -> Iterator[Row]:
     """Rows under a heading; a first row with a number in it is data, with the columns 1, 2, 3, ... (and, where it is
-    one of the STS benchmark's, also under its names).
+    one of the STS benchmark's, also under its names). `headed` says so where it is known.
 
     Tabs separate fields; in a .csv whatever the first line has most of, because some are not comma-separated.
     """
@@ -317,11 +317,6 @@ def _is_enclosed(field: str) -> bool:
     return len(field) > 1 and field[0] == field[-1] == '"'
 
 
-def unheaded_rows(path: Path) -> Iterator[Row]:
-    """Rows of a table (.csv, .tsv, .txt) that is known to have no heading; its columns are 1, 2, 3, ..."""
-    return _read_table(path, headed=False)
-
-
 def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
@@ -338,9 +333,9 @@ READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
-    ".csv": _read_table,
-    ".tsv": _read_table,
-    ".txt": _read_table,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".txt": read_table,
     ".parquet": _read_parquet,
 }
 

@@ -6,7 +6,7 @@ and a repeated text is encoded once. A StaticEmbedding reads all texts in one ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,15 +60,14 @@ def encode(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -
     return vectors[[places[text] for text in texts]]
 
 
-def encoder(model: SentenceTransformer, prompts: Mapping[str, str] | None = None) -> Encode:
+def encoder(model: SentenceTransformer) -> Encode:
     """The function that `evaluate` encodes with: `encode(texts, kind) -> float32 (texts, dim)`, not normalized.
 
-    `prompts` {"query": "...", "document": "..."}: None takes those of the model. The model keeps its mode.
+    Texts get the model's prompt of their kind. The model keeps its mode.
     """
-    chosen = dict(model.prompts if prompts is None else prompts)
 
     def encode_kind(texts: list[str], kind: Literal["query", "document"]) -> Vectors:
-        return encode(model, texts, prompt_of(chosen, kind))
+        return encode(model, texts, prompt_of(model.prompts, kind))
 
     return encode_kind
 

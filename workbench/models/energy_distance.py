@@ -75,21 +75,17 @@ def distances(points: Tensor, others: Tensor, distance: str = "manhattan") -> Te
     return result
 
 
-def scores(
-    tokens: Tensor, mask: Tensor, documents: Tensor, distance: str = "manhattan", *, own_term: bool = False
-) -> Tensor:
-    """(queries, documents) of minus the energy distance; higher is nearer.
+def scores(tokens: Tensor, mask: Tensor, documents: Tensor, distance: str = "manhattan") -> Tensor:
+    """(queries, documents) of minus the energy distance, without its second term; higher is nearer.
 
-    tokens (queries, length, dim), mask (queries, length) true for tokens that count, documents (n, dim). `own_term`
-    adds the mean distance among a query's own tokens: see the top of this file.
+    tokens (queries, length, dim), mask (queries, length) true for tokens that count, documents (n, dim). The second
+    term, which changes no ranking, is `self_distance` of a query's tokens.
 
     Raises DataError where a query has no token, for an unknown distance, or shapes that do not fit.
 
     >>> tokens, mask = torch.tensor([[[0.0], [2.0], [9.0]]]), torch.tensor([[True, True, False]])
     >>> scores(tokens, mask, torch.tensor([[1.0], [2.0]])).tolist()  # -2 · mean(1, 1) and -2 · mean(2, 0)
     [[-2.0, -2.0]]
-    >>> scores(tokens, mask, torch.tensor([[1.0], [2.0]]), own_term=True).tolist()  # and mean(0, 2, 2, 0) is 1
-    [[-1.0, -1.0]]
     """
     mask = mask.bool()
     counts = mask.sum(dim=1)  # (queries,)
@@ -99,15 +95,15 @@ def scores(
         # by indices: the gradient of indexing by a mask adds one number after the other
         flat = tokens.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])  # (all tokens, dim)
         found = distances(flat, documents, distance)  # (all tokens, documents)
-        result = -2 * (mean_weights(counts, found.dtype) @ found)
-        if own_term:
-            own = [self_distance(each, distance) for each in torch.split(flat, counts.tolist())]
-            result = result + torch.stack(own)[:, None]
-    return result
+        return -2 * (mean_weights(counts, found.dtype) @ found)
 
 
 def self_distance(tokens: Tensor, distance: str = "manhattan") -> Tensor:
-    """Mean of all distances among tokens (tokens, dim), including each to itself."""
+    """Mean of all distances among tokens (tokens, dim), including each to itself.
+
+    >>> self_distance(torch.tensor([[0.0], [2.0]])).item()  # mean(0, 2, 2, 0)
+    1.0
+    """
     return distances(tokens, tokens, distance).mean()
 
 
@@ -304,24 +300,21 @@ def padded_batches(model: SentenceTransformer, texts: Sequence[str], prompt: str
 
 def energy_encoder(
     model: SentenceTransformer,
-    prompts: Mapping[str, str] | None = None,
     *,
     special_tokens: bool = True,
     batches: Callable[[SentenceTransformer, Sequence[str], str], Batches] = padded_batches,
 ) -> Encode:
     """The `encode` of `evaluate(similarity="energy")`, in float32.
 
-    Kind "query" gives a list of arrays (tokens of the text, dim), "document" one array (texts, dim). `prompts` and the
-    model's mode are as in `encoding.encoder`; the model's own `truncate_dim` cuts both. `batches` gives the model its
-    texts, see `padded_batches`.
+    Kind "query" gives a list of arrays (tokens of the text, dim), "document" one array (texts, dim). Prompts and
+    mode of the model are as in `encoding.encoder`; its `truncate_dim` cuts both. `batches`: see `padded_batches`.
     """
-    chosen = dict(model.prompts if prompts is None else prompts)
 
     @torch.inference_mode()
     def encode(texts: list[str], kind: Literal["query", "document"]) -> list[Vectors] | Vectors:
         import numpy as np
 
-        prompt = prompt_of(chosen, kind)
+        prompt = prompt_of(model.prompts, kind)
         found: list[Vectors] = [np.empty(0, dtype=np.float32)] * len(texts)
         was_training = model.training
         model.eval()
