@@ -131,7 +131,7 @@ class Lab:
             self.page.mouse.move(*place, steps=8)
         self.page.mouse.up()
         view.locator(".wb-table tbody tr").first.wait_for()
-        assert "Selected: " in view.locator(".wb").filter(has_text="neighbours the map keeps").first.inner_text()
+        assert "Selected: " in view.locator(".wb").filter(has_text="Neighborhood preservation").first.inner_text()
 
     def expect_no_errors(self) -> None:
         assert self.page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []

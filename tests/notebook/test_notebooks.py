@@ -84,7 +84,7 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     widgets = sum("application/vnd.jupyter.widget-view+json" in kinds for kinds in shown)
     assert widgets >= 2  # the live training, the queries
     still = [
-        output.data["text/html"] for output in outputs if "wb-still-" in output.get("data", {}).get("text/html", "")
+        output.data["text/html"] for output in outputs if "wb-fallback-" in output.get("data", {}).get("text/html", "")
     ]
     assert len(still) == widgets  # shown in their place in a saved notebook
     assert all('<table class="rows">' in page for page in still)
@@ -157,7 +157,6 @@ def test_full_uses_the_cards_own_base_and_rows(path: Path, tmp_path: Path, monke
 STOPPED = """
 import asyncio, contextlib, threading
 import workbench as wb
-from workbench.report.notebook import render_notebook
 from workbench.run import RunWriter
 run = wb.open_run({path!r})
 with contextlib.suppress(TimeoutError):
@@ -179,7 +178,7 @@ def test_waiting_for_a_stopped_run_says_what_to_do(tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     first, second = (cell.outputs for cell in notebook.cells)
     assert [output.data["text/plain"] for output in first] == [
-        f"{run.name} is stopped at step 40 of 150. Press Resume above, and the notebook goes on when the training has "
-        "ended; or interrupt this cell (the square in the toolbar) to leave it there."
+        f"{run.name} is stopped at step 40 of 150. Press Resume above, and the notebook continues when the training "
+        "has ended; or interrupt this cell (the square in the toolbar) to leave it stopped."
     ]
     assert [output.data["text/plain"] for output in second] == ["", "'finished'"]  # the sentence is removed

@@ -14,6 +14,7 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 import workbench as wb
 from workbench.cards.card import Card
 from workbench.errors import RunError
+from workbench.notebook import html, live_training, map, query_table
 from workbench.notebook.live_training import live
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Origin
@@ -76,7 +77,7 @@ def test_queries_are_listed_filtered_searched_and_opened(tmp_path: Path) -> None
 def test_pairs_are_shown_with_their_scores(tmp_path: Path) -> None:
     view = wb.explore(made_item_run(tmp_path))
     assert [name for name, _ in view.table.columns] == [
-        "Pair", "gold", "score before", "score after", "nearer to gold by",
+        "Pair", "gold", "score before", "score after", "agreement change",
     ]  # fmt: skip
     assert view.table.rows[0][0].startswith(SINHALA)  # from the highest place to the lowest
     assert view.table.rows[0][1:4] == [1.0, 2.0, -1.0]
@@ -84,7 +85,7 @@ def test_pairs_are_shown_with_their_scores(tmp_path: Path) -> None:
     assert SINHALA in view.detail.value
 
 
-def test_a_run_that_was_not_measured_twice_has_no_queries(tmp_path: Path) -> None:
+def test_a_run_without_both_evaluations_has_no_queries(tmp_path: Path) -> None:
     run = Run(tmp_path / "it")
     run.path.mkdir()
     (run.path / "run.json").write_text('{"status": "stopped"}')
@@ -95,7 +96,7 @@ def test_a_run_that_was_not_measured_twice_has_no_queries(tmp_path: Path) -> Non
     )
 
 
-def test_what_is_drawn_around_is_listed_on_both_maps(tmp_path: Path) -> None:
+def test_a_selection_is_listed_and_highlighted_on_both_maps(tmp_path: Path) -> None:
     run = with_vectors(made_run(tmp_path))
     view = wb.map(run, method="pca")
     table = view.map.table
@@ -119,7 +120,7 @@ def test_a_map_needs_vectors(tmp_path: Path) -> None:
         wb.map(made_item_run(tmp_path))
 
 
-def test_a_living_run_moves_in_place_and_ends_by_itself(tmp_path: Path) -> None:
+def test_a_running_training_is_followed_in_place_until_it_ends(tmp_path: Path) -> None:
     run = made_run(tmp_path, verdict=None, steps=9)
     writer = RunWriter(run.path)
     process = {"pid": os.getpid(), "host": socket.gethostname()}
@@ -146,21 +147,21 @@ def test_a_living_run_moves_in_place_and_ends_by_itself(tmp_path: Path) -> None:
     while not run.has_stop_request() and time.monotonic() < until:
         time.sleep(0.05)
     assert run.has_stop_request()
-    while "It ends at the next step" not in view.head.value and time.monotonic() < until:
+    while "It stops at the next step" not in view.head.value and time.monotonic() < until:
         time.sleep(0.05)
     writer.update(status="stopped")
     while view.resume.disabled and time.monotonic() < until:
         time.sleep(0.05)
     assert view.stop.disabled
     assert "<code>workbench train --resume" in view.head.value
-    assert "It ends at the next step" not in view.head.value
+    assert "It stops at the next step" not in view.head.value
     again = live(run)  # in another kernel: the run as it stands
     again.update()
     assert "100 of 540" in again.head.value
     assert len(again.figure.data[1].x) == points + 1
 
 
-def test_two_runs_of_a_card_are_told_apart_by_what_the_user_set(tmp_path: Path) -> None:
+def test_what_the_user_set_distinguishes_two_runs_of_a_card(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     view = live(run)
     view.update()
@@ -180,14 +181,13 @@ def test_a_saved_notebook_keeps_a_table_in_place_of_each_widget(
 ) -> None:
     run = with_vectors(made_run(tmp_path, hostile=True))
     pages: list[str] = []
-    for module in ("IPython.display.publish_display_data", "IPython.display.display"):
-        monkeypatch.setattr(
-            module, lambda data=None, **_: pages.append(data["text/html"]) if isinstance(data, dict) else None
-        )
+    for module in (html, live_training, query_table, map):
+        for name in {"display", "publish_display_data"} & set(vars(module)):
+            monkeypatch.setattr(module, name, lambda shown, **_: pages.append(shown))
     for view in (live(run), wb.explore(run), wb.map(run, method="pca")):
         view._ipython_display_()
-    assert len(pages) == 3
-    for page, words in zip(pages, ("validation loss", "change", "Points"), strict=True):
+    tables = [page["text/html"] for page in pages if isinstance(page, dict)]
+    for page, words in zip(tables, ("validation loss", "change", "Points"), strict=True):
         assert page.count("<tr>") >= 3
         assert words in page
         assert "<img" not in page

@@ -1,5 +1,5 @@
-// Tells Plotly that the room for its figures has another width: it listens to the window alone, and a figure that is
-// drawn before its cell is on the page takes a width of its own.
+// Tells Plotly that its figures have another width: it listens only to the window, and a figure that is drawn before its
+// cell is on the page takes a width of its own.
 function render({ el }) {
   let width = 0;
   const watch = new ResizeObserver(([entry]) => {

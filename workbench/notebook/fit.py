@@ -1,4 +1,4 @@
-"""Figures of a notebook as wide as their cell; shows nothing itself."""
+"""Redraws the figures of a notebook when their cell changes width; shows nothing itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,4 @@ import anywidget
 
 
 class Fit(anywidget.AnyWidget):
-    """Stands in a box with figures, and has them drawn anew when the box has another width."""
-
     _esm = Path(__file__).with_name("fit.js")

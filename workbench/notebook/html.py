@@ -1,6 +1,6 @@
-"""Pieces of HTML that notebooks show: escaped text, one style, and what stays where a widget is gone.
+"""Pieces of HTML for notebooks: escaped text, one style, and what a saved notebook keeps of a widget.
 
-Everything that comes from a card or from data goes through `text`.
+Everything from a card or from data goes through `text`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import html
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+
+from IPython.display import publish_display_data
 
 from workbench.views.theme import remove_controls, widget_style
 
@@ -25,21 +27,41 @@ def text(value: object) -> str:
 
 
 def code(value: object) -> str:
-    """`value` as text inside HTML; what stands between backticks is a command.
+    """`value` as text inside HTML, with commands between backticks.
 
-    >>> code("`a < b` is so")
-    '<code>a &lt; b</code> is so'
+    >>> code("`a < b` runs")
+    '<code>a &lt; b</code> runs'
     """
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(value))
 
 
 def word(value: str) -> str:
-    """A severity or a status: its word in its colour."""
+    """A severity or a status in its color."""
     return f'<span class="word {text(value)}">{text(value)}</span>'
 
 
+def muted(inner: str) -> str:
+    return f'<p class="muted">{inner}</p>'
+
+
+def block(inner: str, name: str = "") -> str:
+    """HTML with the style that it needs; `name` is one more class."""
+    return f'{STYLE}<div class="wb {name}">{inner}</div>'
+
+
+def rows(columns: Sequence[str], values: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> str:
+    """A table; columns named in `numbers` are aligned right."""
+
+    def cells(tag: str, row: Sequence[object]) -> str:
+        classes = (' class="number"' if name in numbers else "" for name in columns)
+        return "".join(f"<{tag}{kind}>{text(value)}</{tag}>" for kind, value in zip(classes, row, strict=True))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in values)
+    return f'<table class="rows"><thead><tr>{cells("th", columns)}</tr></thead><tbody>{body}</tbody></table>'
+
+
 class Page:
-    """HTML that a notebook shows as it is and keeps as it is; elsewhere its plain text."""
+    """HTML that a notebook shows and saves as it is; elsewhere its plain text."""
 
     def __init__(self, inner: str, plain: str) -> None:
         self.inner, self.plain = inner, plain
@@ -48,37 +70,22 @@ class Page:
         return self.plain
 
     def _repr_html_(self) -> str:
-        return f'{STYLE}<div class="wb">{self.inner}</div>'
+        return block(self.inner)
 
 
-class Still:
-    """What a saved notebook, GitHub or an export shows in place of a widget; hidden where the widget itself is.
+class Fallback:
+    """What a saved notebook, GitHub, or an export shows in place of a widget; hidden while the widget itself is there.
 
-    The widget holds `hiding`, a style that hides the copy; without the widget there is no such style.
+    The widget holds `hiding`, a style that hides the fallback; without the widget there is no such style.
     """
 
     def __init__(self) -> None:
-        self.name = f"wb-still-{secrets.token_hex(6)}"
+        self.name = f"wb-fallback-{secrets.token_hex(6)}"
         self.hiding = f"<style>.{self.name} {{ display: none; }}</style>"
         self._shown = False
 
     def show(self, inner: str, plain: str) -> None:
-        """Put the copy under the widget, or in place of the copy that is there."""
-        from IPython.display import publish_display_data
-
-        bundle = {"text/html": f'{STYLE}<div class="wb {self.name}">{inner}</div>', "text/plain": plain}
+        """Show it below the widget, or in place of what it showed before."""
+        bundle = {"text/html": block(inner, self.name), "text/plain": plain}
         publish_display_data(bundle, transient={"display_id": self.name}, update=self._shown)  # type: ignore[no-untyped-call]
         self._shown = True
-
-
-def rows(columns: Sequence[str], values: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> str:
-    """A table; columns named in `numbers` stand to the right."""
-
-    def cells(tag: str, row: Sequence[object]) -> str:
-        return "".join(
-            f'<{tag} class="number">{text(value)}</{tag}>' if name in numbers else f"<{tag}>{text(value)}</{tag}>"
-            for name, value in zip(columns, row, strict=True)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in values)
-    return f'<table class="rows"><thead><tr>{cells("th", columns)}</tr></thead><tbody>{body}</tbody></table>'

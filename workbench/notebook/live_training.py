@@ -1,82 +1,81 @@
-"""A training that one can watch in a notebook while other cells are used, with buttons to stop it and to go on.
+"""A training to watch in a notebook while other cells are used, with buttons to stop and resume it.
 
-The training runs in another process (see `background`); a thread of the kernel reads its run folder and updates what is
-shown in place. Nothing is kept here: the same call on the same run, in this kernel or in another one, shows the run as
-it stands.
+The training is another process (see `background`); a thread of the kernel reads its run folder and updates the view in
+place. No state is kept here: the same call on the same run, in this kernel or another, shows the same.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ipywidgets
+import psutil
+from IPython.display import display
+from plotly import graph_objects as go
+
 from workbench.errors import RunError, WorkbenchError
-from workbench.notebook.html import STYLE, Still, code, rows, text, word
+from workbench.notebook.fit import Fit
+from workbench.notebook.html import Fallback, block, code, muted, rows, text, word
 from workbench.recipe.schema import own_values
 from workbench.training.background import resume
 from workbench.views.card_facts import field_text
 from workbench.views.figures import figure_of
 from workbench.views.figures_loss import Curve, smoothing_weight
 from workbench.views.log_tail import LogTail
-from workbench.views.loss_curves import curves
+from workbench.views.loss_curves import LogColumns, curves
 from workbench.views.overview import run_row, status_reason
 from workbench.views.records import duration
 from workbench.views.smoothing import smooth, thin
-from workbench.views.theme import CONFIG, Role, palette, plain
+from workbench.views.theme import CONFIG, LIVE_HEIGHT, palette, plain
 
 if TYPE_CHECKING:
     from workbench.run import Run
 
-EVERY = 0.6  # seconds between two looks at the run folder
-STILL_EVERY = 20  # looks between two tables for the saved notebook, while the training goes on
-STILL_ROWS = 8  # of such a table
-HEIGHT = 320  # px
+EVERY = 0.6  # seconds between two updates
+FALLBACK_EVERY = 20  # updates between two tables for the saved notebook
+FALLBACK_ROWS = 8
 POINTS = 1000  # of one line; a browser redraws them twice a second
 PHASES = {"train": "training", "trained": "trained", "stopped": "starting again"}
-ENDING = "It ends at the next step, with a checkpoint."
+STOPPING = "It stops at the next step, with a checkpoint."
+HOVER = "step %{x:,}<br>%{y:.4~g}<extra></extra>"
 
 
 def live(run: Run) -> Live:
-    """Loss, progress, rate, time left, memory and buttons of a run; follows it until it ends, by itself."""
+    """Loss, progress, speed, time left, memory, and buttons of a run; follows it by itself until it ends."""
     return Live(run)
 
 
 def following(run: Run) -> str:
-    """The name of the threads that follow a run; they end when it has ended and its view has said so."""
+    """The name of the threads that follow a run; they end once their view shows that the run has ended."""
     return f"live {run.path}"
 
 
 class Live:
-    """What `live` shows; a cell shows it where it is the last line."""
+    """The view of `live`; the last line of a cell shows it."""
 
     def __init__(self, run: Run) -> None:
-        import ipywidgets
-
-        from workbench.notebook.fit import Fit
-
         self.run = run
         self._tail = LogTail(run.file("log"))
-        self._rows = -1
-        self._looks = 0
+        self._drawn = -1  # log rows
         self._note = ""
         self._lock = threading.Lock()
-        self._still = Still()
-        self._card = _card_curve(run)
-        self._own = _own(run)
-        self.figure = _figure(self._card, _role(run))
+        self._fallback = Fallback()
+        self._set_by_user = _set_by_user(run)
+        self.figure = _figure(run)
         self.head = ipywidgets.HTML()
         self.stop = ipywidgets.Button(
-            description="Stop", icon="stop", tooltip="End at the next step, with a checkpoint"
+            description="Stop", icon="stop", tooltip="Stop at the next step, with a checkpoint"
         )
-        self.resume = ipywidgets.Button(description="Resume", icon="play", tooltip="Go on from the last checkpoint")
-        self.stop.on_click(lambda _: self._asked(self._stop))
-        self.resume.on_click(lambda _: self._asked(self._resume))
+        self.resume = ipywidgets.Button(description="Resume", icon="play", tooltip="Resume from the last checkpoint")
+        self.stop.on_click(lambda _: self._run_in_thread(self._stop))
+        self.resume.on_click(lambda _: self._run_in_thread(self._resume))
         buttons = ipywidgets.HBox([self.stop, self.resume])
         buttons.add_class("wb-buttons")
-        hiding = ipywidgets.HTML(self._still.hiding)
+        hiding = ipywidgets.HTML(self._fallback.hiding)
         self.box = ipywidgets.VBox([self.head, buttons, self.figure, Fit(), hiding])
         self.box.add_class("wb-figures")
 
@@ -84,75 +83,65 @@ class Live:
         return f"<Live view of {self.run!r}>"
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
         self.update()
         display(self.box)  # type: ignore[no-untyped-call]
-        self._show_still()
+        self._show_fallback()
         if self.run.status == "running":
             self._follow()
 
-    # --- what is shown ---
-
     def update(self) -> bool:
-        """Show the run as it stands; whether it still goes on."""
+        """Show the present state of the run; return whether it is running."""
         with self._lock:
             status = self.run.status
-            if self._note == ENDING and status != "running":
+            if self._note == STOPPING and status != "running":
                 self._note = ""
-            self.head.value = STYLE + f'<div class="wb">{_head(self.run, status, self._own)}{self._noted()}</div>'
+            note = muted(text(self._note)) if self._note else ""
+            self.head.value = block(_head(self.run, status, self._set_by_user) + note)
             self.stop.disabled = status != "running" or self.run.has_stop_request()
             self.resume.disabled = status not in ("stopped", "failed", "interrupted")
-            self._draw()
+            log = self._tail.columns()
+            if len(log.steps) != self._drawn:
+                self._draw(log)
         return status == "running"
 
-    def _noted(self) -> str:
-        return f'<p class="muted">{text(self._note)}</p>' if self._note else ""
-
-    def _draw(self) -> None:
-        rows = self._tail.rows()
-        if len(rows) == self._rows:
-            return
-        self._rows = len(rows)
+    def _draw(self, log: LogColumns) -> None:
+        self._drawn = len(log.steps)
         with self.figure.batch_update():
-            for trace, (x, y) in zip(self.figure.data, _lines(Curve.of_log("run", rows)), strict=False):
+            for trace, (x, y) in zip(self.figure.data, _lines(Curve.of_log("run", log)), strict=False):
                 trace.x, trace.y = x, y
-            steps = (self.run.record.get("progress") or {}).get("steps")
-            if steps:
+            if steps := (self.run.record.get("progress") or {}).get("steps"):
                 self.figure.layout.xaxis.range = [0, max(steps, 2)]
 
-    def _show_still(self) -> None:
-        head = _head(self.run, self.run.status, self._own)
+    def _show_fallback(self) -> None:
         columns = ["step", "loss", "validation loss"]
-        table = rows(columns, _losses(Curve.of_log("run", self._tail.columns())), columns)
-        with suppress(AttributeError):  # outside a notebook there is nowhere to show it
-            self._still.show(head + table, repr(self.run))
+        table = rows(columns, _losses(self._tail.columns()), columns)
+        with suppress(AttributeError):  # outside a notebook there is no display
+            self._fallback.show(_head(self.run, self.run.status, self._set_by_user) + table, repr(self.run))
 
-    # --- while it goes on ---
+    # --- while it runs ---
 
     def _follow(self) -> None:
         threading.Thread(target=self._watch, name=following(self.run), daemon=True).start()
 
     def _watch(self) -> None:
-        pause = threading.Event()
-        going = True
-        while going:
+        pause, running, updates = threading.Event(), True, 0
+        while running:
             pause.wait(EVERY)
-            self._looks += 1
+            updates += 1
             try:
-                going = self.update()
-            except RunError as error:  # the folder was taken away
-                self.head.value = STYLE + f'<div class="wb"><p class="failed">{text(error)}</p></div>'
+                running = self.update()
+            except RunError as error:  # the folder was deleted
+                self.head.value = block(f'<p class="failed">{text(error)}</p>')
                 return
-            if not going or self._looks % STILL_EVERY == 0:
-                self._show_still()
+            if not running or updates % FALLBACK_EVERY == 0:
+                self._show_fallback()
 
-    def _asked(self, what: Any) -> None:
-        """Do what a button asks, in a thread of its own, and say what went wrong."""
+    def _run_in_thread(self, action: Callable[[], None]) -> None:
+        """Do what a button asks, and show what went wrong."""
 
         def do() -> None:
             try:
-                what()
+                action()
             except WorkbenchError as error:
                 self._note = str(error)
             self.update()
@@ -162,10 +151,9 @@ class Live:
     def _stop(self) -> None:
         self.stop.disabled = True
         self.run.stop()
-        self._note = ENDING
+        self._note = STOPPING
 
     def _resume(self) -> None:
-        self.resume.disabled = True
         self._note = "It starts again: rows and base are read …"
         self.update()
         self.resume.disabled = True
@@ -174,150 +162,116 @@ class Live:
         self._follow()
 
 
-# --- figure --------------------------------------------------------------------------------------------------------
+# --- figure -----------------------------------------------------------------------------------------------------------
 
 
-def _role(run: Run) -> Role:
-    return "corrected" if run.record.get("variant") == "corrected" else "after"
-
-
-def _card_curve(run: Run) -> Curve | None:
-    """The card's losses over its steps, corrected for what the audit knows; None where it prints none."""
-    card = run.card()
-    if card is None or not any(row.step for row in card.training_log):
-        return None
-    curve = Curve.of_curves(curves(run, card, log=()), card)
-    return curve if curve.points(curve.values, "step")[0] else None
-
-
-def _figure(card: Curve | None, role: Role) -> Any:
+def _figure(run: Run) -> Any:
     """Three lines that are filled in place, and the card's, which a click on its name shows."""
-    from plotly import graph_objects as go
-
-    colours = palette()
-    colour = colours.role(role)
-    line = {"color": colour, "dash": "dashdot" if role == "corrected" else "solid"}
-    traces = [
-        go.Scatter(name="Every step", mode="lines", opacity=0.4, line={**line, "width": 1}, hoverinfo="skip"),
-        go.Scatter(name="Training loss", mode="lines", line={**line, "width": 2.25}, hovertemplate=HOVER),
-        go.Scatter(
-            name="Validation loss", mode="markers", hovertemplate=HOVER, visible=True, cliponaxis=False,
-            marker={"symbol": "square", "size": 9, "color": colour},
-        ),
-    ]  # fmt: skip
-    if card is not None:
-        x, y = thin(*card.points(card.values, "step"), POINTS)
-        dashed = {"color": colours.ink, "dash": "dash", "width": 2}
-        name = f"{plain(card.name, 60)} (click to show)"
-        traces.append(
-            go.Scatter(x=x, y=y, name=name, mode="lines", line=dashed, visible="legendonly", hovertemplate=HOVER)
-        )
-    figure = figure_of(
-        traces, x="Step (optimizer updates)", y="Loss (as the trainer logs it)", dark=False, height=HEIGHT,
-        yaxis={"rangemode": "tozero"}, uirevision="live",
-    )  # fmt: skip
-    widget = go.FigureWidget(figure)
+    colors = palette()
+    corrected = run.record.get("variant") == "corrected"
+    color = colors.role("corrected" if corrected else "after")
+    line = {"color": color, "dash": "dashdot" if corrected else "solid"}
+    traces: list[dict[str, Any]] = [
+        {"name": "Every step", "mode": "lines", "opacity": 0.4, "line": {**line, "width": 1}, "hoverinfo": "skip"},
+        {"name": "Training loss", "mode": "lines", "line": {**line, "width": 2.25}, "hovertemplate": HOVER},
+        {
+            "name": "Validation loss",
+            "mode": "markers",
+            "hovertemplate": HOVER,
+            "cliponaxis": False,
+            "marker": {"symbol": "square", "size": 9, "color": color},
+        },
+    ]
+    card = run.card()
+    if card is not None and any(row.step for row in card.training_log):
+        curve = Curve.of_curves(curves(run, card, log=()), card)
+        x, y = thin(*curve.points(curve.values, "step"), POINTS)
+        dashed = {"color": colors.ink, "dash": "dash", "width": 2}
+        shown = {"name": f"{plain(curve.name, 60)} (click to show)", "visible": "legendonly", "hovertemplate": HOVER}
+        traces += [{"x": x, "y": y, "mode": "lines", "line": dashed, **shown}] if x else []
+    layout = {"yaxis": {"rangemode": "tozero"}, "uirevision": "live", "height": LIVE_HEIGHT}
+    titles = {"x": "Step (optimizer updates)", "y": "Loss (as the trainer logs it)"}
+    widget = go.FigureWidget(figure_of(traces, **titles, dark=False, **layout))  # type: ignore[arg-type]
     widget._config = {**widget._config, **CONFIG}
     widget.layout.autosize = True
-    widget.layout.margin.r = 44  # room for the buttons that Plotly lays over a figure
+    widget.layout.margin.r = 44  # room for Plotly's buttons over the figure
     return widget
 
 
-HOVER = "step %{x:,}<br>%{y:.4~g}<extra></extra>"
-
-
 def _lines(curve: Curve) -> list[tuple[list[float], list[float]]]:
-    """Points of the thin line (none where the log is short), of the smoothed line, and of the validation loss."""
+    """Points of the thin line (none if the log is short), of the smoothed line, and of the validation loss."""
     x, y = curve.points(curve.values, "step")
     weight = smoothing_weight(len(y))
     raw = thin(x, y, POINTS) if weight else ([], [])
     return [raw, thin(x, smooth(y, weight), POINTS), thin(*curve.points(curve.evaluated, "step"), POINTS)]
 
 
-def _losses(curve: Curve) -> list[list[str]]:
-    """A few rows of the log, evenly spread, the last one included: step, loss, validation loss."""
-    evaluated = curve.evaluated or [None] * len(curve.steps)
-    there = [row for row in zip(curve.steps, curve.values, evaluated, strict=True) if row[1] is not None]
-    picked = {round(place * (len(there) - 1) / (STILL_ROWS - 1)) for place in range(STILL_ROWS)} if there else ()
+def _losses(log: LogColumns) -> list[list[str]]:
+    """A few rows of the log, evenly spread, with the last one: step, loss, validation loss."""
+    logged = zip(log.steps, log.column("loss"), log.column("eval_loss"), strict=True)
+    there = [row for row in logged if row[1] is not None]
+    picked = {round(place * (len(there) - 1) / (FALLBACK_ROWS - 1)) for place in range(FALLBACK_ROWS)} if there else ()
     return [
         [f"{step:,}", *("–" if value is None else f"{value:.4g}" for value in losses)]
         for step, *losses in (there[place] for place in sorted(picked))
     ]
 
 
-# --- words ---------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _own(run: Run) -> str:
-    """What the user has set, which tells two runs of one card apart: ", learning_rate 2e-06"."""
+def _set_by_user(run: Run) -> str:
+    """What the user has set, which distinguishes two runs of one card: ", learning_rate 2e-06"."""
     try:
         values = own_values(run.recipe())
-    except WorkbenchError:  # the run's status says what is wrong with it
+    except WorkbenchError:  # the status of the run says what is wrong
         return ""
     return "".join(f", {path.partition('.')[2]} {field_text(value)}" for path, value in values.items())
 
 
-def _head(run: Run, status: str, own: str) -> str:
-    """Status, how far it is, and what it takes. `own`: what the user has set."""
+def _head(run: Run, status: str, set_by_user: str) -> str:
+    """Status, progress, and cost."""
     if status == "broken":
         return f"<p>{word(status)} {text(status_reason(status, run_row(run)))}</p>"
     record = run.record
     progress = record.get("progress") or {}
     step, steps = int(progress.get("step") or 0), int(progress.get("steps") or 0)
-    share = 100 * step / steps if steps else 0
-    base = (record.get("base") or {}).get("model")
-    name = f"<b>{text(record.get('card') or run.name)}</b>, {text(record.get('variant') or 'as written')}{text(own)}"
-    where = f'<span class="muted">from {text(base)}, {text(record.get("device") or "unknown device")}</span>'
+    base, device = (record.get("base") or {}).get("model"), record.get("device") or "unknown device"
+    name = f"<b>{text(record.get('card') or run.name)}</b>, {text(record.get('variant') or 'as written')}"
+    facts = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in _facts(record, status))
     why = status_reason(status, run_row(run)) if status != "running" else ""
-    facts = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in _facts(run, record, status))
     return (
-        f"<p>{word(status)} {name} {where}</p>"
+        f'<p>{word(status)} {name}{text(set_by_user)} <span class="muted">from {text(base)}, {text(device)}</span></p>'
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{steps}" aria-valuenow="{step}">'
-        f'<i style="width: {share:.1f}%"></i></div><div class="facts">{facts}</div>'
-        + (f'<p class="muted">{code(why)}</p>' if why else "")
+        f'<i style="width: {100 * step / max(steps, 1):.1f}%"></i></div><div class="facts">{facts}</div>'
+        + (muted(code(why)) if why else "")
     )
 
 
-def _facts(run: Run, record: Mapping[str, Any], status: str) -> list[tuple[str, str]]:
+def _facts(record: Mapping[str, Any], status: str) -> list[tuple[str, str]]:
     progress = record.get("progress") or {}
-    phase = str(progress.get("phase") or "preparing")
-    facts = [("", _doing(phase))] if status == "running" else []
-    if progress.get("steps"):
-        facts.append(("step", f"{progress.get('step') or 0:,} of {progress['steps']:,}"))
-    if progress.get("epoch") is not None:
-        facts.append(("epoch", f"{progress['epoch']:.2f}"))
-    if progress.get("rows_per_second"):
-        facts.append(("rows a second", f"{progress['rows_per_second']:,.0f}"))
-    if status == "running":
-        if progress.get("seconds_left") is not None:
-            facts.append(("left", duration(progress["seconds_left"])))
-        if (memory := _memory(record.get("process") or {})) is not None:
-            facts.append(("memory", f"{memory / 2**30:.2f} GiB"))
-    else:
-        if record.get("seconds"):
-            facts.append(("took", duration(record["seconds"])))
-        if record.get("peak_memory"):
-            facts.append(("most memory", f"{record['peak_memory'] / 2**30:.2f} GiB"))
-    return facts
-
-
-def _doing(phase: str) -> str:
-    """A phase of `run.json` in words: "measure step-40" is "measuring at step 40"."""
-    what, _, moment = phase.partition(" ")
-    if what == "measure":
-        return f"measuring {moment.replace('step-', 'at step ')}"
-    return PHASES.get(phase, phase)
+    running = status == "running"
+    memory = _memory(record.get("process") or {}) if running else record.get("peak_memory")
+    what, _, stage = str(progress.get("phase") or "preparing").partition(" ")  # "measure step-40"
+    doing = f"measuring {stage.replace('step-', 'at step ')}" if what == "measure" else PHASES.get(what, what)
+    seconds = progress.get("seconds_left") if running else record.get("seconds")
+    found = [
+        ("", doing if running else None),
+        ("step", f"{progress.get('step') or 0:,} of {progress['steps']:,}" if progress.get("steps") else None),
+        ("epoch", None if progress.get("epoch") is None else f"{progress['epoch']:.2f}"),
+        ("rows/s", f"{progress['rows_per_second']:,.0f}" if progress.get("rows_per_second") else None),
+        ("left" if running else "took", None if seconds is None else duration(seconds)),
+        ("memory" if running else "peak memory", f"{memory / 2**30:.2f} GiB" if memory else None),
+    ]
+    return [(name, value) for name, value in found if value is not None]
 
 
 def _memory(process: Mapping[str, Any]) -> int | None:
-    """Bytes of main memory that the training's process holds; None where they cannot be known."""
-    import socket
-
-    if process.get("host") != socket.gethostname():
+    """Bytes of main memory of the training's process; None if it is on another machine or gone."""
+    if process.get("host") != socket.gethostname() or "pid" not in process:
         return None
     try:
-        lines = Path(f"/proc/{int(process['pid'])}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
-    except (OSError, KeyError, StopIteration):
+        resident: int = psutil.Process(int(process["pid"])).memory_info().rss
+    except psutil.Error:
         return None
-    return int(kilobytes) * 1024
+    return resident

@@ -1,6 +1,6 @@
-"""The map of a run's queries and documents in a notebook, before and after training; what is selected is listed.
+"""The map of a run's queries and documents in a notebook, before and after training, with a list of what is selected.
 
-Neighbours on a map may deceive (see `projection`); the share of true neighbours that it keeps stands above it.
+Distances on a map can mislead (see `projection`); its neighborhood preservation is above it.
 """
 
 from __future__ import annotations
@@ -9,30 +9,35 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import ipywidgets
+from IPython.display import display
+from plotly import graph_objects as go
+
 from workbench.errors import RunError
-from workbench.evaluation.projection import Method, preservation_text, project
-from workbench.notebook.html import STYLE, Still, rows, text
-from workbench.notebook.query_table import plain_rows
+from workbench.evaluation.projection import STAGES, Method, Stage, preservation_text, project
+from workbench.notebook.fit import Fit
+from workbench.notebook.html import Fallback, block, muted, rows, text
+from workbench.notebook.table import Table, plain_rows
 from workbench.views.figures_map import embedding_map
 from workbench.views.map_view import MapView, Polygon, has_vectors, map_view
 from workbench.views.queries import compared_evaluations
-from workbench.views.theme import CONFIG
+from workbench.views.theme import CONFIG, HALF_MAP_HEIGHT
 
 if TYPE_CHECKING:
     from workbench.run import Run
 
-HEIGHT = 430  # px
-MOST_SVG = 4000  # points that are drawn as SVG, which every browser can; above, by WebGL
+MOST_SVG = 4000  # points drawn as SVG, which every browser can; above, by WebGL
 TITLES = {"before": "Before", "after": "After training"}
+COLUMNS = [("Text", "text"), ("kind", "text"), ("rank before", "rank"), ("rank after", "rank")]
 
 
-def map(run: Run, evaluation: str | None = None, method: Method = "umap") -> Places:
-    """The map of an evaluation before and after training, side by side; made at the first call, which takes a while.
+def map(run: Run, evaluation: str | None = None, method: Method = "umap") -> Map:
+    """The map of an evaluation before and after training, side by side; the first call computes it, which takes time.
 
-    Points drawn around with the lasso or the box are listed with their texts, and stand out on the other map too.
-    `method`: "umap", or "pca", which is there at once.
+    Points inside a lasso or box are listed with their texts and highlighted on both maps. `method`: "umap", or "pca",
+    which takes no time.
 
-    Raises RunError where the run keeps no vectors, as after an evaluation of scored pairs.
+    Raises RunError if the run keeps no vectors, as after an evaluation of scored pairs.
     """
     found = [name for name in compared_evaluations(run) if has_vectors(run, name)]
     if not found or evaluation not in (None, *found):
@@ -44,175 +49,136 @@ def map(run: Run, evaluation: str | None = None, method: Method = "umap") -> Pla
     project(run, name, method)
     made = map_view(run, name, method)
     if made is None:
-        raise RunError(f"expected the map of {name!r} in run {run.name!r}, found none; the run was written meanwhile.")
-    return Places(run, name, method, made)
+        raise RunError(f"expected the map of {name!r} in run {run.name!r}, found none; the run has changed meanwhile.")
+    return Map(run, name, made)
 
 
-class Places:
-    """What `map` shows."""
+class Map:
+    """The view of `map`."""
 
-    def __init__(self, run: Run, evaluation: str, method: Method, made: MapView) -> None:
-        self.run, self.evaluation, self.method, self.map = run, evaluation, method, made
-        self.names = made.labels()
-        self.picked: list[int] = []
-        self._still = Still()
-        self._make()
-
-    def _make(self) -> None:
-        import ipywidgets
-
-        from workbench.notebook.fit import Fit
-        from workbench.notebook.table import Table
-
-        options = self.map.colorings
+    def __init__(self, run: Run, evaluation: str, made: MapView) -> None:
+        self.run, self.evaluation, self.map = run, evaluation, made
+        self.labels = made.labels()
+        self.selected: list[int] = []
+        self._fallback = Fallback()
+        options = made.colorings
         first = "outcome" if "outcome" in options else options[0]
-        style = {"description_width": "initial"}
-        self.by = ipywidgets.Dropdown(
-            options=options, value=first, description="Color by", layout={"width": "auto"}, style=style
-        )
+        wide: Any = {"layout": {"width": "auto"}, "style": {"description_width": "initial"}}
+        self.by = ipywidgets.Dropdown(options=options, value=first, description="Color by", **wide)
         self.clear = ipywidgets.Button(description="Clear selection", icon="times", disabled=True)
-        self.said = ipywidgets.HTML()
-        self.figures = {moment: self._figure(moment) for moment in self.map.stages}
+        self.description = ipywidgets.HTML()
+        self.figures = {stage: self._widget(stage) for stage in made.stages}
         self.table = Table(label="Selected queries and documents")
-        self.table.columns = [
-            ("Text", "text"), ("what", "text"), ("rank before", "rank"), ("rank after", "rank"),
-        ]  # fmt: skip
+        self.table.columns = COLUMNS
         self.table.layout.display = "none"
-        self.by.observe(lambda _: self._redraw(), "value")
+        self.by.observe(lambda _: self._recolor(), "value")
         self.clear.on_click(lambda _: self.select([]))
         sides = [
-            ipywidgets.VBox([ipywidgets.HTML(f'{STYLE}<div class="wb"><b>{TITLES[moment]}</b></div>'), figure])
-            for moment, figure in self.figures.items()
+            ipywidgets.VBox([ipywidgets.HTML(block(f"<b>{TITLES[stage]}</b>")), figure])
+            for stage, figure in self.figures.items()
         ]
         side = ipywidgets.HBox(sides)
         side.add_class("wb-side").add_class("wb-figures")
-        head = ipywidgets.HBox([self.by, self.clear])
-        self.box = ipywidgets.VBox([head, self.said, side, Fit(), self.table, ipywidgets.HTML(self._still.hiding)])
-        self._say()
+        head, hiding = ipywidgets.HBox([self.by, self.clear]), ipywidgets.HTML(self._fallback.hiding)
+        self.box = ipywidgets.VBox([head, self.description, side, Fit(), self.table, hiding])
+        self._describe()
 
     def __repr__(self) -> str:
-        kept = preservation_text(self.map.preservation)
-        return f"<Map of {self.evaluation!r} of {self.run!r}, true neighbours kept: {kept}>"
+        shares = preservation_text(self.map.preservation)
+        return f"<Map of {self.evaluation!r} of {self.run!r}, neighborhood preservation: {shares}>"
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
         display(self.box)  # type: ignore[no-untyped-call]
-        points = self.map.points(self.map.stages[-1], self.by.value, self.names)
-        counts = Counter(zip(points.queries, points.groups, strict=True)) if points.values is None else {}
-        table = [
-            ["query" if query else "document", group or "–", f"{count:,}"] for (query, group), count in counts.items()
-        ]
-        self._still.show(
-            f'<p class="muted">{self._how()}</p>' + rows(["Kind", self.by.value, "Points"], table, ["Points"]),
-            repr(self),
-        )
+        points = self.map.points(self.map.stages[-1], self.by.value)
+        counts = Counter(zip(points.queries, points.groups, strict=True))
+        values = [["query" if query else "document", group or "–", f"{n:,}"] for (query, group), n in counts.items()]
+        table = rows(["Kind", self.by.value, "Points"], values, ["Points"])
+        self._fallback.show(muted(self._caption()) + table, repr(self))
 
-    # --- drawing ---
+    # --- figures ---
 
-    def _drawn(self, moment: Any) -> Any:
-        """The figure of one moment, with what is selected."""
-        from plotly import graph_objects as go
-
-        points = self.map.points(moment, self.by.value, self.names)
+    def _figure(self, stage: Stage) -> Any:
+        """The figure of one stage, with the selection."""
         figure = embedding_map(
-            points, name=self.method.upper(), ranges=self.map.ranges(), height=HEIGHT,
-            picked=self.picked or None,
-        )  # fmt: skip
+            self.map.points(stage, self.by.value, self.labels),
+            name=self.map.method,
+            ranges=self.map.ranges(),
+            height=HALF_MAP_HEIGHT,
+            picked=self.selected or None,
+        )
         if len(self.map.table) <= MOST_SVG:
-            plain = [{**trace.to_plotly_json(), "type": "scatter"} for trace in figure.data]
-            figure = go.Figure(plain, figure.layout)
-        figure.update_layout(selections=[])
-        return figure
+            figure = go.Figure([{**trace.to_plotly_json(), "type": "scatter"} for trace in figure.data], figure.layout)
+        return figure.update_layout(selections=[])
 
-    def _figure(self, moment: Any) -> Any:
-        from plotly import graph_objects as go
-
-        widget = go.FigureWidget(self._drawn(moment))
+    def _widget(self, stage: Stage) -> Any:
+        widget = go.FigureWidget(self._figure(stage))
         widget._config = {**widget._config, **CONFIG, "modeBarButtonsToRemove": ["autoScale2d"]}
         widget.layout.autosize = True
-        self._listen(widget, moment)
+        self._listen(widget, stage)
         return widget
 
-    def _listen(self, widget: Any, moment: Any) -> None:
+    def _listen(self, widget: Any, stage: Stage) -> None:
         for trace in widget.data:
-            trace.on_selection(lambda _trace, _points, selector: self._around(moment, selector))
+            trace.on_selection(lambda _trace, _points, selector: self._select_inside(stage, selector))
             trace.on_deselect(lambda _trace, _points: self.select([]))
 
-    def _redraw(self) -> None:
-        """Other colours: the traces of the other grouping."""
-        for moment, widget in self.figures.items():
-            drawn = self._drawn(moment)
+    def _recolor(self) -> None:
+        for stage, widget in self.figures.items():
+            drawn = self._figure(stage)
             with widget.batch_update():
                 widget.data = ()
                 widget.add_traces(list(drawn.data))
-            self._listen(widget, moment)
+            self._listen(widget, stage)
 
     # --- selection ---
 
-    def _around(self, moment: Any, selector: Any) -> None:
-        area = _area(selector)
-        if area:
-            self.select(self.map.inside(moment, [area]))
+    def _select_inside(self, stage: Stage, selector: Any) -> None:
+        if area := _polygon(selector):
+            self.select(self.map.inside(stage, [area]))
 
-    def select(self, picked: Sequence[int]) -> None:
-        """List these rows of the scene's table, and let them stand out on both maps."""
-        if list(picked) == self.picked:
+    def select(self, selected: Sequence[int]) -> None:
+        """List these rows of the map's table, and highlight them on both maps."""
+        if list(selected) == self.selected:
             return
-        self.picked = list(picked)
-        for moment, widget in self.figures.items():
+        self.selected = list(selected)
+        for stage, widget in self.figures.items():
             with widget.batch_update():
-                for trace, like in zip(widget.data, self._drawn(moment).data, strict=True):
+                for trace, like in zip(widget.data, self._figure(stage).data, strict=True):
                     trace.selectedpoints = like.selectedpoints
-        table = self.map.table.iloc[self.picked].copy()
-        table = table.sort_values("kind", ascending=False, kind="stable")  # queries first
-        ranks = self._ranks()
-        table["rank_before"] = [ranks.get((kind, key), (None, None))[0] for kind, key in _keys(table)]
-        table["rank_after"] = [ranks.get((kind, key), (None, None))[1] for kind, key in _keys(table)]
+        table = self.map.table.iloc[self.map.queries_first(self.selected)].merge(self._ranks(), how="left")
         self.table.put(plain_rows(table, ["text", "kind", "rank_before", "rank_after"]))
-        self.table.layout.display = "block" if self.picked else "none"
-        self.clear.disabled = not self.picked
-        self._say()
+        self.table.layout.display = "block" if self.selected else "none"
+        self.clear.disabled = not self.selected
+        self._describe()
 
-    def _ranks(self) -> dict[tuple[str, str], tuple[int | None, int | None]]:
-        """Rank before and after of every query."""
-        found: list[dict[str, int | None]] = []
-        for moment in ("before", "after"):
-            table = self.run.per_query(self.evaluation, moment)
-            ranks = table["rank"].astype(float)  # NaN beyond the depth kept
-            both = zip(table["query_id"].astype(str), ranks, strict=True)
-            found.append({key: None if rank != rank else int(rank) for key, rank in both})
-        return {("query", key): (found[0].get(key), rank) for key, rank in found[1].items()}
+    def _ranks(self) -> Any:
+        """kind, id, rank_before, and rank_after of every query."""
+        before, after = (self.run.per_query(self.evaluation, stage)[["query_id", "rank"]] for stage in STAGES)
+        both = before.merge(after, on="query_id", suffixes=("_before", "_after"))
+        ranks = both.astype({"query_id": str, "rank_before": "Int64", "rank_after": "Int64"})
+        return ranks.rename(columns={"query_id": "id"}).assign(kind="query")
 
-    # --- words ---
+    # --- text ---
 
-    def _say(self) -> None:
-        chosen = "<p>Draw around points to list them.</p>"
-        if self.picked:
-            queries = int((self.map.table["kind"].iloc[self.picked] == "query").sum())
-            chosen = f"<p>Selected: {queries:,} queries, {len(self.picked) - queries:,} documents.</p>"
-        self.said.value = f'{STYLE}<div class="wb"><p class="muted">{self._how()}</p>{chosen}</div>'
+    def _describe(self) -> None:
+        hint = "<p>Draw around points to list them.</p>"
+        if self.selected:
+            queries = int((self.map.table["kind"].iloc[self.selected] == "query").sum())
+            hint = f"<p>Selected: {queries:,} queries, {len(self.selected) - queries:,} documents.</p>"
+        self.description.value = block(muted(self._caption()) + hint)
 
-    def _how(self) -> str:
+    def _caption(self) -> str:
+        shares = preservation_text(self.map.preservation)
         return (
-            f"{self.method.upper()} of {text(self.evaluation)}: diamonds are queries, dots documents. Of each point's "
-            f"nearest neighbours the map keeps {preservation_text(self.map.preservation)}."
+            f"{self.map.method} of {text(self.evaluation)}: queries are diamonds, documents dots. Neighborhood "
+            f"preservation: {shares}."
         )
 
 
-def _keys(table: Any) -> list[tuple[str, str]]:
-    return list(zip(table["kind"], table["id"], strict=True))
-
-
-def _area(selector: Any) -> Polygon:
-    """The corners of a lasso or a box; nothing for what is neither."""
-    if getattr(selector, "type", "") == "box":
+def _polygon(selector: Any) -> Polygon:
+    """The corners of a lasso or a box; empty for anything else."""
+    kind = getattr(selector, "type", "")
+    if kind == "box":
         (left, right), (low, high) = selector.xrange, selector.yrange
         return ((left, low), (right, low), (right, high), (left, high))
-    if getattr(selector, "type", "") == "lasso":
-        return tuple(zip(_floats(selector.xs), _floats(selector.ys), strict=True))
-    return ()
-
-
-def _floats(values: Sequence[Any]) -> list[float]:
-    return [float(value) for value in values]
+    return tuple((float(x), float(y)) for x, y in zip(selector.xs, selector.ys, strict=True)) if kind == "lasso" else ()

@@ -1,4 +1,4 @@
-// A table of which one row can be chosen. Every cell is put in as text.
+// A table with one selected row. Every cell is inserted as text.
 const DIGITS = { rank: 0, number: 3, change: 3 };
 
 function shown(value, kind) {

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from workbench.evaluation.projection import Stage
     from workbench.views.map_view import MapView
 
-MAP_HEIGHT = 440  # px
-HALF_HEIGHT = 460  # px, figures side by side
 SYMBOLS = ("circle", "square", "diamond", "circle-open", "square-open", "diamond-open")
 
 
@@ -54,7 +52,7 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
     if queries.outcomes:
         ranks = figures.rank_changes(queries.outcomes, depth=queries.depth)
         found["ranks"] = drawing("Rank of the first relevant document, before and after.", ranks)
-        change = figures.per_query_difference(queries.outcomes, metric=main, points=1000, height=HALF_HEIGHT)
+        change = figures.per_query_difference(queries.outcomes, metric=main, points=1000, height=theme.SQUARE_HEIGHT)
         found["changes"] = drawing(f"{main} after minus before of every query, sorted.", change)
     for place, grouping in enumerate(queries.groupings):
         title = f"{main}, mean (0 to 1)" if queries.ranked else "Agreement with gold labels, mean (0 to 1)"
@@ -82,7 +80,7 @@ def _map(view: MapView, stage: Stage) -> Any:
     """The map of one stage, on the axes that both stages share."""
     labels = [theme.plain_lines(text, width=48, limit=110) for text in view.table["text"]]
     points = view.points(stage, "outcome" if "outcome" in view.colorings else "type", labels)
-    figure = embedding_map(points, name=view.method, ranges=view.ranges(), height=MAP_HEIGHT)
+    figure = embedding_map(points, name=view.method, ranges=view.ranges(), height=theme.HALF_MAP_HEIGHT)
     return figure.update_layout(dragmode="pan")
 
 

@@ -32,6 +32,8 @@ HEIGHT = 400  # px, a figure over steps, queries, or ranks
 ROW_HEIGHT = 30  # px, one row of a dot plot
 SQUARE_HEIGHT = 460  # px, a figure that compares two values of each query
 MAP_HEIGHT = 520  # px
+HALF_MAP_HEIGHT = 440  # px, two maps side by side
+LIVE_HEIGHT = 320  # px, the loss of a training that is followed
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
