@@ -4,9 +4,9 @@ No index and no approximation: every query is scored against every document, blo
 kept. The order is that of InformationRetrievalEvaluator in sentence-transformers 6: score descending, equal scores by
 document id ascending.
 
-Sorting every block would cost more than scoring. The k-th best score so far is a threshold that a block is compared
-with; the few candidates above it wait, and are merged each time the corpus seen has doubled. They are merged in NumPy
-as whole numbers, score above and rank of the id below, so that one comparison gives that order.
+Sorting every block would cost more than scoring it. The k-th best score so far is a threshold, and only the few
+candidates at or above it are merged, in NumPy and as whole numbers: the score above and the rank of the id below, so
+that one comparison of numbers gives that order.
 
 Scores are computed by the library's own products, and agree with it to the bit on the same machine. One exception:
 the last block is padded with zeros to a multiple of 16 documents, because a matrix product computes an incomplete tile
@@ -43,7 +43,6 @@ BLOCK = 2_048  # documents scored at once: 8 MiB of scores, which stay in the pr
 BLOCK_OF_GPU = 16_384  # ... where starting a computation costs more than memory does
 FIRST = 1024  # documents that are sorted, for a first threshold
 TILE = 16  # documents that a matrix product computes in one way
-WAITING = 4  # times k: candidates of one query that wait to be merged
 MOST = 1 << 21  # candidates at once, or numbers of the table they are merged in, for a small k: 16 MiB
 
 
@@ -168,7 +167,7 @@ class Search:
         places = np.zeros(int(ranks.max(initial=-1)) + 1, dtype=np.int64)  # of each rank
         places[ranks] = np.arange(len(ranks))
         kept = np.empty((0, min(self.k, self.seen)), dtype=np.uint64)
-        kept = np.concatenate([kept, *(group.sorted() for group in self._groups)])  # (q, up to k)
+        kept = np.concatenate([kept, *(np.sort(group.best, axis=1) for group in self._groups)])  # (q, up to k)
         scores = _scores(kept)
         if self.similarity == "energy" and self._groups:
             scores = scores + np.concatenate([group.own_terms(self.distance) for group in self._groups])[:, None]
@@ -250,7 +249,7 @@ class Search:
             start = 0
             while start < count:  # parts that at most double what was seen, so that the threshold stays near
                 end = min(start + max(self.seen + start, FIRST, 2 * self.k), count)
-                group.offer(scores[:, start:end], ranks[start:end], self.seen + end)
+                group.offer(scores[:, start:end], ranks[start:end])
                 start = end
         self._ranks.append(ranks.copy())
         self.seen += count
@@ -313,72 +312,38 @@ class Search:
 
 
 class _Group:
-    """Some of the queries, the best k found so far for each, and the candidates that wait."""
+    """Some of the queries, and the best k found so far for each."""
 
     def __init__(self, queries: torch.Tensor, k: int, counts: list[int] | None = None) -> None:
         self.queries = queries  # (q, dim), or the tokens of all, (tokens, dim)
         self.counts = counts  # tokens of each query; None where a query is one vector
         self.k = k
         count = len(queries) if counts is None else len(counts)
-        self._kept = np.empty((count, 0), dtype=np.uint64)  # (q, up to k) keys, the last the greatest once there are k
+        self.best = np.empty((count, 0), dtype=np.uint64)  # (q, up to k) keys, the last the greatest once there are k
         self._least: torch.Tensor | None = None  # (q, 1) the k-th best score, once there are k
-        self._waiting: list[tuple[Integers, ...]] = []  # rows, and places after those kept, ...
-        self._waiting_keys: list[npt.NDArray[np.uint64]] = []  # ... and keys of candidates
-        self._counts = np.zeros(count, dtype=np.int64)  # waiting, of each query
-        self._merged = 0  # documents seen when candidates were last merged
 
-    def offer(self, scores: torch.Tensor, ranks: Integers, seen: int) -> None:
-        """Take the candidates among scores (q, m) of documents of ranks (m,); `seen` counts these too."""
+    def offer(self, scores: torch.Tensor, ranks: Integers) -> None:
+        """Merge the best of scores (q, m) of documents of ranks (m,)."""
         count, size = scores.shape
         least = self._least
         if least is None:
             least = scores.topk(self.k, dim=1).values[:, -1:] if size >= self.k else scores.amin(dim=1, keepdim=True)
         mask = scores >= least
-        bound = max(MOST, 2 * WAITING * count * self.k)
-        if size > 1 and _true(mask) > bound:
-            self._in_parts(scores, ranks, seen)
+        counts = np.asarray(mask.sum(dim=1).cpu())  # (q,) candidates
+        most, known = int(counts.max()), self.best.shape[1]
+        if size > 1 and count * most > max(MOST, 8 * count * self.k):  # many ties, or better and better: bound memory
+            self.offer(scores[:, : size // 2], ranks[: size // 2])
+            self.offer(scores[:, size // 2 :], ranks[size // 2 :])
             return
-        rows, columns, values = _chosen(scores, mask)
-        counts = np.bincount(rows, minlength=count)
-        most = int((self._counts + counts).max())
-        if size > 1 and count * most > bound:
-            self._in_parts(scores, ranks, seen)
-            return
-        slots = np.arange(len(rows)) + (self._counts - counts.cumsum() + counts)[rows]
-        self._waiting.append((rows, slots))
-        self._waiting_keys.append(_keys(values, ranks[columns]))
-        self._counts += counts
-        if self._least is None or seen >= 2 * self._merged or most > WAITING * self.k:
-            self._merge()
-            self._merged = seen
-
-    def _in_parts(self, scores: torch.Tensor, ranks: Integers, seen: int) -> None:
-        """Offer two halves: so many tie, or come better and better, that memory would not be bounded."""
-        size = scores.shape[1]
-        half = size // 2
-        self.offer(scores[:, :half], ranks[:half], seen - size + half)
-        self.offer(scores[:, half:], ranks[half:], seen)
-
-    def _merge(self) -> None:
-        """Keep the best k of those kept and those that wait."""
-        kept = self._kept.shape[1]
-        table = np.full((len(self._counts), kept + int(self._counts.max(initial=0))), _NONE)
-        table[:, :kept] = self._kept
-        for (rows, slots), keys in zip(self._waiting, self._waiting_keys, strict=True):
-            table[rows, kept + slots] = keys
-        self._waiting, self._waiting_keys = [], []
-        self._counts[:] = 0
-        if table.shape[1] < self.k:
-            self._kept = table
-            return
-        table.partition(self.k - 1, axis=1)
-        self._kept = table[:, : self.k].copy()
-        self._least = torch.from_numpy(_scores(self._kept[:, -1:])).to(self.queries.device)
-
-    def sorted(self) -> npt.NDArray[np.uint64]:
-        """(q, up to k) keys of the best, best first."""
-        self._merge()
-        return np.sort(self._kept, axis=1)
+        rows, columns, values = _select(scores, mask)
+        table = np.full((count, known + most), _NONE)
+        table[:, :known] = self.best
+        table[rows, known + np.arange(len(rows)) - (counts.cumsum() - counts)[rows]] = _keys(values, ranks[columns])
+        if table.shape[1] >= self.k:
+            table.partition(self.k - 1, axis=1)
+            table = table[:, : self.k].copy()
+            self._least = torch.from_numpy(_scores(table[:, -1:])).to(self.queries.device)
+        self.best = table
 
     def energies(self, documents: torch.Tensor, distance: str, center: torch.Tensor) -> torch.Tensor:
         """(q, m) energy scores without the query's own term."""
@@ -399,11 +364,7 @@ class _Group:
         return np.asarray(own.float().cpu().numpy())
 
 
-def _true(mask: torch.Tensor) -> int:
-    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())
-
-
-def _chosen(scores: torch.Tensor, mask: torch.Tensor) -> tuple[Integers, Integers, npt.NDArray[np.float32]]:
+def _select(scores: torch.Tensor, mask: torch.Tensor) -> tuple[Integers, Integers, npt.NDArray[np.float32]]:
     """Rows (ascending), columns and values of the scores (q, m) where the mask is true."""
     if mask.device.type == "cpu":  # NumPy finds few among many five times faster than torch
         rows, columns = np.divmod(np.flatnonzero(mask.numpy()), scores.shape[1])
