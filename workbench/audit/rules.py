@@ -126,5 +126,5 @@ def findings_page() -> str:
     ]
     for rule in sorted(RULES, key=lambda rule: rule.code):
         meaning, silent, example = rule.documentation()
-        parts += ["", f"## {rule.code}", "", meaning, "", f"**Silent when** {silent}", "", f"**Example.** {example}"]
+        parts += ["", f"## {rule.code}", "", meaning, "", f"- Silent when {silent}", f"- Example: {example}"]
     return "\n".join(parts) + "\n"

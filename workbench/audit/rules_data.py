@@ -52,12 +52,10 @@ def dataset_unnamed(card: Card) -> Iterator[Finding]:
 def duplicate_anchors(card: Card) -> Iterator[Finding]:
     """The same anchor occurs in several rows, and the default sampler may put them into one batch.
 
-    With in-batch negatives, the positive of every other row is a negative. Two rows of one anchor in a batch make each
-    other's right answer a wrong one. The no_duplicates sampler prevents that. Shown by samples that repeat an anchor.
-    Otherwise a note: where two or more printed questions compare two things and the document beside each covers one of
-    them, or where a name suggests public data whose queries have several documents (HotpotQA: two).
-    Silent when: the sampler is a no_duplicates one; the loss uses no in-batch negatives; neither samples nor a known
-    name show repeats.
+    With in-batch negatives, two rows of one anchor make each other's right answer a wrong one. Shown by samples that
+    repeat an anchor. A note where two or more printed questions compare two things and the document beside each covers
+    one, or where a name suggests public data whose queries have several documents.
+    Silent when: the sampler is no_duplicates; the loss uses no in-batch negatives; nothing shows repeats.
     Example: 153,000 rows of HotpotQA, two for each question, batch 16: 1 row in 10,200 shares a batch with its double.
     """
     found = infer(card).repeated_anchors
@@ -100,8 +98,7 @@ def duplicate_anchors(card: Card) -> Iterator[Finding]:
 def batch_too_small(card: Card) -> Iterator[Finding]:
     """In-batch negatives with a batch of a few rows: hardly any negatives.
 
-    The loss compares each anchor with the other rows of its batch. With 4 rows, 3 of them are negatives, and picking
-    one text of 4 is easy. Accumulating gradients does not help: negatives come from one forward pass.
+    With 4 rows an anchor has 3 negatives, and picking one text of 4 is easy. Accumulating gradients adds none.
     Silent when: a batch holds more than 8 rows; the rows have hard negatives; the loss does not use the batch.
     Example: MultipleNegativesRankingLoss, batch 4: three negatives.
     """
@@ -125,10 +122,8 @@ def batch_too_small(card: Card) -> Iterator[Finding]:
 def label_ignored(card: Card) -> Iterator[Finding]:
     """The rows have labels, and the loss does not read them: pairs labeled as no match are trained as matches.
 
-    MultipleNegativesRankingLoss and its variants take every pair as a positive one. Rows with label 0 (or -1) are
-    pulled together, which is the opposite of what the label says.
-    Silent when: there is no label column; all labels are equal; all labels are above 0 (they may grade positives); the
-    loss reads labels.
+    MultipleNegativesRankingLoss and its variants take every pair as a positive one and pull it together.
+    Silent when: all labels are equal, or above 0 (they may grade positives); the loss reads labels.
     Example: columns claim, evidence, label, of which 73 % are -1, under MultipleNegativesRankingLoss.
     """
     for dataset, _, node in lookup.in_batch_losses(card):
@@ -160,7 +155,7 @@ def label_range(card: Card) -> Iterator[Finding]:
 
     CosineSimilarityLoss compares a cosine, -1 to 1, with the label; binary losses take 0 to 1. Scores of 0 to 5 can
     never be met, and the loss pushes every pair together.
-    Silent when: labels are within the range; the card gives no statistics of them; the loss has another range.
+    Silent when: labels are within the range or have no statistics; the loss has another range.
     Example: CosineSimilarityLoss with labels from 0 to 5.
     """
     for dataset, node in lookup.loss_nodes(card):
@@ -186,8 +181,7 @@ def _statistics(dataset: Dataset) -> dict[str, dict[str, Any]]:
 def identical_columns(card: Card) -> Iterator[Finding]:
     """Anchor and positive are the same text in every sample.
 
-    The model then only learns that a text is similar to itself (with dropout: SimCSE, which may be intended), and a
-    small loss says nothing about related texts.
+    The model then only learns that a text is similar to itself (with dropout: SimCSE, which may be intended).
     Silent when: any sample differs; the columns' statistics differ; fewer than two samples; the loss is a denoising
     one.
     Example: both columns 34 to 256 tokens, mean 92.38, and every sample row the same on both sides.
@@ -261,9 +255,9 @@ def train_is_eval(card: Card) -> Iterator[Finding]:
 def truncated_texts(card: Card) -> Iterator[Finding]:
     """Texts were truncated at the maximum sequence length.
 
-    The card counts tokens after truncation, so a maximum equal to the limit shows that at least one text of the first
-    rows reached it, and a mean near the limit that many did.
-    Silent when: the longest text is shorter than the limit; lengths are in characters; there is no limit.
+    The card counts tokens after truncation: a maximum equal to the limit shows that a text reached it, a mean near the
+    limit that many did.
+    Silent when: the longest text is shorter than the limit; lengths are in characters.
     Example: 128 tokens at most, limit 128; or a mean of 127.97 of 128.
     """
     limit = card.max_seq_length
@@ -298,11 +292,10 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
 def prompts_in_texts(card: Card) -> Iterator[Finding]:
     """Prompts are part of the texts instead of the model's `prompts`.
 
-    Every sample of a column begins with the same instruction. The model was trained with it, but its users are not
-    told: without the same words before every query it works worse. From `prompts`, encode adds them automatically.
-    Silent when: samples have no common beginning; it is no instruction (query, passage, represent, ... before a colon);
-    prompts are configured; fewer than two different samples; the model is a cross-encoder, whose texts are often filled
-    into templates.
+    Every sample of a column begins with the same instruction, and users of the model are not told: without it the model
+    works worse. From `prompts`, encode adds it automatically.
+    Silent when: samples have no common beginning with a word like query, passage or represent and a colon; prompts are
+    configured; fewer than two different samples; the model is a cross-encoder, whose texts are often templates.
     Example: every query begins with an instruction for searching, every document with one for retrieving.
     """
     prefixes = infer(card).prompts

@@ -51,9 +51,8 @@ def not_evaluated(card: Card) -> Iterator[Finding]:
     """Nothing was measured: no evaluation, no metric in the log, no validation loss.
 
     A training loss shows how well the rows were learned, not whether the model became better at its task.
-    Silent when: the card has an evaluation section, a model-index, a metric or a validation loss; it describes no
-    training, or is older than library 3.0, whose cards hold no numbers; there is an unused evaluation dataset (see
-    evaluation-unused).
+    Silent when: anything was measured; the card is older than library 3.0, whose cards hold no numbers; there is an
+    unused evaluation dataset (see evaluation-unused).
     Example: a table with steps and training loss only, and no section Evaluation.
     """
     if not card.training_datasets() or not lookup.has_trainer(card):
@@ -83,12 +82,10 @@ def _kept(card: Card, rows: Sequence[LogRow]) -> LogRow | None:
 def best_not_kept(card: Card) -> Iterator[Finding]:
     """A checkpoint before the last one was better, and the last one was kept.
 
-    Without load_best_model_at_end the trainer keeps the last weights. Compared is the metric in the log (higher is
-    better), or the validation loss where there is no metric. Significance is not tested: with few queries the
-    difference may be noise.
-    Silent when: the best row is the last or the bold one; load_best_model_at_end is set; the card was written by fit(),
-    which keeps the best itself; fewer than two evaluations; several metrics without a mean disagree; runs are joined;
-    the difference is below 0.0005 (or 2 % of a validation loss).
+    Without load_best_model_at_end the trainer keeps the last weights. Compared is the metric in the log, or the
+    validation loss where there is none. Significance is not tested: with few queries the difference may be noise.
+    Silent when: the best row is the last or the bold one; load_best_model_at_end is set; fit() wrote the card (it keeps
+    the best); several metrics without a mean disagree; runs are joined; the difference is below 0.0005 (2 % of a loss).
     Example: nDCG@10 0.7135, 0.7242, 0.7172 after epochs 1 to 3 and load_best_model_at_end False.
     """
     parts = lookup.runs(card)
@@ -153,14 +150,12 @@ def _matches(card: Card) -> Iterator[tuple[Evaluation, str, float, list[tuple[Lo
 
 @Rule
 def reported_not_saved(card: Card) -> Iterator[Finding]:
-    """The numbers in the evaluation section belong to another checkpoint than the one that was kept, or the front
-    matter has other numbers than the section.
+    """The evaluation section belongs to another checkpoint than the one kept, or contradicts the front matter.
 
-    The value of an evaluation is looked up in the log. If it is in a row that is not the kept one (the bold row, or the
-    last), and the kept row has another value, the card advertises a model that is not in the repository. The unrounded
-    values of `model-index` must round to those of the table.
-    Silent when: the kept row has the same value; the value is in no row (see evaluation-unmatched); the kept row was
-    not evaluated; runs are joined; evaluations share a name.
+    If a value is in the log, but not in the kept row (the bold row, or the last), the card advertises a model that is
+    not in the repository. The unrounded values of `model-index` must round to those of the table.
+    Silent when: the kept row has the value or was not evaluated; no row has it (see evaluation-unmatched); runs are
+    joined; evaluations share a name.
     Example: table 0.7242, which is the row of epoch 2; the kept row of epoch 3 has 0.7172.
     """
     shared = {id(one) for group in _same_names(card) for one in group}
@@ -214,8 +209,7 @@ def _same_names(card: Card) -> list[list[Evaluation]]:
 def same_name_evaluations(card: Card) -> Iterator[Finding]:
     """Two evaluations have the same name and different values.
 
-    Tools that read a card by names keep one of them, and in the training log the later overwrites the earlier. The card
-    does not say which one belongs to which data.
+    Tools that read a card by names keep one of them, and the card does not say which one belongs to which data.
     Silent when: evaluators, names or parameters differ; the values are equal.
     Example: twice eval_finetune_embed, nDCG@10 0.7357 and 0.7172.
     """
@@ -237,10 +231,9 @@ def same_name_evaluations(card: Card) -> Iterator[Finding]:
 def evaluation_unmatched(card: Card) -> Iterator[Finding]:
     """A value in the evaluation section is in no row of the log, although the log has its column.
 
-    The evaluator of that name ran while training. A value that none of its rows has was measured on other data, or on
-    other weights.
-    Silent when: the value is in a row; the log has no such column, or fewer than two values in it; the log has an
-    evaluation outside training (step -1) in that column, which overwrote it.
+    It was measured on other data, or on other weights, than those rows.
+    Silent when: the value is in a row; the column has fewer than two values, or one outside training (step -1), which
+    overwrote it.
     Example: table 0.7357; the log of the same name has 0.6229, 0.7135, 0.7242, 0.7172.
     """
     for evaluation, column, value, series, rows in _matches(card):
@@ -257,15 +250,13 @@ def evaluation_unmatched(card: Card) -> Iterator[Finding]:
 
 @Rule
 def metric_identities(card: Card) -> Iterator[Finding]:
-    """Ranking metrics obey identities; values that break them were not measured together. Their fractions also reveal
-    the number of queries.
+    """Ranking metrics that cannot have been measured together, or that come from few queries.
 
-    accuracy@k and recall@k grow with k; precision@k times k grows with k; recall@k and mrr@k never exceed accuracy@k;
-    precision@k is between accuracy@k / k and accuracy@k; all are in 0 to 1. Every accuracy@k is a fraction of the
-    queries, so the unrounded values of model-index give their number, or a divisor of it. With few queries one of them
-    moves the score visibly, and small differences mean nothing.
-    Silent when: all identities hold and there are 300 queries or more, or their number is unknown; the evaluation is a
-    NanoBEIR one (50 queries, known); an evaluation gives other metrics.
+    accuracy@k, recall@k and precision@k times k grow with k; recall@k and mrr@k never exceed accuracy@k; precision@k is
+    between accuracy@k / k and accuracy@k. Every accuracy@k is a fraction of the queries, so unrounded values give their
+    number, or a divisor of it: with few queries, small differences mean nothing.
+    Silent when: all identities hold, and there are 300 queries or more or an unknown number; the evaluation is
+    NanoBEIR.
     Example: accuracy@10 0.8944444444444445 is 161 of 180: one query moves it by 0.0056.
     """
     small: defaultdict[int, list[tuple[Evaluation, str]]] = defaultdict(list)

@@ -28,14 +28,12 @@ def _number(value: object) -> float:
 def scale_as_temperature(card: Card) -> Iterator[Finding]:
     """A temperature was given where the loss takes a scale, its inverse.
 
-    The softmax losses multiply the similarity by `scale` (20 by default). A value below 1 is a temperature: the softmax
-    is nearly uniform, every negative has the same weight, hard or easy, and the loss stays in a narrow band around
-    ln n. The curve looks flat although the model may learn: the loss still gives the mean gap between positive and
-    negative similarities. GISTEmbedLoss takes a temperature (0.01 by default); there a value above 1 is the mistake.
-    Silent when: the scale is 1 or more (exactly 1 with cosine: a warning); the similarity is unbounded, as a dot
-    product, for which a scale of 1 is usual; no scale is printed.
-    Example: scale 0.05, batch 4: the loss is between 1.3122 and 1.4622, chance is 1.3863; logged 1.3812 to 1.3681 is a
-    gap of 0.14 growing to 0.49.
+    The softmax losses multiply the similarity by `scale` (20 by default). Below 1, the softmax is nearly uniform, every
+    negative has the same weight, and the loss stays near ln n: the curve looks flat although the model may learn. For
+    GISTEmbedLoss, which takes a temperature (0.01 by default), a value above 1 is the same mistake.
+    Silent when: the scale is above 1 (exactly 1 with cosine: a warning); the similarity is unbounded, as a dot product.
+    Example: scale 0.05, batch 4: the loss is between 1.3122 and 1.4622; logged 1.3812 to 1.3681 is a gap between
+    positive and negative similarity of 0.14 growing to 0.49.
     """
     for dataset, node in lookup.loss_nodes(card):
         name, path = lookup.class_name(node.name), lookup.loss_path(card, dataset, node)
@@ -95,11 +93,9 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
     """Logged losses that the loss on the card cannot give.
 
     A softmax loss over n candidates with similarities in [-1, 1] is between ln(1+(n-1)e^(-2s)) and ln(1+(n-1)e^(2s)),
-    times the number of Matryoshka dimensions. A value outside shows that similarity, scale, batch or loss were not
-    those stated. Where the card does not bound the similarity (a lambda, a dot product), values far above only show
-    that it is unbounded: a warning.
-    Silent when: all values fit, with rounding and short last batches; several losses or datasets mix in one log; the
-    loss is of another kind; the trainer's version sums micro-batches and the sum fits.
+    times the number of Matryoshka dimensions. Outside, another similarity, scale, batch or loss ran. Where the card
+    does not bound the similarity (a lambda, a dot product), values far above only show that: a warning.
+    Silent when: all values fit, with rounding, short last batches and summed micro-batches; losses or datasets mix.
     Example: loss 7,287 at batch 16, scale 20 and a lambda similarity; cosine could not exceed 42.7.
     """
     spec, band = infer(card).softmax, infer(card).loss_band
@@ -145,10 +141,9 @@ def loss_out_of_band(card: Card) -> Iterator[Finding]:
 def summed_loss(card: Card) -> Iterator[Finding]:
     """The logged training loss is the sum over the accumulation steps, not their mean.
 
-    transformers 4.48.1 to 4.52 divides the loss by gradient_accumulation_steps only for models whose `forward` takes no
-    keyword arguments. SentenceTransformer takes them, and its losses do not divide either; 4.46.0 and 4.46.1 undo their
-    division. Logged losses are then that many times too large; validation losses are not.
-    Silent when: accumulation is 1; the versions are others; the card states no versions.
+    transformers 4.48.1 to 4.52 divides the loss only for models whose `forward` takes no keyword arguments, which
+    SentenceTransformer does; 4.46.0 and 4.46.1 undo their division. Validation losses are not affected.
+    Silent when: accumulation is 1; the versions are others or not stated.
     Example: accumulation 4 with transformers 4.51.3: divide the logged losses by 4.
     """
     per, logged = infer(card).summed, lookup.finite_losses(lookup.last_run(card))
@@ -170,14 +165,11 @@ def summed_loss(card: Card) -> Iterator[Finding]:
 def loss_at_chance(card: Card) -> Iterator[Finding]:
     """The loss ends where a model ends that scores every candidate alike.
 
-    If all n candidates score the same, a softmax loss is ln n. A curve that ends there has stopped distinguishing
-    texts: the embeddings collapsed, usually because the learning rate is far too high, or never moved. For a
-    classification loss (SoftmaxLoss, binary or plain cross-entropy) chance is the entropy of the labels.
+    That is ln n for a softmax loss over n candidates, and the entropy of the labels for a classification loss. The
+    embeddings collapsed, usually because the learning rate is far too high, or never moved.
     Silent when: the last losses are more than 1 % from chance; fewer than two losses (eight for classification) were
-    logged; the scale is 1 or less (see scale-as-temperature); losses mix; labels are weighted, or their shares are not
-    on the card.
-    Example: batch 32, loss 3.6111 then 3.4661, validation loss 3.4588 twice; ln 32 is 3.4657, and batches of 32 with a
-    last one of 9 average 3.4588 when all scores are equal.
+    logged; the scale is 1 or less (see scale-as-temperature); losses mix; labels are weighted or their shares unknown.
+    Example: batch 32, loss 3.6111 then 3.4661, and a validation loss at the value of equal scores; ln 32 is 3.4657.
     """
     spec, logged = infer(card).softmax, lookup.finite_losses(lookup.last_run(card))
     if spec is None:
@@ -246,10 +238,10 @@ def _validation_at_chance(card: Card, spec: Softmax) -> tuple[LogRow, float] | N
 def loss_spikes(card: Card) -> Iterator[Finding]:
     """Single log rows are far above their neighbors.
 
-    A row is the mean of many steps, so a row 20 % or more above both sides of a smooth curve hides a few steps with a
-    very large loss: a damaged row in the data, an overflow in half precision, a long text.
-    Silent when: the curve is not smooth (a spike must be 4.5 times the typical scatter above the median of its four
-    neighbors); fewer than 16 losses were logged; values are zero or negative; the row is the first or last of a run.
+    A row is the mean of many steps, so one spike hides a few steps with a very large loss: a damaged row in the data,
+    an overflow in half precision, a long text.
+    Silent when: the row is less than 20 %, or 4.5 times the typical scatter, above the median of its four neighbors;
+    fewer than 16 losses were logged; values are zero or negative.
     Example: 2.33 at step 3,875, 5.36 at 3,900, 2.29 at 3,925.
     """
     for part in lookup.runs(card):
@@ -294,10 +286,10 @@ def _spikes(values: Sequence[float]) -> list[tuple[int, float]]:
 def flat_run(card: Card) -> Iterator[Finding]:
     """Neither the loss nor any metric changed: the training had no effect.
 
-    The mean loss of the first and the last third differ by 2 % at most, and every metric has the same value (to 0.002)
-    at every evaluation. A run that logs no loss is flat when at least four evaluations agree to 0.0005.
-    Silent when: a metric or the loss changed; metrics are at their ceiling (0.995 or more); no metric was measured
-    twice while training; the scale is 1 or less (see scale-as-temperature).
+    The first and last third of the losses differ by 2 % at most, and every metric by 0.002 between evaluations. Without
+    a logged loss, at least four evaluations agree to 0.0005.
+    Silent when: metrics are at their ceiling (0.995); no metric was measured twice; the scale is 1 or less (see
+    scale-as-temperature).
     Example: 70 losses between 0.373 and 0.391 over 35,000 steps, 13 metrics equal at epochs 1, 2 and 3.
     """
     rows = card.training_log
@@ -337,10 +329,9 @@ def flat_run(card: Card) -> Iterator[Finding]:
 def diverged(card: Card) -> Iterator[Finding]:
     """The training loss is not a number, or it rose.
 
-    NaN or infinity ends all learning: every later weight is NaN too. A last quarter more than 20 % above the first
-    quarter shows a diverging run.
-    Silent when: fewer than eight losses were logged (for rising); losses are negative; several runs are joined (each is
-    checked alone); several datasets take turns; the loss has a term that grows by design (SpladeLoss).
+    NaN or infinity ends all learning. A last quarter more than 20 % above the first shows a diverging run.
+    Silent when: for rising, fewer than eight losses were logged; losses are negative; several datasets take turns; the
+    loss has a term that grows by design (SpladeLoss).
     Example: 2.1, 1.8, nan, nan.
     """
     broken = [(row, value) for row, value in lookup.training_losses(card.training_log) if not math.isfinite(value)]
@@ -372,9 +363,8 @@ def overfit(card: Card) -> Iterator[Finding]:
     """The validation loss turned and rose while the training loss kept falling.
 
     Several validation losses are summed. With load_best_model_at_end, which keeps an earlier model, it is a note.
-    Silent when: the last validation loss is less than 10 % above the lowest; fewer than four were logged; the lowest is
-    among the last two; the training loss did not fall by 5 % after it; a metric improved to the end (a softmax loss can
-    rank better while its value rises).
+    Silent when: the last validation loss is less than 10 % above the lowest; the lowest is among the last two of four
+    or more; the training loss did not fall by 5 % after it; a metric improved to the end.
     Example: validation 0.40 at epoch 2 and 0.64 at epoch 10, training 0.157 and 0.047.
     """
     for part in lookup.runs(card):
@@ -420,9 +410,8 @@ def _validation_total(rows: Sequence[LogRow]) -> list[tuple[str, list[tuple[LogR
 def margin_unreachable(card: Card) -> Iterator[Finding]:
     """The margin of a triplet loss is larger than any distance between embeddings.
 
-    With a Normalize module, embeddings have length one and are at most 2 apart (Euclidean). A margin above 2 is never
-    met: the loss cannot fall below margin - 2, and every triplet, easy or not, keeps its gradient. The batch losses
-    have a default margin of 5, which the card does not print.
+    Normalized embeddings are at most 2 apart (Euclidean): with a margin above 2 the loss cannot fall below margin - 2,
+    and every triplet keeps its gradient. The batch losses have a default margin of 5, which the card does not print.
     Silent when: the model does not normalize; the margin is 2 or less; the distance is cosine, or unknown.
     Example: BatchAllTripletLoss on a normalized model, losses from 4.99 down to 3.32: the floor is 5 - 2 = 3.
     """

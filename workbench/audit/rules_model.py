@@ -32,9 +32,8 @@ def untrained_dimension(card: Card) -> Iterator[Finding]:
     """The model is used at a dimension that its Matryoshka loss did not train.
 
     MatryoshkaLoss trains the listed prefixes of the embedding. If the full output is not among them, its last
-    dimensions get no gradient, or only through shared weights, and evaluating the full vector evaluates something that
-    was not trained.
-    Silent when: the output dimension is among the listed ones; no Matryoshka loss; the dimension is unknown.
+    dimensions get no gradient, or only through shared weights.
+    Silent when: the output dimension is among the listed ones, or unknown.
     Example: matryoshka_dims 512 and 256, output (and evaluation) 1,024.
     """
     output = card.output_dimension
@@ -85,10 +84,9 @@ def truncated_dimension(card: Card) -> Iterator[Finding]:
 def hidden_inner_loss(card: Card) -> Iterator[Finding]:
     """A wrapping loss hides the parameters of the loss inside.
 
-    The card prints MatryoshkaLoss (and similar) with the inner loss as a name only: the scale and similarity of the
-    loss that does the work are unknown, and a recipe takes the library's defaults.
-    Silent when: the parameters of the inner loss are printed; the loss wraps nothing; the inner loss has no parameters
-    that matter (SoftmaxLoss and similar).
+    The card prints MatryoshkaLoss (and similar) with the inner loss as a name only: its scale and similarity are
+    unknown, and a recipe takes the library's defaults.
+    Silent when: the parameters of the inner loss are printed; it has none that matter (SoftmaxLoss and similar).
     Example: MatryoshkaLoss over "MultipleNegativesRankingLoss", no scale.
     """
     scaled = lookup.IN_BATCH | {"CoSENTLoss", "AnglELoss", "TripletLoss"}
@@ -111,8 +109,7 @@ def similarity_not_portable(card: Card) -> Iterator[Finding]:
 
     A lambda, a function of the training script or a class named `__main__.X` has only a name on the card. The card
     alone cannot be executed, and users of the model rank with another similarity.
-    Silent when: the library names the similarity (cosine, dot, Euclidean, Manhattan, MaxSim), and losses and evaluators
-    come from a library.
+    Silent when: similarity, losses and evaluators come from a library.
     Example: similarity_fct "<lambda>", similarity function Energy Distance.
     """
     foreign: list[tuple[str, int | None]] = []
@@ -301,10 +298,9 @@ def _letters(text: str) -> str:
 def sampler_seed(card: Card) -> Iterator[Finding]:
     """The no_duplicates sampler of this version ignored the seed and never shuffled.
 
-    Up to sentence-transformers 3.3.1 it put the shuffled row numbers into a set, which restores ascending order: every
-    epoch had the same batches in the order of the file, whatever the seed.
-    Silent when: the version is 3.4.0 or later (or a development version of it); the sampler is another; the version is
-    unknown.
+    Before sentence-transformers 3.4.0 it put the shuffled row numbers into a set, which restores ascending order: every
+    epoch had the same batches in the order of the file.
+    Silent when: the version is later or unknown; the sampler is another.
     Example: no_duplicates with 3.3.1, three epochs: three times the same batches.
     """
     found = lookup.version(card, "Sentence Transformers")
@@ -380,12 +376,11 @@ VERSION_BUGS = (
 
 @Rule
 def version_bug(card: Card) -> Iterator[Finding]:
-    """The versions on the card have a bug that gives wrong results for this training.
+    """The version on the card has a bug that gives wrong results for this training.
 
-    A table of known bugs, each with its public reference and the condition under which it applies. sampler-seed,
+    A table of known bugs, each with its reference and the condition under which it applies. sampler-seed,
     size-before-split and summed-loss are three more with their own codes.
-    Silent when: the version has the fix (a development version of it may have); the loss or setting is not used; the
-    card states no versions.
+    Silent when: the version has the fix, may have it (a development version), or is unknown.
     Example: load_best_model_at_end with a Dense module under sentence-transformers 4.1.0.
     """
     package = "Sentence Transformers"

@@ -44,14 +44,11 @@ def split_lines(card: Card) -> list[int | None]:
 def world_size(card: Card) -> Iterator[Finding]:
     """Several processes (or devices) shared the rows, and the card does not say so.
 
-    The epoch column of the log gives the batches per epoch; size / batch size gives the batches that one process needs.
-    Where the log shows exactly a half, a third, ... of them, that many processes each took a share. The optimizer then
-    saw that many times the card's batch in each step.
-    Silent when: one process fits; several numbers of processes fit; the size is unknown; an epoch has fewer than 20
-    batches; the share may be a split (see size-before-split); the log joins several runs; rows were streamed for
-    max_steps; auto_find_batch_size may have changed the batch.
-    Example: 153,000 rows, batch 16, accumulation 4, dataloader_drop_last: one process has 9,562 batches an epoch, the
-    log shows 4,781. Two processes, 128 rows a step.
+    The log's epoch column gives the batches per epoch, size / batch size those that one process needs. Exactly a half,
+    a third, ... of them means that many processes: the optimizer saw that many times the card's batch in each step.
+    Silent when: one process or several numbers of processes fit; a split fits (see size-before-split); an epoch has
+    fewer than 20 batches; the log joins runs; rows were streamed for max_steps; auto_find_batch_size is set.
+    Example: 153,000 rows, batch 16, dataloader_drop_last: one process has 9,562 batches an epoch, the log shows 4,781.
     """
     division = infer(card).division
     if division is None or division.shared is None:
@@ -78,13 +75,11 @@ def size_before_split(card: Card) -> Iterator[Finding]:
     """The size on the card is that of the file, before a part of it was split off for evaluation.
 
     sentence-transformers 3.1 to below 4.0.1 prints the size from the metadata of the loaded file, which
-    `train_test_split` does not change: both parts then claim all rows. Shown by such a version, a dataset with a name
-    (one made in memory has no metadata), and batches per epoch that fit a share such as 80 % of the size. Where several
-    processes fit as well, training and evaluation must also claim the same size.
-    Silent when: all rows fit the log; no share fits; the version prints correct sizes; the dataset is unnamed; several
-    processes fit and the sizes of training and evaluation differ (see world-size).
-    Example: 1,797 training and 1,797 evaluation rows of `json`; 180 batches of 8 an epoch hold at most 1,440 rows,
-    which is 80 % of 1,797.
+    `train_test_split` does not change. Shown by such a version, a named dataset (one made in memory has no metadata)
+    and batches per epoch that fit a share such as 80 %.
+    Silent when: all rows fit the log; no share fits; several processes fit and training and evaluation claim different
+    sizes (see world-size).
+    Example: 1,797 training and 1,797 evaluation rows; 180 batches of 8 an epoch are at most 1,440 rows, 80 % of 1,797.
     """
     division = infer(card).division
     if division is None or division.split is None:
@@ -111,9 +106,8 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
     """The rows per epoch in the log are not those that the card states, and no simple explanation fits.
 
     Either rows were filtered after they were counted, or size, batch size and log belong to different runs.
-    Silent when: one process, several processes or a usual split fits; the difference is under 2 % (samplers may leave
-    rows out); the size is unknown; an epoch has fewer than 20 batches; the log joins several runs; the sampler groups
-    rows by label.
+    Silent when: one process, several processes or a usual split fits; the difference is under 2 %; an epoch has fewer
+    than 20 batches; the log joins runs; the sampler groups rows by label.
     Example: 10,000 rows in batches of 10 make 1,000 batches an epoch; the log shows 137.
     """
     division, sizes = infer(card).division, lookup.sizes(card) or ()
@@ -143,16 +137,13 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
 
 @Rule
 def fit_defaults(card: Card) -> Iterator[Finding]:
-    """Written by the old `model.fit()`: the learning rate, weight decay, scheduler, warmup and optimizer shown did not
-    run.
+    """Written by the old `model.fit()`: the optimizer and schedule on the card did not run.
 
-    `fit()` builds its own optimizer and scheduler, but the card prints the trainer's arguments, whose values for these
-    are defaults. Its marks: columns named sentence_0, sentence_1, ..., datasets taken in turn (round_robin), and
-    max_grad_norm printed as an integer. By default fit() runs AdamW at 2e-05 with weight decay 0.01 and a linear
-    schedule after 10,000 warmup steps (also for a cross-encoder).
-    Silent when: columns have other names; the card lists one of these arguments as non-default (the trainer was used).
-    Example: columns sentence_0 and sentence_1, round_robin, max_grad_norm 1, learning_rate 5e-05: the rate that ran is
-    unknown.
+    `fit()` builds its own optimizer and scheduler, but the card prints the defaults of the trainer's arguments. Its
+    marks: columns named sentence_0, sentence_1, ..., datasets taken in turn (round_robin), max_grad_norm printed as an
+    integer. By default fit() runs AdamW at 2e-05, weight decay 0.01 and a linear schedule after 10,000 warmup steps.
+    Silent when: columns have other names; one of these arguments is listed as non-default (the trainer was used).
+    Example: columns sentence_0 and sentence_1, round_robin, learning_rate 5e-05: the rate that ran is unknown.
     """
     marks = infer(card).fit
     if marks is None:
@@ -175,12 +166,10 @@ def fit_defaults(card: Card) -> Iterator[Finding]:
 def stopped_early(card: Card) -> Iterator[Finding]:
     """The log ends well before the declared epochs.
 
-    The steps of the whole run follow from epochs and steps per epoch. A log that ends more than one logging interval
-    earlier shows a run that was stopped, or a card written at a checkpoint. `fit()` writes the card whenever its
-    evaluation improves, so the model is that of the last row. With load_best_model_at_end it is a note: early stopping
-    looks like this.
-    Silent when: the last row is within one logging or evaluation interval, or 5 %, of the end; epochs or log are
-    missing; the log joins several runs.
+    The run was stopped, or the card was written at a checkpoint. `fit()` writes the card whenever its evaluation
+    improves, so the model is that of the last row. With load_best_model_at_end it is a note: early stopping looks like
+    this.
+    Silent when: the last row is within one logging or evaluation interval, or 5 %, of the end; the log joins runs.
     Example: 15 epochs of 11,768 steps declared; the log ends at step 35,304, epoch 3.
     """
     parts, planned = lookup.runs(card), infer(card).planned_steps
@@ -217,9 +206,8 @@ def stopped_early(card: Card) -> Iterator[Finding]:
 def nothing_logged(card: Card) -> Iterator[Finding]:
     """No training loss was logged, usually because the run is shorter than the logging interval.
 
-    The trainer logs every `logging_steps` steps, 500 by default. A shorter run has no loss curve.
-    Silent when: a training loss is in the log; the card describes no training, or is older than library 3.0, whose
-    cards hold no log.
+    The trainer logs every `logging_steps` steps, 500 by default.
+    Silent when: a training loss is in the log; the card is older than library 3.0, whose cards hold no log.
     Example: 260 rows in batches of 4, one epoch: 65 steps, fewer than 500.
     """
     if not card.training_datasets() or not lookup.has_trainer(card) or lookup.training_losses(card.training_log):
@@ -247,8 +235,7 @@ def nothing_logged(card: Card) -> Iterator[Finding]:
 def joined_logs(card: Card) -> Iterator[Finding]:
     """The log holds more than one run: its steps start again.
 
-    The library appends to the log of the model object, so training twice in one session writes both runs into one
-    table. Curves, best rows and epochs of the whole table then mean nothing.
+    Training twice in one session writes both runs into one table, whose curves, best rows and epochs then mean nothing.
     Silent when: steps never decrease. Evaluations outside training (step -1) do not count.
     Example: steps 13, 26, ..., 65, and then 13, 26, 39 again.
     """
@@ -266,15 +253,12 @@ def joined_logs(card: Card) -> Iterator[Finding]:
 
 @Rule
 def warmup_units(card: Card) -> Iterator[Finding]:
-    """Warmup was counted in other units than the trainer's steps.
+    """Warmup was counted in batches, not in the trainer's steps, or is longer than the run.
 
-    A common recipe is rows / batch size * 10 %. It counts the batches of one process; the trainer counts optimizer
-    steps, which are fewer by accumulation and processes. A warmup that equals such a share of the batches, but not of
-    the steps, lasted several times longer than intended. A warmup longer than the whole run never reaches the learning
-    rate.
-    Silent when: warmup is a ratio below 1; neither accumulation nor processes make the units differ; the number is no
-    round share of the batches; the card was written by fit() (its warmup is not on the card), except for a note where
-    the default of 10,000 exceeds the run.
+    A common recipe is 10 % of rows / batch size. That counts the batches of one process; accumulation and several
+    processes make the optimizer steps fewer, so the warmup lasted several times longer than intended.
+    Silent when: warmup is a ratio below 1; batches and steps are the same; the number is no round share of the batches;
+    the card was written by fit(), except for a note where its default of 10,000 steps exceeds the run.
     Example: warmup_steps 956 = 10 % of 153,000 / 16, but an epoch has 1,195 steps: 0.8 epochs of warmup.
     """
     planned = infer(card).planned_steps
@@ -333,11 +317,10 @@ def _share_of_batches(card: Card, warmup: float, planned: int, lines: list[int |
 def learning_rate(card: Card) -> Iterator[Finding]:
     """The learning rate does not suit the kind of module that was trained.
 
-    Static embeddings need rates around 0.2, because a row changes only when its token occurs: at the 2e-05 to 5e-05 of
-    transformers they do not move. Full fine-tuning of a transformer breaks above about 1e-3. A LoRA adapter trains at
-    1e-5 to 1e-2.
-    Silent when: the rate is in those wide ranges; the optimizer is not Adam; the card was written by fit(), whose rate
-    is not on the card, unless the model is static and its log is flat.
+    Static embeddings need rates around 0.2, because a row changes only when its token occurs. Full fine-tuning of a
+    transformer breaks above about 1e-3. A LoRA adapter trains at 1e-5 to 1e-2.
+    Silent when: the rate is in those ranges; the optimizer is not Adam; fit() wrote the card, whose rate is unknown,
+    unless the model is static and its log is flat.
     Example: StaticEmbedding(30522, 1024), 5e-05 shown, fit() default 2e-05, and a flat log.
     """
     rate, lines = lookup.number(card, "learning_rate"), lookup.argument_lines(card, "learning_rate")
