@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import norm, rankdata
@@ -136,14 +136,11 @@ def spearman(gold: Floats, values: Floats) -> Floats:
 
 def pearson(gold: Floats, values: Floats) -> Floats:
     """Linear correlation; NaN where one side does not vary, up to rounding."""
-    x, y = (side - side.mean(axis=1, keepdims=True) for side in (gold, values))
+    sides = gold, values
+    x, y = (side - side.mean(axis=1, keepdims=True) for side in sides)
     squares = [(each * each).sum(axis=1) for each in (x, y)]
-    constant = [
-        square <= 1e-24 * (side * side).sum(axis=1) for square, side in zip(squares, (gold, values), strict=True)
-    ]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = (x * y).sum(axis=1) / np.sqrt(squares[0] * squares[1])
-    return np.where(constant[0] | constant[1], np.nan, found)
+    varies = [square > 1e-24 * (side * side).sum(axis=1) for square, side in zip(squares, sides, strict=True)]
+    return _ratio((x * y).sum(axis=1), np.where(varies[0] & varies[1], np.sqrt(squares[0] * squares[1]), 0.0), np.nan)
 
 
 def average_precision(gold: Floats, values: Floats) -> Floats:
@@ -160,31 +157,26 @@ def best_accuracy(gold: Floats, values: Floats) -> Floats:
     return np.asarray((np.maximum((2 * found - seen).max(axis=1), 0.0) + examples - positives) / examples)
 
 
-def best_f1(gold: Floats, values: Floats) -> Floats:
-    """F1 at the best threshold, which is chosen on each resample."""
-    found, seen, positives = _at_best_f1(gold, values)
-    return np.asarray(_f1(found, seen, positives))
+def _at_best_f1(measure: Callable[[Any, Any, Any, int], Floats]) -> Callable[[Floats, Floats], Floats]:
+    """A statistic at the threshold of the best F1, which is chosen on each resample: the highest of equal ones.
+
+    `measure` takes examples with gold 1 above the threshold, all above it, all with gold 1, and all.
+    """
+
+    def compute(gold: Floats, values: Floats) -> Floats:
+        found, seen, positives = _thresholds(gold, values)
+        place = _f1(found, seen, positives[:, None]).argmax(axis=1)[:, None]
+        hits, above = (np.take_along_axis(each, place, axis=1)[:, 0] for each in (found, seen))
+        return np.asarray(measure(hits, above, positives, found.shape[1]))
+
+    return compute
 
 
-def best_precision(gold: Floats, values: Floats) -> Floats:
-    """Precision at the threshold of the best F1."""
-    found, seen, _ = _at_best_f1(gold, values)
-    return np.asarray(found / seen)
-
-
-def best_recall(gold: Floats, values: Floats) -> Floats:
-    """Recall at the threshold of the best F1; 0 where no example has gold 1."""
-    found, _, positives = _at_best_f1(gold, values)
-    return _ratio(found, positives, 0.0)
-
-
-def best_mcc(gold: Floats, values: Floats) -> Floats:
-    """Matthews correlation at the threshold of the best F1; 0 where a side of it is empty."""
-    hit, said, positives = _at_best_f1(gold, values)  # true positives, examples above the threshold, all positives
-    examples = max(gold.shape[1], values.shape[1])
-    negatives, below = examples - positives, examples - said
-    numerator = hit * (negatives - said + hit) - (said - hit) * (positives - hit)
-    return _ratio(numerator, np.sqrt(said * below * positives * negatives), 0.0)
+def _mcc(hits: Floats, above: Floats, positives: Floats, examples: int) -> Floats:
+    """Matthews correlation; 0 where a side of it is empty."""
+    negatives = examples - positives
+    numerator = hits * (negatives - above + hits) - (above - hits) * (positives - hits)
+    return _ratio(numerator, np.sqrt(above * (examples - above) * positives * negatives), 0.0)
 
 
 def mean(gold: Floats, values: Floats) -> Floats:
@@ -204,20 +196,24 @@ def mean_of_groups(gold: Floats, values: Floats) -> Floats:
 
 
 STATISTICS: Mapping[str, Callable[[Any, Any], Any]] = {
-    each.__name__: each
-    for each in (
-        spearman, pearson, average_precision, best_accuracy, best_f1, best_precision, best_recall, best_mcc, mean,
-        mean_of_groups,
-    )
-}  # fmt: skip
+    "spearman": spearman,
+    "pearson": pearson,
+    "average_precision": average_precision,
+    "best_accuracy": best_accuracy,
+    "best_f1": _at_best_f1(lambda hits, above, positives, examples: _f1(hits, above, positives)),
+    "best_precision": _at_best_f1(lambda hits, above, positives, examples: hits / above),
+    "best_recall": _at_best_f1(lambda hits, above, positives, examples: _ratio(hits, positives, 0.0)),
+    "best_mcc": _at_best_f1(_mcc),
+    "mean": mean,
+    "mean_of_groups": mean_of_groups,
+}
 """Name, as a run stores it, -> function."""
 
 MEANS = ("mean", "mean_of_groups")
 CORRELATIONS = ("spearman", "pearson")
 
 
-@dataclass(frozen=True)
-class PairedTest:
+class PairedTest(NamedTuple):
     """The change of a statistic on the same examples, before and after."""
 
     low: float  # 95% interval of after - before
@@ -439,10 +435,3 @@ def _f1(found: Any, seen: Any, positives: Any) -> Any:
     """F1 of `found` examples with gold 1 among `seen`, of `positives`; 0 where nothing is found."""
     precision, recall = found / seen, found / np.maximum(positives, 1.0)
     return 2 * precision * recall / np.where(found > 0, precision + recall, 1.0)
-
-
-def _at_best_f1(gold: Floats, values: Floats) -> tuple[Floats, Floats, Floats]:
-    """`_thresholds` at the best F1, (rows,) each; the highest of several equal ones."""
-    found, seen, positives = _thresholds(gold, values)
-    place = _f1(found, seen, positives[:, None]).argmax(axis=1)[:, None]
-    return np.take_along_axis(found, place, axis=1)[:, 0], np.take_along_axis(seen, place, axis=1)[:, 0], positives
