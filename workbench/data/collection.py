@@ -225,14 +225,13 @@ def _merge(asked: Sequence[tuple[str, str]], known: Sequence[tuple[str, str]], n
 def from_folder(folder: str | Path, split: str | None = None) -> Collection:
     """Read a folder in BEIR's layout: corpus (_id, title, text), queries (_id, text), and judgments in qrels/.
 
-    Each is a file (corpus.jsonl; or .json, .csv, .tsv, .parquet, gzipped or not) or a folder of such files, as in a
-    clone of a Hub dataset; MS MARCO's names (collection.tsv, queries.dev.tsv, qrels.dev.tsv, no headings) and JSON
-    objects of ids and texts work too. A document is its title, a blank and its text, as BEIR and MTEB give it to a
-    model. Judgments have the columns query-id, corpus-id, score, or TREC's four. Without `split` the judgments are
-    those of "test", else of "dev" or "validation", else the only ones there are. A repeated id is kept once where the
-    text is the same and is an error where it is not.
+    Each is a file (.jsonl, .json, .csv, .tsv, .parquet, gzipped or not) or a folder of such files; MS MARCO's names
+    (collection.tsv, queries.dev.tsv, qrels.dev.tsv, no headings) and JSON objects of ids and texts work too. A document
+    is its title, a blank and its text, as in BEIR and MTEB. Judgments have the columns query-id, corpus-id, score, or
+    TREC's four. Without `split` they are those of "test", else of "dev" or "validation", else the only ones there are.
+    A repeated id is kept once where the text is the same.
 
-    Raises DataError where a file is missing, cannot be read, or names the row that is broken.
+    Raises DataError where a file is missing or cannot be read, and names the row that is broken.
     """
     root = _innermost(Path(folder).expanduser())
     chosen, judged = _judgments(root, split)

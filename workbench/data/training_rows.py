@@ -223,9 +223,6 @@ def split_pairs(pairs: Pairs, split: Split) -> tuple[Pairs, Pairs | None, Pairs 
     return trained, part(held[again[test:]]), part(held[again[:test]])
 
 
-# --- columns ---------------------------------------------------------------------------------------------------------
-
-
 def _by_position(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
     """Names of a sample's columns (theirs -> ours): texts in their order, the number to the number.
 
@@ -302,9 +299,6 @@ def _checked_value(value: Any, place: str, *, label: bool) -> str | int | float:
         return value
     what = "a number" if label else "a text that is not empty" if isinstance(value, str) else "a text"
     raise DataError(f"expected {what} {place}, found {short(value)}; fix or remove that row.")
-
-
-# --- rows in memory or on disk ---------------------------------------------------------------------------------------
 
 
 def _dataset(rows: Iterator[dict[str, Any]], in_memory: int, key: str) -> Dataset:

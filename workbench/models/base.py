@@ -24,24 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import BaseError
-from workbench.models import lora
-from workbench.models.stand_ins import (
-    BUNDLED,
-    BUNDLED_PACKAGE,
-    SCRATCH,
-    STATIC,
-    bundled_folder,
-    choose_stand_in,
-    files_sha256,
-    no_progress_bars,
-    scratch_folder,
-    stand_in_note,
-    static_folder,
-    token_ids,
-    unknown_id,
-    unknown_share,
-    weight_files,
-)
+from workbench.models import lora, stand_ins
+from workbench.models.stand_ins import BUNDLED, SCRATCH, STATIC
 from workbench.recipe.schema import Base
 
 if TYPE_CHECKING:
@@ -153,7 +137,9 @@ def _is_complete(index: Path) -> bool:
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of the model's weights; see `LoadedBase.sha256`. Those under an adapter come after the adapter's."""
     under = _under_adapter(folder, str(folder))
-    return files_sha256(weight_files(folder) if under is None else [folder / lora.WEIGHTS, *weight_files(under)])
+    return stand_ins.files_sha256(
+        stand_ins.weight_files(folder) if under is None else [folder / lora.WEIGHTS, *stand_ins.weight_files(under)]
+    )
 
 
 def load_base(
@@ -167,7 +153,7 @@ def load_base(
     """The model that `base` names, or the one asked for in its place.
 
     `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the best stand-in (see
-    `stand_ins.choose_stand_in`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that
+    `stand_ins.choose`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that
     one, and it is a stand-in unless it is the base's own (the same id, or a folder of the same name). The bundled
     model gives way to a better stand-in. A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
 
@@ -200,7 +186,7 @@ def load_base(
         sha256=weights_sha256(chosen.folder),
         stand_in=chosen.stand_in,
         note=" ".join(note for note in notes if note),
-        unknown_share=unknown_share(model.tokenizer, texts) if texts else None,
+        unknown_share=stand_ins.unknown_share(model.tokenizer, texts) if texts else None,
     )
 
 
@@ -219,10 +205,10 @@ def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: 
         if own is not None:
             return _Chosen(wanted.model, own, False)
         why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
-        name, reason = choose_stand_in(wanted, texts)
+        name, reason = stand_ins.choose(wanted, texts)
     else:
         why = f"{asked} was asked for"
-        name, reason = choose_stand_in(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
+        name, reason = stand_ins.choose(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
     found = _find(name, wanted, texts, seed)
     if found is None:
         raise BaseError(
@@ -232,17 +218,17 @@ def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: 
         )
     if name == wanted.model or (os.path.isdir(name) and found.resolve().name == wanted.model.split("/")[-1]):
         return _Chosen(name, found, False)
-    return _Chosen(name, found, True, stand_in_note(wanted, name, why, reason))
+    return _Chosen(name, found, True, stand_ins.note(wanted, name, why, reason))
 
 
 def _find(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
     """The folder of a model by any of its names; None where it cannot be had."""
     if name == BUNDLED:
-        return bundled_folder()
+        return stand_ins.bundled_folder()
     if name == STATIC:
-        return static_folder(bundled_folder(), wanted.static_dimensions)
+        return stand_ins.static_folder(stand_ins.bundled_folder(), wanted.static_dimensions)
     if name == SCRATCH:
-        return scratch_folder(texts or (), 42 if seed is None else seed)
+        return stand_ins.scratch_folder(texts or (), 42 if seed is None else seed)
     if name.startswith(("bundled:", "scratch:")):
         raise BaseError(f"expected {BUNDLED!r}, {STATIC!r} or {SCRATCH!r}, found {name!r}; there are only these.")
     path = Path(os.path.expanduser(name))
@@ -271,12 +257,12 @@ def _under_adapter(folder: Path, name: str) -> Path | None:
     parts = Path(recorded).parts
     cached = next((part for part in parts if part.startswith("models--")), None)
     under: Path | None = None
-    if (folder / "config.json").is_file() and weight_files(folder):
+    if (folder / "config.json").is_file() and stand_ins.weight_files(folder):
         under = folder
     elif os.path.isdir(recorded):
         under = Path(recorded)
-    elif BUNDLED_PACKAGE in parts:
-        under = bundled_folder()
+    elif stand_ins.BUNDLED_PACKAGE in parts:
+        under = stand_ins.bundled_folder()
     elif cached is not None:
         revision = next(iter(parts[parts.index(cached) + 2 :]), None)
         under = _hub_folder(cached.removeprefix("models--").replace("--", "/", 1), revision)
@@ -345,7 +331,7 @@ def _loading(name: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        with no_progress_bars():
+        with stand_ins.no_progress_bars():
             yield
     except SafetensorError as error:
         raise BaseError(
@@ -384,7 +370,7 @@ def export_merged(folder: Path, out: Path) -> Path:
     if out.exists():
         raise BaseError(f"expected a new folder to export to, found {str(out)!r}, which exists; name another.")
     plain = lora.merge_adapter(load_folder(folder, str(folder), "cpu"))
-    with no_progress_bars():
+    with stand_ins.no_progress_bars():
         plain.save_pretrained(str(out), create_model_card=False)
     return out
 
@@ -470,10 +456,10 @@ def cached_encode(encode: Encode) -> Encode:
 def token_counts(model: SentenceTransformer) -> Callable[[Sequence[str]], tuple[list[int], list[int]]]:
     """A function texts -> (tokens of each, unknown tokens of each), untruncated, with the special tokens that the model
     adds itself (a StaticEmbedding adds none)."""
-    unknown = unknown_id(model.tokenizer)
+    unknown = stand_ins.unknown_id(model.tokenizer)
 
     def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:
-        rows = token_ids(model.tokenizer, texts, special=True)
+        rows = stand_ins.token_ids(model.tokenizer, texts, special=True)
         return [len(row) for row in rows], [sum(token == unknown for token in row) for row in rows]
 
     return count

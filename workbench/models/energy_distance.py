@@ -52,9 +52,6 @@ CPU_AT_ONCE = 1 << 17  # numbers in one difference of tokens and a document, for
 GPU_AT_ONCE = 1 << 24
 
 
-# --- distances -----------------------------------------------------------------------------------------------------
-
-
 def distances(points: Tensor, others: Tensor, distance: str = "manhattan") -> Tensor:
     """(m, n) distances between points (m, dim) and others (n, dim), with gradients; 0 has the gradient 0.
 
@@ -211,9 +208,6 @@ def _check_distance(distance: str, error: type[WorkbenchError]) -> None:
         raise error(f"expected a distance of {' or '.join(DISTANCES)}, found {distance!r}; choose one.")
 
 
-# --- tokens and vectors of a model ---------------------------------------------------------------------------------
-
-
 class Embedded(NamedTuple):
     """A batch of texts as the similarity reads it."""
 
@@ -335,9 +329,6 @@ def energy_encoder(
     return encode
 
 
-# --- the loss ------------------------------------------------------------------------------------------------------
-
-
 class EnergyRankingLoss(nn.Module):
     """MultipleNegativesRankingLoss with the energy distance as its similarity.
 
@@ -392,9 +383,6 @@ class EnergyRankingLoss(nn.Module):
             "    journal={Journal of Statistical Planning and Inference},\n"
             "    volume={143},\n    number={8},\n    year={2013},\n    doi={10.1016/j.jspi.2013.03.018}\n}"
         )
-
-
-# --- beside a saved model ------------------------------------------------------------------------------------------
 
 
 def save_similarity(folder: str | Path, distance: str, special_tokens: bool) -> Path:

@@ -52,10 +52,7 @@ MOST_UNKNOWN = 0.5
 PATIENCE = 120  # seconds that a process waits for the first one's stand-in
 
 
-# --- which one, and why ----------------------------------------------------------------------------------------------
-
-
-def choose_stand_in(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
+def choose(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
     """The best stand-in for a base that cannot be had, and why it is not the bundled model."""
     if wanted.static_dimensions is not None:
         return STATIC, "because the card's base is such a table, too, and no transformer"
@@ -72,7 +69,7 @@ def choose_stand_in(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str
     return BUNDLED, ""
 
 
-def stand_in_note(wanted: Base, name: str, why: str, reason: str) -> str:
+def note(wanted: Base, name: str, why: str, reason: str) -> str:
     """The sentence that says what stands in for what, and why."""
     what = {
         STATIC: f": a table of {wanted.static_dimensions or STATIC_DIMENSIONS:,} columns, made from the word "
@@ -121,9 +118,6 @@ def files_sha256(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-# --- tokens ----------------------------------------------------------------------------------------------------------
-
-
 def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
     """UNK rate: share of the tokens of `texts` that the tokenizer does not know, without special tokens.
 
@@ -161,9 +155,6 @@ def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[li
     rows = tokenizer(list(texts), add_special_tokens=special, truncation=False, padding=False, verbose=False)
     ids: list[list[int]] = rows["input_ids"]
     return ids
-
-
-# --- made on this machine --------------------------------------------------------------------------------------------
 
 
 def cache_folder() -> Path:
