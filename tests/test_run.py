@@ -47,14 +47,14 @@ def test_a_folder_that_cannot_be_finished_is_removed(tmp_path: Path) -> None:
     assert list_runs(tmp_path) == []
 
 
-def test_a_runs_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_runs_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("not a folder")
     with pytest.raises(RunError, match=r"cannot make a run folder in .*runs': .*; choose another with --runs"):
         made(tmp_path / "runs")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_disk_while_logging_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_while_logging_is_an_error(tmp_path: Path) -> None:
     writer = made(tmp_path)
     (writer.path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(RunError, match="No space left on device; free some space and resume"):
@@ -96,13 +96,13 @@ def ended_process() -> Mapping[str, Any]:
     return {**this_process(), "pid": process.pid, "started": None}
 
 
-def test_running_says_the_file_but_the_process_is_gone(tmp_path: Path) -> None:
+def test_a_running_run_without_its_process_is_interrupted(tmp_path: Path) -> None:
     writer = made(tmp_path)
     writer.update(process=ended_process())
     assert writer.run.status == "interrupted"
 
 
-def test_a_process_is_known_by_its_start_too() -> None:
+def test_a_process_is_identified_by_pid_and_start_time() -> None:
     assert is_alive(this_process())
     assert not is_alive(ended_process())
     assert is_alive({**this_process(), "host": "elsewhere", "pid": 1 << 22})
@@ -111,7 +111,7 @@ def test_a_process_is_known_by_its_start_too() -> None:
         assert not is_alive({**this_process(), "started": 1})
 
 
-def test_a_process_that_waits_to_be_collected_is_not_alive() -> None:
+def test_a_zombie_is_not_alive() -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     if Path(f"/proc/{process.pid}/stat").exists():
@@ -129,7 +129,7 @@ def test_a_damaged_record_is_listed_as_broken(tmp_path: Path, content: str) -> N
     assert "broken" in list_runs(tmp_path)[0]._repr_html_()
 
 
-def test_what_is_no_run_cannot_be_opened(tmp_path: Path) -> None:
+def test_opening_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         open_run(tmp_path / "none", tmp_path)
     assert str(caught.value) == (
@@ -143,7 +143,7 @@ def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:
     assert open_run(writer.path.name, tmp_path).path == writer.path
 
 
-def test_evaluations_are_in_order_and_shown(tmp_path: Path) -> None:
+def test_stages_are_in_order_and_the_main_metric_is_shown(tmp_path: Path) -> None:
     writer = made(tmp_path)
     folder = writer.path / "evaluations" / "<b>"
     for moment, value in (("after", 0.73), ("step-20", 0.7), ("before", 0.63), ("step-3", 0.65)):
@@ -153,7 +153,7 @@ def test_evaluations_are_in_order_and_shown(tmp_path: Path) -> None:
     assert "<b>" not in writer.run._repr_html_()
 
 
-def test_a_missing_table_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"expected 'evaluations/test/queries.parquet' in the run folder"):
         Run(made(tmp_path).path).per_query("test", "before")
 

@@ -1,7 +1,6 @@
-"""The main job in one call: from a card to a verdict; and the evaluation of anything that can be called a model.
+"""The main job in one call, from a card to a verdict; and the evaluation of a run's model or any other.
 
-Everything here is a few lines of other modules put in order; it exists so that the command line, a notebook and a
-script do the same things in the same order.
+The command line, notebooks and scripts all call these, so that they do the same things in the same order.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def reproduce(
 
 
 def finish(run: Run, out: Path | None = None) -> tuple[Comparison, Path]:
-    """Compare a run with its card, keep the comparison in the run folder, write the report; returns both."""
+    """Compare a run with its card, store the comparison in the run folder, and write the report; returns both."""
     comparison = compare(run)
     save_comparison(run, comparison)
     return comparison, report(run, out)
@@ -70,9 +69,9 @@ def evaluate(
 
     `model` is a Run, its folder or name, or what `--base` takes: `bundled:minilm`, a folder, a Hub id. `on` is a
     Collection or what `open_task` takes; `columns` (theirs -> ours) names columns, `split` the part where there are
-    several; for `own_documents` see `evaluate.evaluate`. Without it, a run is measured on its own held-out rows.
+    several; for `own_documents` see `retrieval.evaluate`. Without it, a run is evaluated on its own held-out rows.
 
-    Raises DataError where a model that is no run comes without anything to be measured on.
+    Raises DataError where there is nothing to evaluate on.
     """
     from workbench.evaluation.task_files import open_task
     from workbench.models.base import hub_reachable, load_base
@@ -86,17 +85,17 @@ def evaluate(
     elif run is not None and of_run is not None:
         tasks = evaluation_tasks(of_run)
         if not tasks:
-            raise DataError(f"run {run.name!r} held no rows out; name a collection with --on.")
+            raise DataError(f"run {run.name!r} has no held-out rows; name a collection with --on.")
         task = tasks.get("test") or next(iter(tasks.values()))
     else:
         raise DataError(f"expected a collection to evaluate {str(model)!r} on, found none; name one with --on.")
     loaded = load_base(str(run.file("model")) if run else str(model))
     if truncate_dim is None and of_run is not None:
         truncate_dim = of_run.evaluation.truncate_dim
-    like = of_run or _like(str(model), str(loaded.model.similarity_fn_name))
+    plan = of_run or _minimal_recipe(str(model), str(loaded.model.similarity_fn_name))
     done = task.measure(
-        encode_with(loaded.model, like),
-        similarity=like.base.similarity,
+        encode_with(loaded.model, plan),
+        similarity=plan.base.similarity,
         truncate_dim=truncate_dim,
         on_progress=on_progress,
     )
@@ -109,14 +108,14 @@ def evaluate(
     return replace(done, settings={**done.settings, "checks": [asdict(note) for note in notes]})
 
 
-def _like(model: str, similarity: str) -> Recipe:
-    """A recipe that says no more than how a model is compared: as the file beside it says, or the model itself."""
+def _minimal_recipe(model: str, similarity: str) -> Recipe:
+    """A recipe that states only the similarity: that of the file in the model's folder, else the model's own."""
     from workbench.models.energy_distance import read_similarity
 
-    said = read_similarity(model) if os.path.isdir(model) else None
-    energy = {} if said is None else {"similarity_fct": "energy", **said}
+    stored = read_similarity(model) if os.path.isdir(model) else None
+    energy = {} if stored is None else {"similarity_fct": "energy", **stored}
     energy.pop("similarity", None)
-    base = Base(model=model, similarity=similarity if said is None else "energy")
+    base = Base(model=model, similarity=similarity if stored is None else "energy")
     return Recipe(name="evaluate", base=base, loss=LossSpec(name="none", parameters=energy))
 
 

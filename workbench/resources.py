@@ -1,7 +1,6 @@
-"""Where the things that come with the workbench lie: data/, notebooks/ and dashboard/.
+"""Files shipped with the workbench: data/, notebooks/ and dashboard/.
 
-In a clone they lie beside the package; in an installed wheel they lie inside it, in `workbench/_shipped/`, and what
-lies beside it is somebody else's.
+In a clone they are beside the package, in an installed wheel inside it, in `workbench/_shipped/`.
 """
 
 from pathlib import Path
@@ -12,14 +11,14 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def installed() -> bool:
-    """Whether this is an installed wheel, and not a clone."""
+    """Whether this is an installed wheel, not a clone."""
     return (PACKAGE / "_shipped").is_dir()
 
 
 def shipped(name: str) -> Path:
-    """The file or folder `name` ("data/samples/porsche", "dashboard/app.py") that came with the workbench.
+    """The shipped file or folder `name` ("data/samples/porsche", "dashboard/app.py").
 
-    Raises WorkbenchError where it is not there.
+    Raises WorkbenchError where it does not exist.
 
     >>> shipped("data").name
     'data'
@@ -29,5 +28,5 @@ def shipped(name: str) -> Path:
         return root / name
     raise WorkbenchError(
         f"expected {name!r} of the workbench, found none in {str(root)!r}; "
-        "the installation is not complete: install card-workbench again."
+        "the installation is incomplete: install card-workbench again."
     )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,13 +223,10 @@ class Run:
         Raises RunError where the file is missing or damaged.
         """
         import pandas as pd
-        from pyarrow import ArrowException
 
-        path = self._existing(name, *parts)
-        try:
-            return pd.read_parquet(path, filters=filters)
-        except (OSError, ArrowException) as error:
-            raise RunError(f"expected a Parquet table in {str(path)!r}, found something else ({error}).") from error
+        read = partial(pd.read_parquet, filters=filters)
+        table: pd.DataFrame = self._load(read, "a Parquet table", name, *parts)
+        return table
 
     def stop(self) -> None:
         """Ask the training to stop at its next step, with a checkpoint to resume from.
@@ -327,28 +325,24 @@ class Run:
         documents = self.documents(evaluation)
         return self.table("hits", evaluation, stage).merge(documents, on="document_id", how="left")
 
-    def _existing(self, name: str, *parts: str) -> Path:
+    def _json(self, name: str, *parts: str) -> dict[str, Any]:
+        value = self._load(lambda path: json.loads(path.read_text(encoding="utf-8")), "JSON", name, *parts)
+        if not isinstance(value, dict):
+            path, kind = str(self.file(name, *parts)), type(value).__name__
+            raise RunError(f"expected a JSON object in {path!r}, found {kind}; the run cannot be read.")
+        return value
+
+    def _load(self, read: Callable[[Path], Any], kind: str, name: str, *parts: str) -> Any:
         path = self.file(name, *parts)
         if not path.is_file():
             raise RunError(
                 f"expected {path.relative_to(self.path).as_posix()!r} in the run folder {str(self.path)!r}, found "
                 "none; is it a run, and did it get so far?"
             )
-        return path
-
-    def _json(self, name: str, *parts: str) -> dict[str, Any]:
-        path = self._existing(name, *parts)
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(
-                f"expected JSON in {str(path)!r}, found something else ({error}); the run cannot be read."
-            ) from error
-        if not isinstance(value, dict):
-            raise RunError(
-                f"expected a JSON object in {str(path)!r}, found {type(value).__name__}; the run cannot be read."
-            )
-        return value
+            return read(path)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(f"expected {kind} in {str(path)!r}, found something else ({error}).") from error
 
 
 def stage_order(stage: str) -> tuple[int, int]:

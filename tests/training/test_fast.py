@@ -90,7 +90,7 @@ def numbers(run: Run, key: str) -> list[float]:
 
 
 @pytest.mark.parametrize("make", [*RECIPES, energy])
-def test_losses_are_the_trainers(
+def test_the_fast_engine_has_the_losses_of_the_trainer(
     make: Callable[[Made], Recipe], made: Made, tmp_path: Path, made_trainers: list[Any]
 ) -> None:
     """Every step's loss, gradient norm and learning rate, and what is measured afterwards."""
@@ -108,7 +108,7 @@ def test_losses_are_the_trainers(
 
 
 @pytest.mark.parametrize("make", [ranking, matryoshka, lora, energy])
-def test_half_the_digits_stay_near_the_trainers(
+def test_bfloat16_stays_near_the_trainer(
     make: Callable[[Made], Recipe], made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In bfloat16, here on the CPU; once also with attention as a GPU gets it."""
@@ -133,7 +133,7 @@ def test_half_the_digits_stay_near_the_trainers(
 
 
 @pytest.mark.parametrize("make", [ranking, matryoshka, lora, energy])
-def test_fifty_steps_stay_with_the_trainer(make: Callable[[Made], Recipe], made: Made, tmp_path: Path) -> None:
+def test_fifty_steps_stay_equal_to_the_trainer(make: Callable[[Made], Recipe], made: Made, tmp_path: Path) -> None:
     recipe = without_dropout(make(made))
     training = recipe.training.model_copy(update={"learning_rate": 1e-4, "eval_strategy": "no"})
     recipe = recipe.model_copy(update={"training": training})
@@ -512,7 +512,7 @@ def test_what_cannot_be_packed_is_said(made: Made) -> None:
     assert packing.packing_obstacle(model) == "it pads or cuts its texts at the left"
 
 
-def test_what_the_engine_does_not_take_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_says_why_it_refuses_a_recipe(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     model, recipe = load(made.base), scored(made)
     cached = recipe.model_copy(update={"loss": LossSpec(name="CachedMultipleNegativesRankingLoss")})
     assert engine.refusal(cached, model) == (

@@ -154,11 +154,8 @@ def test_near_misses(rows: Rows) -> None:
     known = headers()
     kinds = Counter(keys["kind"] for keys in known.values())
     names = [re.sub(r" \(.*\)$", "", title) for title in known]
-    similar = {
-        name
-        for name in names
-        if any(other != name and difflib.SequenceMatcher(None, name, other).ratio() >= 0.7 for other in names)
-    }
+    near = {name: difflib.get_close_matches(name, set(names) - {name}, n=1, cutoff=0.7) for name in names}
+    similar = {name for name, others in near.items() if others}
     assert len(similar) >= 180
     for row in rows["test"]:
         siblings = kinds[known[row["title"]]["kind"]] - 1

@@ -82,7 +82,7 @@ def five(tmp_path: Path) -> list[Run]:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_is_trained_with_one_seed_after_the_other(tmp_path: Path) -> None:
+def test_a_recipe_is_trained_with_consecutive_seeds(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
     given: list[Recipe] = []
 
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_ends_the_repetition(tmp_path: Path) -> None:
     assert [run.status for run in runs] == ["stopped"]
 
 
-def test_what_cannot_be_repeated() -> None:
+def test_one_seed_or_a_run_to_resume_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         repeat(RECIPE, 1)
     assert str(caught.value) == "expected at least 2 seeds, found 1; one training has no spread."
@@ -140,7 +140,7 @@ def test_the_interval_counts_queries_and_seeds() -> None:
     assert (found.one_high - found.one_low) / 2 == pytest.approx(one, rel=0.15)
 
 
-def test_a_few_seeds_are_not_taken_for_less_spread_than_they_show() -> None:
+def test_the_spread_of_few_seeds_is_not_underestimated() -> None:
     """Two seeds at 0 and 1 on queries that are all alike: n - 1 makes their standard deviation 0.7071, not 0.5."""
     found = spread_over_seeds("mean", np.zeros(30), [[0.0] * 30, [1.0] * 30])
     ends = (0.5 - np.sqrt(2) / 2, 0.5 + np.sqrt(2) / 2)
@@ -158,7 +158,7 @@ def test_seeds_without_spread_leave_the_queries_interval() -> None:
     assert (found.one_low, found.one_high) == pytest.approx((low[0], high[0]), abs=1e-9)
 
 
-def test_a_correlation_is_computed_anew_for_each_seed() -> None:
+def test_a_correlation_is_computed_for_each_seed() -> None:
     rng = np.random.default_rng(5)
     gold = rng.normal(size=80)
     values = gold + rng.normal(size=(3, 80))
@@ -171,7 +171,7 @@ def test_a_correlation_is_computed_anew_for_each_seed() -> None:
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
-def test_the_card_is_held_against_one_training(five: list[Run]) -> None:
+def test_the_card_is_compared_with_a_single_training(five: list[Run]) -> None:
     row = compare_seeds(five).main
     assert row is not None
     assert row.high is not None
@@ -189,7 +189,7 @@ def test_the_card_is_held_against_one_training(five: list[Run]) -> None:
         assert "<script" not in found._repr_html_()
 
 
-def test_one_stand_in_among_the_runs_is_enough(five: list[Run], tmp_path: Path) -> None:
+def test_one_stand_in_makes_all_runs_not_comparable(five: list[Run], tmp_path: Path) -> None:
     base = {**RECORD["base"], "stand_in": True, "note": "A stand-in."}
     runs = [*five, made_run(tmp_path, seeded(99), drawn(1)[0], base=base)]
     found = compare_seeds(runs, card=card({"cosine_ndcg@10": 0.6}))
@@ -204,7 +204,7 @@ def refused(runs: list[Run]) -> str:
     return str(caught.value)
 
 
-def test_runs_that_are_no_repetitions(five: list[Run], tmp_path: Path) -> None:
+def test_runs_that_differ_in_more_than_the_seed_are_refused(five: list[Run], tmp_path: Path) -> None:
     first, name = five[0], five[0].name
     build: Callable[..., Run] = lambda *args, **record: made_run(tmp_path, *args, **record)  # noqa: E731
     assert refused([first]) == "expected at least 2 runs that differ in their seed, found 1; train with --seeds 5."

@@ -72,7 +72,7 @@ def assert_same(found: Run, expected: Run) -> None:
 # --- what a run is -------------------------------------------------------------------------------------------------
 
 
-def test_numbers_that_slow_the_processor_count_as_zero_while_training(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_denormal_numbers_are_zero_while_training(base: Path, rows: Path, tmp_path: Path) -> None:
     seen = []
 
     def look(_: Run) -> None:
@@ -83,7 +83,7 @@ def test_numbers_that_slow_the_processor_count_as_zero_while_training(base: Path
     assert float(torch.tensor(1e-40) * 0.5) > 0
 
 
-def test_the_record_says_what_was_run(finished: Run, base: Path, rows: Path) -> None:
+def test_the_record_describes_the_run(finished: Run, base: Path, rows: Path) -> None:
     record = finished.record
     assert record["status"] == "finished"
     assert (record["card"], record["variant"]) == ("tiny", "as written")
@@ -110,7 +110,7 @@ def test_the_record_says_what_was_run(finished: Run, base: Path, rows: Path) -> 
     assert finished.stand_ins == ()
 
 
-def test_every_evaluation_has_its_rankings(finished: Run) -> None:
+def test_every_evaluation_stores_its_rankings(finished: Run) -> None:
     assert finished.evaluations() == {
         "test": ("before", "after"),
         "validation": ("before", "step-6", "step-12", "step-18", "after"),
@@ -131,18 +131,18 @@ def test_the_log_holds_loss_rate_and_metrics(finished: Run) -> None:
     assert at_end["eval_loss"] > 0
 
 
-def test_the_kept_model_holds_no_pickle_and_is_what_was_measured(finished: Run) -> None:
+def test_the_kept_model_has_no_pickle_and_is_the_evaluated_one(finished: Run) -> None:
     names = {path.name for path in (finished.path / "model").rglob("*") if path.is_file()}
     assert "model.safetensors" in names
     assert not {name for name in names if name.endswith((".bin", ".pt", ".pth"))}
     assert finished.metrics("validation", "after") == finished.metrics("validation", "step-18")
 
 
-def test_training_moved_the_weights(finished: Run, base: Path) -> None:
+def test_training_changes_the_weights(finished: Run, base: Path) -> None:
     assert weights(finished) != (base / "model.safetensors").read_bytes()
 
 
-def test_a_card_that_logs_seldom_gives_a_row_for_each_step_all_the_same(
+def test_the_log_has_every_step_whatever_logging_steps_says(
     finished: Run, base: Path, rows: Path, tmp_path: Path
 ) -> None:
     seldom = tiny_recipe(base, rows, logging_steps=500, num_train_epochs=1, lr_scheduler_type="constant")
@@ -152,7 +152,7 @@ def test_a_card_that_logs_seldom_gives_a_row_for_each_step_all_the_same(
     assert run.record["notes"] == []
 
 
-def test_max_steps_and_a_precision_that_is_not_there_are_said(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_max_steps_and_an_unavailable_precision_are_recorded(base: Path, rows: Path, tmp_path: Path) -> None:
     run = train(tiny_recipe(base, rows, fp16=True), runs=tmp_path, max_steps=3)
     assert sorted(losses(run)) == [1, 2, 3]
     assert run.record["notes"] == (
@@ -164,7 +164,7 @@ def test_max_steps_and_a_precision_that_is_not_there_are_said(base: Path, rows: 
     assert run.recipe().provenance["training.max_steps"].source == "user"
 
 
-def test_the_best_checkpoint_is_kept_where_the_recipe_says_so(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_load_best_model_at_end_keeps_the_best_checkpoint(base: Path, rows: Path, tmp_path: Path) -> None:
     run = train(tiny_recipe(base, rows, load_best_model_at_end=True), runs=tmp_path, keep_checkpoints=True)
     values = {
         int(moment.removeprefix("step-")): run.metrics("validation", moment)["cosine_ndcg@10"]
@@ -177,7 +177,7 @@ def test_the_best_checkpoint_is_kept_where_the_recipe_says_so(base: Path, rows: 
     assert weights(run) == (run.path / "checkpoints" / f"checkpoint-{best}" / "model.safetensors").read_bytes()
 
 
-def test_progress_is_told(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_progress_is_reported_for_every_step_and_evaluation(base: Path, rows: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     train(tiny_recipe(base, rows), runs=tmp_path, max_steps=2, on_progress=lambda *row: told.append(row))
     assert [row[1:] for row in told if row[0].startswith("train")] == [(1, 2), (2, 2)]
@@ -200,7 +200,7 @@ def test_the_shipped_sample_stands_in_for_unknown_rows(base: Path, tmp_path: Pat
     assert sum(run.record["data"]["rows"].values()) >= 600
 
 
-def test_the_energy_distance_is_trained_measured_and_kept(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_the_energy_distance_is_trained_evaluated_and_saved(base: Path, rows: Path, tmp_path: Path) -> None:
     parameters = {"scale": 20.0, "similarity_fct": "energy", "distance": "euclidean", "special_tokens": False}
     recipe = tiny_recipe(base, rows).model_copy(
         update={
@@ -259,7 +259,7 @@ def killed(base: Path, rows: Path, runs: Path, step: int) -> Run:
     return list_runs(runs)[0]
 
 
-def test_a_killed_run_is_resumed_as_if_nothing_had_been(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_numbers(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
     """Between two checkpoints."""
     run = killed(base, rows, tmp_path, 9)
     assert run.status == "interrupted"
@@ -269,9 +269,7 @@ def test_a_killed_run_is_resumed_as_if_nothing_had_been(finished: Run, base: Pat
     assert losses(run).items() >= logged.items()
 
 
-def test_a_run_that_ended_before_the_first_checkpoint_is_resumed_from_its_beginning(
-    finished: Run, tmp_path: Path
-) -> None:
+def test_a_run_without_a_checkpoint_resumes_from_the_first_step(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path)
     for folder in ("model", "checkpoints"):
         shutil.rmtree(run.path / folder)
@@ -280,7 +278,7 @@ def test_a_run_that_ended_before_the_first_checkpoint_is_resumed_from_its_beginn
     assert_same(train(None, resume=run.path), finished)
 
 
-def test_killed_while_a_checkpoint_was_written(finished: Run, tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_is_not_resumed_from(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path)
     shutil.rmtree(run.path / "model")
     last = run.path / "checkpoints" / f"checkpoint-{STEPS}"
@@ -289,7 +287,7 @@ def test_killed_while_a_checkpoint_was_written(finished: Run, tmp_path: Path) ->
     assert_same(train(None, resume=run.path), finished)
 
 
-def test_killed_while_an_evaluation_was_written(finished: Run, tmp_path: Path) -> None:
+def test_a_half_written_evaluation_is_made_again(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path)
     shutil.rmtree(run.path / "model")
     shutil.rmtree(run.path / "checkpoints" / f"checkpoint-{STEPS}")
@@ -301,7 +299,7 @@ def test_killed_while_an_evaluation_was_written(finished: Run, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("model", ["kept", "half", "none"])
-def test_killed_after_training_and_before_the_last_evaluation(model: str, finished: Run, tmp_path: Path) -> None:
+def test_a_trained_run_only_evaluates_when_resumed(model: str, finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path)
     if model == "half":
         (run.path / "model").rename(run.path / ".model.tmp")
@@ -335,7 +333,7 @@ def test_ctrl_c_stops_at_a_step_with_a_checkpoint(
     assert_same(train(None, resume=run.path), finished)
 
 
-def test_sigterm_stops_as_ctrl_c_does(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
+def test_sigterm_stops_like_ctrl_c(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
     def terminate(phase: str, done: int, total: int) -> None:
         if phase.startswith("train") and done == 8:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -360,7 +358,7 @@ def test_stop_ends_at_a_step_with_a_checkpoint(finished: Run, base: Path, rows: 
     assert not run.has_stop_request()
 
 
-def test_progress_in_the_record_says_rate_and_time_left(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_the_record_shows_speed_and_time_left(base: Path, rows: Path, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
 
     def look(phase: str, done: int, total: int) -> None:
@@ -376,13 +374,13 @@ def test_progress_in_the_record_says_rate_and_time_left(base: Path, rows: Path, 
     assert 0 <= seen[-1]["seconds_left"] < 60
 
 
-def test_a_finished_run_has_nothing_left_to_do(finished: Run) -> None:
+def test_resuming_a_finished_run_changes_nothing(finished: Run) -> None:
     before = (finished.path / "run.json").read_bytes()
     assert train(finished.recipe(), resume=finished.path) == finished
     assert (finished.path / "run.json").read_bytes() == before
 
 
-def test_a_run_of_another_process_is_left_alone(finished: Run, tmp_path: Path) -> None:
+def test_a_run_of_a_live_process_is_not_resumed(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path)
     RunWriter(run.path).update(process={"pid": 1, "host": "another", "started": 5})
     with pytest.raises(RunError) as caught:
@@ -417,7 +415,7 @@ def test_other_rows_than_the_run_began_with_are_refused(finished: Run, tmp_path:
         ({"loss": LossSpec(name="CoSENTLoss", parameters={"speed": 1})}, {}, RecipeError),
     ],
 )
-def test_what_is_wrong_beforehand_leaves_no_run(
+def test_errors_before_training_leave_no_run(
     change: dict[str, Any],
     arguments: dict[str, Any],
     kind: type[WorkbenchError],
@@ -430,19 +428,19 @@ def test_what_is_wrong_beforehand_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_recipe_and_no_run_is_one_sentence() -> None:
+def test_train_requires_a_recipe_or_a_run() -> None:
     with pytest.raises(RecipeError, match="expected a recipe or a run to resume, found neither"):
         train(None)
 
 
-def test_measuring_on_the_training_rows_stops_before_training(base: Path, tmp_path: Path) -> None:
+def test_evaluating_on_the_training_rows_is_refused(base: Path, tmp_path: Path) -> None:
     same = tmp_path / "same.json"
     same.write_text(json.dumps([{"anchor": "a", "positive": "b"}] * 40))
     with pytest.raises(DataError, match="all 4 rows of validation are training rows"):
         train(tiny_recipe(base, same), runs=tmp_path / "runs")
 
 
-def test_a_loss_that_is_no_number_fails_the_run_with_a_sentence(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_fails_the_run(base: Path, rows: Path, tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"expected a finite loss, found nan at step \d+; use a lower learning_rate"
     ):
@@ -452,15 +450,13 @@ def test_a_loss_that_is_no_number_fails_the_run_with_a_sentence(base: Path, rows
     assert run.record["error"].startswith("expected a finite loss, found nan")
 
 
-def test_a_refused_argument_fails_the_run_with_a_sentence(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_refused_argument_fails_the_run(base: Path, rows: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"found some that it refuses \(sgd_of_yesterday"):
         train(tiny_recipe(base, rows, optim="sgd_of_yesterday"), runs=tmp_path)
     assert [run.status for run in list_runs(tmp_path)] == ["failed"]
 
 
-def test_a_disk_that_fills_up_fails_the_run_and_it_can_go_on(
-    finished: Run, base: Path, rows: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_failed_on_a_full_disk_can_be_resumed(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
     """The folder of checkpoints is a file, so nothing can be saved; then the way is free."""
 
     def block(phase: str, done: int, total: int) -> None:
@@ -476,7 +472,7 @@ def test_a_disk_that_fills_up_fails_the_run_and_it_can_go_on(
     assert_same(train(None, resume=run.path), finished)
 
 
-def test_provenance_says_what_the_user_gave(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_provenance_names_the_arguments_of_the_user(base: Path, rows: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(rows.read_text().replace('"anchor"', '"question"'))
     run = train(
@@ -493,7 +489,7 @@ def test_provenance_says_what_the_user_gave(base: Path, rows: Path, tmp_path: Pa
     assert run.record["data"]["stand_in"] is False
 
 
-def test_checkpoints_go_once_the_run_has_finished(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_removed_once_the_run_has_finished(base: Path, rows: Path, tmp_path: Path) -> None:
     run = train(tiny_recipe(base, rows), runs=tmp_path, max_steps=2)
     assert run.status == "finished"
     assert not (run.path / "checkpoints").exists()

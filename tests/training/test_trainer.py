@@ -188,7 +188,7 @@ def plain(recipe: Recipe, folder: Path) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.parametrize("make", RECIPES)
-def test_every_step_equals_the_librarys_own(make: Callable[[Made], Recipe], made: Made, tmp_path: Path) -> None:
+def test_every_step_equals_that_of_the_library(make: Callable[[Made], Recipe], made: Made, tmp_path: Path) -> None:
     """Loss, learning rate and gradient norm, to the last bit."""
     recipe = make(made)
     run = train(recipe, runs=tmp_path / "runs")
@@ -244,7 +244,7 @@ def _numbers(run: Run) -> dict[tuple[str, str], Mapping[str, float]]:
     return {(name, at): run.metrics(name, at) for name, moments in run.evaluations().items() for at in moments}
 
 
-def test_a_lora_run_keeps_a_model_that_loads_as_any_other(made: Made, tmp_path: Path) -> None:
+def test_a_lora_model_loads_like_any_other(made: Made, tmp_path: Path) -> None:
     from workbench.models.base import load_folder
     from workbench.pipeline import evaluate
 
@@ -279,7 +279,7 @@ def test_parts_of_a_loss_are_logged_and_add_up(made: Made, tmp_path: Path) -> No
     assert [sum(row["components"].values()) for row in rows] == pytest.approx([row["loss"] for row in rows])
 
 
-def test_the_log_is_gathered_and_whole_before_a_checkpoint(made: Made, tmp_path: Path) -> None:
+def test_the_log_is_buffered_and_complete_before_a_checkpoint(made: Made, tmp_path: Path) -> None:
     """With an hour between two writings: the first step at once, then whenever something is saved or measured."""
     seen: dict[int, int] = {}
 
@@ -298,7 +298,7 @@ def test_checkpoints_take_a_small_share_of_the_time(made: Made, tmp_path: Path) 
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == {"checkpoint-4", "checkpoint-18"}
 
 
-def test_a_schedules_own_arguments_reach_it(made: Made, tmp_path: Path) -> None:
+def test_scheduler_arguments_reach_the_scheduler(made: Made, tmp_path: Path) -> None:
     """cosine_with_min_lr ends at min_lr and not at zero."""
     recipe = tiny_recipe(
         made.base, made.pairs, lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 4e-4},
@@ -338,7 +338,7 @@ def test_steps_per_epoch_are_those_of_the_cards(
 
 @pytest.mark.parametrize("sampler", ["proportional", "round_robin"])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_steps_of_several_datasets_are_those_that_the_trainer_makes(
+def test_steps_of_several_datasets_are_those_of_the_trainer(
     sampler: str, drop_last: bool, made: Made, tmp_path: Path
 ) -> None:
     recipe = several(made)
@@ -348,7 +348,7 @@ def test_steps_of_several_datasets_are_those_that_the_trainer_makes(
     assert max(steps_of(run)) == steps_per_epoch(recipe.training, [48, 60])
 
 
-def test_too_few_rows_for_a_batch_are_one_sentence() -> None:
+def test_too_few_rows_for_a_batch_are_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         steps_per_epoch(Training(per_device_train_batch_size=32, dataloader_drop_last=True), [20])
     assert str(caught.value) == (
@@ -357,7 +357,7 @@ def test_too_few_rows_for_a_batch_are_one_sentence() -> None:
     )
 
 
-def test_another_number_of_processes_is_said(made: Made) -> None:
+def test_another_number_of_processes_is_noted(made: Made) -> None:
     recipe = tiny_recipe(made.base, made.pairs, processes=2, gradient_accumulation_steps=4, dataloader_drop_last=True)
     assert plan(recipe, [48], measured=True).notes == (
         "The card's numbers imply 2 processes; here one process trains, so a step sees 32 rows and not 64; "
@@ -366,7 +366,7 @@ def test_another_number_of_processes_is_said(made: Made) -> None:
     assert plan(recipe, [48], measured=True, processes=2).notes == ()
 
 
-def test_a_tracker_that_is_not_there_is_one_sentence(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_or_missing_tracker_is_refused(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(trainer.TRACKERS, "trackio", ("no_such_package_here",))
     with pytest.raises(RecipeError) as caught:
         plan(tiny_recipe(made.base, made.pairs, report_to=("trackio",)), [48], measured=True)
@@ -378,7 +378,7 @@ def test_a_tracker_that_is_not_there_is_one_sentence(made: Made, monkeypatch: py
         plan(tiny_recipe(made.base, made.pairs, report_to=("mlflow",)), [48], measured=True)
 
 
-def test_nothing_is_reported_anywhere_unless_asked(made: Made, tmp_path: Path) -> None:
+def test_nothing_is_reported_to_trackers_by_default(made: Made, tmp_path: Path) -> None:
     trainers: list[Any] = []
     arguments = trainer.training_arguments
     with pytest.MonkeyPatch.context() as patch:
@@ -387,7 +387,7 @@ def test_nothing_is_reported_anywhere_unless_asked(made: Made, tmp_path: Path) -
     assert (trainers[0].report_to, trainers[0].push_to_hub, trainers[0].prompts) == ([], False, None)
 
 
-def test_a_prompt_for_a_column_that_is_not_there_fails_with_a_sentence(made: Made, tmp_path: Path) -> None:
+def test_a_prompt_for_a_missing_column_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         train(tiny_recipe(made.base, made.pairs, prompts={"question": "q: "}), runs=tmp_path)
     assert str(caught.value) == (
@@ -396,7 +396,7 @@ def test_a_prompt_for_a_column_that_is_not_there_fails_with_a_sentence(made: Mad
     assert not tmp_path.joinpath("runs").exists()
 
 
-def test_rows_of_a_further_dataset_that_are_not_there_leave_no_run(made: Made, tmp_path: Path) -> None:
+def test_missing_rows_of_a_further_dataset_leave_no_run(made: Made, tmp_path: Path) -> None:
     recipe = several(made)
     lost = recipe.data.more[0].model_copy(update={"source": Source(location="nowhere.json")})
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"more": (lost,)})})
@@ -414,7 +414,7 @@ def zone(folder: Path, name: str, label: str, microjoules: str, most: str = "100
         (folder / name / file).write_text(text + "\n")
 
 
-def test_the_energy_of_the_processors_is_what_their_packages_count(tmp_path: Path) -> None:
+def test_processor_energy_is_the_sum_of_its_packages(tmp_path: Path) -> None:
     """Zones below a package are part of it; a counter that starts again has gone past its largest value."""
     zone(tmp_path, "intel-rapl:0", "package-0", "900000")
     zone(tmp_path, "intel-rapl:0:0", "core", "5")
@@ -427,7 +427,7 @@ def test_the_energy_of_the_processors_is_what_their_packages_count(tmp_path: Pat
     assert energy.joules() == 1.2
 
 
-def test_a_machine_that_counts_nothing_says_so(tmp_path: Path) -> None:
+def test_a_machine_without_counters_reports_no_energy(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", "not a number")
     energy = Energy(energy_counters(gpus=(), powercap=tmp_path))
     assert (energy.joules(), energy.sources()) == (None, "")

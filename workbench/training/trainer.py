@@ -34,6 +34,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe, Training
+from workbench.run import Run
 from workbench.training.callbacks import InstrumentedTrainer, Journal, StepProgress, Timing
 from workbench.training.energy_use import Energy, energy_counters
 from workbench.training.processes import from_first, is_first, world_size
@@ -210,7 +211,7 @@ def fit(job: Job) -> Outcome:
         state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if state.global_step >= state.max_steps:
             return _outcome(job, state)
-    with quiet(), _trackers_in(job.folder.parent / "trackers"):
+    with quiet(), _trackers_in(Run(job.folder.parent).file("trackers")):
         energy = Energy(energy_counters(_gpus()) if is_first() else {})
         journal = _journal(job, energy)
         trainer = _trainer(job, journal)
