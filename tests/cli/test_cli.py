@@ -73,8 +73,13 @@ class TestShowAndAudit:
         assert len([line for line in done.stdout.splitlines() if "warnings" in line and "notes" in line]) >= 2
 
 
+def cpu_seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class TestStart:
-    """Times are held to that of importing the libraries the light core needs, measured in the same minute."""
+    """CPU time of the command, relative to that of importing the libraries that the light core needs."""
 
     LIBRARIES = "import ftfy, markdown_it, pydantic, rich.console, typer.main, yaml"
 
@@ -90,12 +95,12 @@ class TestStart:
         seconds: dict[str, float] = dict.fromkeys(commands, float("inf"))
         for _ in range(6):  # the first round compiles
             for name, words in commands.items():
-                start = time.perf_counter()
+                start = cpu_seconds_of_children()
                 subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=True)
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-        unit = seconds["libraries"]  # 0.15 s on a quiet core, where the limits are 0.15, 0.35 and 0.35 s
+                seconds[name] = min(seconds[name], cpu_seconds_of_children() - start)
+        unit = seconds["libraries"]  # 0.15 s on a quiet core
         assert seconds["import"] - seconds["python"] < unit / 2, seconds
-        assert seconds["help"] < 1.6 * unit, seconds
+        assert seconds["help"] < unit, seconds
         assert seconds["audit"] < 2.3 * unit, seconds
 
     def test_show_and_audit_load_no_heavy_library(self) -> None:
