@@ -287,7 +287,8 @@ def trained(folder: Path) -> dict[str, Any]:
 
 def searched() -> dict[str, bool]:
     """Whether the search finds the same documents on the GPU, of each similarity."""
-    from workbench.evaluation.topk import SIMILARITIES, top_k
+    from workbench.evaluation.metrics import SIMILARITIES
+    from workbench.evaluation.topk import top_k
 
     drawn = np.random.default_rng(1)
     queries, documents = (drawn.normal(size=(rows, 16)).astype(np.float32) for rows in (30, 700))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from workbench.errors import DataError
 from workbench.evaluation import topk
+from workbench.evaluation.metrics import LIBRARY_SIMILARITIES, SIMILARITIES
 
-LIBRARY = [name for name in topk.SIMILARITIES if name != "energy"]
+LIBRARY = LIBRARY_SIMILARITIES
 
 
 def by_full_sort(scores: np.ndarray, ids: list[str], k: int) -> list[list[int]]:
@@ -92,7 +93,7 @@ def test_parts_give_the_same_as_the_whole() -> None:
     assert parts.result().scores.tolist() == whole.scores.tolist()
 
 
-@pytest.mark.parametrize("similarity", topk.SIMILARITIES)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("queries", [1, 9, 40])
 def test_equal_documents_tie_exactly_wherever_they_stand(similarity: str, queries: int) -> None:
     """777 copies of 5 vectors: 5 scores for each query, and within each the ids ascend."""

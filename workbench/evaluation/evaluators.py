@@ -19,6 +19,7 @@ import numpy as np
 
 from workbench.errors import DataError
 from workbench.evaluation.examples import ExampleEvaluation, compute_metrics, evaluation_from_table, example_table
+from workbench.evaluation.metrics import LIBRARY_SIMILARITIES
 from workbench.evaluation.retrieval import encode_texts
 from workbench.run import Progress
 
@@ -34,7 +35,6 @@ Pairs = Sequence[tuple[str, str]]
 Sample = Mapping[str, Any]
 """{"query": text, "positive": [texts], "negative": [texts]}, as in the library's reranking evaluators."""
 
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 ROWS_AT_ONCE = 8192  # pairs whose scores are computed at once
 
 
@@ -202,8 +202,8 @@ def similarity_of(name: str, first: Floats, second: Floats) -> Floats:
     >>> similarity_of("manhattan", np.array([[1.0, 2.0]]), np.array([[3.0, 1.0]])).tolist()
     [-3.0]
     """
-    if name not in SIMILARITIES:
-        raise DataError(f"expected a similarity of {', '.join(SIMILARITIES)}, found {name!r}; choose one.")
+    if name not in LIBRARY_SIMILARITIES:
+        raise DataError(f"expected a similarity of {', '.join(LIBRARY_SIMILARITIES)}, found {name!r}; choose one.")
     found = np.empty(len(first), dtype=np.float32)
     for start in range(0, len(first), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.stats import norm, rankdata
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -114,6 +113,8 @@ def queries_needed(differences: Any, effect: float = 0.01) -> list[int | None]:
 
 
 def _needed(deviation: float, effect: float) -> int | None:
+    from scipy.stats import norm
+
     if deviation <= 0:
         return None
     reach = float(norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(0.8))  # in standard errors
@@ -131,7 +132,7 @@ def spearman(gold: Floats, values: Floats) -> Floats:
     >>> spearman(np.array([[1.0, 2, 3, 4]]), np.array([[1.0, 3, 2, 4]])).round(6).tolist()
     [0.8]
     """
-    return pearson(rankdata(gold, axis=1), rankdata(values, axis=1))
+    return pearson(_ranks(gold), _ranks(values))
 
 
 def pearson(gold: Floats, values: Floats) -> Floats:
@@ -288,9 +289,9 @@ def agreement(name: str, gold: Any, values: Any) -> Floats:
     right, given = np.asarray(gold, dtype=float), np.asarray(values, dtype=float)
     if name in MEANS:
         return np.asarray(given)
-    ranks, last = rankdata(given), max(len(given) - 1, 1)  # (examples,) 1 is lowest
+    ranks, last = _ranks(given), max(len(given) - 1, 1)  # (examples,) 1 is lowest
     if name in CORRELATIONS:
-        return np.asarray(1 - np.abs(ranks - rankdata(right)) / last)
+        return np.asarray(1 - np.abs(ranks - _ranks(right)) / last)
     return np.asarray(np.where(right == 1, (ranks - 1) / last, 1 - (ranks - 1) / last))
 
 
@@ -414,7 +415,14 @@ def _on_common_scale(name: str, values: Floats) -> Floats:
         return values
     if name == "pearson":
         return np.asarray((values - values.mean()) / (values.std() or 1.0))
-    return np.asarray(rankdata(values, axis=1))
+    return _ranks(values)
+
+
+def _ranks(values: Floats, method: str = "average") -> Floats:
+    """Ranks along the last axis, 1 is lowest; equal values share their mean (or "max") rank."""
+    from scipy.stats import rankdata  # takes half a second to import
+
+    return np.asarray(rankdata(values, method=method, axis=-1), dtype=float)
 
 
 def _ratio(numerator: Floats, denominator: Floats, otherwise: float) -> Floats:
@@ -425,7 +433,7 @@ def _thresholds(gold: Floats, values: Floats) -> tuple[Floats, Floats, Floats]:
     """Examples with gold 1 and all examples at or above each value, best first, (rows, examples) both; all with gold
     1, (rows,)."""
     order = np.argsort(-values, axis=1, kind="stable")
-    seen = np.sort(rankdata(-values, method="max", axis=1), axis=1)  # equal values pass a threshold together
+    seen = np.sort(_ranks(-values, "max"), axis=1)  # equal values pass a threshold together
     above = np.take_along_axis(gold, order, axis=1).cumsum(axis=1)
     found = np.take_along_axis(above, seen.astype(np.int64) - 1, axis=1)
     return found, seen, found[:, -1]

@@ -21,8 +21,9 @@ from workbench.data.readers import sample_distractors
 from workbench.data.training_rows import Pairs, Splits, has_rows
 from workbench.errors import DataError
 from workbench.evaluation import evaluators
-from workbench.evaluation.evaluators import SIMILARITIES, Sample
+from workbench.evaluation.evaluators import Sample
 from workbench.evaluation.examples import ExampleEvaluation, evaluation_from_table, save_examples
+from workbench.evaluation.metrics import LIBRARY_SIMILARITIES
 from workbench.evaluation.retrieval import Encode, Evaluation, evaluate, save_evaluation
 from workbench.recipe.schema import LossSpec, Recipe
 from workbench.run import Progress
@@ -132,7 +133,7 @@ class Examples:
 
     def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> ExampleEvaluation:
         asked = options.get("similarity", "cosine")
-        similarity = asked if asked in SIMILARITIES else "cosine"  # the energy distance is for searches
+        similarity = asked if asked in LIBRARY_SIMILARITIES else "cosine"  # the energy distance is for searches
         rows: Any = self.texts
         settings: dict[str, Any] = {
             "truncate_dim": self.dimensions or options.get("truncate_dim"),
@@ -141,7 +142,7 @@ class Examples:
         if self.kind == "RerankingEvaluator":
             samples = self.samples or _samples(rows)
             return evaluators.reranking(self.name, samples, encode, similarity=similarity, **settings)
-        others = SIMILARITIES if self.every_similarity else ()
+        others = LIBRARY_SIMILARITIES if self.every_similarity else ()
         settings["similarities"] = tuple(dict.fromkeys([similarity, *others]))
         if self.kind == "TripletEvaluator":
             return evaluators.triplet_accuracy(self.name, rows, encode, **settings)
@@ -254,7 +255,7 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
             found.tasks[name] = Search(name, collection.with_documents(distractors))
     elif kind is not None:
         every = main.startswith("max_") or main.endswith("_max")
-        every |= any(other in main for other in SIMILARITIES if other != recipe.base.similarity)
+        every |= any(other in main for other in LIBRARY_SIMILARITIES if other != recipe.base.similarity)
         used = texts if kind == "RerankingEvaluator" else texts[: 3 if kind == "TripletEvaluator" else 2]
         for name, part in parts.items():
             rows = tuple(zip(*(part.texts(column) for column in used), strict=True))
@@ -295,7 +296,7 @@ def _fitting(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | Non
         if set(train.rows[gold]) <= {0, 1}:
             fitting.insert(0 if losses & BINARY_LABEL_LOSSES else 1, "BinaryClassificationEvaluator")
         return fitting
-    triplets = len(texts) > 2 and recipe.base.similarity in SIMILARITIES
+    triplets = len(texts) > 2 and recipe.base.similarity in LIBRARY_SIMILARITIES
     return ["InformationRetrievalEvaluator", *(("TripletEvaluator", "RerankingEvaluator") if triplets else ())]
 
 

@@ -20,21 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from workbench.errors import DataError
+from workbench.evaluation.metrics import SIMILARITIES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Integers = npt.NDArray[np.int64]
-
-Similarity = Literal["cosine", "dot", "euclidean", "manhattan", "energy"]
-SIMILARITIES: tuple[str, ...] = get_args(Similarity)
-"""Named as sentence-transformers names them; distances are negated, so that higher is nearer. "energy" is ours."""
 
 SHORTEST = 1e-12  # length that a vector is divided by at least, as the library does
 LONGEST = 1e18  # length above which float32 may not hold a product or a distance
@@ -139,7 +136,7 @@ class Search:
         self._stage_ranks = np.empty(0, dtype=np.int64)
 
     def add(self, documents: Any, ranks: Integers | None = None) -> None:
-        """Score `documents` (m, dim); `ranks` (m,) is where their ids stand among those of the whole corpus."""
+        """Score `documents` (m, dim); `ranks` (m,) are those of their ids in the whole corpus."""
         total = len(documents)
         if ranks is None:
             first = self.seen + self._staged

@@ -14,9 +14,9 @@ from workbench.data.checks import Check, Tokens, check_pairs, evenly_spaced
 from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.training_rows import Splits, load_splits
 from workbench.errors import DataError, RecipeError
+from workbench.evaluation.metrics import SIMILARITIES
 from workbench.evaluation.retrieval import Encode
 from workbench.evaluation.tasks import Task, recipe_tasks
-from workbench.evaluation.topk import SIMILARITIES
 from workbench.models.base import LoadedBase, cached_encode, hub_reachable, load_base, token_counts
 from workbench.models.losses import build_loss
 from workbench.recipe.from_card import HIDDEN_ADAPTER

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.evaluation.topk import SIMILARITIES
+from workbench.evaluation.metrics import SIMILARITIES
 from workbench.views.smoothing import POINTS
 from workbench.views.theme import (
     FONT_FAMILY,
