@@ -235,9 +235,9 @@ def test_an_audit_of_a_long_log_takes_less_than_20_ms(seeds: dict[str, tuple[Car
     card = seeds["hotpotqa-distilbert-energy"][0]  # 45 KB, 478 log rows
     best = math.inf
     for _ in range(30):
-        steps_per_epoch.epoch_of.cache_clear()
+        fresh = replace(card)  # without what was inferred before
         start = time.perf_counter()
-        audit(card)
+        audit(fresh)
         best = min(best, time.perf_counter() - start)
     assert best < 0.02
 
@@ -330,7 +330,7 @@ def test_identities_hold_for_simulated_rankings() -> None:
         first = [next((1 / (at + 1) for at, hit in enumerate(hits[:10]) if hit), 0.0) for hits in ranked]
         values["cosine_mrr@10"] = sum(first) / queries
         rounded = {name: round(value, 4) for name, value in values.items()}
-        assert metric_arithmetic.violated(rounded) == []
+        assert metric_arithmetic.broken_identities(rounded) == []
         exact = metric_arithmetic.queries_of(values, exact=True)
         assert exact is not None
         assert queries % exact == 0

@@ -33,7 +33,7 @@ from workbench.cards.lookup import (
     version,
 )
 from workbench.cards.loss_bounds import Band, mixed_band, softmax_band
-from workbench.cards.metric_arithmetic import queries_of, same_rounded, violated
+from workbench.cards.metric_arithmetic import broken_identities, queries_of, same_rounded
 from workbench.cards.samples import Prompts, RepeatedAnchors, prompts_in_texts, repeated_anchors
 from workbench.cards.steps_per_epoch import Epoch, Reading, epoch_of, readings
 
@@ -394,7 +394,7 @@ def _metric_facts(card: Card, evaluation: Evaluation) -> MetricFacts:
     exact = _exact_values(card, evaluation)
     nano = any("Nano" in name for name in (evaluation.evaluator or "", *evaluation.datasets))
     queries = None if nano else queries_of(exact or evaluation.metrics, exact=bool(exact))
-    return MetricFacts(tuple(violated(evaluation.metrics)), queries)
+    return MetricFacts(tuple(broken_identities(evaluation.metrics)), queries)
 
 
 def _exact_values(card: Card, evaluation: Evaluation) -> dict[str, float]:

@@ -1,12 +1,10 @@
-"""Which values a loss can take at all: bands, chance, and what a value says about the similarities behind it.
+"""Which values a loss can take: bands, chance, and what a value implies about similarities. Pure arithmetic.
 
-The softmax losses with in-batch negatives (MultipleNegativesRankingLoss and its kin) score one positive against n
+The softmax losses with in-batch negatives (MultipleNegativesRankingLoss and similar) score one positive against n
 candidates: loss = -ln softmax(scale * similarity)[positive]. With a similarity in [-1, 1] every score lies in
 [-scale, scale], so that (s = scale)
 
     ln(1 + (n - 1) e^(-2s))  <=  loss  <=  ln(1 + (n - 1) e^(2s)),      and ln n where all candidates score alike.
-
-Every function here is pure arithmetic on numbers; what a card says is read in `clues`.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ class Band:
         return Band(min(self.low, other.low), self.chance, max(self.high, other.high))
 
     def holds(self, value: float, *, relative: float = 2e-3, absolute: float = 6e-5) -> bool:
-        """Whether `value` can be in the band, rounding (4 decimals) and half precision allowed for."""
+        """Whether `value` can be in the band, with allowance for rounding (4 decimals) and half precision."""
         return self.low * (1 - relative) - absolute <= value <= self.high * (1 + relative) + absolute
 
 
@@ -113,7 +111,7 @@ def entropy(shares: Sequence[float]) -> float:
 def hinge_floor(margin: float, farthest: float = 2.0) -> float:
     """Lowest value of max(0, d(a, p) - d(a, n) + margin) when no distance can exceed `farthest`.
 
-    Embeddings of length one lie at most 2 apart, so a margin above 2 can never be met.
+    Embeddings of length one are at most 2 apart, so a margin above 2 can never be met.
 
     >>> hinge_floor(5)
     3.0

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 
 PLACES = 1.01e-4
@@ -33,51 +33,46 @@ def same_rounded(exact: float, printed: float) -> bool:
     return math.isnan(printed) or abs(exact - printed) <= 0.5001e-4 or abs(exact * 100 - printed) <= 0.5001e-2
 
 
-def violated(values: Mapping[str, float]) -> list[str]:
+def broken_identities(values: Mapping[str, float]) -> list[str]:
     """Identities of ranking metrics that `values` (of one evaluation) break, as sentences.
 
-    >>> violated({"cosine_accuracy@1": 0.5, "cosine_accuracy@3": 0.4})
+    >>> broken_identities({"cosine_accuracy@1": 0.5, "cosine_accuracy@3": 0.4})
     ['cosine accuracy@3 0.4 is below accuracy@1 0.5']
-    >>> violated({"cosine_accuracy@1": 0.3, "cosine_precision@1": 0.3, "cosine_recall@1": 0.1})
+    >>> broken_identities({"cosine_accuracy@1": 0.3, "cosine_precision@1": 0.3, "cosine_recall@1": 0.1})
     []
     """
-    kinds: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    kinds: defaultdict[str, defaultdict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     broken = []
     for name, value in values.items():
         match = _AT.match(name)
         if match and math.isfinite(value):
-            kinds[match["similarity"] or "", match["kind"]][int(match["k"])] = value
+            kinds[match["similarity"] or ""][match["kind"]][int(match["k"])] = value
             if not -PLACES <= value <= 1 + PLACES:
                 broken.append(f"{name} is {value:g}, outside 0 to 1")
-    for similarity in sorted({similarity for similarity, _ in kinds}):
-        label = f"{similarity} " if similarity else ""
-
-        def at(kind: str, s: str = similarity) -> dict[int, float]:
-            return kinds.get((s, kind), {})
-
-        broken += [label + sentence for sentence in (*_growth(at), *_order(at))]
+    for similarity, found in sorted(kinds.items()):
+        broken += [f"{similarity} {sentence}".lstrip() for sentence in (*_growth(found), *_order(found))]
     return broken
 
 
-def _growth(at: Callable[[str], dict[int, float]]) -> Iterator[str]:
+def _growth(at: Mapping[str, Mapping[int, float]]) -> Iterator[str]:
     """accuracy, recall and the documents found (precision times k) grow with k."""
     for kind in ("accuracy", "recall"):
-        for (k, low), (more, high) in itertools.pairwise(sorted(at(kind).items())):
+        for (k, low), (more, high) in itertools.pairwise(sorted(at[kind].items())):
             if high < low - PLACES:
                 yield f"{kind}@{more} {high:g} is below {kind}@{k} {low:g}"
-    for (k, low), (more, high) in itertools.pairwise(sorted(at("precision").items())):
+    for (k, low), (more, high) in itertools.pairwise(sorted(at["precision"].items())):
         if high * more < low * k - PLACES * more:
             yield f"precision@{more} {high:g} finds fewer documents than precision@{k} {low:g}"
 
 
-def _order(at: Callable[[str], dict[int, float]]) -> Iterator[str]:
-    """recall and mrr never exceed accuracy; precision lies between accuracy / k and accuracy."""
-    for k, accuracy in sorted(at("accuracy").items()):
+def _order(at: Mapping[str, Mapping[int, float]]) -> Iterator[str]:
+    """recall and mrr never exceed accuracy; precision is between accuracy / k and accuracy."""
+    for k, accuracy in sorted(at["accuracy"].items()):
         for kind in ("recall", "mrr"):
-            other = at(kind).get(k)
+            other = at[kind].get(k)
             if other is not None and other > accuracy + PLACES:
                 yield f"{kind}@{k} {other:g} is above accuracy@{k} {accuracy:g}"
-        precision = at("precision").get(k)
+        precision = at["precision"].get(k)
         if precision is not None and not accuracy - PLACES * k <= precision * k <= accuracy * k + PLACES * k:
             yield f"precision@{k} {precision:g} cannot go with accuracy@{k} {accuracy:g}"
 

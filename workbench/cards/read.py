@@ -4,14 +4,15 @@
                                              YAML header ─────────── header ──────────────────┼──► Card
                                              files beside the card ───────────────────────────┘
 
-Everything the card states is read, nothing is inferred, and lines that no reader understood are listed in
-`card.unread`. A fact that the card leaves out and a file beside it states comes from that file (`source` says which);
-where both state it, the card's word stands and `card.beside` holds the file for the audit.
+Everything that the card states is read, nothing is inferred, and lines that no reader understood are listed in
+`card.unread`. A fact that only a file beside the card states comes from that file, named in `source`. Where both state
+it, the card's is taken, and `card.beside` has the file's content for the audit.
 """
 
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from workbench.cards.card_json import card_from_dict, card_to_dict
 from workbench.cards.front_matter import Header, read_header, texts
 from workbench.cards.markdown import find_structure
 from workbench.cards.sections import read_sections
-from workbench.cards.text import MAX_BYTES, read_text
+from workbench.cards.text import MAX_BYTES, check_size, read_text
 from workbench.errors import CardError, WorkbenchError
 from workbench.resources import shipped
 
@@ -63,19 +64,20 @@ def read_card(source: str | os.PathLike[str]) -> Card:
     """The card at `source`: a Markdown file, a folder with a README.md, the name of a shipped card, or a Hub id.
 
     Files beside the card are read with it: those in `BESIDE` from its folder, or `NAME.<file>` beside `NAME.md`.
-    Raises CardError, in one sentence, for whatever cannot be read as a card.
+    Raises CardError for anything that cannot be read as a card.
     """
-    path = Path(source)
+    path, name = Path(source), str(source)
     try:
-        if path.is_dir():
-            return _read_folder(path)
-        if path.is_file():
-            return parse_card(_bytes_of(path), name=_name_of(path), beside=_files_beside(path))
+        file = path / "README.md" if path.is_dir() else path
+        if file.is_file():
+            return _read_file(file)
     except OSError as error:
         raise CardError(f"Expected a readable model card, found {str(path)!r} ({error.strerror}).") from error
-    name = str(source)
-    at = _shipped().get(name)
-    if at is not None:
+    if path.is_dir():
+        raise CardError(
+            f"Expected a README.md in the folder {str(path)!r}, found none; pass the folder of a model card."
+        )
+    if at := _shipped().get(name):
         return read_card(at)
     if not name.endswith(".md") and "\\" not in name and _HUB_ID.match(name):
         return _read_hub(name)
@@ -148,15 +150,13 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
 
 
 def _check_card(sheet: Sheet, header: Header, name: str) -> None:
-    if sheet.modules or sheet.datasets or sheet.evaluations or sheet.non_default or "Model Type" in sheet.description:
+    lines = sheet.structure.lines
+    found = sheet.modules or sheet.datasets or sheet.evaluations or sheet.non_default
+    named = header.data.get("library_name") in ("sentence-transformers", "PyLate")
+    tagged = "sentence-transformers" in texts(header.data, "tags")
+    if found or named or tagged or "Model Type" in sheet.description or any(map(_MARKS.search, lines)):
         return
-    if "sentence-transformers" in texts(header.data, "tags"):
-        return
-    if header.data.get("library_name") in ("sentence-transformers", "PyLate"):
-        return
-    if any(_MARKS.search(line) for line in sheet.structure.lines):
-        return
-    first = next((line.strip() for line in sheet.structure.lines if line.strip()), "")[:60]
+    first = next((line.strip() for line in lines if line.strip()), "")[:60]
     raise CardError(
         f"Expected the model card of a Sentence Transformers model, found a text without any of its marks in {name!r} "
         f"(it starts with {first!r}); pass the model's README.md."
@@ -177,7 +177,7 @@ def _kind(sheet: Sheet, header: Header, title: str | None) -> Kind:
 
 
 def _fall_back(sheet: Sheet, header: Header) -> None:
-    """Facts that stand elsewhere on a card whose description leaves them out, as on those from before 3.0."""
+    """Facts from elsewhere on a card whose description leaves them out, as on those from before 3.0."""
     base = texts(header.data, "base_model")
     if base:
         sheet.facts.setdefault("base_model", Stated(base[0], header.key_lines.get("base_model")))
@@ -217,124 +217,89 @@ def _csv_rows(text: str) -> list[dict[str, Any]]:
     return out
 
 
+_COMPLETING: tuple[tuple[str, str, str, type], ...] = (
+    ("max_seq_length", "sentence_bert_config.json", "max_seq_length", int),
+    ("base_model", "adapter_config.json", "base_model_name_or_path", str),
+    ("base_model", "config.json", "_name_or_path", str),
+    ("base_revision", "adapter_config.json", "revision", str),
+    ("output_dimension", "1_Pooling/config.json", "word_embedding_dimension", int),
+    ("similarity", "config_sentence_transformers.json", "similarity_fn_name", str),
+)
+"""(fact, file beside the card, its key, type)"""
+
+
 def _complete(sheet: Sheet, files: Mapping[str, Any]) -> None:
     """Facts that the card leaves out and a file states."""
 
-    def take(fact: str, file: str, key: str, kind: type) -> None:
-        content = files.get(file)
-        found = content.get(key) if isinstance(content, dict) else None
-        if fact not in sheet.facts and isinstance(found, kind) and found:
-            sheet.facts[fact] = Stated(found, None, file)
+    def content(file: str) -> dict[str, Any]:
+        return found if isinstance(found := files.get(file), dict) else {}
 
-    take("max_seq_length", "sentence_bert_config.json", "max_seq_length", int)
-    take("base_model", "adapter_config.json", "base_model_name_or_path", str)
-    take("base_model", "config.json", "_name_or_path", str)
-    take("base_revision", "adapter_config.json", "revision", str)
-    take("output_dimension", "1_Pooling/config.json", "word_embedding_dimension", int)
-    take("similarity", "config_sentence_transformers.json", "similarity_fn_name", str)
-    library = files.get("config_sentence_transformers.json")
-    shown = library.get("__version__") if isinstance(library, dict) else None
-    for key, name in (
-        ("sentence_transformers", "Sentence Transformers"),
-        ("transformers", "Transformers"),
-        ("pytorch", "PyTorch"),
-    ):
-        if isinstance(shown, dict) and isinstance(shown.get(key), str):
-            sheet.versions.setdefault(name, Stated(shown[key], None, "config_sentence_transformers.json"))
-    if not sheet.modules and isinstance(files.get("modules.json"), list):
-        sheet.modules.extend(_listed_modules(files["modules.json"]))
-    if not sheet.log and isinstance(files.get("trainer_state.json"), dict):
-        sheet.log.extend(_state_log(files["trainer_state.json"]))
+    for fact, file, key, kind in _COMPLETING:
+        value = content(file).get(key)
+        if fact not in sheet.facts and isinstance(value, kind) and value:
+            sheet.facts[fact] = Stated(value, None, file)
+    config = "config_sentence_transformers.json"
+    shown = content(config).get("__version__")
+    for name in ("Sentence Transformers", "Transformers", "PyTorch"):
+        value = shown.get(name.lower().replace(" ", "_")) if isinstance(shown, dict) else None
+        if isinstance(value, str):
+            sheet.versions.setdefault(name, Stated(value, None, config))
+    if not sheet.modules and isinstance(listed := files.get("modules.json"), list):
+        types = [(at, str(entry.get("type", ""))) for at, entry in enumerate(listed) if isinstance(entry, dict)]
+        sheet.modules.extend(Module(at, name.rsplit(".", 1)[-1], {}) for at, name in types)
+    if not sheet.log:
+        sheet.log.extend(_state_log(content("trainer_state.json")))
 
 
-def _listed_modules(listed: list[Any]) -> list[Module]:
-    return [
-        Module(at, str(entry.get("type", "")).rsplit(".", 1)[-1], {})
-        for at, entry in enumerate(listed)
-        if isinstance(entry, dict)
-    ]
-
-
-def _state_log(state: Mapping[str, Any]) -> list[LogRow]:
+def _state_log(state: Mapping[str, Any]) -> Iterator[LogRow]:
     """The log of trainer_state.json, one row per step as the card prints it."""
     rows: dict[int, dict[str, Any]] = {}
     history = state.get("log_history")
     for entry in history if isinstance(history, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("step"), int):
             rows.setdefault(entry["step"], {}).update(entry)
-    out = []
     for step, entry in rows.items():
-        if "loss" in entry or any(key.startswith("eval_") for key in entry):
-            numbers = {key: float(item) for key, item in entry.items() if isinstance(item, int | float)}
-            numbers = {key: math.nan if math.isnan(item) else item for key, item in numbers.items()}
-            metrics = {
-                key.removeprefix("eval_"): item
-                for key, item in numbers.items()
-                if key.startswith("eval_") and key != "eval_loss" and not key.endswith(("_runtime", "_per_second"))
-            }
-            out.append(
-                LogRow(
-                    numbers.get("epoch"), step, numbers.get("loss"), numbers.get("eval_loss"), metrics,
-                    source="trainer_state.json",
-                )
-            )  # fmt: skip
-    return out
+        if "loss" not in entry and not any(key.startswith("eval_") for key in entry):
+            continue
+        numbers = {key: float(item) for key, item in entry.items() if isinstance(item, int | float)}
+        numbers = {key: math.nan if math.isnan(item) else item for key, item in numbers.items()}
+        epoch, loss, validation = (numbers.get(key) for key in ("epoch", "loss", "eval_loss"))
+        metrics = {
+            key.removeprefix("eval_"): item
+            for key, item in numbers.items()
+            if key.startswith("eval_") and key != "eval_loss" and not key.endswith(("_runtime", "_per_second"))
+        }
+        yield LogRow(epoch, step, loss, validation, metrics, source="trainer_state.json")
 
 
 # -- where cards come from -------------------------------------------------------------------------------------------
 
 
 def _bytes_of(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise CardError(
-            f"Expected a model card of at most {MAX_BYTES:,} bytes, found {size:,} in {str(path)!r}; "
-            "pass the model's README.md."
-        )
+    check_size(path.stat().st_size, str(path))
     return path.read_bytes()
 
 
-def _name_of(path: Path) -> str:
-    return path.resolve().parent.name if path.name.lower() == "readme.md" else path.stem
-
-
-def _read_folder(folder: Path) -> Card:
-    readme = folder / "README.md"
-    if not readme.is_file():
-        raise CardError(
-            f"Expected a README.md in the folder {str(folder)!r}, found none; pass the folder of a model card."
-        )
-    return parse_card(_bytes_of(readme), name=folder.resolve().name, beside=_files_beside(readme))
-
-
-def _files_beside(path: Path) -> dict[str, bytes]:
-    """Known files in the card's folder, or `NAME.<file>` beside `NAME.md`."""
+def _read_file(path: Path) -> Card:
+    """The card in a file, with the known files in its folder, or `NAME.<file>` beside `NAME.md`."""
     folder = path.parent
-    found: dict[str, Path] = {}
+    name = path.stem
     if path.name.lower() == "readme.md":
-        found = {name: folder / name for name in BESIDE}
+        name = folder.resolve().name
         results = [*folder.glob("*results*.csv"), *folder.glob("eval/*.csv")]
         results += sorted(folder.glob("checkpoint-*/trainer_state.json"), key=_step_of)[-1:]
-        found.update({file.relative_to(folder).as_posix(): file for file in sorted(results)[:50]})
+        files = [*(folder / file for file in BESIDE), *sorted(results)[:50]]
+        found = {file.relative_to(folder).as_posix(): file for file in files}
     else:
-        for file in sorted(folder.glob(f"{_glob_escape(path.stem)}.*")):
-            name = file.name[len(path.stem) + 1 :]
-            if name in BESIDE or name.endswith("results.csv"):
-                found[name] = file
-    out = {}
-    for name, file in found.items():
-        if file.is_file() and file.stat().st_size <= _LONGEST_BESIDE:
-            out[name] = file.read_bytes()
-    return out
+        ends = {file.name[len(path.stem) + 1 :]: file for file in sorted(folder.glob(f"{glob.escape(path.stem)}.*"))}
+        found = {end: file for end, file in ends.items() if end in BESIDE or end.endswith("results.csv")}
+    readable = {end: file for end, file in found.items() if file.is_file() and file.stat().st_size <= _LONGEST_BESIDE}
+    return parse_card(_bytes_of(path), name=name, beside={end: file.read_bytes() for end, file in readable.items()})
 
 
 def _step_of(path: Path) -> int:
     found = literals.number(path.parent.name.rpartition("-")[2])
     return found if isinstance(found, int) else -1
-
-
-def _glob_escape(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def _shipped() -> dict[str, Path]:
@@ -353,7 +318,7 @@ def _shipped() -> dict[str, Path]:
 
 
 def _read_hub(name: str) -> Card:
-    """A card from the Hub: from the local cache where it is there, else over the network, in seconds or not at all."""
+    """A card from the Hub: from the local cache, else over the network within seconds."""
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -378,10 +343,10 @@ def _read_hub(name: str) -> Card:
 
 
 def _fetch(address: str) -> tuple[dict[str, bytes], str]:
-    """Files of a model over the network, and why there are none.
+    """Files of a model over the network, or the reason why there are none.
 
-    `huggingface_hub` tries again for 24 seconds where there is no network. This asks once; in a thread, because
-    looking up a name knows no time limit.
+    Without a network `huggingface_hub` retries for 24 seconds. This asks once, in a thread, because the look-up of a
+    host name has no time limit.
     """
     import http.client
     import urllib.request

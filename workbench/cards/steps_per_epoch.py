@@ -1,4 +1,4 @@
-"""Steps per epoch: what the log's epoch column says about batches, processes and rows.
+"""Steps per epoch: what the log's epoch column implies about batches, processes and rows. Pure arithmetic.
 
 The trainer logs epoch = whole epochs + batches done / batches in the epoch, rounded to four places, where a batch is
 one forward pass of one process (`gradient_accumulation_steps` of them make a step). So every log row bounds the number
@@ -9,9 +9,8 @@ many processes shared the rows, or that fewer rows were there than the card says
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 HALF = 0.5e-4 + 1e-9
 """Half of the last printed place of the epoch column."""
@@ -39,8 +38,7 @@ class Epoch:
         return tuple(sorted({max(batches // self.accumulation, 1), math.ceil(batches / self.accumulation)}))
 
 
-@lru_cache(maxsize=64)  # several rules ask for the same log
-def epoch_of(rows: tuple[tuple[float, int], ...], accumulation: int = 1, most: int = 5) -> Epoch | None:
+def epoch_of(rows: Sequence[tuple[float, int]], accumulation: int = 1, most: int = 5) -> Epoch | None:
     """The epoch length that fits all `rows` of (epoch, step), or None when none or more than `most` do.
 
     >>> epoch_of(((0.5556, 100), (1.1111, 200), (2.7778, 500))).batches
@@ -58,8 +56,7 @@ def epoch_of(rows: tuple[tuple[float, int], ...], accumulation: int = 1, most: i
     if accumulation == 1:
         low = max(step / (epoch + HALF) for epoch, step in points)
         high = min(step / max(epoch - HALF, 1e-12) for epoch, step in points)
-        fits = tuple(range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)) if high - low < most + 1 else ()
-        fits = tuple(batches for batches in fits if batches > 0)
+        fits = tuple(range(max(math.ceil(low - 1e-9), 1), math.floor(high + 1e-9) + 1)) if high - low < most + 1 else ()
     else:
         fits = tuple(batches for batches in _rough(points, accumulation) if _fits(points, batches, accumulation))
     return Epoch(fits, accumulation) if 0 < len(fits) <= most else None
@@ -67,12 +64,11 @@ def epoch_of(rows: tuple[tuple[float, int], ...], accumulation: int = 1, most: i
 
 def _rough(points: Sequence[tuple[float, int]], accumulation: int) -> range:
     """Batches per epoch that the row with the finest bound allows, up to one partly filled step per epoch."""
-    widest = []
-    for epoch, step in points:
-        low = (step - math.ceil(epoch)) * accumulation / (epoch + HALF)
-        high = step * accumulation / max(epoch - HALF, 1e-12)
-        widest.append((high - low, low, high))
-    _, low, high = min(widest)
+    bounds = (
+        ((step - math.ceil(epoch)) * accumulation / (epoch + HALF), step * accumulation / max(epoch - HALF, 1e-12))
+        for epoch, step in points
+    )
+    low, high = min(bounds, key=lambda bound: (bound[1] - bound[0], bound))
     return range(max(1, math.floor(low)), min(math.ceil(high), math.floor(low) + 5000) + 1)
 
 
@@ -92,8 +88,7 @@ def _epoch_at(step: int, batches: int, steps: int, accumulation: int) -> float:
     if not steps:
         return step * accumulation / batches
     whole = (step - 1) // steps
-    done = (step - whole * steps) * accumulation
-    return whole + min(done / batches, 1.0)
+    return whole + min((step - whole * steps) * accumulation / batches, 1.0)
 
 
 def expected_batches(
@@ -149,22 +144,16 @@ def readings(
     plain = expected_batches(sizes, batch, 1, drop_last=drop_last, round_robin=round_robin) & fits
     if plain:
         return (Reading(1, 1.0, min(plain)),)
-    return tuple(_others(fits, sizes, batch, drop_last=drop_last, round_robin=round_robin))
-
-
-def _others(
-    fits: set[int], sizes: Sequence[int], batch: int, *, drop_last: bool, round_robin: bool
-) -> Iterator[Reading]:
+    found = []
     ratio = _total(sizes, batch, drop_last=drop_last, round_robin=round_robin) / max(fits)
     for processes in range(max(2, math.floor(0.9 * ratio)), min(math.ceil(1.1 * ratio), MOST_PROCESSES) + 1):
-        for batches in sorted(
-            fits & expected_batches(sizes, batch, processes, drop_last=drop_last, round_robin=round_robin)
-        ):
-            yield Reading(processes, 1.0, batches)
+        both = fits & expected_batches(sizes, batch, processes, drop_last=drop_last, round_robin=round_robin)
+        found += [Reading(processes, 1.0, batches) for batches in sorted(both)]
     for share in SPLITS:
         for rounded in (math.floor, math.ceil):
             part = [rounded(round(size * share, 6)) for size in sizes]
             both = fits & expected_batches(part, batch, 1, drop_last=drop_last, round_robin=round_robin)
             if both:
-                yield Reading(1, round(share, 4), min(both))
+                found.append(Reading(1, round(share, 4), min(both)))
                 break
+    return tuple(found)
