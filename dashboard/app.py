@@ -1,7 +1,6 @@
-"""The dashboard: what training did, in a browser. `workbench dashboard [RUNS_FOLDER]` starts it.
+"""The dashboard: what training changed, in a browser. Start it with `workbench dashboard [RUNS_FOLDER]`.
 
-This file holds the pages together; each page is a file of its own that lays out, `parts` is what they share, and
-`cached` reads. Nothing here writes to a run folder.
+Each page is a file that only lays out; `parts` is what they share, and `cached` reads. Nothing writes to a run folder.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ import streamlit as st
 
 from workbench.errors import WorkbenchError
 
-ABOUT = "**Card Workbench** reads run folders on this machine, also while they are written, and never changes them."
+ABOUT = "**Card Workbench** reads run folders on this machine, even while they are written, and never changes them."
 
 st.set_page_config(
     page_title="Card Workbench",

@@ -26,16 +26,16 @@ SEVERITIES = {
 KNOWN = {
     "on the card": "gray", "beside the card": "blue", "inferred": "blue", "missing": "orange", "not needed": "gray",
 }  # fmt: skip
-"""Status of a fact that running the recipe again needs -> its colour."""
+"""Status of a fact -> its color."""
 VIEWS = ["findings", "text", "what it says", "what is needed", "recipe"]
 SOURCES = (
-    "card: the card says it · file: a file beside the card · library: default of the library's version · inferred: "
-    "follows from something else · default: ours · user: set by you · finding: a correction · unknown: nobody says"
+    "card: stated on the card · file: a file beside the card · library: default of the library's version · "
+    "inferred: implied by other facts · default: the workbench's · user: set by you · finding: a correction"
 )
 
 
 def finding_box(card: "Card", finding: "Finding") -> None:
-    """What was found, and beside it the lines of the card that it rests on."""
+    """The finding, and beside it the lines of the card that prove it."""
     colour, icon, _ = SEVERITIES[finding.severity]
     with st.container(border=True):
         left, right = st.columns([4, 5], gap="medium")
@@ -50,12 +50,12 @@ def finding_box(card: "Card", finding: "Finding") -> None:
             if finding.lines:
                 parts.source(card_facts.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
             else:
-                st.caption("It rests on no single line: on what is missing, or on the files beside the card.")
+                st.caption("Not about single lines: something is missing, or is in the files beside the card.")
 
 
 def findings(card: "Card", audit: "Audit") -> None:
     if not len(audit):
-        parts.empty("Nothing found", "The audit can prove nothing against this card.")
+        parts.empty("Nothing found", "The audit has no error, warning, or note on this card.")
     for severity, (_, _, heading) in SEVERITIES.items():
         mine = [finding for finding in audit if finding.severity == severity]
         if mine:
@@ -77,7 +77,7 @@ def what_it_says(card: "Card") -> None:
         rows = [
             (on, metric_name(metric), value, line, metric) for on, metric, value, line in card_facts.card_metrics(card)
         ]
-        metrics = pd.DataFrame(rows, columns=["Measured on", "Metric", "Value", "Line", "As the card names it"])
+        metrics = pd.DataFrame(rows, columns=["Measured on", "Metric", "Value", "Line", "Name on the card"])
         config = {
             "Metric": st.column_config.TextColumn(help=parts.ABBREVIATIONS),
             "Value": st.column_config.NumberColumn(format="%.4f"),
@@ -85,13 +85,13 @@ def what_it_says(card: "Card") -> None:
         if len(metrics):
             st.dataframe(metrics, hide_index=True, column_config=config, height="content")
         else:
-            st.text("The card prints no metric.")
+            st.text("The card has no metric.")
 
 
 def text(card: "Card", audit: "Audit") -> None:
-    """The whole card as it is written, each line that a finding rests on marked with the finding's code."""
+    """The whole card; lines of findings are marked with their codes."""
     rows = card_facts.excerpt(card, card_facts.line_notes(audit))
-    st.caption(f"{len(card.lines):,} lines; marked are those that a finding rests on, with its code.")
+    st.caption(f"{len(card.lines):,} lines; those of findings are marked with the code.")
     if len(rows) < len(card.lines):
         st.text(f"Only the first {len(rows):,} lines are shown.")
     with st.container(border=True, height=700):
@@ -99,8 +99,8 @@ def text(card: "Card", audit: "Audit") -> None:
 
 
 def what_is_needed(audit: "Audit") -> None:
-    """Every fact that running the recipe again needs, and whether the card has it."""
-    columns = ["To run it again", "Status", "Value", "Lines", "Note"]
+    """Every fact that the recipe needs, and whether the card states it."""
+    columns = ["Fact", "Status", "Value", "Lines", "Note"]
     config = {
         "Status": st.column_config.MultiselectColumn(options=list(KNOWN), color=list(KNOWN.values()), width=130),
         "Value": st.column_config.TextColumn(width=300),
@@ -121,7 +121,7 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
 
     fields = card_facts.recipe_fields(written, corrected)
     changed = [field for field in fields if field.changed]
-    only = st.toggle(f"Only what the corrections change ({len(changed)} fields)", key="changes", bind="query-params")
+    only = st.toggle(f"Only corrected fields ({len(changed)} fields)", key="changes", bind="query-params")
     table = pd.DataFrame(
         [
             (f.name, f.value, f.corrected if f.changed else "", f.source, f.line_ranges, f.note)
@@ -131,7 +131,7 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
     )
     config = {
         "As written": st.column_config.TextColumn(width=220),
-        "Corrected": st.column_config.TextColumn(width=160, help="Only where a correction changes the field"),
+        "Corrected": st.column_config.TextColumn(width=160, help="Only if a correction changes the field"),
         "From": st.column_config.TextColumn(help=SOURCES),
         "Note": st.column_config.TextColumn(width="large"),
     }
@@ -174,7 +174,7 @@ def show(card: "Card") -> None:
         recipe_view(card, written, corrected, why)
 
 
-parts.title("Card", "What a model card says, what the audit finds in it, and the recipe that follows from it.")
+parts.title("Card", "What a model card states, what the audit finds, and the recipe.")
 runs = [run for run in cached.runs() if run.file("card").exists()]
 names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
 left, right = st.columns(2)
@@ -186,7 +186,7 @@ with left:
         )
 with right:
     file = st.file_uploader(
-        "Or drop a README.md", type=["md"], help="It stays on this machine and has no address to share."
+        "Or drop a README.md", type=["md"], help="It stays on this machine and cannot be shared by address."
     )
 if file is not None:
     show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))

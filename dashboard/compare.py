@@ -1,4 +1,4 @@
-"""Compare: a run with its card, or with other runs: numbers, intervals, verdict and its reasons; downloads."""
+"""Compare: a run with its card or other runs: numbers, intervals, verdict, and reasons; downloads."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
 RUNS_MEANINGS = {
-    "differs": "The other run's main metric differs from the first one's by more than chance.",
-    "no significant difference": "On these queries, no difference between the two runs was shown.",
+    "differs": "The other run's main metric differs significantly from the first one's.",
+    "no significant difference": "On these queries, the two runs do not differ significantly.",
     "not comparable": "The two runs were not measured on the same thing.",
 }
 FORMS = {
-    "csv": ("Each query (CSV)", "csv", "One row a query: text, answers, ranks, metrics"),
-    "parquet": ("Each query (Parquet)", "parquet", "The same, with types kept"),
+    "csv": ("Queries (CSV)", "csv", "One row per query: text, relevant documents, ranks, metrics"),
+    "parquet": ("Queries (Parquet)", "parquet", "The same, with types"),
     "trec": ("Ranking (TREC run)", "run", "What trec_eval, ir-measures and ranx read"),
-    "qrels": ("Answers (TREC qrels)", "qrels", "Relevance judgements for the ranking"),
+    "qrels": ("Judgments (TREC qrels)", "qrels", "Relevance judgments for the ranking"),
 }
 
 
@@ -46,15 +46,15 @@ def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]"
         ),
     }
     if with_card:
-        found["card"] = number("Card", help="The number that the card prints")
+        found["card"] = number("Card", help="The number on the card")
     return {
         **found,
         "before": number(first, help="The base model, before training" if with_card else "The run chosen first"),
         "after": number(last, help="The trained model" if with_card else "The run it is compared with"),
-        "low": number("Low", help=f"Lower end of the 95 % interval of {last}, over queries"),
-        "high": number("High", help=f"Upper end of the 95 % interval of {last}, over queries"),
+        "low": number("Low", help=f"Lower end of the 95% CI of {last}, over queries"),
+        "high": number("High", help=f"Upper end of the 95% CI of {last}, over queries"),
         "difference": number("Difference", format="%+.4f", width=95, help=f"{last} minus {first}"),
-        "p_holm": number("p", help="How often chance alone gives so great a difference, corrected for all metrics"),
+        "p_holm": number("p", help="p value of the paired randomization test, Holm-corrected for all metrics"),
         "wins": st.column_config.NumberColumn("Wins", help=f"Queries for which {last} is better"),
         "losses": st.column_config.NumberColumn("Losses", help=f"Queries for which {last} is worse"),
         "verdict": st.column_config.TextColumn("Verdict"),
@@ -66,7 +66,7 @@ def verdict(found: dict[str, Any], others: int) -> None:
     word = str(found.get("verdict") or "")
     meaning = RUNS_MEANINGS.get(word, "") if others else MEANINGS.get(word, ("", ""))[1]
     if others > 1 and word == "differs":
-        meaning = "The main metric of at least one other run differs from the first one's by more than chance."
+        meaning = "The main metric of at least one other run differs significantly from the first one's."
     with st.container(border=True, gap="xsmall"):
         parts.verdict(word)
         if meaning:
@@ -76,7 +76,7 @@ def verdict(found: dict[str, Any], others: int) -> None:
 
 
 def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
-    """What the two sides are called: moments, the variants of one recipe, or first and other."""
+    """Names of the two sides: stages, the variants of one recipe, or first and other."""
     if not others:
         return "Before", "After"
     rows = [cached.row(each) for each in (run, *others)]
@@ -87,7 +87,7 @@ def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
 
 
 def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
-    """The metrics as a figure and as a table, the main one marked."""
+    """The metrics as figure and table, the main one marked."""
     main = found.get("main_metric")
     rows = sorted(found.get("rows") or [], key=lambda row: row["metric"] != main)  # the main one first
     if not rows:
@@ -105,7 +105,7 @@ def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
     shown = [name for name in config if name in table and (name != "run" or len(others) > 1)]
     said = [str(reason or "") for reason in table.get("reason", ())]
     if not any(said) or all(reason in (found.get("reasons") or []) for reason in said):
-        shown = [name for name in shown if name != "reason"]  # it stands above already, for all of them
+        shown = [name for name in shown if name != "reason"]  # already shown above, for all of them
     height: Any = "content" if len(table) < 20 else 560
     st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
     for note in found.get("notes") or []:
@@ -124,7 +124,7 @@ def axis(metrics: Iterable[str], measured: str) -> str:
 
 
 def each_run(runs: Sequence[Run], measured: str) -> None:
-    """The main metric of every chosen run beside its card's number."""
+    """The main metric of every selected run with its card's number."""
     rows = [cached.row(run) for run in runs]
     names = short_names(rows)
     marks = [replace(row.main, metric=names[row.name]) for row in rows]
@@ -134,12 +134,12 @@ def each_run(runs: Sequence[Run], measured: str) -> None:
 
 
 def worded(value: object) -> str:
-    """A field of a recipe in words."""
+    """A field of a recipe as text."""
     return "not set" if value is None else str(value)
 
 
 def differences(run: Run, others: Sequence[Run]) -> None:
-    """Recipe fields in which runs differ from the first."""
+    """Recipe fields that differ from the first run's."""
     from workbench.recipe.schema import difference
 
     mine = run.recipe()
@@ -147,7 +147,7 @@ def differences(run: Run, others: Sequence[Run]) -> None:
     for other in others:
         for path, first, theirs in difference(mine, other.recipe()):
             found.setdefault(path, {run.name: worded(first)})[other.name] = worded(theirs)
-    st.subheader("Differences of the recipes", anchor=False)
+    st.subheader("Recipe differences", anchor=False)
     if found:
         table = pd.DataFrame([{"Field": path, **values} for path, values in found.items()])
         config = {"Field": st.column_config.TextColumn(width=260, pinned=True)}
@@ -157,8 +157,8 @@ def differences(run: Run, others: Sequence[Run]) -> None:
 
 
 def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> None:
-    """A metric of every query in two runs: as a figure, and the greatest differences as a table."""
-    st.subheader("Query by query", anchor=False)
+    """A metric of every query in two runs: a figure, and the largest differences as a table."""
+    st.subheader("Per-query comparison", anchor=False)
     names = {other.name: other for other in others}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if len(others) > 1:
@@ -174,7 +174,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
         )
     table = cached.paired(run, names[name], evaluation, metric)
     if table.empty:
-        parts.empty("No query in common", "These two runs asked different queries, so there is nothing to pair.")
+        parts.empty("No query in common", "The two runs have different queries, so none can be paired.")
         return
     short = short_names([cached.row(run), cached.row(names[name])])
     labels = (short[run.name], short[name])
@@ -192,16 +192,16 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     }
     with right:
         st.dataframe(table[list(config)].head(200), column_config=config, hide_index=True, height=430)
-        shown = "The 200 greatest differences." if len(table) > 200 else "The greatest difference first."
+        shown = "The 200 largest differences." if len(table) > 200 else "Largest difference first."
         st.caption(f"{shown} Above the diagonal: {sides[1].lower()} is better.")
 
 
 def downloads(run: Run, evaluation: str | None) -> None:
-    """What can be taken out of the run; each file is made when its button is pressed."""
+    """Each file is made when its button is pressed."""
     st.subheader("Downloads", anchor=False)
     report: Callable[[], bytes] = partial(report_page, run)
     with st.container(horizontal=True):
-        save("Report (HTML)", report, f"{run.name}.html", "text/html", "The whole run on one page, without a network")
+        save("Report (HTML)", report, f"{run.name}.html", "text/html", "The whole run on one page that works offline")
         if evaluation is not None and group_names(run, evaluation):
             for form, (label, ending, help) in FORMS.items():
                 made: Callable[[], bytes] = partial(download, run, evaluation, "after", form)
@@ -230,7 +230,7 @@ def show(run: Run, others: Sequence[Run]) -> None:
     downloads(run, found.get("evaluation"))
 
 
-parts.title("Compare", "A run against the numbers that its card prints, or against other runs on the same queries.")
+parts.title("Compare", "A run against the numbers on its card, or against other runs on the same queries.")
 runs = [run for run in cached.runs() if run.status != "broken"]
 if not runs:
     parts.no_runs(str(cached.runs_folder()))

@@ -1,7 +1,7 @@
-"""Embeddings: the map of queries and documents before and after training, side by side, with linked selection.
+"""Embeddings: maps of queries and documents before and after training, side by side, with linked selection.
 
-Maps are made by `workbench map` and only shown here. What is selected in one map stands out in the other; its texts
-and their true neighbours, from the full vectors, are listed below.
+Maps are made by `workbench map`. Texts selected in one map are highlighted in the other and listed below, with their
+neighbors by the full vectors.
 """
 
 import json
@@ -22,17 +22,17 @@ from workbench.views.queries import compared_evaluations
 
 METHODS: dict[Method, str] = {"umap": "UMAP", "pca": "PCA"}
 METHOD_HELP = (
-    "UMAP (uniform manifold approximation and projection) keeps neighbourhoods; PCA (principal component analysis) "
-    "keeps the two directions of greatest variance. together: one map for both moments, so that places can be "
-    "compared; apart: a map for each."
+    "UMAP (uniform manifold approximation and projection) preserves neighborhoods; PCA (principal component analysis) "
+    "preserves the two directions of largest variance. together: one map for both stages, so that positions can be "
+    "compared; apart: one map for each."
 )
-KEPT_HELP = (
-    "The share of a point's nearest neighbours by the full vectors that are among its nearest on the map, a mean over "
-    "up to 1,000 points. A map at random keeps nearly none."
+PRESERVATION_HELP = (
+    "Share of a point's nearest neighbors by the full vectors that are among its nearest on the map, a mean over up to "
+    "1,000 points. A random map preserves nearly none."
 )
 LISTED = 300  # rows of the table of selected texts
-WITH_NEIGHBORS = 40  # of them with their nearest neighbours
-LINES = 300  # lines from queries to their answers at once
+WITH_NEIGHBORS = 40  # of them with their nearest documents
+LINES = 300  # lines from queries to relevant documents
 
 
 def command(run: Run, evaluation: str, *more: str) -> list[str]:
@@ -40,33 +40,30 @@ def command(run: Run, evaluation: str, *more: str) -> list[str]:
 
 
 def no_map(run: Run, evaluation: str) -> None:
-    """What to do where there is no map: nothing is projected in here."""
+    """What to do without a map; nothing is projected here."""
     if not maps.has_vectors(run, evaluation):
         parts.empty(
             "No vectors, no map",
-            "This run keeps no vectors of this evaluation, so no map can be made of it. A run that is trained now "
-            "keeps them; choose another run or evaluation.",
+            "This run keeps no vectors of this evaluation. New runs keep them; choose another run or evaluation.",
         )
         return
     parts.empty(
         "No map yet",
-        "The vectors are there. This makes the map by UMAP, in a minute or so; with --method pca it takes a second.",
+        "This command makes the map by UMAP in about a minute; with --method pca it takes a second.",
         command(run, evaluation),
     )
 
 
 def nothing_mapped(run: Run) -> tuple[str, str]:
-    """Why a run has neither vectors nor a map: a heading and a sentence."""
+    """Why a run has neither vectors nor a map: heading and sentence."""
     if any(unit(run, name) != "queries" for name in compared_evaluations(run)):
-        sentence = (
-            "This run was measured on pairs of texts, not on queries that search documents; only those are mapped."
-        )
+        sentence = "This run was evaluated on pairs of texts; only queries and documents are mapped."
         return "Pairs have no map", sentence
     if run.status == "running":
-        return "No map yet", "The run keeps its vectors when it measures its model; the map can be made then."
+        return "No map yet", "Vectors are stored when the model is evaluated; the map can be made then."
     return (
         "No vectors, no map",
-        "This run keeps no vectors, so no map can be made of it. A run that is trained now keeps them.",
+        "This run keeps no vectors. New runs keep them.",
     )
 
 
@@ -75,29 +72,29 @@ def name_of(choice: tuple[Method, bool]) -> str:
 
 
 def forget(*names: str) -> None:
-    """Take parameters out of the address."""
+    """Remove parameters from the address."""
     for name in names:
         if name in st.query_params:
             del st.query_params[name]
 
 
 def on_did(view: MapView) -> None:
-    """What was done on the canvas goes into the address."""
+    """Put a selection on the canvas into the address."""
     did: Any = st.session_state["canvas"]["did"]
     if did["what"] == "area":
-        st.query_params["area"] = maps.area_text(did["stage"], [did["corners"]])
+        st.query_params["area"] = maps.area_text(did["stage"], did["corners"])
         forget("find", "pick")
         st.session_state.pop("find", None)
     elif did["what"] == "pick":
         st.query_params["pick"] = view.point_name(int(did["row"]))
-        st.session_state["picks"] = st.session_state.get("picks", 0) + 1  # the table starts anew, from the address
+        st.session_state["picks"] = st.session_state.get("picks", 0) + 1  # the table starts again from the address
     else:
         forget("area", "pick", "find")
         st.session_state.pop("find", None)
 
 
 def chosen_rows(view: MapView, words: str) -> list[int] | None:
-    """Rows that the words or the drawn area choose; None where nothing is chosen."""
+    """Rows selected by the search or the drawn area; None without a selection."""
     if words.strip():
         return view.containing(words)
     area = maps.parse_area(st.query_params.get("area", ""))
@@ -105,7 +102,7 @@ def chosen_rows(view: MapView, words: str) -> list[int] | None:
 
 
 def draw(run: Run, evaluation: str, choice: tuple[Method, bool], view: MapView, by: str, lines: bool) -> None:
-    """The maps of both moments, on one canvas each."""
+    """The maps of both stages."""
     rows = chosen_rows(view, st.session_state.get("find") or "")
     picked = view.row_of(st.query_params.get("pick", ""))
     drawn = view.canvas(
@@ -118,19 +115,19 @@ def draw(run: Run, evaluation: str, choice: tuple[Method, bool], view: MapView, 
         dark=parts.dark(),
     )
     names = cached.map_names(run, evaluation, *choice)
-    drawn |= {"id": f"{run.name} {evaluation} {choice}", "labels": names, "help": KEPT_HELP}
+    drawn |= {"id": f"{run.name} {evaluation} {choice}", "labels": names, "help": PRESERVATION_HELP}
     data = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).encode()
     parts.canvas(key="canvas", data=data, on_did_change=partial(on_did, view))
 
 
 def selected(run: Run, evaluation: str, view: MapView, by: str) -> None:
-    """The chosen texts with their nearest documents; one of them opened."""
+    """The selected texts with their nearest documents, and the opened one."""
     rows = chosen_rows(view, st.session_state.get("find") or "")
     picked = view.row_of(st.query_params.get("pick", ""))
     if rows is None and picked is None:
         st.caption(
-            "Draw around points to list their texts, or click one to open it; the other map marks the same ones. "
-            "Wheel: zoom. Double click: the whole map. Escape: no selection."
+            "Draw around points to list their texts, or click one to open it; both maps highlight the selection. "
+            "Wheel: zoom. Double click: whole map. Escape: clear the selection."
         )
         return
     if rows is not None:
@@ -141,11 +138,11 @@ def selected(run: Run, evaluation: str, view: MapView, by: str) -> None:
 
 
 def listing(run: Run, evaluation: str, view: MapView, rows: list[int], by: str) -> None:
-    """A table of the chosen texts."""
+    """A table of the selected texts."""
     total = len(rows)
     st.subheader(f"Selected: {total:,} {'text' if total == 1 else 'texts'}", anchor=False)
     if not rows:
-        parts.empty("Nothing here", "No point of these maps is in the area, or holds the words.")
+        parts.empty("Nothing selected", "No point is in the area, or has these words.")
         return
     rows = view.queries_first(rows)[:LISTED]
     table = view.table.iloc[rows][["kind", "id", "text", *([by] if by != "type" else [])]].reset_index(drop=True)
@@ -175,13 +172,13 @@ def listing(run: Run, evaluation: str, view: MapView, rows: list[int], by: str) 
         key=f"selected {st.query_params.get('area')} {held.get('find')} {held.get('picks')} {by}",
     )
     cut = f"The first {LISTED:,} are listed, queries first. " if total > LISTED else ""
-    st.caption(f"{cut}Select a row for its neighbours before and after.")
+    st.caption(f"{cut}Select a row for its neighbors before and after.")
     if st.query_params.get("pick") != asked:
-        st.rerun(scope="fragment")  # the map above shows the selected one
+        st.rerun(scope="fragment")  # the map above marks it
 
 
 def neighbor_columns(run: Run, evaluation: str, view: MapView, rows: list[int]) -> pd.DataFrame:
-    """The nearest document of each text at each moment, as text."""
+    """The nearest document of each text at each stage, as text."""
     columns: dict[str, list[str]] = {}
     for stage in view.stages:
         found = {
@@ -192,14 +189,14 @@ def neighbor_columns(run: Run, evaluation: str, view: MapView, rows: list[int]) 
 
 
 def opened(run: Run, evaluation: str, view: MapView, row: int) -> None:
-    """One text, and its true neighbours before and after."""
+    """One text and its neighbors before and after."""
     kind, key, text = (str(view.table.at[row, name]) for name in ("kind", "id", "text"))
     with st.container(border=True, gap="xsmall"):
         st.caption(f"The {kind} and its nearest documents, by the cosine of the full vectors")
-        st.text(f"{key}: {text or 'the run keeps no text of this document'}")
+        st.text(f"{key}: {text or 'the run does not keep the text of this document'}")
         if kind == "query" and evaluation in compared_evaluations(run):
             place = {"run": run.name, "on": evaluation, "query": key}
-            st.page_link("retrieval.py", label="Its rankings", icon=":material/search:", query_params=place)
+            st.page_link("retrieval.py", label="Rankings", icon=":material/search:", query_params=place)
     for column, stage in zip(st.columns(len(view.stages)), view.stages, strict=True):
         found = cached.neighbors(run, evaluation, stage, kind, (key,)).get(key, [])
         with column:
@@ -207,12 +204,12 @@ def opened(run: Run, evaluation: str, view: MapView, row: int) -> None:
 
 
 def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
-    """Everything that a click changes."""
+    """The part of the page that a click changes."""
     view = cached.view(run, evaluation, *choice)
     if view is None:
         parts.empty(
             "The map is older than the vectors",
-            "The run's vectors have changed since this map was made; this makes it again:",
+            "The vectors have changed since this map was made. This command makes it again:",
             command(run, evaluation, "--method", choice[0], *([] if choice[1] else ["--apart"])),
         )
         return
@@ -223,10 +220,10 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
             on_change=partial(forget, "area", "pick"),
         )  # fmt: skip
         lines = st.toggle(
-            "Lines to the answers",
+            "Lines to relevant documents",
             key="lines",
             bind="query-params",
-            help=f"From each chosen query to the documents that answer it; of all queries, the first {LINES}",
+            help=f"From each selected query to its relevant documents; of all queries, the first {LINES}",
         )
     draw(run, evaluation, choice, view, by, lines)
     selected(run, evaluation, view, by)
@@ -236,17 +233,17 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
 def about(view: MapView) -> None:
     """How the map was made."""
     said = view.parameters
-    words = [f"{said.get('queries', 0):,} queries and {said.get('documents', 0):,} documents at each moment"]
+    words = [f"{said.get('queries', 0):,} queries and {said.get('documents', 0):,} documents at each stage"]
     if said.get("method") == "umap":
-        words.append(f"{said.get('n_neighbors')} neighbours, minimal distance {said.get('min_dist')}")
+        words.append(f"{said.get('n_neighbors')} neighbors, minimum distance {said.get('min_dist')}")
     words.append(f"seed {said.get('seed')}")
     st.caption(
-        " · ".join(words) + ". A map is to look at: distances on it are not similarities.",
+        " · ".join(words) + ". For visual inspection only: distances on a map are not similarities.",
     )
 
 
 def show(run: Run, row: Any) -> None:
-    """The choice of a map, in the same row as that of the run, and the map."""
+    """The choice of a map beside that of the run, and the map."""
     evaluations = maps.map_evaluations(run)
     if not evaluations:
         parts.empty(*nothing_mapped(run))
@@ -264,8 +261,8 @@ def show(run: Run, row: Any) -> None:
         return
     parts.fragment(explore_map, run, evaluation, options[named])
     if not any(method == "umap" for method, _ in stored):
-        st.caption("This is the map by PCA. This command adds the one by UMAP:")
+        st.caption("This map is by PCA. This command adds one by UMAP:")
         st.code(" ".join(command(run, evaluation)), language="bash")
 
 
-parts.page_of_a_run("Where the model puts queries and documents, before and after training.", "Embeddings", show)
+parts.page_of_a_run("Maps of queries and documents before and after training.", "Embeddings", show)

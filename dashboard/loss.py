@@ -1,4 +1,4 @@
-"""Loss curves: what was logged by any number of runs and by the card, live while a run is running."""
+"""Loss curves of any number of runs and their cards, live while a run is running."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,8 +34,8 @@ MARKS = {
     ", every logged point": "faint: every logged step",
     ", validation": "squares: validation loss",
     ", spike": "triangles: spikes",
-    ", saved checkpoint": "rings: checkpoints on the disk",
-    ", mean over the card's stretch": "large dots: mean over the steps that a point of the card stands for",
+    ", saved checkpoint": "rings: stored checkpoints",
+    ", mean over the card's stretch": "large dots: mean over the steps of a point of the card",
     ", not a finite number": "crosses: not a finite number",
 }
 """How the name of a trace ends -> what its marks mean."""
@@ -43,13 +43,13 @@ Auto = Literal["auto"]
 X: tuple[Along | Auto, ...] = ("auto", "step", "epoch", "rows", "time")
 AXES: dict[Along, Axis] = {"step": "steps", "epoch": "epochs", "rows": "rows", "time": "seconds"}
 X_HELP = (
-    "auto: epochs where one log is longer than another, else steps · rows: training rows seen · time: minutes since "
+    "auto: epochs if the logs differ in length, otherwise steps · rows: training rows seen · time: minutes since "
     "the start; a card's points are spread evenly over its time"
 )
 
 
 def quantity(key: str) -> str:
-    """The name of what is drawn, with its unit."""
+    """The name of a quantity, with its unit."""
     if key.startswith("components/"):
         return f"Part of the loss: {key.removeprefix('components/')}"
     if key in QUANTITIES:
@@ -59,7 +59,7 @@ def quantity(key: str) -> str:
 
 
 def quantities(runs: Sequence[Run]) -> list[str]:
-    """The usual quantities, then whatever else these runs have logged."""
+    """The usual quantities, then what else these runs have logged."""
     usual = [name for name in QUANTITIES if name != "components"]
     there = dict.fromkeys(name for run in runs for name in names_logged(run))
     pieces = [name for name in there if name.startswith("components/")]
@@ -77,7 +77,7 @@ def _names_logged(path: str, files: cached.Identity) -> tuple[str, ...]:
 
 
 def curve(run: Run, key: str) -> Curve:
-    """The run's log of one quantity, without a name; read again where a file of the run has changed."""
+    """The run's log of one quantity, without a name; read again if a file of the run has changed."""
     return _curve(str(run.path), key, cached.identity(*files_of(run)))
 
 
@@ -90,12 +90,12 @@ def _curve(path: str, key: str, files: cached.Identity) -> Curve:
 
 
 def files_of(run: Run) -> list[Path]:
-    """What a figure of the run rests on; the folder of checkpoints changes with what lies in it."""
+    """The files that a figure of the run is made from."""
     return [*overview.overview_files(run), run.file("card"), run.file("checkpoints")]
 
 
 def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:
-    """A curve for each run or part of its loss, and one for each card; and what has to be said of the cards' curves."""
+    """A curve per run or part of its loss, and one per card; and sentences on the cards' curves."""
     names = overview.short_names([cached.row(run) for run in runs])
     found: list[Curve] = []
     cards: dict[str, Curve] = {}
@@ -136,7 +136,7 @@ def on_axis(
 
 
 def sentences(said: dict[str, tuple[str, ...]]) -> list[str]:
-    """What is true of every run once, the rest with the run's name in front."""
+    """Sentences on every run once, the others with the run's name in front."""
     shared = [each for each in next(iter(said.values()), ()) if all(each in theirs for theirs in said.values())]
     return shared + [f"{name}: {each}" for name, theirs in said.items() for each in theirs if each not in shared]
 
@@ -148,22 +148,21 @@ Drawn = tuple[Any, tuple[str, ...], list[str]]
 def drawn(
     paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: cached.Identity
 ) -> Drawn:
-    """The figure (None where nothing is logged), what its marks mean, and what has to be said of the cards' curves.
+    """The figure (None if nothing is logged), what its marks mean, and sentences on the cards' curves.
 
-    Kept until a file of `files` changes, so that a choice made before costs nothing. `look` are arguments of
-    `loss_curves`.
+    `look` are arguments of `loss_curves`.
     """
     along, found, said = on_axis([Run(Path(path)) for path in paths], key, asked, with_card)
     if not any(each.points(each.values, along)[0] for each in found):
         return None, (), said
     figure = loss_curves(found, x=along, quantity=quantity(key), height=520, **look)
     marks = [word for end, word in MARKS.items() if any(str(trace.name).endswith(end) for trace in figure.data)]
-    kept = ["dotted line: the checkpoint that was kept"] if any(each.kept is not None for each in found) else []
+    kept = ["dotted line: the checkpoint kept"] if any(each.kept is not None for each in found) else []
     return figure, (*marks, *kept), said
 
 
 def show(runs: Sequence[Run]) -> None:
-    """Progress and figure; drawn again on its own while a run is running."""
+    """Progress and figure, updated while a run is running."""
     live = [run for run in runs if run.status == "running"]
     for run in live:
         parts.progress(cached.row(run), run.record.get("progress") or {})
@@ -179,7 +178,7 @@ def show(runs: Sequence[Run]) -> None:
         return
     if figure is None:
         by = "" if along == "auto" else f" by {along}"
-        waiting = "It appears here with the first step." if live else "Choose another quantity or another axis."
+        waiting = "It appears with the first step." if live else "Choose another quantity or another axis."
         parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)}{by}. {waiting}")
     else:
         st.plotly_chart(figure, theme=None, config=CONFIG, key="curves")
@@ -191,12 +190,12 @@ def show(runs: Sequence[Run]) -> None:
 
 
 def legend(marks: Sequence[str], said: Sequence[str]) -> None:
-    """What the marks mean, and how the card's curve came about."""
+    """What the marks mean, and how the card's curve was corrected."""
     if marks:
         st.caption(" · ".join(marks))
     if said:
         with st.container(border=True, gap="xxsmall"):
-            st.markdown("**Beside the card**")
+            st.markdown("**Compared with the card**")
             for sentence in said:
                 st.text(sentence)
 
@@ -220,7 +219,7 @@ def controls(runs: Sequence[Run]) -> None:
         )
 
 
-parts.title("Loss curves", "What the trainer logged, step by step, beside what the card printed.")
+parts.title("Loss curves", "What the trainer logged, with the log on the card.")
 runs = [run for run in cached.runs() if run.status != "broken"]
 if not runs:
     parts.no_runs(str(cached.runs_folder()))

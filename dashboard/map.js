@@ -1,8 +1,7 @@
-// The map before and after training, painted on two canvases. What is drawn (places, layers from the bottom up, colours,
-// marks, sizes, names, axes, the scale, the look of a selection) is decided by workbench/figures_points.py, for this
-// canvas and for Plotly alike; nothing here chooses any of it. Hovering, zooming and drawing around points happen here
-// at once, the server is only told what was chosen. On the plain canvas 50,000 points stay fluid without a GPU, where
-// WebGL takes seconds. Texts reach the page by textContent alone, so nothing in them takes effect.
+// The maps before and after training, on two canvases. What is drawn (points, layers from the bottom up, colors, marks,
+// sizes, names, axes, the scale, the look of a selection) is decided by workbench/views/figures_map.py, for this canvas
+// and for Plotly. Hovering, zooming, and drawing around points happen here; the server is told only the selection. A
+// canvas draws 50,000 points fluidly without a GPU; WebGL takes seconds. Texts are set by textContent alone.
 
 const STYLE = `
 .wb { position: relative; font-variant-numeric: tabular-nums; outline: none; }
@@ -31,8 +30,8 @@ const STYLE = `
   overflow-wrap: anywhere; unicode-bidi: isolate; white-space: pre-line; }
 `;
 const TOOLS = [["lasso", "Lasso"], ["box", "Box"], ["pan", "Move"], ["reset", "Whole map"]];
-const NEAR = 10; // pixels from a point at which it is meant
-const CLICK = 4; // pixels that a hand moves in a click
+const NEAR = 10; // pixels from a point at which it is hit
+const CLICK = 4; // pixels that the pointer may move during a click
 const views = new WeakMap();
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -66,7 +65,7 @@ function outline(pen, symbol, r) {
   else { pen.moveTo(0, -r); pen.lineTo(r, 0); pen.lineTo(0, r); pen.lineTo(-r, 0); pen.closePath(); }
 }
 
-// One mark as a small picture, to be stamped at every point of its group.
+// One mark as a small image, drawn at every point of its group.
 function stamp(symbol, colour, size, ground, ratio) {
   const r = Math.max(size / 2, 1) * (symbol.startsWith("diamond") ? 1.3 : 1) * ratio;
   const side = 2 * Math.ceil(r + ratio) + 1;
@@ -149,7 +148,7 @@ class View {
     this.draw();
   }
 
-  // Other points than before: their places, and a panel for each stage.
+  // New points: a panel for each stage.
   place() {
     this.holder.replaceChildren();
     this.panels = this.data.stages.map((stage) => new Panel(this, stage));
@@ -165,7 +164,7 @@ class View {
       element("i", "", bar).style.background = `linear-gradient(90deg, ${scale.colours.join(", ")})`;
       element("span", "", bar, scale.high);
     }
-    const entries = new Map(); // layers of one name, the shades of a scale for one, are one entry
+    const entries = new Map(); // layers of one name, such as the shades of a scale, are one entry
     layers.forEach((layer, number) => entries.set(layer.name, [...(entries.get(layer.name) ?? []), number]));
     for (const [name, numbers] of entries) {
       const layer = layers[numbers[numbers.length >> 1]];
@@ -200,7 +199,7 @@ class View {
     this.tell({ what: "clear" });
   }
 
-  // Draw at the next frame, once, however often this is asked.
+  // Draw once at the next frame.
   draw() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
@@ -223,7 +222,7 @@ class View {
     this.tip.style.top = `${mine.top - all.top + y + 14}px`;
   }
 
-  // The rows inside an area, by the even-odd rule, marked before the server has said so too.
+  // Mark the rows inside an area, by the even-odd rule, before the server answers.
   mark(panel, area) {
     const { x, y } = panel;
     this.marked = new Uint8Array(Math.ceil(x.length / 8));
@@ -235,7 +234,7 @@ class View {
       }
       if (odd) this.marked[row >> 3] |= 128 >> (row & 7);
     }
-    this.drawn = { stage: panel.stage.name, areas: [area] };
+    this.drawn = { stage: panel.stage.name, corners: area };
     this.version += 1;
     this.draw();
     this.tell({ what: "area", stage: panel.stage.name, corners: area });
@@ -282,7 +281,7 @@ class Panel {
     this.box = { left, right, low, high };
   }
 
-  // The other panel shows the same part of the plane, where one map holds both stages.
+  // If one map has both stages, the other panel shows the same part of it.
   share() {
     if (this.view.data.together) for (const other of this.view.panels) other.box = { ...this.box };
     this.view.draw();
@@ -358,7 +357,7 @@ class Panel {
     this.view.hover(this.nearest(event.offsetX, event.offsetY), this, event.offsetX, event.offsetY);
   }
 
-  // The row of the point nearest to a place on the canvas; queries lie on top, so that the last of equals is meant.
+  // The row of the point nearest to a position on the canvas; queries are on top, so the last of equals is hit.
   nearest(x, y) {
     let best = null, least = NEAR * NEAR;
     for (let row = 0; row < this.x.length; row++) {
@@ -393,10 +392,10 @@ class Panel {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.lines();
     this.rings();
-    this.areas();
+    this.area();
   }
 
-  // All points, on a canvas behind: what moves with the mouse is drawn over a copy of it.
+  // All points, on a canvas in the background; what follows the pointer is drawn over a copy of it.
   points(ratio) {
     const { view, x, y } = this;
     this.back ??= document.createElement("canvas");
@@ -453,21 +452,19 @@ class Panel {
     }
   }
 
-  areas() {
+  area() {
     const { pen, view } = this;
-    const kept = view.drawn?.stage === this.stage.name && !this.path ? view.drawn.areas : [];
-    const paths = kept.map((area) => area.map(([x, y]) => [this.toX(x), this.toY(y)]));
-    if (this.path && view.tool !== "pan") paths.push(this.path);
+    const kept = view.drawn?.stage === this.stage.name ? view.drawn.corners : [];
+    const path = this.path ? (view.tool === "pan" ? [] : this.path) : kept.map(([x, y]) => [this.toX(x), this.toY(y)]);
+    if (!path.length) return;
     pen.globalAlpha = 1;
     pen.strokeStyle = view.data.look.muted;
     pen.lineWidth = 1.2;
     pen.setLineDash([4, 3]);
-    for (const path of paths) {
-      pen.beginPath();
-      path.forEach(([x, y]) => pen.lineTo(x, y));
-      pen.closePath();
-      pen.stroke();
-    }
+    pen.beginPath();
+    path.forEach(([x, y]) => pen.lineTo(x, y));
+    pen.closePath();
+    pen.stroke();
     pen.setLineDash([]);
   }
 }

@@ -14,7 +14,7 @@ from workbench.run import STATUSES, Run
 from workbench.views.figures import metric_name
 from workbench.views.overview import RunRow, find_run, status_reason
 
-SORTS = ["newest", "greatest gain", "card"]
+SORTS = ["newest", "largest gain", "card"]
 NOT_YET = "not compared yet"
 VERDICTS = {"reproduced": "green", "differs": "orange", "not comparable": "gray", NOT_YET: "gray"}
 STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupted": "yellow", "failed": "orange"}
@@ -38,8 +38,8 @@ COLUMNS = {
     "before": st.column_config.NumberColumn("Before", format="%.4f", help="The base model, before training"),
     "after": st.column_config.NumberColumn("After", format="%.4f", help="The trained model"),
     "gain": st.column_config.NumberColumn("Change", format="%+.4f", help="After minus before"),
-    "interval": st.column_config.TextColumn("95 % interval", help="Bootstrap interval of After, over queries"),
-    "printed": st.column_config.NumberColumn("Card's", format="%.4f", help="The number that the card prints"),
+    "interval": st.column_config.TextColumn("95% CI", help="Bootstrap confidence interval of After, over queries"),
+    "printed": st.column_config.NumberColumn("Card", format="%.4f", help="The number on the card"),
     "losses": st.column_config.LineChartColumn("Loss", help="Training loss over steps", width=90),
     "created": st.column_config.DatetimeColumn("Started (UTC)", format="YYYY-MM-DD HH:mm", width=125),
     "name": st.column_config.TextColumn("Run", help="Name of the run's folder", width=320),
@@ -66,7 +66,7 @@ def as_record(row: RunRow, status: str) -> dict[str, object]:
 
 
 def tally(rows: Sequence[tuple[RunRow, str]]) -> None:
-    """How many runs there are, and what came of them."""
+    """Numbers of runs, verdicts, and states."""
     verdicts = Counter(row.verdict or NOT_YET for row, status in rows if status != "broken")
     states = Counter(status for _, status in rows)
     wrong = sum(states[status] for status in ("failed", "interrupted", "broken"))
@@ -75,11 +75,11 @@ def tally(rows: Sequence[tuple[RunRow, str]]) -> None:
         for word in (*list(VERDICTS)[:3], NOT_YET):
             st.metric(word.capitalize(), f"{verdicts[word]:,}", width="content")
         st.metric("Running", f"{states['running']:,}", width="content")
-        st.metric("Need a look", f"{wrong:,}", width="content", help="Failed, interrupted or broken")
+        st.metric("Need attention", f"{wrong:,}", width="content", help="Failed, interrupted or broken")
 
 
 def running(rows: Sequence[tuple[RunRow, str]], runs: Sequence[Run]) -> None:
-    """A progress bar for every run that trains at this moment."""
+    """A progress bar for every run that is training."""
     for row, status in rows:
         if status == "running":
             run = find_run(runs, row.name)
@@ -87,11 +87,11 @@ def running(rows: Sequence[tuple[RunRow, str]], runs: Sequence[Run]) -> None:
 
 
 def attention(rows: Sequence[tuple[RunRow, str]]) -> None:
-    """What went wrong, one sentence a run, and the command that goes on where there is one."""
+    """What went wrong, one sentence per run, and the command to resume it."""
     wrong = [(row, status) for row, status in rows if status_reason(status, row)]
     if not wrong:
         return
-    st.subheader("Runs that need a look", anchor=False)
+    st.subheader("Runs that need attention", anchor=False)
     for row, status in wrong:
         with st.container(border=True, gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -104,7 +104,7 @@ def attention(rows: Sequence[tuple[RunRow, str]]) -> None:
 
 
 def open_links(run: Run, row: RunRow) -> None:
-    """Where the selected run can be looked at."""
+    """Links to the pages of the selected run."""
     with st.container(border=True):
         st.text(run.name)
         with st.container(horizontal=True):
@@ -118,12 +118,14 @@ def open_links(run: Run, row: RunRow) -> None:
                 st.page_link(page, label=label, icon=f":material/{icon}:", query_params={key: value})
         parts.stand_ins(row.stand_ins)
         if row.verdict is None and row.main.after is not None:
-            st.caption("Not compared with its card yet. The Compare page does it now; this keeps it in the run:")
+            st.caption(
+                "Not compared with its card yet. The Compare page compares it now; this command stores the comparison:"
+            )
             st.code(shlex.join(["workbench", "compare", str(run.path)]), language="bash")
 
 
 def untried(rows: Sequence[tuple[RunRow, str]]) -> None:
-    """Shipped cards that have no run in this folder, with the command that makes one."""
+    """Shipped cards without a run in this folder, with the command that makes one."""
     tried = {row.card for row, _ in rows}
     left = [card for card in shipped_cards() if card not in tried]
     if left:
@@ -133,7 +135,7 @@ def untried(rows: Sequence[tuple[RunRow, str]]) -> None:
 
 
 def show() -> None:
-    """The table and what is under it, drawn again on its own while a run is running."""
+    """The table and what is below it, updated while a run is running."""
     runs = cached.runs()
     found = [(cached.row(run), run.status) for run in runs]
     tally(found)
@@ -149,7 +151,7 @@ def show() -> None:
         if (not st.session_state["status"] or status in st.session_state["status"])
         and all(word in f"{row.card} {row.variant} {row.name} {row.verdict or NOT_YET}".lower() for word in words)
     ]
-    if st.session_state["sort"] == "greatest gain":
+    if st.session_state["sort"] == "largest gain":
         kept.sort(key=lambda pair: -(pair[0].main.difference or 0))
     elif st.session_state["sort"] == "card":
         kept.sort(key=lambda pair: (pair[0].card or "", pair[0].name))
@@ -157,7 +159,7 @@ def show() -> None:
     names = [row.name for row, _ in kept]
     picked = parts.pick_row(table, names, "run", columns=COLUMNS, key=f"table {names}", most=15.5)
     total = "1 run" if len(found) == 1 else f"{len(found):,} runs"
-    st.caption(f"{len(kept):,} of {total}. Select a row to open the run; click a heading to sort.")
+    st.caption(f"{len(kept):,} of {total}. Select a row for links; click a heading to sort.")
     run = find_run(runs, picked)
     if run is not None:
         open_links(run, cached.row(run))
@@ -166,7 +168,7 @@ def show() -> None:
 
 
 parts.title(
-    "Overview", "Every run of this folder: what was trained, what it changed, and whether it agrees with its card."
+    "Overview", "All runs of this folder: what was trained, what training changed, and the verdict on the card."
 )
 if not cached.runs():
     parts.no_runs(str(cached.runs_folder()))

@@ -1,7 +1,7 @@
-"""Layout that several pages share: figures, notices, the choice of a run, and what stays chosen between pages.
+"""Layout shared by pages: figures, notices, the choice of a run, and selections kept between pages.
 
-Text from cards and data goes through `st.text`, `st.code` and tables, which obey no markup; Markdown gets only words of
-the workbench itself.
+Text from cards and data goes through `st.text`, `st.code`, and tables, which render no markup; only the workbench's own
+words are Markdown.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 canvas = st.components.v2.component("map", js=Path(__file__).with_name("map.js").read_text(encoding="utf-8"))
-"""The maps before and after, drawn in the browser; what is done on them comes back as `did`."""
+"""The maps before and after, drawn in the browser; actions come back as `did`."""
 
 ROW_HEIGHT = 33  # px, a row of a table in the theme's font size
-SHARED = ("run", "runs", "card")  # parameters that several pages have in their address
+SHARED = ("run", "runs", "card")  # address parameters shared by pages
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 4.25rem 2rem 3rem; max-width: 1760px; }
 [data-testid="stMetric"] { padding: .1rem 0; }
@@ -53,9 +53,8 @@ STYLE = """<style>
 STYLE_DARK = """<style>[data-testid="stMultiSelect"] [data-tag] * { color: #14171a !important; }</style>"""
 TITLES: dict[Stage, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 ABBREVIATIONS = (
-    "nDCG@10: normalised discounted cumulative gain of the ten best, 1 where the answers stand first · MRR: mean of 1 "
-    "over the rank of the first answer · MAP: mean average precision · a rank of 1 is best. The library puts the "
-    "similarity in front: cosine_ndcg@10"
+    "nDCG@10: normalized discounted cumulative gain of the top 10, at most 1 · MRR: mean reciprocal rank of the first "
+    "relevant document · MAP: mean average precision. On cards the similarity comes first: cosine_ndcg@10"
 )
 VERDICTS = {
     "reproduced": ("green", ":material/check:"),
@@ -66,12 +65,12 @@ VERDICTS = {
 
 
 def dark() -> bool:
-    """Whether the reader sees the dark theme."""
+    """Whether the dark theme is shown."""
     return st.context.theme.type == "dark"
 
 
 def fragment(draw: Callable[..., None], *values: Any, run_every: float | None = None) -> None:
-    """Show a part of a page that is drawn again without the rest; a run that cannot be read is said inside it."""
+    """Show a part of a page that is updated without the rest; an unreadable run becomes a sentence in it."""
 
     def guarded(*given: Any) -> None:
         try:
@@ -79,30 +78,30 @@ def fragment(draw: Callable[..., None], *values: Any, run_every: float | None = 
         except WorkbenchError as error:
             problem("This cannot be shown.", str(error))
 
-    guarded.__qualname__ = f"{draw.__module__}.{draw.__qualname__}"  # what Streamlit knows a fragment by
+    guarded.__qualname__ = f"{draw.__module__}.{draw.__qualname__}"  # Streamlit identifies a fragment by it
     st.fragment(guarded, run_every=run_every)(*values)
 
 
 def title(words: str, sentence: str, help: str | None = None) -> None:
-    """The head of a page: its name and what it shows."""
+    """The title of a page and what it shows."""
     st.title(words, anchor=False)
     st.caption(sentence, help=help)
 
 
 def chart(draw: Callable[..., Any], *values: Any, key: str, **settings: Any) -> None:
-    """Show what a function of `workbench.views.figures` draws, in the reader's theme."""
+    """Show the figure of a function of `workbench.views.figures`, in the current theme."""
     st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=CONFIG, key=key)
 
 
 def problem(title: str, detail: str) -> None:
-    """Something that cannot be shown: our words as a title, the reason as plain text."""
+    """An error: a title of ours, the reason as plain text."""
     with st.container(border=True, gap="xsmall"):
         st.markdown(f":material/error: **{title}**")
         st.text(detail)
 
 
 def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
-    """An empty state: what would be here, and the command that brings it, to copy."""
+    """An empty state, with the command that fills it."""
     with st.container(border=True, gap="xsmall"):
         st.markdown(f"**{title}**")
         st.text(sentence)
@@ -111,7 +110,7 @@ def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
 
 
 def marked(parts: Iterable[tuple[str, bool]]) -> None:
-    """Foreign text with some words underlined. It is escaped: nothing in it takes effect."""
+    """Foreign text with some words underlined, escaped."""
     pieces = (
         f"<mark>{html.escape(remove_controls(text))}</mark>" if shared else html.escape(remove_controls(text))
         for text, shared in parts
@@ -133,15 +132,15 @@ def ranking(title: str, hits: Sequence[Hit], query: str, *, known: bool = True) 
             if hit.document:
                 marked(shared_words(query, hit.document))
             else:
-                st.caption("The run keeps no text of this document.")
+                st.caption("The run does not keep the text of this document.")
 
 
 def no_runs(folder: str) -> None:
-    """The empty state of a folder without runs."""
+    """An empty runs folder."""
     empty(
         "No runs here yet",
-        f"This page shows the runs in the folder {folder!r}, and there are none. The first one takes a few minutes, "
-        "offline and without a GPU, on stand-ins for the base model and the rows that it names as such:",
+        f"There are no runs in {folder!r}. This command makes one in a few minutes, offline and without a GPU, on "
+        "stand-ins for the base model and the data:",
         [
             "workbench",
             "reproduce",
@@ -157,7 +156,7 @@ def no_runs(folder: str) -> None:
 
 
 def verdict(word: str | None) -> None:
-    """The verdict as a word, a sign and a colour; a word that is not ours as plain text."""
+    """The verdict as word, sign, and color; an unknown word as plain text."""
     if word in VERDICTS:
         colour, icon = VERDICTS[word]
         st.markdown(f"### :{colour}[{icon} {word}]")
@@ -166,7 +165,7 @@ def verdict(word: str | None) -> None:
 
 
 def turn_to(page: str) -> None:
-    """Forget what the widgets of another page held, so that a page starts from its address."""
+    """Reset the shared widgets when the page changes, so that a page starts from its address."""
     if st.session_state.get("page") != page:
         for key in SHARED:
             st.session_state.pop(key, None)
@@ -174,7 +173,7 @@ def turn_to(page: str) -> None:
 
 
 def views(names: Sequence[str]) -> str:
-    """The choice of a part of the page, in the address as `view`."""
+    """The view of the page, in the address as `view`."""
     return st.segmented_control(
         "View",
         names,
@@ -187,10 +186,7 @@ def views(names: Sequence[str]) -> str:
 
 
 def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) -> None:
-    """A page on one run: its head, the choice of the run, and what `show(run, row)` lays out below.
-
-    `row` is the container that holds the choice; more choices go beside it.
-    """
+    """A page about one run: title, choice of the run, and what `show(run, row)` lays out; `row` holds the choices."""
     title(name, sentence)
     runs = [run for run in cached.runs() if run.status != "broken"]
     if not runs:
@@ -206,23 +202,23 @@ def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) ->
 
 
 def keep(key: str, default: Any, options: Sequence[Any]) -> None:
-    """Start the widget `key` with the address, else with what was chosen on another page, else with `default`.
+    """Start the widget `key` with the address, or else with `default`.
 
-    A name in the address that is not among the options, a path for one, is said and left aside.
+    A name in the address that is not among the options, such as a path, is reported and ignored.
     """
     asked = st.query_params.get_all(key)
     strange = [name for name in asked if name not in options]
     if strange and key not in st.session_state:
-        problem("The address names something that is not here.", ", ".join(name[:200] for name in strange))
+        problem("The address has an unknown name.", ", ".join(name[:200] for name in strange))
     if key not in st.session_state and not set(asked) & set(options):
         st.session_state[key] = default
-        st.query_params[key] = default  # so that the address says it from the start, not from the first change
+        st.query_params[key] = default  # in the address from the start, not from the first change
 
 
 def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", width: Any = "stretch") -> Run | None:
-    """A select box of runs whose choice is in the address and follows the reader from page to page.
+    """A select box of runs; the selection is in the address and kept from page to page.
 
-    The first choice is the newest run that was measured before and after.
+    The default is the newest run that was evaluated before and after training.
     """
     names = [run.name for run in runs]
     last = st.session_state.get("last_run")
@@ -235,18 +231,18 @@ def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", wid
 
 
 def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:
-    """How far a run is that trains at this moment; `said` is the progress in its run.json."""
+    """The progress of a running training; `said` is that in its run.json."""
     left, right = st.columns([2, 3], vertical_alignment="center")
     left.text(f"{row.name} is running")
     if row.steps:
         words = [f"step {row.step or 0:,} of {row.steps:,}", *pace(said or {})]
         right.progress(min((row.step or 0) / row.steps, 1.0), text=" · ".join(words))
     else:
-        right.progress(0.0, text="getting ready, no step yet")
+        right.progress(0.0, text="preparing, no step yet")
 
 
 def pace(said: dict[str, Any]) -> list[str]:
-    """What a running training says of its speed and its end, as far as it does."""
+    """Speed and time left of a running training, if known."""
     rate, left = said.get("rows_per_second"), said.get("seconds_left")
     words = [f"{rate:,.0f} rows/s"] if isinstance(rate, int | float) and rate == rate else []
     if isinstance(left, int | float) and left == left:
@@ -266,10 +262,10 @@ def pick_row(
     most: float,
     columns: dict[str, Any],
 ) -> str | None:
-    """A table of which one row can be selected; gives its name.
+    """A table with one selectable row; returns its name.
 
-    `names` are those of the rows, of which `most` are seen at once: half a row says that there are more. The selected
-    one's goes into the address under `parameter`, from which the table starts; a row that is deselected leaves it.
+    `names` are those of the rows; `most` rows are visible, half a row hints at more. The selection is in the address
+    under `parameter`.
     """
     asked = st.query_params.get(parameter)
     state = st.dataframe(
@@ -292,15 +288,15 @@ def pick_row(
 
 
 def stand_ins(notes: Sequence[str]) -> None:
-    """Say that a run used stand-ins, and which on a click; nothing for a run on the card's own base and data."""
+    """A popover with the stand-ins of a run; nothing for a run on the card's own base and data."""
     if notes:
-        with st.popover("Trained on stand-ins", icon=":material/info:", help="What was not the card's own"):
+        with st.popover("Trained on stand-ins", icon=":material/info:", help="Base or data other than the card's"):
             for note in notes:
                 st.text(note)
 
 
 def source(lines: Iterable[tuple[int, str, str]]) -> None:
-    """Lines of a card: number, text, and a note for a line that is marked. Escaped: nothing in them takes effect."""
+    """Lines of a card: number, text, and a note for a marked line; escaped."""
     rows = []
     last = None
     for number, text, note in lines:

@@ -1,4 +1,4 @@
-"""The playground of the Retrieval page: a query of yours, answered by the model before training and after it."""
+"""The playground of the Retrieval page: your query, answered by the model before and after training."""
 
 import cached
 import parts
@@ -12,12 +12,11 @@ from workbench.views.playground import answer as answer_query
 
 
 def show(run: Run, evaluation: str) -> None:
-    """A field for the query, and two rankings of the run's own documents."""
+    """A field for the query, and two rankings of the run's documents."""
     if not has_vectors(run, evaluation):
         parts.empty(
             "No vectors to search",
-            "The playground searches the documents' vectors that a run keeps, and this one keeps none of this "
-            "evaluation. A run that is trained now keeps them.",
+            "The playground searches document vectors, and this run keeps none of this evaluation. New runs keep them.",
         )
         return
     query = st.text_input(
@@ -26,11 +25,11 @@ def show(run: Run, evaluation: str) -> None:
         bind="query-params",
         max_chars=2000,
         placeholder="Type a question and press Enter",
-        help="It is encoded here, on this machine, by the run's two models; the first time they have to be loaded. "
-        "Searched are the documents of which the run keeps vectors.",
+        help="Encoded on this machine by the run's two models, which are loaded the first time. Only documents with "
+        "stored vectors are searched.",
     )
     if not query.strip():
-        st.caption("Both models answer from the documents of this evaluation. Nothing leaves this machine.")
+        st.caption("Both models search the documents of this evaluation. Nothing leaves this machine.")
         return
     for column, (stage, title) in zip(st.columns(2), parts.TITLES.items(), strict=True):
         with column:
@@ -38,7 +37,7 @@ def show(run: Run, evaluation: str) -> None:
 
 
 def answer(run: Run, evaluation: str, stage: Stage, title: str, query: str) -> None:
-    """One model's ten best documents; a model that cannot be had says why."""
+    """The top 10 of one model, or why there is no model."""
     try:
         vectors = cached.vectors(run, evaluation, stage)
         encode = cached.model(run, stage)

@@ -1,4 +1,4 @@
-"""Retrieval: every query before and after training; one opened shows its two rankings side by side; a playground."""
+"""Retrieval: per-query rank changes, the two rankings of a query, groups of queries, a playground."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -39,32 +39,32 @@ GROUP_COLUMNS: "dict[str, ColumnConfig]" = {
     "group": st.column_config.TextColumn("Group"),
     "moment": st.column_config.TextColumn("Stage"),
     "dimensions": number("Dimensions"),
-    "precision": st.column_config.TextColumn("Precision", help="Kind of number: float32, int8, or one bit"),
+    "precision": st.column_config.TextColumn("Precision", help="float32, int8, or binary"),
     "bytes": number("Bytes", format="localized", help="Of one vector"),
     "queries": number("Queries", format="localized"),
     "before": number("Before", format="%.4f"),
     "after": number("After", format="%.4f"),
-    "difference": number("Difference", format="%+.4f", help="Mean of after minus before"),
-    "low": number("Low", format="%+.4f", help="Lower end of the 95 % interval of the difference, over queries"),
-    "high": number("High", format="%+.4f", help="Upper end of the 95 % interval of the difference, over queries"),
+    "difference": number("Difference", format="%+.4f", help="Mean of after − before"),
+    "low": number("Low", format="%+.4f", help="Lower end of the 95% CI of the difference, over queries"),
+    "high": number("High", format="%+.4f", help="Upper end of the 95% CI of the difference, over queries"),
 }
 
 
 def query_columns(metric: str, pairs: bool) -> "dict[str, ColumnConfig]":
-    """Columns of the table of queries, or of pairs, which have scores in place of ranks."""
+    """Columns of the table of queries, or of pairs, which have scores instead of ranks."""
     name = metric_name(metric)
     if pairs:
-        right = "How right the model is about this pair, 0 to 1"
+        right = "Agreement of the score with the gold label, 0 to 1"
         return {
             "query": st.column_config.TextColumn("Pair", width=420),
-            "difference": number("Difference", format="%+.3f", help="Right after minus right before", width=92),
-            "before": number("Right before", format="%.3f", help=right, width=105),
-            "after": number("Right after", format="%.3f", help=right, width=95),
-            "gold": number("Gold", format="%.3f", help="The score that the data gives this pair", width=70),
-            "score_before": number("Score before", format="%.3f", help="What the base model gives it", width=100),
-            "score_after": number("Score after", format="%.3f", help="What the trained model gives it", width=95),
+            "difference": number("Difference", format="%+.3f", help="Agreement after minus before", width=92),
+            "before": number("Agreement before", format="%.3f", help=right, width=130),
+            "after": number("Agreement after", format="%.3f", help=right, width=120),
+            "gold": number("Gold", format="%.3f", help="The score in the data", width=70),
+            "score_before": number("Score before", format="%.3f", help="By the base model", width=100),
+            "score_after": number("Score after", format="%.3f", help="By the trained model", width=95),
         }
-    rank = "Rank of the first relevant document, 1 is best; – is beyond the depth kept"
+    rank = "Rank of the first relevant document, 1 is best; –: below the depth kept"
     return {
         "query": st.column_config.TextColumn("Query", width=380),
         "difference": number("Difference", format="%+.3f", help=f"{name} after minus before", width=92),
@@ -73,12 +73,12 @@ def query_columns(metric: str, pairs: bool) -> "dict[str, ColumnConfig]":
         "rank_before": number("Rank before", help=rank, width=96),
         "rank_after": number("Rank after", help=rank, width=90),
         "words": number("Words", help="Length of the query in words", width=70),
-        "answers": number("Answers", help="Documents that answer the query", width=78),
+        "answers": number("Relevant", help="Number of relevant documents", width=78),
     }
 
 
 def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
-    """The query, its gold documents, and the ten best before and after side by side."""
+    """The query, its relevant documents, and both rankings side by side."""
     found = cached.opened(run, evaluation, str(row["query_id"]))
     st.subheader("The pair" if "gold" in row else "The query", anchor=False)
     with st.container(border=True, gap="xsmall"):
@@ -90,12 +90,10 @@ def open_query(run: Run, evaluation: str, row: pd.Series) -> None:
             st.text(f"gold: {row['gold']:g}")
         if has_vectors(run, evaluation):
             place = {"run": run.name, "on": evaluation, "pick": f"query:{row['query_id']}"}
-            st.page_link(
-                "embeddings.py", label="Show it on the map", icon=":material/bubble_chart:", query_params=place
-            )
+            st.page_link("embeddings.py", label="Show on the map", icon=":material/bubble_chart:", query_params=place)
     if not found.before and not found.after:
         return
-    st.caption("Words that the query has too are underlined; short ones are not.")
+    st.caption("Words of the query are underlined, except short ones.")
     for column, heading, hits in zip(st.columns(2), parts.TITLES.values(), (found.before, found.after), strict=True):
         with column:
             parts.ranking(heading, hits, row["query"])
@@ -112,7 +110,7 @@ def counts(table: pd.DataFrame, measured: str) -> None:
 
 
 def queries(run: Run, evaluation: str, metric: str) -> None:
-    """The table of queries, filtered; the one that is selected opened."""
+    """The table of queries, filtered, and the selected query."""
     table = cached.queries(run, evaluation, metric)
     measured = unit(run, evaluation)
     counts(table, measured)
@@ -136,7 +134,7 @@ def queries(run: Run, evaluation: str, metric: str) -> None:
 
 
 def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
-    """Two figures of the queries in the table, drawn only where somebody asks for them."""
+    """Two figures of the queries in the table, on request."""
     left, right = st.columns(2)
     if kept["rank_after"].notna().any() or kept["rank_before"].notna().any():
         with left:
@@ -147,7 +145,7 @@ def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
 
 
 def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
-    """The table of queries, one of which can be opened."""
+    """The table of queries, one of which can be selected."""
     config = query_columns(metric, pairs="gold" in kept)
     columns = [name for name in config if name in kept]
     parts.pick_row(
@@ -158,14 +156,14 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
         most=9.5,
         key=f"queries {place}",
     )
-    st.caption(f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}, the greatest loss first. Select one to open it.")
+    st.caption(f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}, largest loss first. Select one to open it.")
 
 
 def groups(run: Run, evaluation: str, metric: str) -> None:
-    """The metric for each group of queries, at fewer dimensions, and with coarser numbers."""
+    """The metric by groups of queries, at fewer dimensions, and with quantized embeddings."""
     options = group_names(run, evaluation)
     if not options:
-        parts.empty("No groups", "This evaluation was measured pair by pair; it has no queries to group.")
+        parts.empty("No groups", "This evaluation has pairs, not queries to group.")
         return
     more = (*VECTORS,) if has_vectors(run, evaluation) else ()
     by = st.selectbox("Group by", [*options, *more], key="by", bind="query-params", width=320, help=GROUPS_HELP)
@@ -182,12 +180,12 @@ def groups(run: Run, evaluation: str, metric: str) -> None:
 
 
 def show(run: Run, row: Any) -> None:
-    """The choice of an evaluation, in the same row as that of the run, and the view."""
+    """The choice of an evaluation and a metric beside that of the run, and the view."""
     evaluations = compared_evaluations(run)
     if not evaluations:
         running = run.status == "running"
         sentence = (
-            "This run is still training. Its queries are measured again at the end, and stand here then."
+            "This run is still training; its queries are measured again at the end."
             if running
             else "This run has no evaluation both before and after training."
         )
@@ -217,5 +215,5 @@ def show(run: Run, row: Any) -> None:
 
 
 parts.page_of_a_run(
-    "Every query before and after training: what moved up, what was lost, and which documents came.", "Retrieval", show
+    "Per-query rank changes: every query with its rankings before and after training.", "Retrieval", show
 )

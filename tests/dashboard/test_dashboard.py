@@ -435,7 +435,7 @@ def test_three_runs_and_what_can_be_taken_away(folder: Path) -> None:
     app = page("compare.py", run=runs[0], **{"with": runs[1:3]})
     assert set(app.dataframe[0].value["run"]) == set(runs[1:3])
     labels = [button.label for button in app.get("download_button")]
-    assert labels[:3] == ["Report (HTML)", "Each query (CSV)", "Each query (Parquet)"]
+    assert labels[:3] == ["Report (HTML)", "Queries (CSV)", "Queries (Parquet)"]
     assert sum("TREC" in label for label in labels) == 2
 
 

@@ -134,7 +134,7 @@ class Map:
 
     def _select_inside(self, stage: Stage, selector: Any) -> None:
         if area := _polygon(selector):
-            self.select(self.map.inside(stage, [area]))
+            self.select(self.map.inside(stage, area))
 
     def select(self, selected: Sequence[int]) -> None:
         """List these rows of the map's table, and highlight them on both maps."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from workbench.audit.rules import Audit, audit
+from workbench.cards.card import Card
+from workbench.recipe.schema import Origin, Recipe, leaves
 from workbench.views.records import FindingLines, Sourced
 from workbench.views.theme import shorten
-
-if TYPE_CHECKING:
-    from workbench.audit.rules import Audit
-    from workbench.cards.card import Card
-    from workbench.recipe.schema import Origin, Recipe
 
 SOURCE_LINES = 3000  # of a card, at most, on a screen
 LIMIT = 300  # characters of a value
@@ -52,7 +50,11 @@ def card_facts(card: Card) -> list[Sourced]:
 
 
 def _fact(name: str, value: object, *lines: int | None) -> Sourced:
-    return Sourced(name, shorten(field_text(value), LIMIT), "card", tuple(line for line in lines if line is not None))
+    return Sourced(name, _stated(value), "card", tuple(line for line in lines if line is not None))
+
+
+def _stated(value: object) -> str:
+    return shorten(field_text(value) if isinstance(value, Mapping | list | tuple) else value, LIMIT)
 
 
 def card_metrics(card: Card) -> list[tuple[str, str, float, int | None]]:
@@ -69,7 +71,7 @@ def needed_facts(audit: Audit) -> list[Sourced]:
     return [
         Sourced(
             fact.name,
-            "" if fact.value is None else shorten(field_text(fact.value), LIMIT),
+            "" if fact.value is None else _stated(fact.value),
             fact.status,
             tuple(fact.lines),
             shorten(fact.note, LIMIT),
@@ -80,8 +82,6 @@ def needed_facts(audit: Audit) -> list[Sourced]:
 
 def card_findings(card: Card) -> tuple[FindingLines, ...]:
     """The audit's findings with the lines that prove them."""
-    from workbench.audit.rules import audit
-
     lines = {number: shorten(text, 200) for number, text in enumerate(card.lines, start=1)}
     return tuple((each, tuple((line, lines[line]) for line in each.lines if line in lines)) for each in audit(card))
 
@@ -130,8 +130,6 @@ def line_notes(audit: Audit) -> dict[int, str]:
 def recipe_fields(recipe: Recipe, corrected: Recipe | None = None) -> tuple[Sourced, ...]:
     """Every field with its source, and its value in the corrected recipe with the reason; not an empty part without a
     source."""
-    from workbench.recipe.schema import leaves
-
     values = leaves(recipe)
     others = leaves(corrected) if corrected is not None else {}
     fields = []
@@ -168,4 +166,6 @@ def field_text(value: Any) -> str:
         return ", ".join(map(field_text, value)) or "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value is None else str(value).removesuffix(".0")
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    return "–" if value is None else str(value)

@@ -7,7 +7,7 @@ from the full vectors, never from the map. Text is cut as in `queries`; it is st
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -88,9 +88,8 @@ class MapView:
 
     def _spans(self, stages: Sequence[Stage]) -> tuple[Span, Span]:
         def span(axis: str) -> Span:
-            values = self.table[[f"{axis}_{stage}" for stage in stages]].to_numpy()
-            finite = values[values == values]
-            low, high = float(finite.min()), float(finite.max())
+            values = self.table[[f"{axis}_{stage}" for stage in stages]]
+            low, high = float(values.min().min()), float(values.max().max())
             padding = (high - low or 1.0) * 0.04
             return low - padding, high + padding
 
@@ -102,7 +101,7 @@ class MapView:
         *,
         titles: Mapping[Stage, str],
         rows: Sequence[int] | None = None,
-        area: tuple[Stage, tuple[Polygon, ...]] | None = None,
+        area: tuple[Stage, Polygon] | None = None,
         lines: Sequence[tuple[int, int]] = (),
         opened: int | None = None,
         dark: bool = False,
@@ -144,7 +143,7 @@ class MapView:
             "faded": painted.faded,
             "grown": painted.grown,
             "marked": None if marked is None else _base64(marked),
-            "area": None if area is None else {"stage": area[0], "areas": area[1]},
+            "area": None if area is None else {"stage": area[0], "corners": area[1]},
             "lines": [place for pair in lines for place in pair],
             "opened": opened,
             "look": {
@@ -155,19 +154,16 @@ class MapView:
 
     # --- selection ---
 
-    def inside(self, stage: Stage, areas: Iterable[Polygon]) -> list[int]:
-        """Rows whose point of `stage` is in one of the areas, by the even-odd rule."""
+    def inside(self, stage: Stage, area: Polygon) -> list[int]:
+        """Rows whose point of `stage` is in the area, by the even-odd rule."""
         import numpy as np
 
         x, y = (self.table[f"{axis}_{stage}"].to_numpy(dtype=float) for axis in "xy")
-        hit = np.zeros(len(x), dtype=bool)
-        for area in areas:
-            odd = np.zeros(len(x), dtype=bool)
-            for (x1, y1), (x2, y2) in zip(area, (*area[1:], area[0]), strict=True):
-                if y1 != y2:
-                    odd ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-            hit |= odd
-        return [int(row) for row in np.flatnonzero(hit)]
+        odd = np.zeros(len(x), dtype=bool)
+        for (x1, y1), (x2, y2) in zip(area, (*area[1:], area[0]), strict=True):
+            if y1 != y2:
+                odd ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+        return [int(row) for row in np.flatnonzero(odd)]
 
     def containing(self, search: str) -> list[int]:
         """Rows whose text or id has every word of `search`."""
@@ -379,27 +375,24 @@ def _add_colorings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ...
 # --- addresses and neighbors -----------------------------------------------------------------------------------------
 
 
-def area_text(stage: Stage, areas: Iterable[Polygon]) -> str:
-    """A drawn selection for an address: "after:0,0;1,0;1,1".
+def area_text(stage: Stage, area: Polygon) -> str:
+    """A drawn area for an address.
 
-    >>> parse_area(area_text("after", [((0.0, 0.5), (1.0, 0.0), (1.0, 1.0))]))
-    ('after', (((0.0, 0.5), (1.0, 0.0), (1.0, 1.0)),))
+    >>> area_text("after", ((0.0, 0.5), (1.0, 0.0), (1.0, 1.0)))
+    'after:0,0.5;1,0;1,1'
     """
-    return f"{stage}:" + "|".join(";".join(f"{x:g},{y:g}" for x, y in area) for area in areas)
+    return f"{stage}:" + ";".join(f"{x:g},{y:g}" for x, y in area)
 
 
-def parse_area(text: str) -> tuple[Stage, tuple[Polygon, ...]] | None:
+def parse_area(text: str) -> tuple[Stage, Polygon] | None:
     """What `area_text` wrote; None for anything else."""
     name, _, rest = text[:20_000].partition(":")
-    stage: Stage | None = next((each for each in STAGES if each == name), None)
+    stage = next((each for each in STAGES if each == name), None)
     try:
-        areas = tuple(
-            tuple((float(x), float(y)) for x, y in (corner.split(",") for corner in area.split(";")))
-            for area in rest.split("|")
-        )
+        area = tuple((float(x), float(y)) for x, y in (corner.split(",") for corner in rest.split(";")))
     except ValueError:
         return None
-    return (stage, areas) if stage is not None and all(len(area) > 2 for area in areas) else None
+    return (stage, area) if stage is not None and len(area) > 2 else None
 
 
 def neighbors(vectors: Vectors, kind: str, ids: Sequence[str], k: int = TOP) -> dict[str, list[tuple[str, float]]]:
@@ -412,9 +405,8 @@ def neighbors(vectors: Vectors, kind: str, ids: Sequence[str], k: int = TOP) -> 
     def norms(array: Any) -> Any:
         return np.maximum(np.linalg.norm(array, axis=-1), 1e-12)
 
-    known, array = (
-        (vectors.query_ids, vectors.queries) if kind == "query" else (vectors.document_ids, vectors.documents)
-    )
+    documents = vectors.document_ids, vectors.documents
+    known, array = (vectors.query_ids, vectors.queries) if kind == "query" else documents
     wanted = set(ids)
     lengths = norms(vectors.documents)
     found: dict[str, list[tuple[str, float]]] = {}

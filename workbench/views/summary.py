@@ -15,11 +15,13 @@ from workbench.errors import RunError, WorkbenchError
 from workbench.evaluation.compare import MetricRow, compare
 from workbench.evaluation.projection import STAGES
 from workbench.evaluation.retrieval import folder_name
+from workbench.recipe.schema import Recipe, difference, leaves
+from workbench.recipe.yaml_io import recipe_yaml
 from workbench.run import Run
 from workbench.views.card_facts import card_findings, field_text, recipe_fields
 from workbench.views.figures import metric_name, name_metrics, replace_names
 from workbench.views.figures_loss import Curve, axis_of
-from workbench.views.loss_curves import Curves, curves
+from workbench.views.loss_curves import curves
 from workbench.views.map_view import report_map
 from workbench.views.queries import compared_evaluations, preference, queries_view
 from workbench.views.records import Pair, QueriesView, Several, Sourced, Summary, Verdict, duration, signed
@@ -27,7 +29,6 @@ from workbench.views.theme import Role
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card
-    from workbench.recipe.schema import Recipe
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def summarize(run: Run) -> Summary:
     queries = read("queries", lambda: queries_view(run, wanted, main))
     log = read("log", run.log) or []
     stand_ins = read("stand-ins", lambda: run.stand_ins if record else ()) or ()
-    curves, curve_notes = read("curves", lambda: _curves(run, record, card, log)) or ((), ())
+    drawn, curve_notes = read("curves", lambda: _curves(run, record, card, log)) or ((), ())
     unmeasured = QueriesView(
         unit=str(comparison.get("unit") or "queries"), measured=int(comparison.get("queries") or 0)
     )
@@ -79,13 +80,13 @@ def summarize(run: Run) -> Summary:
         metrics=read("metrics", lambda: metric_rows(run, comparison, wanted)) or (),
         metric_notes=read("notes", lambda: tuple(_sentences(comparison, "notes"))) or (),
         findings=read("findings", lambda: card_findings(card)) if card else None,
-        curves=curves,
+        curves=drawn,
         curve_notes=curve_notes,
         queries=queries or unmeasured,
         map=read("map", lambda: report_map(run, queries.evaluation)) if queries else None,
         recipe=read("recipe", lambda: recipe_fields(recipe)) or () if recipe else (),
         recipe_notes=recipe.notes if recipe else (),
-        recipe_text=read("recipe text", lambda: _recipe_text(recipe)) or "" if recipe else "",
+        recipe_text=read("recipe text", lambda: recipe_yaml(recipe)) or "" if recipe else "",
         checks=read("checks", lambda: _checks(record)) or (),
         machine=read("machine", lambda: _machine(record)) or (),
         command=read("command", lambda: shlex.join(map(str, record.get("command") or ()))) or "",
@@ -191,38 +192,20 @@ def _curves(
         by_step, by_epoch = (curves(run, card, axis=axis) for axis in ("steps", "epochs"))
     except WorkbenchError:  # a run without a recipe, or a log without steps
         return (as_printed, *ours), ()
-    theirs = _corrected(as_printed, by_step, by_epoch)
+    places = {
+        step: x
+        for line in (by_epoch.card, by_epoch.card_validation)
+        for step, x in zip(line.steps, line.x, strict=True)
+    }
+    theirs = Curve.of_curves(by_step, card)
+    theirs = replace(theirs, epochs=[places.get(int(step)) for step in theirs.steps])
     shown = by_step if axis_of((theirs, *ours)) == "step" else by_epoch
     means = tuple(zip(shown.run.x, shown.run.values, strict=True))
     notes = tuple(each for each in shown.sentences if not any(note in each for note in run.stand_ins))
     return (theirs, *(replace(each, means=means) for each in ours)), notes
 
 
-def _corrected(card: Curve, by_step: Curves, by_epoch: Curves) -> Curve:
-    """The card's curve with the values that can be compared."""
-    losses, validation = (
-        dict(zip(line.steps, line.values, strict=True)) for line in (by_step.card, by_step.card_validation)
-    )
-    lines = (by_epoch.card, by_epoch.card_validation)
-    places = {step: x for line in lines for step, x in zip(line.steps, line.x, strict=True)}
-    every = sorted({*losses, *validation})
-    return replace(
-        card,
-        name=f"{card.name}, loss divided by {by_step.divided}" if by_step.divided > 1 else card.name,
-        steps=every,
-        values=[losses.get(step) for step in every],
-        evaluated=[validation.get(step) for step in every],
-        epochs=[places.get(step) for step in every],
-    )
-
-
 # --- recipe and machine ----------------------------------------------------------------------------------------------
-
-
-def _recipe_text(recipe: Recipe) -> str:
-    from workbench.recipe.yaml_io import recipe_yaml
-
-    return recipe_yaml(recipe)
 
 
 def _checks(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -335,8 +318,6 @@ def _sentence(pair: Pair, main: str, first: str) -> str:
 
 def _differences(runs: Sequence[Run], gaps: dict[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Fields in which any of the recipes differs from the first."""
-    from workbench.recipe.schema import difference, leaves
-
     try:
         recipes = [run.recipe() for run in runs]
     except WorkbenchError as error:
