@@ -27,10 +27,10 @@ def add_vectors(run: Run, evaluation: str = "finetune", *, dim: int = 64, seed: 
     number = {str(key): place for place, key in enumerate(documents["document_id"])}
     topics = 0.55 * chance.normal(size=(len(TOPICS), dim))
     of = np.arange(len(documents)) % len(TOPICS)
-    for moment, near, spread in zip(STAGES, (0.9, 0.35), (0.45, 0.3), strict=True):
+    for stage, near, spread in zip(STAGES, (0.9, 0.35), (0.45, 0.3), strict=True):
         vectors = topics[of] + spread * chance.normal(size=(len(documents), dim))
         answers = [number[str(relevant[0])] for relevant in queries["relevant"]]
-        asked = vectors[answers] + near * chance.normal(size=(len(queries), dim)) + (0.8 if moment == "before" else 0)
+        asked = vectors[answers] + near * chance.normal(size=(len(queries), dim)) + (0.8 if stage == "before" else 0)
         made = SimpleNamespace(
             collection=SimpleNamespace(
                 corpus={str(key): "" for key in documents["document_id"]},
@@ -38,17 +38,17 @@ def add_vectors(run: Run, evaluation: str = "finetune", *, dim: int = 64, seed: 
                 evaluated=[str(key) for key in queries["query_id"]],
                 sha256="ab" * 32,
             ),
-            hits=run.hits(evaluation, moment),
+            hits=run.hits(evaluation, stage),
             query_vectors=asked.astype(np.float32),
             document_vectors=vectors.astype(np.float32),
         )
-        save_vectors(run.path, evaluation, moment, cast(Any, made))
-        hits = pd.read_parquet(run.path / "evaluations" / evaluation / f"{moment}-hits.parquet")
+        save_vectors(run.path, evaluation, stage, cast(Any, made))
+        hits = pd.read_parquet(run.path / "evaluations" / evaluation / f"{stage}-hits.parquet")
         hits["score"] = cosines(made, asked, vectors, number, hits)
-        write_parquet(run.path / "evaluations" / evaluation / f"{moment}-hits.parquet", hits)
-        means = {"metrics": run.metrics(evaluation, moment)}
+        write_parquet(run.path / "evaluations" / evaluation / f"{stage}-hits.parquet", hits)
+        means = {"metrics": run.metrics(evaluation, stage)}
         settings = {"collection_sha256": "ab" * 32, "similarity": "cosine", "documents": len(documents)}
-        write_json(run.path / "evaluations" / evaluation / f"{moment}.json", {**means, "settings": settings})
+        write_json(run.path / "evaluations" / evaluation / f"{stage}.json", {**means, "settings": settings})
 
 
 def cosines(made: Any, queries: Any, documents: Any, number: dict[str, int], hits: pd.DataFrame) -> Any:

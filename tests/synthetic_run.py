@@ -103,7 +103,7 @@ def _ranking(chance: random.Random, rank: int | None, number: int, documents: in
     return others[:10]
 
 
-def _moment(run: Path, name: str, moment: str, ranks: list[int | None], chance: random.Random) -> dict[str, float]:
+def _stage(run: Path, name: str, stage: str, ranks: list[int | None], chance: random.Random) -> dict[str, float]:
     folder = run / "evaluations" / name
     table = pd.DataFrame(
         {
@@ -125,11 +125,11 @@ def _moment(run: Path, name: str, moment: str, ranks: list[int | None], chance: 
         for number, rank in enumerate(ranks)
         for position, document in enumerate(_ranking(chance, rank, number, len(ranks)), start=1)
     ]
-    write_parquet(folder / f"{moment}.parquet", table)
-    write_parquet(folder / f"{moment}-hits.parquet", pd.DataFrame(hits))
+    write_parquet(folder / f"{stage}.parquet", table)
+    write_parquet(folder / f"{stage}-hits.parquet", pd.DataFrame(hits))
     found = {metric: float(table["ndcg@10"].mean()) * (0.9 + 0.02 * place) for place, metric in enumerate(METRICS)}
     found["cosine_ndcg@10"] = float(table["ndcg@10"].mean())
-    write_json(folder / f"{moment}.json", {"metrics": found, "depth": 100})
+    write_json(folder / f"{stage}.json", {"metrics": found, "depth": 100})
     return found
 
 
@@ -264,9 +264,9 @@ def made_run(
             folder / "documents.parquet",
             pd.DataFrame({"document_id": [f"d{n}" for n in range(queries)], "document": answers}),
         )
-        first = _moment(writer.path, evaluation, "before", before, chance)
-        _moment(writer.path, evaluation, "step-360", [*after], chance)
-        last = _moment(writer.path, evaluation, "after", [*after], chance)
+        first = _stage(writer.path, evaluation, "before", before, chance)
+        _stage(writer.path, evaluation, "step-360", [*after], chance)
+        last = _stage(writer.path, evaluation, "after", [*after], chance)
     if verdict:
         write_json(writer.path / "comparison.json", made_comparison(first, last, verdict))
     writer.update(status=status, created="2026-11-20T10:00:00Z", finished="2026-11-20T10:06:45Z", seconds=405.2)
@@ -287,7 +287,7 @@ def made_item_run(root: Path, *, pairs: int = 60, hostile: bool = False, noise: 
     gold = [1.0, 1.0, *(chance.randrange(6) / 5 for _ in range(pairs - 2))]
     texts = [KOREAN, SINHALA, *(f"The boot of model {n} holds {300 + n} litres." for n in range(2, pairs))]
     texts[2] = HOSTILE if hostile else texts[2]
-    for moment, spread, first in (
+    for stage, spread, first in (
         ("before", 0.6, (-1.0, 2.0)),
         ("step-360", noise, (2.0, -1.0)),
         ("after", noise, (2.0, -1.0)),
@@ -307,5 +307,5 @@ def made_item_run(root: Path, *, pairs: int = 60, hostile: bool = False, noise: 
         found = evaluation_from_table(
             "sts", kind, table, statistics, unit="pairs", main="spearman_cosine", truncate_dim=None
         )
-        save_examples(run.path, "sts", moment, found)
+        save_examples(run.path, "sts", stage, found)
     return run

@@ -93,7 +93,7 @@ def make(tmp_path: Path, measured: Mapping[str, Any]) -> Callable[..., Run]:
         card: Card | None = None,
         made: Recipe = RECIPE,
         record: Mapping[str, Any] | None = None,
-        moments: Mapping[str, str] | None = None,
+        stages: Mapping[str, str] | None = None,
         evaluation: str = "validation",
     ) -> Run:
         path = tmp_path / name
@@ -102,8 +102,8 @@ def make(tmp_path: Path, measured: Mapping[str, Any]) -> Callable[..., Run]:
         write_json(path / "run.json", {**RECORD, **(record or {})})
         if card is not None:
             write_json(path / "card.json", card_to_dict(card))
-        for moment, which in ({"before": "before", "after": "after"} if moments is None else moments).items():
-            save_evaluation(path, evaluation, moment, measured[which])
+        for stage, which in ({"before": "before", "after": "after"} if stages is None else stages).items():
+            save_evaluation(path, evaluation, stage, measured[which])
         return Run(path)
 
     return build
@@ -248,7 +248,7 @@ def test_a_card_that_names_a_stand_in_as_its_base_gains_nothing(
             {"made": RECIPE.model_copy(update={"variant": "corrected"})},
             "The run followed the corrected recipe, not the card's recipe as written.",
         ),
-        ({"moments": {"before": "before"}}, "The run has no evaluation after training."),
+        ({"stages": {"before": "before"}}, "The run has no evaluation after training."),
     ],
 )
 def test_a_run_that_did_something_else(
@@ -296,14 +296,16 @@ def test_metrics_that_only_one_side_has(make: Callable[..., Run], measured: Mapp
     assert list(found)[:2] == ["cosine_ndcg@10", "dot_ndcg@10"]
 
 
-def test_a_number_that_is_none(make: Callable[..., Run]) -> None:
+def test_nan_on_the_card_gives_no_verdict(make: Callable[..., Run]) -> None:
     found = compare(make(card=card({"cosine_ndcg@10": float("nan")})))
     assert found.verdict == "not comparable"
     assert found.to_dict()["rows"][0]["card"] is None
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_of_evaluations_with_one_name_the_last_is_taken(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_of_evaluations_with_one_name_the_last_is_compared(
+    make: Callable[..., Run], measured: Mapping[str, Any]
+) -> None:
     first = Evaluation(EVALUATOR, "Information Retrieval", ("dev",), {}, {"cosine_ndcg@10": 0.1}, lines=(10, 20))
     last = replace(first, metrics=rounded(measured["after"]), lines=(30, 40), metric_lines={"cosine_ndcg@10": 35})
     found = compare(make(card=card({}, evaluations=(first, last))))
@@ -313,7 +315,7 @@ def test_of_evaluations_with_one_name_the_last_is_taken(make: Callable[..., Run]
     assert found.main.card_line == 35
 
 
-def test_evaluations_of_other_sets_are_not_ours(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_evaluations_of_other_data_are_not_compared(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     one, two = (Evaluation(EVALUATOR, name, (name,), {}, rounded(measured["after"])) for name in ("NanoA", "NanoB"))
     found = compare(make("a", card=card({}, evaluations=(one, two))))
     assert found.reasons == ("The card's 2 evaluations are of NanoA, NanoB, and the run measured 'validation'.",)
@@ -321,7 +323,7 @@ def test_evaluations_of_other_sets_are_not_ours(make: Callable[..., Run], measur
     assert named.verdict == "reproduced"
 
 
-def test_all_queries_equal_give_no_verdict_against(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_equal_queries_give_no_differs(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     """A metric that is 1 for all 180 queries cannot be told from the card's 0.9944."""
     run = make(
         card=card({"cosine_ndcg@10": rounded(measured["after"])["cosine_ndcg@10"], "cosine_accuracy@10": 0.9944})
@@ -361,7 +363,7 @@ def test_the_porsche_card(make: Callable[..., Run], shared: Path) -> None:
     assert compare(at_512(make("b", card=seed, made=made, record=standing))).reasons == ("A stand-in.",)
 
 
-def test_what_the_user_set_against_the_card(make: Callable[..., Run], shared: Path) -> None:
+def test_a_setting_that_departs_from_the_card_prevents_a_verdict(make: Callable[..., Run], shared: Path) -> None:
     """The card says batch 8; the seed and the split are nowhere on it."""
     seed = read_card(shared / "cards/seeds/porsche-mxbai.md")
     stated = recipe(seed, overrides={"per_device_train_batch_size": 64})
@@ -394,9 +396,7 @@ def test_dimensions_that_the_user_chose_are_not_the_card_s(make: Callable[..., R
     assert verdicts(found) == {"not comparable"}
 
 
-def test_of_evaluations_at_several_dimensions_that_of_ours_is_taken(
-    make: Callable[..., Run], measured: Mapping[str, Any]
-) -> None:
+def test_of_several_dimensions_the_run_s_are_compared(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     """All of one name, as a card prints them that truncates on evaluation; the last is at 4 dimensions."""
     parts = [
         Evaluation(EVALUATOR, "", ("dev",), parameters, {"cosine_ndcg@10": number})
@@ -423,7 +423,7 @@ def test_the_base_of_another_owner_is_another_base(make: Callable[..., Run], mea
     assert compare(make("scratch", card=theirs, record=scratch)).verdict == "not comparable"
 
 
-def test_a_collection_that_the_user_named_is_said(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_a_collection_named_by_the_user_is_noted(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     made = RECIPE.model_copy(
         update={
             "data": RECIPE.data.model_copy(update={"evaluation": Source(location="mine/")}),
@@ -449,7 +449,7 @@ def test_other_queries_before_than_after_are_not_paired(make: Callable[..., Run]
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_values_that_are_no_numbers_give_no_verdict(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_nan_values_give_no_verdict(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     run = make(card=card(rounded(measured["after"])))
     path = run.path / "evaluations/validation/after.parquet"
     pd.read_parquet(path).assign(**{"ndcg@10": float("nan")}).to_parquet(path)
@@ -477,7 +477,7 @@ def test_a_half_written_run_is_named(make: Callable[..., Run], measured: Mapping
 
 
 def test_two_runs_that_differ(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
-    left, right = make("left", moments={"after": "before"}), make("right", moments={"after": "after"})
+    left, right = make("left", stages={"after": "before"}), make("right", stages={"after": "after"})
     found = compare(left, right)
     assert (found.kind, found.verdict, found.names) == ("runs", "differs", ("left", "right"))
     row = found.main
@@ -492,7 +492,7 @@ def test_two_runs_that_differ(make: Callable[..., Run], measured: Mapping[str, A
 
 
 def test_two_runs_without_a_significant_difference(make: Callable[..., Run]) -> None:
-    found = compare(make("left"), make("right", moments={"after": "again"}))
+    found = compare(make("left"), make("right", stages={"after": "again"}))
     assert verdicts(found) == {"no significant difference"}
     same = compare(make("first"), make("second"))
     assert verdicts(same) == {"no significant difference"}
@@ -501,7 +501,7 @@ def test_two_runs_without_a_significant_difference(make: Callable[..., Run]) -> 
 
 
 def test_several_runs_are_each_compared_with_the_first(make: Callable[..., Run]) -> None:
-    runs = [make("a", moments={"after": "before"}), make("b"), make("c", moments={"after": "again"})]
+    runs = [make("a", stages={"after": "before"}), make("b"), make("c", stages={"after": "again"})]
     found = compare(runs)
     assert [row.run for row in found.rows if row.metric == "cosine_ndcg@10"] == ["b", "c"]
     assert found.verdict == "differs"
@@ -510,7 +510,7 @@ def test_several_runs_are_each_compared_with_the_first(make: Callable[..., Run])
 
 def test_the_card_is_one_more_run_beside_runs(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     theirs = card({"cosine_ndcg@10": 0.7172})
-    runs = [make("a", card=theirs), make("b", card=theirs, moments={"after": "again"})]
+    runs = [make("a", card=theirs), make("b", card=theirs, stages={"after": "again"})]
     for found in (compare(runs), compare(*runs, card=theirs)):
         assert found.main is not None
         assert found.main.card == 0.7172
@@ -528,7 +528,7 @@ def test_the_card_is_one_more_run_beside_runs(make: Callable[..., Run], measured
 
 
 def test_runs_that_answered_other_questions(make: Callable[..., Run]) -> None:
-    left, right = make("left"), make("right", moments={})
+    left, right = make("left"), make("right", stages={})
     save_evaluation(right.path, "validation", "after", evaluate(collection(word="question"), noisy(1.1, 2)))
     found = compare(left, right)
     assert verdicts(found) == {"not comparable"}
@@ -538,14 +538,14 @@ def test_runs_that_answered_other_questions(make: Callable[..., Run]) -> None:
 
 
 def test_runs_that_searched_other_documents(make: Callable[..., Run]) -> None:
-    left, right = make("left"), make("right", moments={})
+    left, right = make("left"), make("right", stages={})
     other = replace(collection(), corpus={**collection().corpus, "d999": "document 999"})
     save_evaluation(right.path, "validation", "after", evaluate(other, noisy(1.1, 2)))
     assert compare(left, right).reasons == ("left and right searched other documents, or judged them otherwise.",)
 
 
-def test_runs_in_another_order_of_queries_are_paired_all_the_same(make: Callable[..., Run]) -> None:
-    left, right = make("left"), make("right", moments={})
+def test_runs_are_paired_whatever_the_order_of_their_queries(make: Callable[..., Run]) -> None:
+    left, right = make("left"), make("right", stages={})
     ours = collection()
     turned = replace(ours, queries=dict(reversed(list(ours.queries.items()))))
     save_evaluation(right.path, "validation", "after", evaluate(turned, noisy(1.1, 2)))
@@ -590,11 +590,11 @@ def correlated(noise: float, seed: int, gold: Any = None) -> ExampleEvaluation:
 @pytest.fixture
 def made_items(make: Callable[..., Run]) -> Callable[..., Run]:
     def build(name: str = "run", before: Any = (1.0, 1), after: Any = (0.2, 2), **changes: Any) -> Run:
-        run = make(name, moments={}, **{"made": SIMILAR, **changes})
-        for moment, given in (("before", before), ("after", after)):
+        run = make(name, stages={}, **{"made": SIMILAR, **changes})
+        for stage, given in (("before", before), ("after", after)):
             if given is not None:
                 found = given if isinstance(given, ExampleEvaluation) else correlated(*given)
-                save_examples(run.path, "sts", moment, found)
+                save_examples(run.path, "sts", stage, found)
         return run
 
     return build
@@ -661,7 +661,7 @@ def test_a_correlation_of_scores_that_do_not_vary_has_no_interval(made_items: Ca
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_a_card_that_measured_otherwise_is_not_compared(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_a_card_with_another_evaluator_is_not_compared(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     """The recipe says rank correlation, the rows only allowed a search: a number of the one is none of the other."""
     run = make(made=SIMILAR, card=similar_card({"cosine_ndcg@10": rounded(measured["after"])["cosine_ndcg@10"]}))
     assert compare(run).reasons == ("The card reports no evaluation by InformationRetrievalEvaluator.",)
@@ -672,7 +672,7 @@ def test_shares_of_triplets_tell_how_many_there_were(make: Callable[..., Run]) -
     theirs = Evaluation(
         "TripletEvaluator", "Triplet", ("triplets",), {}, {"cosine_accuracy": 0.5556}, "cosine_accuracy"
     )
-    run = make(moments={}, made=RECIPE.model_copy(update={"evaluation": plan}), card=card({}, evaluations=(theirs,)))
+    run = make(stages={}, made=RECIPE.model_copy(update={"evaluation": plan}), card=card({}, evaluations=(theirs,)))
     ids = [f"i{number}" for number in range(10)]
     table = pd.DataFrame({"item_id": ids, "anchor": ids, "gold": float("nan"), "cosine_accuracy": [1.0, 0.0] * 5})
     statistics = {"cosine_accuracy": ["mean", "cosine_accuracy"]}
@@ -697,9 +697,9 @@ def test_nanobeir_s_mean_is_only_compared_with_nanobeir_s_mean(
         "The card's 2 evaluations are of NanoFEVER, NanoNQ, and the run measured 'test'.",
     )
     assert compare(make("member", made=nano, card=theirs, evaluation="NanoNQ")).verdict == "reproduced"
-    run = make("mean", made=nano, card=theirs, moments={})
-    for moment in ("before", "after"):
-        save(run.path, "NanoBEIR_mean", moment, nano_mean(noisy(1.1 if moment == "after" else 1.6, 2)))
+    run = make("mean", made=nano, card=theirs, stages={})
+    for stage in ("before", "after"):
+        save(run.path, "NanoBEIR_mean", stage, nano_mean(noisy(1.1 if stage == "after" else 1.6, 2)))
     found = compare(run)
     assert (found.verdict, found.queries, found.unit, found.reasons) == ("reproduced", 2 * QUERIES, "queries", ())
     assert len(found.rows) == 15
@@ -710,11 +710,11 @@ def nano_mean(encode: Callable[..., Any]) -> ExampleEvaluation:
 
 
 def test_other_dimensions_than_the_card_s_are_not_compared(make: Callable[..., Run]) -> None:
-    run = make(moments={}, card=card({"cosine_ndcg@10": 0.5}))
+    run = make(stages={}, card=card({"cosine_ndcg@10": 0.5}))
     save_evaluation(run.path, "test_4", "after", evaluate(collection(), noisy(1.1, 2), truncate_dim=4))
     assert compare(run).reasons == ("The card reports no evaluation at 4 dimensions.",)
     at_four = Evaluation(EVALUATOR, "", ("dim_4",), {"truncate_dim": 4}, {"cosine_ndcg@10": 0.0})
-    run = make("named", moments={}, card=card({}, evaluations=(at_four,)))
+    run = make("named", stages={}, card=card({}, evaluations=(at_four,)))
     save_evaluation(run.path, "test_4", "after", evaluate(collection(), noisy(1.1, 2), truncate_dim=4))
     assert compare(run).verdict == "differs"
 
@@ -722,7 +722,7 @@ def test_other_dimensions_than_the_card_s_are_not_compared(make: Callable[..., R
 # --- showing and storing ---------------------------------------------------------------------------------------------
 
 
-def test_the_table_reads_by_itself(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_the_table_explains_itself(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     lines = repr(compare(make(card=card(rounded(measured["after"]))))).splitlines()
     assert lines[0] == "card 'made' and run: reproduced"
     assert lines[1].split()[:4] == ["metric", "card", "before", "after"]
@@ -758,7 +758,7 @@ def test_what_is_stored_is_what_the_run_reads(make: Callable[..., Run], measured
 
 def test_the_older_word_for_no_difference_still_loads(make: Callable[..., Run]) -> None:
     run = make("left")
-    save_comparison(run, compare(run, make("right", moments={"after": "again"})))
+    save_comparison(run, compare(run, make("right", stages={"after": "again"})))
     path = run.path / "comparison.json"
     now = run.comparison()
     path.write_text(path.read_text().replace("no significant difference", "not told apart"))
@@ -766,7 +766,7 @@ def test_the_older_word_for_no_difference_still_loads(make: Callable[..., Run]) 
     assert run.comparison() == now
 
 
-def test_user_origins_without_a_readable_card_do_no_harm(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
+def test_fields_set_by_the_user_do_not_prevent_a_verdict(make: Callable[..., Run], measured: Mapping[str, Any]) -> None:
     made = RECIPE.model_copy(
         update={"training": Training(learning_rate=1), "provenance": {"training.learning_rate": Origin(source="user")}}
     )

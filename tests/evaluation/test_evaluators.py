@@ -165,7 +165,7 @@ def test_classification_is_the_library_s(tiny: Any, encode: Any) -> None:
     assert ours.main_metric == theirs.primary_metric == "max_ap"
 
 
-def test_labelled_pairs_are_correlated_where_asked(encode: Any) -> None:
+def test_labeled_pairs_are_also_correlated_on_request(encode: Any) -> None:
     from scipy import stats
 
     found = binary_classification("duplicates", pairs(), labels(), encode)
@@ -176,7 +176,7 @@ def test_labelled_pairs_are_correlated_where_asked(encode: Any) -> None:
     assert {metric: both.metrics[metric] for metric in found.metrics} == dict(found.metrics)
 
 
-def test_classification_where_nothing_helps(encode: Any) -> None:
+def test_classification_with_one_label_or_one_score(encode: Any) -> None:
     """All labels 0: calling every pair different is right, and there is no F1. Scores equal: one threshold."""
     none = binary_classification("none", pairs(), [0] * 120, encode)
     assert none.metrics["cosine_accuracy"] == 1.0
@@ -234,7 +234,7 @@ def test_equal_scores_keep_the_order_given() -> None:
 # --- what cannot be measured ----------------------------------------------------------------------------------------
 
 
-def test_no_rows_and_broken_vectors_are_said(encode: Any) -> None:
+def test_no_rows_and_broken_vectors_are_errors(encode: Any) -> None:
     with pytest.raises(DataError) as raised:
         embedding_similarity("empty", [], [], encode)
     assert str(raised.value) == "expected texts to measure, found none; give some rows."
@@ -258,7 +258,7 @@ def test_no_rows_and_broken_vectors_are_said(encode: Any) -> None:
 # --- in a run folder -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_is_what_is_read(tmp_path: Path, encode: Any) -> None:
+def test_examples_are_read_as_saved(tmp_path: Path, encode: Any) -> None:
     found = embedding_similarity("sts", pairs(), graded(), encode)
     assert save_examples(tmp_path, "eval/../sts", "before", found) == "eval-..-sts"
     save_examples(tmp_path, "eval/../sts", "after", found)

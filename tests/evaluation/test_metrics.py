@@ -120,12 +120,12 @@ def test_graded_equals_binary_for_gains_of_one() -> None:
     assert metrics.graded_ndcg(gains, ideal, 10) == pytest.approx(metrics.ndcg(gains, relevant, 10), abs=1e-12)
 
 
-def test_a_ranking_of_nothing_is_worth_nothing() -> None:
+def test_an_empty_ranking_scores_zero() -> None:
     for name, value in metrics.every_metric(np.zeros((2, 0)), [1, 2]).items():
         assert value.tolist() == [0.0, 0.0], name
 
 
-def test_arguments_that_mean_nothing_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(DataError) as caught:
         metrics.recall([1], 0, 10)
     assert str(caught.value) == (

@@ -55,14 +55,14 @@ def encode(spread: float) -> Any:
 def run(tmp_path: Path) -> Run:
     """A run folder with one evaluation before and after training, and its vectors."""
     write_json(tmp_path / "run.json", {"schema_version": 1, "status": "finished"})
-    for moment, spread in (("before", 0.3), ("after", 0.1)):
+    for stage, spread in (("before", 0.3), ("after", 0.1)):
         found = evaluate(COLLECTION, encode(spread), depth=10)
-        save_evaluation(tmp_path, "test", moment, found)
-        save_vectors(tmp_path, "test", moment, found)
+        save_evaluation(tmp_path, "test", stage, found)
+        save_vectors(tmp_path, "test", stage, found)
     return Run(tmp_path)
 
 
-def test_vectors_come_back_as_they_were(run: Run) -> None:
+def test_vectors_are_loaded_as_saved(run: Run) -> None:
     found = load_vectors(run, "test", "after")
     assert found.query_ids == tuple(COLLECTION.queries)
     assert found.document_ids == tuple(COLLECTION.corpus)
@@ -85,8 +85,8 @@ def test_pca_keeps_as_much_variance_as_a_plane_can(run: Run, *, together: bool) 
     """The oracle is numpy's SVD: no plane keeps more than its two largest singular values squared."""
     found = project(run, "test", "pca", together=together)
     arrays = []
-    for moment in ("before", "after"):
-        vectors = load_vectors(run, "test", moment)
+    for stage in ("before", "after"):
+        vectors = load_vectors(run, "test", stage)
         array = np.concatenate([vectors.queries, vectors.documents])
         arrays.append(array / np.linalg.norm(array, axis=1, keepdims=True))
     places = found.points[["x", "y"]].to_numpy()
@@ -99,7 +99,7 @@ def test_pca_keeps_as_much_variance_as_a_plane_can(run: Run, *, together: bool) 
 
 
 @pytest.mark.slow
-def test_umap_keeps_groups_apart_and_says_how_well(run: Run) -> None:
+def test_umap_separates_groups_and_reports_preservation(run: Run) -> None:
     found = project(run, "test")
     assert len(found.points) == 2 * 2 * GROUPS * EACH
     assert set(found.preservation) == {"before", "after"}
@@ -110,7 +110,7 @@ def test_umap_keeps_groups_apart_and_says_how_well(run: Run) -> None:
     np.testing.assert_array_equal(found.points[["x", "y"]], again.points[["x", "y"]])
 
 
-def test_a_map_is_made_once_and_anew_for_new_vectors(run: Run) -> None:
+def test_a_map_is_stored_until_its_vectors_change(run: Run) -> None:
     made = project(run, "test", "pca")
     stored = load_map(run, "test", "pca")
     assert stored is not None
@@ -130,7 +130,7 @@ def test_a_sample_has_every_query_and_every_needed_document(run: Run) -> None:
     assert set(before[before["kind"] == "document"]["id"]) >= set(run.documents("test")["document_id"])
 
 
-def test_the_share_of_neighbours_is_counted_by_hand() -> None:
+def test_neighborhood_preservation_by_hand() -> None:
     """Four points on a line; the map swaps the last two, so of k=1 neighbours half are kept."""
     angles = np.array([0.0, 0.1, 1.0, 1.15])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -157,7 +157,7 @@ def test_vectors_of_another_model_are_refused(run: Run) -> None:
     )
 
 
-def test_no_vectors_broken_vectors_and_too_few_points_are_sentences(run: Run, tmp_path: Path) -> None:
+def test_missing_vectors_broken_vectors_and_too_few_points_are_errors(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         project(run, "validation")
     assert str(caught.value) == (

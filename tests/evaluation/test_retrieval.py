@@ -125,7 +125,7 @@ HAND = Collection(
 )
 
 
-def test_graded_judgements_are_measured_both_ways() -> None:
+def test_graded_judgments_add_graded_ndcg() -> None:
     """From 0 degrees: d1 (gain 1), d2 (none), d4 (gain 3): (1 + 3/2) / (3 + 1/log2(3)), by trec_eval's definition."""
     relevant = {"a": {"d1": 1.0, "d4": 3.0}}
     found = evaluate(replace(HAND, relevant=relevant), by_hand)
@@ -177,13 +177,13 @@ def test_every_text_is_encoded_once() -> None:
     assert sorted(seen) == sorted(["query 0", "query 90", "query 45", "document 10", "document 20", "document 80"])
 
 
-def test_vectors_stand_in_the_order_of_the_collection() -> None:
+def test_vectors_have_the_order_of_the_collection() -> None:
     evaluation = evaluate(HAND, by_hand)
     assert evaluation.query_vectors == pytest.approx(by_hand(list(HAND.queries.values()), "query"), abs=1e-6)
     assert evaluation.document_vectors == pytest.approx(by_hand(list(HAND.corpus.values()), "document"), abs=1e-6)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     told: list[tuple[str, int, int]] = []
     evaluate(HAND, by_hand, on_progress=lambda *values: told.append(values))
     assert told == [("encode queries", 3, 3), ("encode documents", 3, 3), ("search", 4, 4)]
@@ -359,7 +359,7 @@ def test_what_is_stored_is_what_the_run_reads(tmp_path: Path, evaluation: Evalua
     assert hits.columns.tolist() == ["query_id", "position", "document_id", "score", "relevant", "document"]
 
 
-def test_documents_of_every_moment_are_kept(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_documents_of_every_stage_are_stored(tmp_path: Path, evaluation: Evaluation) -> None:
     import pandas as pd
 
     other = evaluate(HAND, lambda texts, kind: by_hand(texts, kind) * [[1, -1]], depth=2)
@@ -368,11 +368,11 @@ def test_documents_of_every_moment_are_kept(tmp_path: Path, evaluation: Evaluati
     assert set(pd.read_parquet(tmp_path / "evaluations/e/documents.parquet")["document_id"]) == {"d1", "d2", "d3", "d4"}
 
 
-@pytest.mark.parametrize("moment", ["", "later", "../after", "step-", "before.json"])
-def test_a_moment_that_is_none(tmp_path: Path, evaluation: Evaluation, moment: str) -> None:
+@pytest.mark.parametrize("stage", ["", "later", "../after", "step-", "before.json"])
+def test_an_invalid_stage_is_refused(tmp_path: Path, evaluation: Evaluation, stage: str) -> None:
     with pytest.raises(DataError) as caught:
-        save_evaluation(tmp_path, "e", moment, evaluation)
-    assert str(caught.value) == f"expected a stage of before, after or step-N, found {moment!r}."
+        save_evaluation(tmp_path, "e", stage, evaluation)
+    assert str(caught.value) == f"expected a stage of before, after or step-N, found {stage!r}."
 
 
 def test_a_name_cannot_leave_the_folder(tmp_path: Path, evaluation: Evaluation) -> None:

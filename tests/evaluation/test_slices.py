@@ -42,10 +42,10 @@ def encode(noise: float) -> Any:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
     write_json(folder / "run.json", {"schema_version": 1, "status": "finished"})
-    for moment, noise in (("before", 3.0), ("after", 1.0)):
+    for stage, noise in (("before", 3.0), ("after", 1.0)):
         found = evaluate(COLLECTION, encode(noise))
-        save_evaluation(folder, "test", moment, found)
-        save_vectors(folder, "test", moment, found)
+        save_evaluation(folder, "test", stage, found)
+        save_vectors(folder, "test", stage, found)
     return Run(folder)
 
 
@@ -70,14 +70,14 @@ def test_groups_by_length_of_query_are_in_order(run: Run) -> None:
     assert halves["group"].tolist() == ["2 to 3 words", "4 to 5 words"]
 
 
-def test_groups_by_any_column_leave_nobody_out(run: Run) -> None:
+def test_groups_by_any_column_include_every_query(run: Run) -> None:
     topics = {query: "brakes" if number < 5 else "seats" for number, query in enumerate(QUERIES) if number < 15}
     found = slice_queries(run, "test", topics)
     assert dict(zip(found["group"], found["queries"], strict=True)) == {"brakes": 5, "seats": 10, "unknown": 5}
     assert found["group"].tolist()[-1] == "unknown"
 
 
-def test_what_cannot_be_sliced_is_said(run: Run) -> None:
+def test_unknown_columns_and_metrics_are_errors(run: Run) -> None:
     with pytest.raises(DataError) as caught:
         slice_queries(run, "test", "colour")
     assert str(caught.value) == (
@@ -92,10 +92,10 @@ def test_what_cannot_be_sliced_is_said(run: Run) -> None:
 
 def test_all_dimensions_give_the_numbers_of_the_evaluation(run: Run) -> None:
     found = at_dimensions(run, "test").set_index(["moment", "dimensions"])
-    assert [size for moment, size in found.index if moment == "after"] == [64, 32]
-    for moment in ("before", "after"):
-        stored = run.metrics("test", moment)
-        for metric, value in found.loc[(moment, 64)].drop("bytes").items():
+    assert [size for stage, size in found.index if stage == "after"] == [64, 32]
+    for stage in ("before", "after"):
+        stored = run.metrics("test", stage)
+        for metric, value in found.loc[(stage, 64)].drop("bytes").items():
             assert value == pytest.approx(stored[f"cosine_{metric}"], abs=1e-9)
 
 
@@ -149,7 +149,7 @@ def test_trec_files_give_the_same_numbers_in_another_tool(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize("format", ["json", "csv", "parquet"])
-def test_tables_come_back(run: Run, tmp_path: Path, format: Any) -> None:
+def test_exported_tables_are_read_back(run: Run, tmp_path: Path, format: Any) -> None:
     queries, hits = export(run, "test", "before", to=tmp_path, format=format)
     read = {"json": pd.read_json, "csv": pd.read_csv, "parquet": pd.read_parquet}[format]
     assert read(queries)["query_id"].tolist() == list(QUERIES)

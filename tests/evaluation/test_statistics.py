@@ -74,7 +74,7 @@ def test_p_counts_ties_whatever_is_rounded() -> None:
     assert statistics.randomization_test([*[[0.1]] * 10, [-1.0]]).tolist() == [1.0]
 
 
-def test_p_of_nothing_moved_is_one_and_is_never_zero() -> None:
+def test_p_without_changes_is_one_and_never_zero() -> None:
     assert statistics.randomization_test(np.zeros((50, 1))).tolist() == [1.0]
     assert statistics.randomization_test(np.ones((500, 1)))[0] == pytest.approx(1 / 10_001)
 
@@ -143,7 +143,7 @@ def test_rows_are_resamples(name: str) -> None:
     assert statistics.STATISTICS[name](right[drawn], after[drawn]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_mean_of_groups_weighs_groups_alike() -> None:
+def test_the_mean_of_groups_weighs_groups_equally() -> None:
     """Group 0: 1, 0, 0; group 1: 1. The mean of 1/3 and 1, not 2/4."""
     assert statistics.statistic("mean_of_groups", [0, 0, 0, 1], [1, 0, 0, 1]) == pytest.approx(2 / 3, abs=1e-12)
 
@@ -179,7 +179,7 @@ def test_a_model_compared_with_itself_shows_nothing(name: str) -> None:
     assert (found.low, found.high, found.p, found.needed) == (0.0, 0.0, 1.0, None)
 
 
-def test_a_gain_is_told_from_chance_and_a_change_of_scale_is_none() -> None:
+def test_a_gain_is_significant_and_a_change_of_scale_is_not() -> None:
     gold, before, after = scored()
     found = statistics.paired_statistic("spearman", gold, before, after)
     assert found.p < 0.01
@@ -191,7 +191,7 @@ def test_a_gain_is_told_from_chance_and_a_change_of_scale_is_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["spearman", "pearson", "average_precision"])
-def test_p_is_even_where_nothing_differs(name: str) -> None:
+def test_p_is_uniform_under_the_null(name: str) -> None:
     """Two models of the same quality: p below 0.1 in about one of ten comparisons (binomial, 3 standard errors)."""
     below = 0
     for seed in range(100):
@@ -203,13 +203,13 @@ def test_p_is_even_where_nothing_differs(name: str) -> None:
     assert 1 <= below <= 19
 
 
-def test_nothing_varies_so_nothing_is_known() -> None:
+def test_constant_values_have_no_statistic() -> None:
     assert math.isnan(statistics.statistic("spearman", [1, 1, 1], [1, 2, 3]))
     assert all(math.isnan(end) for end in statistics.statistic_interval("pearson", [1, 2, 3], [0.3, 0.3, 0.3]))
     assert math.isnan(statistics.statistic("average_precision", [0, 0], [1, 2]))
 
 
-def test_how_right_an_item_is() -> None:
+def test_agreement_by_hand() -> None:
     assert statistics.agreement("pearson", [1, 2, 3], [0.3, 0.2, 0.1]).tolist() == [0.0, 1.0, 0.0]
     assert statistics.agreement("average_precision", [1, 0, 1], [0.9, 0.5, 0.1]).tolist() == [1.0, 0.5, 0.0]
     assert statistics.agreement("mean", [0, 0], [0.4, 0.2]).tolist() == [0.4, 0.2]

@@ -115,7 +115,7 @@ def test_judgments_without_a_score(tmp_path: Path) -> None:
     assert {query: dict(found.relevant[query]) for query in found.evaluated} == {"q1": {"d1": 1.0}, "3": {"5": 1.0}}
 
 
-def test_a_file_called_as_its_split_stands_for_it_alone(tmp_path: Path) -> None:
+def test_a_file_named_after_its_split_is_that_split_only(tmp_path: Path) -> None:
     corpus, queries = texts("_id", "text")
     put(tmp_path / "corpus.jsonl", corpus)
     put(tmp_path / "queries.jsonl", queries)
@@ -286,7 +286,7 @@ def test_labels_of_0_and_1_are_classified(tmp_path: Path) -> None:
     assert items(open_task(put(tmp_path / "said.jsonl", said)), "BinaryClassificationEvaluator").gold == (1.0, 1.0, 0.0)
 
 
-def test_equal_scores_are_said(tmp_path: Path) -> None:
+def test_equal_scores_are_noted(tmp_path: Path) -> None:
     found = open_task(put(tmp_path / "set.csv", table([("sentence1", "sentence2", "score"), *(("a", "b", 2),) * 3])))
     assert [note.message for note in found[1]] == [
         "All 3 pairs have the score 2: no correlation with it can be computed."
@@ -368,7 +368,7 @@ def test_all_of_nanobeir_by_the_id_of_a_dataset(cache: Path) -> None:
     assert (alone.name, alone.evaluated) == (names[3], ("q1", "3"))
 
 
-def test_folders_that_hold_nothing_to_measure(tmp_path: Path) -> None:
+def test_folders_without_anything_to_measure_are_errors(tmp_path: Path) -> None:
     (tmp_path / "en").mkdir()
     (tmp_path / "de").mkdir()
     with pytest.raises(DataError) as caught:

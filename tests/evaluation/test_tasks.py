@@ -98,13 +98,13 @@ def test_a_folder_of_its_own_is_the_validation(tmp_path: Path) -> None:
     assert found["validation"].measure(encode).metrics["cosine_accuracy@1"] == 1.0
 
 
-def test_nothing_held_out_is_said_with_the_way_out() -> None:
+def test_no_held_out_rows_are_noted_with_the_fix() -> None:
     found, notes = recipe_tasks(recipe(), pair_splits(0))
     assert found == {}
     assert notes == ["The recipe holds no rows out, so nothing is measured; --set data.split.test=0.1 divides them."]
 
 
-def test_the_way_out_is_one() -> None:
+def test_the_suggested_fix_works() -> None:
     from workbench.recipe.overrides import parse_setting, with_overrides
 
     split = with_overrides(recipe(), dict([parse_setting("data.split.test=0.1")])).data.split
@@ -149,7 +149,7 @@ def test_all_similarities_where_the_card_s_metric_needs_them(main: str) -> None:
     assert main in found["test"].measure(encode).metrics
 
 
-def test_what_fits_the_columns_is_taken_where_the_evaluator_does_not() -> None:
+def test_an_evaluator_that_fits_replaces_one_that_does_not() -> None:
     found, notes = recipe_tasks(recipe(), scored())
     assert set(kinds(found).values()) == {"EmbeddingSimilarityEvaluator"}
     assert notes == [
@@ -164,7 +164,7 @@ def test_what_fits_the_columns_is_taken_where_the_evaluator_does_not() -> None:
     ]
 
 
-def test_labels_of_a_contrastive_loss_are_told_apart() -> None:
+def test_labels_of_a_contrastive_loss_are_classified() -> None:
     loss = LossSpec(name="OnlineContrastiveLoss")
     found, _ = recipe_tasks(recipe(stated=False, loss=loss), scored((0, 1, 1, 0)))
     assert set(kinds(found).values()) == {"BinaryClassificationEvaluator"}
@@ -175,7 +175,7 @@ def test_labels_of_a_contrastive_loss_are_told_apart() -> None:
     assert set(kinds(graded).values()) == {"EmbeddingSimilarityEvaluator"}
 
 
-def test_the_evaluator_decides_what_triplets_are() -> None:
+def test_the_evaluator_decides_how_triplets_are_measured() -> None:
     names = ("InformationRetrievalEvaluator", "TripletEvaluator", "RerankingEvaluator")
     for name in names:
         found, notes = recipe_tasks(recipe(name), triplet_splits())
@@ -199,7 +199,7 @@ def test_rows_of_one_query_are_reranked_together() -> None:
     ]
 
 
-def test_classes_are_not_measured_and_that_is_said() -> None:
+def test_classes_are_not_measured_and_noted() -> None:
     found, notes = recipe_tasks(recipe(loss=LossSpec(name="SoftmaxLoss")), scored((0, 1, 2, 1)))
     assert found == {}
     assert notes == [

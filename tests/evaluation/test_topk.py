@@ -95,7 +95,7 @@ def test_parts_give_the_same_as_the_whole() -> None:
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("queries", [1, 9, 40])
-def test_equal_documents_tie_exactly_wherever_they_stand(similarity: str, queries: int) -> None:
+def test_equal_documents_tie_at_any_position(similarity: str, queries: int) -> None:
     """777 copies of 5 vectors: 5 scores for each query, and within each the ids ascend."""
     rng = np.random.default_rng(7)
     which = rng.integers(0, 5, 777)
@@ -112,7 +112,7 @@ def test_equal_documents_tie_exactly_wherever_they_stand(similarity: str, querie
 
 @pytest.mark.parametrize("order", ["random", "worst first", "best first", "all equal", "one query differs"])
 @pytest.mark.parametrize("k", [1, 7])
-def test_candidates_that_wait_are_not_lost(order: str, k: int) -> None:
+def test_candidates_of_every_block_are_merged(order: str, k: int) -> None:
     """2,000 documents in blocks of 16, whole numbers as scores: the orders that let most or least candidates wait."""
     rng = np.random.default_rng(8)
     values = rng.integers(0, 400, 2000)
@@ -127,7 +127,7 @@ def test_candidates_that_wait_are_not_lost(order: str, k: int) -> None:
     assert found.positions.tolist() == by_full_sort(queries @ documents.T, ids, k)
 
 
-def test_how_documents_arrive_changes_no_bit() -> None:
+def test_the_order_of_arrival_changes_no_bit() -> None:
     rng = np.random.default_rng(9)
     queries, documents = rng.normal(size=(3, 24)).astype("f"), rng.normal(size=(500, 24)).astype("f")
     for similarity in LIBRARY:
@@ -214,7 +214,7 @@ def test_energy_ranks_as_the_formula(distance: str, order: int, block: int) -> N
     assert found.scores == pytest.approx(np.take_along_axis(exact, found.positions, axis=1), abs=2e-5)
 
 
-def test_energy_of_what_is_no_cloud() -> None:
+def test_energy_needs_token_embeddings() -> None:
     with pytest.raises(DataError) as caught:
         topk.top_k([np.ones((2, 3)), np.ones((1, 4))], np.ones((2, 3)), 1, similarity="energy")
     assert str(caught.value) == (
@@ -259,7 +259,7 @@ def test_a_zero_vector_is_as_far_from_everything() -> None:
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_vectors_that_are_not_finite_are_named(broken: float) -> None:
+def test_vectors_that_are_not_finite_are_errors(broken: float) -> None:
     documents = np.ones((10, 3))
     documents[7, 1] = broken
     with pytest.raises(DataError) as caught:
@@ -282,7 +282,7 @@ def test_vectors_of_another_model_are_refused() -> None:
     )
 
 
-def test_arguments_that_mean_nothing_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(
         DataError, match="expected a similarity of cosine, dot, euclidean, manhattan, energy, found 'near'"
     ):
