@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,19 +31,13 @@ def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
 
 def _summary(run: Run) -> dict[str, Any]:
     """One row of the list; a damaged run has only its name and status."""
-    blank = {"run": run.name, "status": run.status, "card": None, "variant": None, "step": None, "verdict": None}
-    try:
-        record, found = run.record, run.comparison()
-    except WorkbenchError:
-        return blank
-    progress = record.get("progress") or {}
-    return {
-        **blank,
-        "card": record.get("card"),
-        "variant": record.get("variant"),
-        "step": f"{progress.get('step', 0)}/{progress.get('steps', '?')}",
-        "verdict": (found or {}).get("verdict"),
-    }
+    row = {"run": run.name, "status": run.status, "card": None, "variant": None, "step": None, "verdict": None}
+    with suppress(WorkbenchError):
+        record, comparison = run.record, run.comparison() or {}
+        progress = record.get("progress") or {}
+        row |= {"card": record.get("card"), "variant": record.get("variant"), "verdict": comparison.get("verdict")}
+        row["step"] = f"{progress.get('step', 0)}/{progress.get('steps', '?')}"
+    return row
 
 
 def evaluate(
