@@ -309,10 +309,10 @@ def test_processes_are_read_back_from_a_simulated_log(
     found = steps_per_epoch.epoch_of(tuple(log), accumulation)
     assert found is not None
     assert batches in found.batches
-    told_apart = steps_per_epoch.readings(found, [rows], batch, drop_last=drop_last, round_robin=False)
-    assert any(reading.processes == processes and reading.share == 1 for reading in told_apart)
+    explanations = steps_per_epoch.readings(found, [rows], batch, drop_last=drop_last, round_robin=False)
+    assert any(reading.processes == processes and reading.share == 1 for reading in explanations)
     if processes == 1:
-        assert len(told_apart) == 1
+        assert len(explanations) == 1
 
 
 def test_identities_hold_for_simulated_rankings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from workbench.cards.read import read_card, shipped_cards
 from workbench.errors import DataError
 from workbench.recipe.from_card import recipe
 from workbench.recipe.schema import Recipe
-from workbench.recipe.yaml_io import load_recipe, save_recipe
+from workbench.recipe.yaml_io import load_recipe, recipe_yaml, save_recipe
+from workbench.run import Run
 from workbench.training.prepare import recipe_rows
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "cards"
@@ -60,3 +62,12 @@ def test_a_recipe_file_names_the_card_it_was_made_from(tmp_path: Path) -> None:
     made = recipe(read_card(KOREAN))
     save_recipe(made, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml").card_sha256 == made.card_sha256 == ENTRIES[KOREAN]["sha256"][2]
+
+
+def test_a_recipe_file_of_an_older_version_loads_and_its_run_takes_the_card_from_card_json(tmp_path: Path) -> None:
+    made = recipe(read_card(KOREAN))
+    text = recipe_yaml(made).replace(f"card_sha256: {made.card_sha256}\n", "")
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml") == made.model_copy(update={"card_sha256": None})
+    (tmp_path / "card.json").write_text(json.dumps({"sha256": made.card_sha256}), encoding="utf-8")
+    assert Run(tmp_path).recipe() == made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -38,15 +38,8 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: code, severity, message, evidence, lines, fix."""
-        fix = None if self.fix is None else {"changes": plain(self.fix.changes), "sentence": self.fix.sentence}
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "message": self.message,
-            "evidence": plain(self.evidence),
-            "lines": list(self.lines),
-            "fix": fix,
-        }
+        fields: dict[str, Any] = to_json(asdict(self))
+        return fields
 
     def order(self) -> tuple[int, int, str]:
         """Sort key: most severe first, then by first line, then by code."""
@@ -92,16 +85,16 @@ class Rule:
         return meaning.strip(), silent.strip(), example.strip()
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """`value` as JSON can hold it; NaN and infinity become text.
 
-    >>> plain({"limit": float("inf"), "dims": (512, 256)})
+    >>> to_json({"limit": float("inf"), "dims": (512, 256)})
     {'limit': 'inf', 'dims': [512, 256]}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in value]
+        return [to_json(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -7,10 +7,10 @@ missing. Where fit() wrote the card, its optimizer arguments are missing: they a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from workbench.audit.finding import plain, short, some
+from workbench.audit.finding import short, some, to_json
 from workbench.audit.rules_training import size_lines, split_lines
 from workbench.cards import lookup
 from workbench.cards.card import Card, Stated
@@ -40,13 +40,8 @@ class Fact:
     note: str = ""  # the file's name, the reason, what is missing
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "status": self.status,
-            "value": plain(self.value),
-            "lines": list(self.lines),
-            "note": self.note,
-        }
+        fields: dict[str, Any] = to_json(asdict(self))
+        return fields
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def _fact(name: str, status: Status, value: Any = None, lines: Iterable[int | No
     return Fact(name, status, value, tuple(sorted({line for line in lines if line is not None})), note)
 
 
-def _stated(name: str, stated: Stated[Any] | None) -> Fact:
+def _stated_fact(name: str, stated: Stated[Any] | None) -> Fact:
     if stated is None:
         return Fact(name, "missing")
     if stated.source != "README.md":
@@ -96,8 +91,8 @@ def _stated(name: str, stated: Stated[Any] | None) -> Fact:
 
 
 def _facts(card: Card) -> Iterator[Fact]:
-    yield _stated("base model", card.base_model)
-    yield _stated("base revision", card.base_revision)
+    yield _stated_fact("base model", card.base_model)
+    yield _stated_fact("base revision", card.base_revision)
     yield from _data(card)
     yield from _loss(card)
     yield from _arguments(card)
@@ -172,9 +167,9 @@ def _arguments(card: Card) -> Iterator[Fact]:
         if infer(card).fit is not None:
             yield Fact(label, "missing", note="fit() printed a default that did not run")
         else:
-            yield _stated(label, _argument(card, name))
-    yield _stated("batch size", _argument(card, "per_device_train_batch_size"))
-    yield _stated("accumulation", card.argument("gradient_accumulation_steps"))
+            yield _stated_fact(label, _argument(card, name))
+    yield _stated_fact("batch size", _argument(card, "per_device_train_batch_size"))
+    yield _stated_fact("accumulation", card.argument("gradient_accumulation_steps"))
     division = infer(card).division
     count = division.processes if division is not None else None
     if count is None:
@@ -184,9 +179,9 @@ def _arguments(card: Card) -> Iterator[Fact]:
     else:
         note = "from rows, batch size and the log's epoch column"
         yield _fact("processes", "inferred", count, size_lines(card), note)
-    yield _stated("epochs", _argument(card, "num_train_epochs") or card.argument("max_steps"))
-    yield _stated("seed", card.argument("seed"))
-    yield _stated("batch sampler", card.argument("batch_sampler"))
+    yield _stated_fact("epochs", _argument(card, "num_train_epochs") or card.argument("max_steps"))
+    yield _stated_fact("seed", card.argument("seed"))
+    yield _stated_fact("batch sampler", card.argument("batch_sampler"))
     precise = [name for name in ("bf16", "fp16") if lookup.argument(card, name) is True]
     lines = lookup.argument_lines(card, "bf16", "fp16")
     precision = precise[0] if precise else "fp32"
@@ -198,7 +193,7 @@ def _model(card: Card) -> Iterator[Fact]:
     config = lookup.file_beside(card, "config_sentence_transformers.json")
     beside = config[1].get("prompts") if config and isinstance(config[1], dict) else None
     if prompts is not None and prompts.value:
-        yield _stated("prompts", prompts)
+        yield _stated_fact("prompts", prompts)
     elif config and isinstance(beside, dict) and any(beside.values()):
         yield Fact("prompts", "beside the card", beside, note=config[0])
     elif prompts is not None or config is not None:
@@ -213,8 +208,8 @@ def _model(card: Card) -> Iterator[Fact]:
         yield Fact("adapter shape", "missing", note="the architecture shows an adapter, but not its shape")
     else:
         yield Fact("adapter shape", "not needed", note="the architecture shows no adapter")
-    yield _stated("length limit", card.max_seq_length)
-    yield _stated("similarity", card.similarity)
+    yield _stated_fact("length limit", card.max_seq_length)
+    yield _stated_fact("similarity", card.similarity)
 
 
 def _evaluation(card: Card) -> Fact:

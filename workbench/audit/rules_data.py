@@ -103,7 +103,7 @@ def batch_too_small(card: Card) -> Iterator[Finding]:
     Example: MultipleNegativesRankingLoss, batch 4: three negatives.
     """
     batch, per = lookup.batch_size(card), lookup.accumulation(card)
-    pairs = [(each, node) for each, _, node in lookup.in_batch_losses(card) if len(lookup.text_columns(each)) == 2]
+    pairs = [(each, node) for each, node in lookup.in_batch_losses(card) if len(lookup.text_columns(each)) == 2]
     if batch is None or batch > 8 or not pairs:
         return
     dataset, node = pairs[0]
@@ -126,7 +126,7 @@ def label_ignored(card: Card) -> Iterator[Finding]:
     Silent when: all labels are equal, or above 0 (they may grade positives); the loss reads labels.
     Example: columns claim, evidence, label, of which 73 % are -1, under MultipleNegativesRankingLoss.
     """
-    for dataset, _, node in lookup.in_batch_losses(card):
+    for dataset, node in lookup.in_batch_losses(card):
         name, statistics = lookup.class_name(node.name), lookup.label_statistics(dataset)
         if statistics is None or name not in lookup.SOFTMAX or len(lookup.text_columns(dataset)) < 2:
             continue
@@ -186,7 +186,7 @@ def identical_columns(card: Card) -> Iterator[Finding]:
     one.
     Example: both columns 34 to 256 tokens, mean 92.38, and every sample row the same on both sides.
     """
-    for dataset, _, node in lookup.in_batch_losses(card):
+    for dataset, node in lookup.in_batch_losses(card):
         columns, details = lookup.text_columns(dataset), _statistics(dataset)
         if len(columns) != 2 or len(dataset.samples) < 2 or details.get(columns[0]) != details.get(columns[1]):
             continue

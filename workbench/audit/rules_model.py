@@ -291,9 +291,6 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z]", "", text.lower())
 
 
-# --------------------------------------------------------------------------------------------------------- versions
-
-
 @Rule
 def sampler_seed(card: Card) -> Iterator[Finding]:
     """The no_duplicates sampler of this version ignored the seed and never shuffled.

@@ -333,12 +333,15 @@ def loss_trees(card: Card) -> list[tuple[Dataset, Loss]]:
     return [(dataset, dataset.loss) for dataset in card.training_datasets() if dataset.loss is not None]
 
 
-def in_batch_losses(card: Card) -> list[tuple[Dataset, Loss, Loss]]:
-    """(dataset, outermost loss, loss with in-batch negatives) of training datasets; none of a cross-encoder's."""
-    trees = [] if card.kind == "cross-encoder" else loss_trees(card)
-    return [
-        (dataset, root, node) for dataset, root in trees for node in root.chain() if class_name(node.name) in IN_BATCH
-    ]
+def loss_nodes(card: Card) -> list[tuple[Dataset, Loss]]:
+    """Every loss of the training datasets, outermost first, with its dataset."""
+    return [(dataset, node) for dataset, root in loss_trees(card) for node in root.chain()]
+
+
+def in_batch_losses(card: Card) -> list[tuple[Dataset, Loss]]:
+    """Losses with in-batch negatives, with their datasets; none of a cross-encoder's."""
+    nodes = [] if card.kind == "cross-encoder" else loss_nodes(card)
+    return [(dataset, node) for dataset, node in nodes if class_name(node.name) in IN_BATCH]
 
 
 def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
@@ -365,11 +368,6 @@ def loss_path(card: Card, dataset: Dataset, node: Loss) -> str:
 def same_loss(root: Loss) -> list[tuple[str, Mapping[str, Any]]]:
     """A loss tree without its lines: equal for losses that are the same."""
     return [(node.name, dict(node.parameters)) for node in root.chain()]
-
-
-def loss_nodes(card: Card) -> list[tuple[Dataset, Loss]]:
-    """Every loss of the training datasets, outermost first, with its dataset."""
-    return [(dataset, node) for dataset, root in loss_trees(card) for node in root.chain()]
 
 
 def loss_line(dataset: Dataset, node: Loss) -> int | None:

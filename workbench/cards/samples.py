@@ -84,7 +84,7 @@ def _common_prefix(texts: Sequence[str]) -> str:
 def repeated_anchors(card: Card) -> RepeatedAnchors | None:
     """Repeated anchors of the first dataset with in-batch negatives; None where the sampler keeps repeats apart."""
     sampler = str(argument(card, "batch_sampler") or "batch_sampler").lower()
-    pairs = (found for found, _, _ in in_batch_losses(card) if len(text_columns(found)) >= 2)
+    pairs = (found for found, _ in in_batch_losses(card) if len(text_columns(found)) >= 2)
     dataset = next(pairs, None)
     if sampler not in ("batch_sampler", "batchsamplers.batch_sampler") or dataset is None:
         return None

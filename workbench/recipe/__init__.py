@@ -1,4 +1,4 @@
-"""Card -> Recipe: all that training needs; every field knows where it came from.
+"""Card -> recipe: all that training needs, every field with its origin.
 
-Public: `recipe`, `load_recipe`, `Recipe` (schema).
+Public: `recipe` (from_card), `Recipe` (schema), `with_overrides` (overrides), `load_recipe`, `save_recipe` (yaml_io).
 """

@@ -23,6 +23,7 @@ from workbench.cards.lookup import (
     class_name,
     file_beside,
     finite_losses,
+    first_line,
     label_statistics,
     label_values,
     last_run,
@@ -32,7 +33,7 @@ from workbench.cards.lookup import (
 from workbench.errors import RecipeError
 from workbench.recipe.draft import Draft
 from workbench.recipe.overrides import as_lists, put, with_changes, with_overrides
-from workbench.recipe.schema import Origin, Recipe, Training, error_path, explained, with_origins
+from workbench.recipe.schema import Origin, Recipe, Training, error_path, recipe_error, with_origins
 from workbench.recipe.sources import put_data, put_prompts, put_repeated_queries
 
 POOLING = ("cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
@@ -42,10 +43,10 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
 }
-"""Arguments of older transformers -> their names today."""
-OF_FIT = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs"}
-"""Parameters of `fit()`, as cards from before sentence-transformers 3.0 print them -> trainer arguments."""
+"""Arguments of older transformers, and of `fit()` on cards from before sentence-transformers 3.0 -> today's names."""
 SCHEDULERS = {
     "warmuplinear": "linear",
     "warmupcosine": "cosine",
@@ -135,7 +136,7 @@ def _from_draft(card: Card, draft: Draft) -> Recipe:
             path = error_path(error)
             wrong = next((known for known in draft.fields if path == known or path.startswith(known + ".")), None)
             if wrong is None:
-                raise explained(error) from error
+                raise recipe_error(error) from error
             draft.notes.append(f"`{wrong}` cannot be {draft.value(wrong)!r}, as the card says; the default is taken.")
             del draft.fields[wrong]
     versions = {name: stated.value for name, stated in card.versions.items()}
@@ -165,13 +166,6 @@ def file_name(text: str, otherwise: str) -> str:
     'eval-set'
     """
     return re.sub(r"[^\w.@+-]+", "-", text).strip(".-")[:120] or otherwise
-
-
-def _first_line(part: Dataset | Evaluation) -> int | None:
-    return part.lines[0] if part.lines else None
-
-
-# ------------------------------------------------------------------------------------------------------------- base
 
 
 def put_base(draft: Draft, card: Card) -> None:
@@ -245,9 +239,6 @@ def put_lora(draft: Draft, card: Card) -> None:
         draft.notes.append("`use_rslora` of adapter_config.json is not used.")
 
 
-# ------------------------------------------------------------------------------------------------------------- loss
-
-
 def put_losses(draft: Draft, card: Card) -> None:
     datasets = card.training_datasets() or card.evaluation_datasets()
     first = next((dataset for dataset in datasets if dataset.loss), None)
@@ -317,9 +308,6 @@ def put_energy_distance(draft: Draft, card: Card, path: str, node: Loss) -> None
     draft.put(path, "manhattan", "default", line, note="neither the card nor its losses tell L1 from L2")
 
 
-# --------------------------------------------------------------------------------------------------------- training
-
-
 def put_training(draft: Draft, card: Card) -> None:
     if "epochs" in card.hyperparameters:
         put_legacy(draft, card)
@@ -353,9 +341,6 @@ def put_training(draft: Draft, card: Card) -> None:
 def put_legacy(draft: Draft, card: Card) -> None:
     """The parameters of `fit()` that a card from before sentence-transformers 3.0 prints: these did run."""
     stated = card.hyperparameters
-    for name, now in OF_FIT.items():
-        if name in stated and stated[name].value is not None:
-            draft.put_stated(f"training.{now}", stated[name], note=f"called {name} on the card")
     if "scheduler" in stated:
         word = str(stated["scheduler"].value)
         if word.lower() in SCHEDULERS:
@@ -436,9 +421,6 @@ def usual_gap(steps: list[int]) -> int | None:
     return Counter(gaps).most_common(1)[0][0] if gaps else None
 
 
-# ------------------------------------------------------------------------------------------------------- evaluation
-
-
 def put_evaluation(draft: Draft, card: Card) -> None:
     """The evaluation that sums up the card: NanoBEIR's mean where there is one, else the first."""
     nano = (found for found in card.evaluations if found.evaluator == "NanoBEIREvaluator")
@@ -453,7 +435,7 @@ def put_evaluation(draft: Draft, card: Card) -> None:
         metric = f"spearman_{word}" if scored else f"{word}_ndcg@10"
         draft.put("evaluation.main_metric", metric, "default", note="the card evaluates nothing")
     else:
-        line = _first_line(chosen)
+        line = first_line(chosen)
         if chosen.evaluator:
             draft.put("evaluation.evaluator", chosen.evaluator, "card", line)
         name = file_name(chosen.datasets[0] if chosen.datasets else chosen.name, "evaluation")
@@ -472,7 +454,7 @@ def put_truncation(draft: Draft, card: Card, chosen: Evaluation | None) -> None:
     asked = chosen.parameters.get("truncate_dim") if chosen else None
     output, width = card.output_dimension, infer(card).width
     if chosen and isinstance(asked, int):
-        draft.put("evaluation.truncate_dim", asked, "card", _first_line(chosen))
+        draft.put("evaluation.truncate_dim", asked, "card", first_line(chosen))
     elif output is not None and width is not None and output.value < width[0]:
         note = f"the model gives {width[0]} numbers, the card says {output.value}: truncated after encoding"
         draft.put("evaluation.truncate_dim", output.value, "inferred", output.line, width[1], note=note)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.errors import RecipeError
-from workbench.recipe.schema import OPEN, Origin, Recipe, TrainingSet, explained, leaves, schema_paths, with_origins
+from workbench.recipe.schema import OPEN, Origin, Recipe, TrainingSet, leaves, recipe_error, schema_paths, with_origins
 from workbench.recipe.yaml_io import read_yaml
 
 MORE = "data.more."
@@ -73,7 +73,7 @@ def with_changes(recipe: Recipe, changes: Mapping[str, tuple[Any, Origin]], *, o
     try:
         made = Recipe.model_validate_json(json.dumps(as_lists(tree)), strict=True)
     except ValidationError as error:
-        raise explained(error) from error
+        raise recipe_error(error) from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"expected plain values (text, numbers, lists) for {sorted(changes)}: {error}.") from error
     made = with_origins(made, origins)

@@ -316,8 +316,6 @@ def recipe_sha256(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------------- origins
-
 OURS = ("engine", "processes", "prompts", "report_to")
 """Fields of `training` whose default is the recipe's own, not a library's."""
 OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
@@ -337,19 +335,17 @@ DEFAULTS = {
 """Path -> the reason for its default; every other field is "not on the card"."""
 
 
-def with_origins(
-    recipe: Recipe, origins: Mapping[str, Origin], transformers: Mapping[str, str] | None = None
-) -> Recipe:
+def with_origins(recipe: Recipe, origins: Mapping[str, Origin], versions: Mapping[str, str] | None = None) -> Recipe:
     """`recipe` with an origin for every leaf: its own, else that of a part above it, else the default's.
 
-    `transformers`: package -> version on the card, for the defaults of libraries.
+    `versions`: package -> version on the card, for the defaults of libraries.
     """
     complete: dict[str, Origin] = {}
     for path in leaves(recipe):
         parts = path.split(".")
         above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
         found = next((origins[name] for name in above if name in origins), None)
-        complete[path] = found or _default_origin(path, transformers or {})
+        complete[path] = found or _default_origin(path, versions or {})
     return recipe.model_copy(update={"provenance": complete})
 
 
@@ -362,8 +358,6 @@ def _default_origin(path: str, versions: Mapping[str, str]) -> Origin:
         return Origin(source="library", note="defaults of the loss: the card prints no parameters")
     return Origin(source="default", note=DEFAULTS.get(path, "not on the card"))
 
-
-# ------------------------------------------------------------------------------------------------------- validation
 
 EXPECTED = {
     "float_type": "a number",
@@ -387,7 +381,7 @@ def error_path(error: ValidationError) -> str:
     return ".".join(str(part) for part in error.errors()[0]["loc"])
 
 
-def explained(error: ValidationError, where: str = "") -> RecipeError:
+def recipe_error(error: ValidationError, where: str = "") -> RecipeError:
     """The first error of a validation as a RecipeError; `where` names the file."""
     first = error.errors()[0]
     path = error_path(error)

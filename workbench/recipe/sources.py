@@ -11,7 +11,7 @@ from typing import Any
 from workbench.cards.card import Card, Dataset, Stated
 from workbench.cards.inference import infer
 from workbench.cards.known import SOURCES, known_card
-from workbench.cards.lookup import argument_lines, batch_size, fact_line, sizes, text_columns
+from workbench.cards.lookup import argument_lines, batch_size, fact_line, first_line, sizes, text_columns
 from workbench.recipe.draft import Draft
 
 
@@ -40,10 +40,6 @@ def put_data(draft: Draft, card: Card) -> None:
 
 def sorted_lines(*lines: int | None) -> list[int]:
     return sorted({line for line in lines if line is not None})
-
-
-def first_line(dataset: Dataset) -> int | None:
-    return dataset.lines[0] if dataset.lines else None
 
 
 def put_source(draft: Draft, path: str, dataset: Dataset) -> None:
@@ -188,7 +184,7 @@ def put_stated_prompts(draft: Draft, card: Card, stated: Stated[Any]) -> None:
 def put_repeated_queries(draft: Draft, card: Card) -> None:
     """Whether rows with the same question are one query: counted as the card's own evaluation did, else as known."""
     if card.evaluations or card.model_index:
-        line = card.evaluations[0].lines[0] if card.evaluations and card.evaluations[0].lines else None
+        line = first_line(card.evaluations[0]) if card.evaluations else None
         note = "the card's evaluation does not merge them, as far as it shows"
         draft.put("evaluation.repeated_queries", "separate", "default", line, note=note)
         return

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.errors import RecipeError
-from workbench.recipe.schema import Recipe, explained, with_origins
+from workbench.recipe.schema import Recipe, recipe_error, with_origins
 
 LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
 
@@ -66,7 +66,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise explained(error, f" in {str(file)!r}") from error
+        raise recipe_error(error, f" in {str(file)!r}") from error
     return with_origins(recipe, recipe.provenance)
 
 
