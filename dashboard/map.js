@@ -161,7 +161,7 @@ class View {
     if (scale) {
       const bar = element("span", "wb-scale", this.legend);
       element("span", "", bar, `${scale.name}: ${scale.low}`);
-      element("i", "", bar).style.background = `linear-gradient(90deg, ${scale.colours.join(", ")})`;
+      element("i", "", bar).style.background = `linear-gradient(90deg, ${scale.colors.join(", ")})`;
       element("span", "", bar, scale.high);
     }
     const entries = new Map(); // layers of one name, such as the shades of a scale, are one entry

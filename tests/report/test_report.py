@@ -505,7 +505,7 @@ def test_hostile_text_is_text_everywhere(tmp_path):
     page = render(summarize(run), written=WRITTEN)
     reader = Reader(own(page))
     assert {tag for tag, _ in reader.elements} & {"img", "b", "iframe", "object"} == set()
-    assert len(reader.all("script")) == 9  # five figures, the colours, the settings, plotly.js, ours
+    assert len(reader.all("script")) == 9  # five figures, the colors, the settings, plotly.js, ours
     assert reader.words.count("</script><script>window.hostile=1</script>") > 10
     for name in ("loss", "metrics", "ranks", "changes"):
         json.loads(reader.scripts[f"figure-{name}-data"])
@@ -692,7 +692,7 @@ def test_other_runs_are_told_beside_the_first(pair):
     values = pair[0].per_query("finetune", "after")["ndcg@10"]
     assert row.difference == pytest.approx(1 - values.mean())
     assert row.difference_low < row.difference < row.difference_high
-    assert (row.verdict, several.verdict.word, several.verdict.tone) == ("differs", "differs", "told")
+    assert (row.verdict, several.verdict.word, several.verdict.tone) == ("differs", "differs", "info")
     assert several.verdict.meaning == "In nDCG@10 at least one of the runs differs from run A."
     assert several.differences == (("training.learning_rate", ("2e-05", "3e-05")),)
     stored = {row["metric"]: row["card"] for row in pair[0].comparison()["rows"]}

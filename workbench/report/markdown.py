@@ -11,7 +11,7 @@ from workbench.views.records import FindingLines, Several, Summary, Verdict, for
 from workbench.views.theme import shorten
 
 FINDINGS = 3  # findings that a summary lists
-SIGNS = {"good": "✅", "bad": "❌", "open": "⚪", "told": "🔵"}
+SIGNS = {"good": "✅", "bad": "❌", "open": "⚪", "info": "🔵"}
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$&#]|:(?=//)|^[-+](?=\s)|(?<=^\d)[.)](?=\s))")
 REFERENCE = re.compile(r"(?<!\w)([@#])(?=\w)")  # GitHub and the Hub read these in finished text, escaped or not
 

@@ -7,7 +7,7 @@ sections before its training details are ours: the evaluation with intervals, an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +27,6 @@ if TYPE_CHECKING:
 MARK = "\n## Training Details\n"  # the library's section after ours
 STATED = ("card", "file", "user", "finding", "inferred")  # sources of hyperparameters that are not defaults
 EXAMPLES = 3  # documents in the usage example
-DESCRIPTIONS = {
-    "InformationRetrievalEvaluator": "Information Retrieval",
-    "NanoBEIREvaluator": "Nano BEIR",
-    "EmbeddingSimilarityEvaluator": "Semantic Similarity",
-    "BinaryClassificationEvaluator": "Binary Classification",
-    "TripletEvaluator": "Triplet",
-    "RerankingEvaluator": "Reranking",
-    "MSEEvaluator": "Knowledge Distillation",
-    "TranslationEvaluator": "Translation",
-    "ParaphraseMiningEvaluator": "Paraphrase Mining",
-    "LabelAccuracyEvaluator": "Label Accuracy",
-}
 
 
 def model_card(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
@@ -77,7 +65,6 @@ def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
 
     record = run.record
     base, rows = record.get("base") or {}, (record.get("data") or {}).get("rows") or {}
-    own = not base.get("stand_in")
     data = SentenceTransformerModelCardData(
         language=list(card.languages) if card else [],
         license=card.license if card else None,
@@ -87,13 +74,16 @@ def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
         generate_widget_examples=False,
     )
     data.set_losses([])
-    losses = list(_losses(recipe.loss))
+    losses: list[str] = []
+    loss: LossSpec | None = recipe.loss
+    while loss is not None:
+        losses.append(loss.name)
+        loss = loss.inner
     size = [f"dataset_size:{rows['train']}"] if rows.get("train") else []
     data.add_tags(["generated_from_trainer", *size, *(f"loss:{loss}" for loss in losses)])
     data.first_save = False  # the base is what the run says it is
-    data.base_model = recipe.base.model if own else None
-    training = recipe.training.model_dump()
-    data.all_hyperparameters = {name: _plain(value) for name, value in training.items()}
+    data.base_model = None if base.get("stand_in") else recipe.base.model
+    data.all_hyperparameters = recipe.training.model_dump(mode="json")
     data.non_default_hyperparameters = {
         name: value
         for name, value in data.all_hyperparameters.items()
@@ -107,28 +97,18 @@ def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
     return data
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _dataset(recipe: Recipe, record: dict[str, Any], size: int | None) -> dict[str, Any]:
     outer = recipe.loss
     loss = {"fullname": f"sentence_transformers.sentence_transformer.losses.{outer.name}"}
-    said = outer.model_dump(exclude={"inner"})["parameters"]
+    settings = outer.model_dump(exclude={"inner"})["parameters"]
     if outer.inner is not None:
-        said = said | {"loss": outer.inner.name, "parameters": outer.inner.parameters}
-    if said:
-        lines = "\n".join(f"    {name}: {field_text(value)}" for name, value in said.items())
+        settings |= {"loss": outer.inner.name, "parameters": outer.inner.parameters}
+    if settings:
+        lines = "\n".join(f"    {name}: {field_text(value)}" for name, value in settings.items())
         loss["config_code"] = f"  ```yaml\n{lines}\n  ```"
     name = escape((record.get("data") or {}).get("source") or recipe.data.train.location or "unknown", 120)
     columns = [f"<code>{escape(column, 60)}</code>" for column in recipe.data.columns] or ["unknown"]
     return {"name": name, "size": size, "columns": columns, "loss": loss}
-
-
-def _losses(loss: LossSpec) -> Iterator[str]:
-    yield loss.name
-    if loss.inner is not None:
-        yield from _losses(loss.inner)
 
 
 def _log(run: Run, recipe: Recipe) -> list[dict[str, float]]:
@@ -147,29 +127,19 @@ def _log(run: Run, recipe: Recipe) -> list[dict[str, float]]:
     return found
 
 
-class _Measured:
-    """An evaluation of ours in the form that the library's card class expects."""
-
-    def __init__(self, kind: str, name: str, main: str, settings: dict[str, Any]) -> None:
-        self.description = DESCRIPTIONS.get(kind, kind)
-        self.name, self.primary_metric = name, main
-        self._settings = settings
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return self._settings
-
-
 def _add_evaluations(data: Any, run: Run) -> None:
-    """Every evaluation after training, under the name of the library's evaluator that defines its metrics."""
-    main = run.recipe().evaluation.main_metric
-    for name, moments in run.evaluations().items():
-        if "after" not in moments:
+    """Every evaluation after training, under the library's evaluator that defines its metrics."""
+    from sentence_transformers.sentence_transformer import evaluation
+
+    for name, stages in run.evaluations().items():
+        if "after" not in stages:
             continue
         settings = run.settings(name, "after")
         kind = str(settings.get("kind") or "InformationRetrievalEvaluator")
-        said = {key: settings[key] for key in ("truncate_dim", "queries", "documents", "items") if settings.get(key)}
-        where = {"__module__": "sentence_transformers.sentence_transformer.evaluation"}
-        evaluator = type(kind, (_Measured,), where)(kind, name, main, said)
+        shown = {key: settings[key] for key in ("truncate_dim", "queries", "documents", "items") if settings.get(key)}
+        evaluator = object.__new__(getattr(evaluation, kind, evaluation.SentenceEvaluator))  # its data stay here
+        evaluator.name, evaluator.primary_metric = name, run.recipe().evaluation.main_metric
+        evaluator.get_config_dict = partial(dict, shown)
         data.eval_results_dict[evaluator] = run.metrics(name, "after")
         if kind in ("InformationRetrievalEvaluator", "NanoBEIREvaluator"):
             data.ir_model = True

@@ -75,11 +75,11 @@ def render_several(several: Several, *, written: str | None = None) -> str:
 
 def _by_sentence(several: Several, field: str) -> list[tuple[str, list[str]]]:
     """Each sentence once, with the letters of its runs."""
-    said: dict[str, list[str]] = {}
+    letters: dict[str, list[str]] = {}
     for letter, run in zip(several.letters, several.runs, strict=True):
         for sentence in getattr(run, field):
-            said.setdefault(sentence, []).append(letter)
-    return list(said.items())
+            letters.setdefault(sentence, []).append(letter)
+    return list(letters.items())
 
 
 def page(

@@ -45,8 +45,8 @@ def print_page(text: str, path: Path) -> Path:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RunError(f"{program} could not print the report: {error}; write it as HTML.") from error
         if not printed.is_file():
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise RunError(f"{program} could not print the report: {said}; write it as HTML.")
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise RunError(f"{program} could not print the report: {reason}; write it as HTML.")
         with atomic_write(path) as temporary:
             shutil.copyfile(printed, temporary)
     return path

@@ -70,7 +70,7 @@ class Scale:
 
     low: str  # the numbers at the two ends
     high: str
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,8 @@ def _trace(points: MapPoints, drawn: Picture, layers: Sequence[Layer], *, chosen
     labeled = len(points.labels) == len(points.x) <= MOST_LABELS
     name = plain(layers[0].name, 60)
     places = np.concatenate([layer.places for layer in layers])
-    marker = {**layers[0].look, "line": {"width": 0}}
+    crossed = str(layers[0].look["symbol"]).endswith(("-x", "-cross"))  # the cross has the color of the line
+    marker = {**layers[0].look, "line": {"width": int(crossed), "color": palette(dark=dark).surface}}
     if drawn.scale is not None and layers[0].share is not None:
         shares = np.concatenate([np.full(len(layer.places), layer.share, dtype=np.float32) for layer in layers])
         marker |= {"color": shares, **_color_bar(drawn.scale, palette(dark=dark))}
@@ -276,12 +277,12 @@ def _trace(points: MapPoints, drawn: Picture, layers: Sequence[Layer], *, chosen
 def _color_bar(scale: Scale, colors: Palette) -> dict[str, Any]:
     """The scale beside the map, with the numbers at its ends."""
     ends = {"tickmode": "array", "tickvals": [0, 1], "ticktext": [scale.low, scale.high]}
-    last = len(scale.colours) - 1
+    last = len(scale.colors) - 1
     return {
         "cmin": 0,
         "cmax": 1,
         "showscale": True,
-        "colorscale": [[place / last, color] for place, color in enumerate(scale.colours)],
+        "colorscale": [[place / last, color] for place, color in enumerate(scale.colors)],
         "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": colors.muted}, **ends},
     }
 

@@ -124,7 +124,7 @@ class Sourced:
 @dataclass(frozen=True)
 class Verdict:
     word: str  # "reproduced", "differs", "not comparable", or why there is none: "no verdict", "failed", ...
-    tone: str  # "good", "bad", "told" or "open": its color and sign
+    tone: str  # "good", "bad", "info" or "open": its color and sign
     meaning: str  # one sentence: what the word says about the card
     reasons: tuple[str, ...] = ()
 

@@ -251,7 +251,7 @@ def _hashes(record: Mapping[str, Any], card: Card | None) -> tuple[Sourced, ...]
 # --- several runs ----------------------------------------------------------------------------------------------------
 
 MOST = 26  # runs, a letter each
-TONES = {"differs": "told", "no significant difference": "open", "not comparable": "open"}
+TONES = {"differs": "info", "no significant difference": "open", "not comparable": "open"}
 
 
 def summarize_several(runs: Sequence[Run]) -> Several:
