@@ -62,15 +62,7 @@ STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "broken")
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces `path` when the block succeeds, and is removed when it fails.
-
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with atomic_write(target) as temporary:
-    ...     _ = temporary.write_text("whole or not at all")
-    >>> target.read_text()
-    'whole or not at all'
-    """
+    """A temporary path that replaces `path` when the block succeeds, and is removed when it fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,7 @@ import workbench as wb
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Recipe
 from workbench.training.callbacks import Journal
+from workbench.training.energy_use import Energy
 from workbench.training.fast import engine
 from workbench.training.prepare import Prepared, prepare
 from workbench.training.trainer import Job, denormals_as_zero, quiet, training_arguments
@@ -249,7 +250,7 @@ def turn(ready: Prepared, folder: Path, *, fast: bool, dropout: bool = True, war
         torch.cuda.reset_peak_memory_stats()
     with quiet(), denormals_as_zero(), redirect_stderr(io.StringIO()):  # as `train` has both engines
         if fast:
-            journal = Journal(log=job.log, on_step=job.on_step, rows_per_step=1, timing=job.timing)
+            journal = Journal(job, Energy({}))
             fitting: Any = engine.Fast(journal=journal, **given)
         else:
             fitting = Plain(**given)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ from workbench.training.processes import any_of, is_first, mean_of
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
+
+    from workbench.training.energy_use import Energy
+    from workbench.training.trainer import Job
 
 
 @dataclass(frozen=True)
@@ -99,20 +102,8 @@ class InstrumentedTrainer(SentenceTransformerTrainer):
 class Journal(TrainerCallback):
     """Writes the log, decides when to save, and stops training at the end of a step."""
 
-    def __init__(
-        self,
-        *,
-        log: Callable[..., None],
-        on_step: Callable[[StepProgress], None],
-        rows_per_step: int,
-        timing: Timing,
-        stop_requested: Callable[[], bool] = lambda: False,
-        earlier: float = 0.0,
-    ) -> None:
-        """`log` takes rows of the log; `rows_per_step` of all processes together; `earlier`: seconds of training
-        before a resume."""
-        self.log, self.on_step, self.stop_requested = log, on_step, stop_requested
-        self.rows_per_step, self.earlier, self.timing = rows_per_step, earlier, timing
+    def __init__(self, job: Job, energy: Energy) -> None:
+        self.job, self.energy, self.timing = job, energy, job.timing
         self.stop = False  # requested in this process
         self.stopping = False  # agreed by all processes
         self.save_at_epoch_end = False  # a checkpoint of an epoch's last step waits for its evaluation
@@ -156,7 +147,8 @@ class Journal(TrainerCallback):
         self._record(state, epoch, now)
         done = state.global_step - self.first
         left = (now - self.began) / done * (state.max_steps - state.global_step) if done > 0 else None
-        self.on_step(StepProgress(state.global_step, state.max_steps, epoch, self.rate, left))
+        self.energy.sample()
+        self.job.on_step(StepProgress(state.global_step, state.max_steps, epoch, self.rate, left))
         last = state.global_step >= state.max_steps
         save, write = self._agree(now, control.should_save and not last)
         control.should_save = control.should_evaluate or last or save
@@ -180,8 +172,8 @@ class Journal(TrainerCallback):
             return  # the trainer's own row of means, or the loss of a further dataset
         losses = [float(value) for key, value in (logs or {}).items() if key.endswith("loss")]
         row = {"eval_loss": losses[0], **self.evaluated} if losses else self.evaluated
-        elapsed = self.earlier + time.monotonic() - self.began
-        self.log({"step": state.global_step, "epoch": state.epoch, "time": round(elapsed, 3), **row})
+        elapsed = self.job.earlier + time.monotonic() - self.began
+        self.job.log({"step": state.global_step, "epoch": state.epoch, "time": round(elapsed, 3), **row})
         self.evaluated = None
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -193,7 +185,7 @@ class Journal(TrainerCallback):
         if self.loss is None:
             return
         components = {name: torch.stack(values).mean() for name, values in self.components.items()}
-        at = self.earlier + now - self.began
+        at = self.job.earlier + now - self.began
         step = Step(state.global_step, epoch, at, self.loss, self.learning_rate, self.grad_norm, components)
         self.steps.append(step)
         self.loss, self.grad_norm, self.components = None, None, {}
@@ -210,12 +202,12 @@ class Journal(TrainerCallback):
         now = time.monotonic()
         spent, self.mark = now - self.mark, now
         self.trained, self.spent = self.trained + len(steps), self.spent + spent
-        self.rate = round(len(steps) * self.rows_per_step / spent, 2) if spent else None
+        self.rate = round(len(steps) * self.job.rows_per_step / spent, 2) if spent else None
         rows: list[dict[str, Any]] = [
             {"step": step.number, "epoch": step.epoch, "time": round(step.time, 3), **values}
             for step, values in zip(steps, numbers, strict=True)
         ]
-        self.log(*({**row, "rows_per_second": self.rate} for row in rows))
+        self.job.log(*({**row, "rows_per_second": self.rate} for row in rows))
         broken = next((row for row in rows if not math.isfinite(row["loss"])), None)
         if broken is not None:
             raise TrainingError(
@@ -225,13 +217,13 @@ class Journal(TrainerCallback):
 
     def rows_per_second(self) -> float | None:
         """Of training alone, without evaluations and checkpoints."""
-        return round(self.trained * self.rows_per_step / self.spent, 2) if self.spent else None
+        return round(self.trained * self.job.rows_per_step / self.spent, 2) if self.spent else None
 
     def _agree(self, now: float, wanted: bool) -> tuple[bool, bool]:
         """Whether to save at this step, where that is `wanted`, and whether to write the log; `stopping` too."""
         if now - self.looked >= self.timing.stop_seconds:
             self.looked = now
-            self.stop = self.stop or (is_first() and self.stop_requested())
+            self.stop = self.stop or (is_first() and self.job.stop_requested())
         due = wanted and (now - self.saved_at) * self.timing.saving_share >= self.saving
         late = bool(self.steps) and now - self.mark >= self.timing.log_seconds
         stopping, save, write = any_of([self.stop, is_first() and due, is_first() and late])

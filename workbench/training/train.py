@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -243,7 +244,7 @@ def _record_ending(writer: RunWriter) -> Iterator[None]:
 
     from workbench.training.trainer import first_line
 
-    ending: dict[str, Any] = {"status": "failed", "error": "The training ended with an unexpected error."}
+    ending: dict[str, Any] = {"status": "failed"}
     try:
         yield
         ending = {} if writer.run.record["status"] == "stopped" else {"status": "finished"}
@@ -265,6 +266,9 @@ def _record_ending(writer: RunWriter) -> Iterator[None]:
         )
         raise TrainingError(ending["error"]) from error
     finally:
+        unexpected = sys.exc_info()[1]
+        if unexpected is not None and "error" not in ending:
+            ending["error"] = f"The training ended with {type(unexpected).__name__}: {first_line(unexpected)}."
         writer.update(**ending, finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         if is_first():
             writer.run.clear_stop_request()

@@ -184,6 +184,12 @@ class Job:
     earlier: float = 0.0  # seconds of training before a resume
     timing: Timing = field(default_factory=Timing)
 
+    @property
+    def rows_per_step(self) -> int:
+        """Of all processes together."""
+        training = self.recipe.training
+        return training.per_device_train_batch_size * training.gradient_accumulation_steps * self.plan.processes
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -213,7 +219,7 @@ def fit(job: Job) -> Outcome:
             return _outcome(job, state)
     with quiet(), _trackers_in(Run(job.folder.parent).file("trackers")):
         energy = Energy(energy_counters(_gpus()) if is_first() else {})
-        journal = _journal(job, energy)
+        journal = Journal(job, energy)
         trainer = _trainer(job, journal)
         with _stop_on_signals(journal):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -223,23 +229,6 @@ def fit(job: Job) -> Outcome:
     if not (job.folder / f"checkpoint-{trainer.state.global_step}").is_dir():  # fewer batches than planned
         trainer._save_checkpoint(trainer.model, None)
     return _outcome(job, trainer.state, journal, energy)
-
-
-def _journal(job: Job, energy: Energy) -> Journal:
-    training = job.recipe.training
-
-    def on_step(progress: StepProgress) -> None:
-        energy.sample()
-        job.on_step(progress)
-
-    return Journal(
-        log=job.log,
-        on_step=on_step,
-        rows_per_step=training.per_device_train_batch_size * training.gradient_accumulation_steps * job.plan.processes,
-        timing=job.timing,
-        stop_requested=job.stop_requested,
-        earlier=job.earlier,
-    )
 
 
 def _trainer(job: Job, journal: Journal) -> InstrumentedTrainer:
@@ -357,7 +346,7 @@ def _prompts(job: Job) -> dict[str, Any]:
     return {name: own for name, own in nested.items() if own}
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error of the libraries, cut."""
     return (str(error).strip().splitlines() or ["no message"])[0][:300]
 
