@@ -1,7 +1,7 @@
 """Reading of real cards, damaged text, broken files, files beside the card, and the JSON schema.
 
 `tests/expected/cards/*.json` holds what was read from 28 real cards after a person compared it with the card: numbers,
-names, counts and hashes. `python tests/test_reading.py` writes the digests anew; look at the difference before keeping.
+names, counts and hashes. `python tests/cards/test_read.py` writes them again; review the difference before committing.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def stated_facts(card: Card) -> Iterator[tuple[Stated[Any], str]]:
 
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
-def test_every_fact_stands_on_its_line(path: Path) -> None:
+def test_every_fact_is_on_its_line(path: Path) -> None:
     card = read_card(path)
     for stated, shown in stated_facts(card):
         if stated.source == "README.md":
@@ -241,7 +241,7 @@ def test_only_the_encoding_is_repaired() -> None:
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\r\r\n", "\r"])
-def test_line_ends_of_every_kind(ending: str) -> None:
+def test_line_ends_of_every_kind_read_the_same(ending: str) -> None:
     data = (CARDS / "seeds-clean" / "porsche-mxbai.md").read_bytes()
     plain = card_to_dict(parse_card(data, name="x"))
     other = card_to_dict(parse_card(data.replace(b"\n", ending.encode()), name="x"))
@@ -253,7 +253,7 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
     assert split_lines("a\r\nb\r\r\nc\rd\ne\u2028f\x85g") == ["a", "b", "c", "d", "e\u2028f\x85g"]
 
 
-def test_damage_beside_sound_text_is_counted_exactly() -> None:
+def test_damage_in_part_of_the_text_is_counted_exactly() -> None:
     """A dash, four quotes and three degree signs of the data itself were wrongly decoded, on three lines."""
     path = CARDS / "real" / "micchyboy237__jet_python_modules__static-retrieval-mrl-en"
     text = read_card(path).text
@@ -285,7 +285,7 @@ DATASET = """### Training Dataset
         ("  | <code>\x92quoted\x85</code> | <code></code> |", {"a": "\x92quoted\x85", "b": ""}),
     ],
 )
-def test_cells_that_break_markdown(row: str, sample: dict[str, str]) -> None:
+def test_cells_that_break_markdown_are_read(row: str, sample: dict[str, str]) -> None:
     card = card_of(DATASET.format(row))
     assert card.datasets[0].samples == (sample,)
     assert card.datasets[0].loss is not None
@@ -304,7 +304,7 @@ def test_a_card_cut_in_a_table_gives_what_is_there() -> None:
     assert unread.section.endswith("Training Details > Training Logs")
 
 
-def test_a_header_that_is_never_closed() -> None:
+def test_a_header_that_is_never_closed_is_read() -> None:
     card = parse_card(b"---\ntags:\n- sentence-transformers\nbase_model: a/b\n\n# Title\n", name="open")
     assert card.base_model == Stated("a/b", 4)
     assert [part.reason for part in card.unread] == ["header without its closing ---"]
@@ -317,7 +317,7 @@ def test_the_good_keys_of_a_broken_header_are_read() -> None:
     assert [part.lines for part in card.unread] == [(4, 4)]
 
 
-def test_log_cells() -> None:
+def test_log_cells_are_read_with_gains_bold_and_nan() -> None:
     card = card_of(
         "### Training Logs\n"
         "| Epoch | Step | Training Loss | loss | dev_ndcg@10 |\n"
@@ -351,7 +351,7 @@ def test_log_cells() -> None:
         ("", {}, None),
     ],
 )
-def test_statistics_of_every_sort_of_column(cell: str, details: dict[str, Any], unit: str | None) -> None:
+def test_statistics_are_read_for_every_type_of_column(cell: str, details: dict[str, Any], unit: str | None) -> None:
     card = card_of(
         "### Training Dataset\n#### x\n* Columns: `a`\n* Approximate statistics based on the first 7 samples:\n"
         f"  |  | a |\n  |:--|:--|\n  | type | x.Y |\n  | modality | image |\n  | details | {cell} |\n"
@@ -376,7 +376,7 @@ LOSS = "### Training Dataset\n#### x\n* Loss: <code>Outer</code> with these para
             "margin": 0.5, "f": "<function g at 0x1>", "t": [1, 2]})]),
     ],
 )  # fmt: skip
-def test_loss_trees(block: str, chain: list[tuple[str, Any]]) -> None:
+def test_loss_trees_are_read_in_every_printed_form(block: str, chain: list[tuple[str, Any]]) -> None:
     card = card_of(LOSS.format(block))
     loss = card.datasets[0].loss
     assert loss is not None
@@ -384,7 +384,7 @@ def test_loss_trees(block: str, chain: list[tuple[str, Any]]) -> None:
     assert card.unread == ()
 
 
-def test_headings_inside_code_are_none() -> None:
+def test_headings_inside_code_are_not_headings() -> None:
     card = card_of("## Usage\n```python\n# Training Details\n### Training Logs\n```\n\n## Mine\n\nwords")
     assert [part.section for part in card.unread] == ["A model > Mine"]
 
@@ -402,7 +402,7 @@ def test_one_table_for_two_datasets() -> None:
     assert math.isnan(two.metrics["acc"])
 
 
-def test_what_the_plain_trainer_writes() -> None:
+def test_a_card_of_the_plain_trainer_is_read() -> None:
     card = card_of(
         "## Model Details\n- **Base model:** [a/b](https://huggingface.co/a/b)\n\n"
         "### Training hyperparameters\n- learning_rate: 2e-05\n- optimizer: Adam with betas=(0.9,0.999)\n\n"
@@ -444,7 +444,7 @@ def test_unrounded_results_with_their_lines() -> None:
     assert (gain.value, gain.line) == (0.5, 19)
 
 
-def test_times_and_emissions() -> None:
+def test_times_and_emissions_are_read() -> None:
     card = card_of(
         "### Environmental Impact\nCarbon emissions were measured using [CodeCarbon](https://x).\n"
         "- **Energy Consumed**: 0.123 kWh\n\n### Training Hardware\n- **On Cloud**: No\n- **GPU Model**: 2 x L40\n\n"
@@ -502,7 +502,7 @@ def test_files_complete_a_card(tmp_path: Path) -> None:
     assert card_from_dict(card_to_dict(card)) == card
 
 
-def test_a_broken_file_beside_is_told(tmp_path: Path) -> None:
+def test_a_broken_file_beside_is_listed_as_unread(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(MINIMAL.format(""), encoding="utf-8")
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     [unread] = read_card(tmp_path).unread
@@ -530,7 +530,7 @@ def test_a_broken_file_beside_is_told(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_card(data: bytes, message: str) -> None:
+def test_what_is_no_card_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(CardError) as caught:
         parse_card(data, name="x")
     assert str(caught.value) == message
@@ -548,7 +548,7 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     )
 
 
-def test_places_that_hold_no_card(tmp_path: Path) -> None:
+def test_places_without_a_card_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CardError, match=r"^Expected a README\.md in the folder '.*', found none; pass the folder of a"):
         read_card(tmp_path)
     with pytest.raises(CardError, match=r"^Expected a Markdown file, a folder with a README\.md, a shipped card"):
@@ -608,9 +608,15 @@ def test_json_of_something_else_is_refused() -> None:
         "Expected a card in schema version 1, found 99; write it again with `workbench show CARD --json`."
     )
     with pytest.raises(
-        CardError, match=r"^Expected a card as `workbench show CARD --json` prints it, found data without"
+        CardError,
+        match=r"^Expected a card as `workbench show CARD --json` prints it, found data without 'name'; write it",
     ):
         card_from_dict({"schema_version": 1, "lines": {}, "sources": {}})
+    stored = card_to_dict(card_of("")) | {"kind": "a kind"}
+    with pytest.raises(
+        CardError, match=r"found data without a valid kind \(Input should be 'sentence-transformer', .*\)"
+    ):
+        card_from_dict(stored)
 
 
 # -- hostile cards ---------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class LogRow:
 class Evaluation:
     """One column of one metrics table: an evaluator on one dataset.
 
-    A table that serves several datasets gives one Evaluation for each, with the same `lines`.
+    A table of several datasets becomes one Evaluation each, with the same `lines`.
     """
 
     evaluator: str | None  # class name as printed, "InformationRetrievalEvaluator"

@@ -1,7 +1,7 @@
 """YAML header of a card -> plain data and the unrounded results, each with its line.
 
 A header may be hostile: the safe loader runs no code; depth is bounded before libyaml sees the text (it recurses in C);
-aliases are bounded, because ten lines of them can stand for a billion values. Dates, `no` and `12:30` stay text. A
+aliases are bounded, because ten lines of them can expand to a billion values. Dates, `no` and `12:30` stay text. A
 header that is no valid YAML as a whole is read key by key, and the broken keys are listed.
 """
 
@@ -64,7 +64,7 @@ def _read_block(header: Header, lines: list[str], first: int, last: int) -> str 
         if not isinstance(node, yaml.MappingNode):
             return "YAML that is no mapping of keys to values"
         if _size(node, {}) > _MOST_NODES:
-            return f"YAML that stands for more than {_MOST_NODES:,} values"
+            return f"YAML that expands to more than {_MOST_NODES:,} values"
         data = plain(loader.construct_document(node))
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         return f"no valid YAML: {getattr(error, 'problem', None) or type(error).__name__}"
@@ -109,7 +109,7 @@ def _too_deep(text: str) -> bool:
 
 
 def _size(node: Any, known: dict[int, float]) -> float:
-    """How many values `node` stands for when every alias is written out; infinite for a cycle."""
+    """How many values `node` holds with every alias expanded; infinite for a cycle."""
     if isinstance(node.value, str):
         return 1
     if id(node) not in known:

@@ -269,12 +269,10 @@ class Softmax:
     """The one softmax loss of a card, ready for arithmetic."""
 
     dataset: Dataset
-    root: Loss  # the outermost loss
-    loss: Loss  # the softmax loss itself
+    loss: Loss  # the softmax loss itself, not one that wraps it
     batch: int  # rows per device
     candidates: int  # per anchor, on one device
     scale: float  # as printed, else the library's default
-    scale_stated: bool
     similarity: str | None  # as printed
     factor: float  # how many such losses are added up (Matryoshka dimensions times weights)
     path: str  # of the softmax loss in a recipe
@@ -291,7 +289,7 @@ class Softmax:
 
 
 def _softmax(card: Card) -> Softmax | None:
-    """The card's softmax loss, when it has exactly one training dataset and a loss whose value can be reckoned.
+    """The card's softmax loss, where there is one training dataset and a loss whose value can be computed.
 
     None for several datasets (their losses mix in one column), other losses, cross-encoders (theirs draws a few
     negatives from the batch), and variants with hardness weights or other directions, whose bands differ.
@@ -324,12 +322,10 @@ def _softmax(card: Card) -> Softmax | None:
     similarity = node.parameters.get("similarity_fct")
     return Softmax(
         dataset=dataset,
-        root=root,
         loss=node,
         batch=batch,
         candidates=batch * (columns - 1),
         scale=20.0 if scale is None else float(scale),
-        scale_stated=scale is not None,
         similarity=None if similarity is None else str(similarity),
         factor=factor,
         path=loss_path(card, dataset, node),
@@ -337,7 +333,7 @@ def _softmax(card: Card) -> Softmax | None:
 
 
 def _dimensions(wrapper: Loss) -> float:
-    """How many times a MatryoshkaLoss adds its inner loss up."""
+    """How many inner losses a MatryoshkaLoss adds up, weighted."""
     dims = wrapper.parameters.get("matryoshka_dims")
     weights = wrapper.parameters.get("matryoshka_weights")
     per_step = wrapper.parameters.get("n_dims_per_step", -1)
@@ -354,7 +350,7 @@ def _sums_accumulation(card: Card) -> bool:
 
     transformers 4.48.1 to 4.52 divides by gradient_accumulation_steps only when the model's `forward` takes no keyword
     arguments; SentenceTransformer and CrossEncoder take them, and their losses do not divide either. 4.46.0 and 4.46.1
-    multiply before they divide. Read in the sources of these versions and of those between; see also
+    multiply before they divide. Source: these versions' trainer.py, and
     https://github.com/huggingface/transformers/issues/37766.
     """
     library, trainer = version(card, "Sentence Transformers"), version(card, "Transformers")

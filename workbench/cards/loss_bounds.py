@@ -1,7 +1,7 @@
 """Which values a loss can take: bands, chance, and what a value implies about similarities. Pure arithmetic.
 
 The softmax losses with in-batch negatives (MultipleNegativesRankingLoss and similar) score one positive against n
-candidates: loss = -ln softmax(scale * similarity)[positive]. With a similarity in [-1, 1] every score lies in
+candidates: loss = -ln softmax(scale * similarity)[positive]. With a similarity in [-1, 1] every score is in
 [-scale, scale], so that (s = scale)
 
     ln(1 + (n - 1) e^(-2s))  <=  loss  <=  ln(1 + (n - 1) e^(2s)),      and ln n where all candidates score alike.

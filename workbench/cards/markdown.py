@@ -139,7 +139,7 @@ def _mask_rows(masked: list[str], start: int) -> list[list[tuple[int, int]]]:
 def _row_end(lines: list[str], index: int, longest: int) -> tuple[int, int]:
     """Index of the row's last line, and how many lines were looked at beyond the first.
 
-    A row goes on where its last cell is still open; where no end is found, it is its first line alone.
+    A row continues while its last cell is open; where no end is found, it is its first line alone.
     """
     opened = lines[index].count("<code>") - lines[index].count("</code>")
     if opened <= 0 and lines[index].rstrip().endswith("|"):

@@ -132,7 +132,7 @@ def readings(
 ) -> tuple[Reading, ...]:
     """Every simple explanation of the log's batches per epoch; empty when none fits.
 
-    The plain one (one process, all rows) stands alone when it fits.
+    The plain one (one process, all rows) excludes all others when it fits.
 
     >>> from pprint import pprint
     >>> pprint(readings(Epoch((180,), 1), [1797], 8, drop_last=False, round_robin=False))
