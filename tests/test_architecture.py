@@ -19,7 +19,7 @@ BUDGET = {
     "__init__": 120,
     "errors": 40,
     "resources": 33,
-    "cards": 3_200,
+    "cards": 3_650,
     "audit": 2_390,
     "recipe": 1_375,
     "run": 440,
