@@ -6,15 +6,16 @@ The key of every cache is the identity of those files (path, time of the last ch
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import streamlit as st
 
 from workbench.errors import CardError, RecipeError, RunError
-from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_vectors
+from workbench.evaluation.projection import Method, Stage, Vectors, load_vectors
 from workbench.run import Run, list_runs
 from workbench.views import map_view as maps
 from workbench.views import overview, playground
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from workbench.cards.card import Card
     from workbench.recipe.schema import Recipe
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Reader = Callable[Concatenate[Run, P], T]
 Identity = tuple[tuple[str, int, int], ...]
 
 
@@ -69,16 +73,39 @@ def expected_form(name: str) -> Iterator[None]:
         ) from error
 
 
+def kept(
+    files: Callable[..., Sequence[Path]], most: int, spinner: str | bool = False, *, shared: bool = False
+) -> Callable[[Reader[P, T]], Reader[P, T]]:
+    """Keep what a reader of a run returns, for `most` arguments, until one of `files(run, *arguments)` changes.
+
+    `shared` values are the same object for everybody, and must not be changed; others are copied.
+    """
+
+    def decorate(read: Reader[P, T]) -> Reader[P, T]:
+        def of_path(path: str, arguments: tuple[Any, ...], files: Identity) -> T:
+            run = Run(Path(path))
+            with expected_form(run.name):
+                return read(run, *arguments)  # type: ignore[call-arg]
+
+        of_path.__qualname__ = read.__qualname__  # Streamlit identifies a cache by it
+        store = st.cache_resource if shared else st.cache_data
+        stored: Any = store(max_entries=most, show_spinner=spinner)(of_path)
+
+        @wraps(read)
+        def reader(run: Run, *arguments: P.args, **_: P.kwargs) -> T:
+            found: T = stored(str(run.path), arguments, identity(*files(run, *arguments)))
+            return found
+
+        return reader  # type: ignore[return-value]
+
+    return decorate
+
+
 # --- runs ---
 
 
+@kept(overview.overview_files, 500)
 def row(run: Run) -> RunRow:
-    return _row(str(run.path), identity(*overview.overview_files(run)))
-
-
-@st.cache_data(max_entries=500, show_spinner=False)
-def _row(path: str, files: Identity) -> RunRow:
-    run = Run(Path(path))
     return overview.run_row(run, lambda: log(run))
 
 
@@ -92,181 +119,129 @@ def _tail(path: str) -> LogTail:
     return LogTail(Path(path))
 
 
+@kept(lambda run, axis: [run.file("card"), run.file("log")], 50, shared=True)
 def beside_card(run: Run, axis: Axis) -> Curves:
     """The corrected log of the card, and the run's averaged as the card's is."""
-    return _beside_card(str(run.path), axis, identity(run.file("card"), run.file("log")))
-
-
-@st.cache_resource(max_entries=50, show_spinner=False)
-def _beside_card(path: str, axis: Axis, files: Identity) -> Curves:
-    with expected_form(Path(path).name):
-        return curves(Run(Path(path)), axis=axis, log=log(Run(Path(path))))
+    return curves(run, axis=axis, log=log(run))
 
 
 def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
     """A run with its card, as stored or computed now, or with other runs."""
-    every = [run, *others]
+    return _comparison(run, tuple(str(other.path) for other in others))
+
+
+def _compared_files(run: Run, others: tuple[str, ...]) -> list[Path]:
+    every = [run, *(Run(Path(path)) for path in others)]
     tables = [path for each in every for path in sorted(each.file("evaluations").glob("*/*.parquet"))]
-    files = identity(*(path for each in every for path in overview.overview_files(each)), *tables)
-    return _comparison(tuple(str(each.path) for each in every), files)
+    return [*(path for each in every for path in overview.overview_files(each)), *tables]
 
 
-@st.cache_data(max_entries=50, show_spinner="Comparing …")
-def _comparison(paths: tuple[str, ...], files: Identity) -> dict[str, Any]:
+@kept(_compared_files, 50, "Comparing …")
+def _comparison(run: Run, others: tuple[str, ...]) -> dict[str, Any]:
     from workbench.evaluation.compare import compare
 
-    runs = [Run(Path(path)) for path in paths]
-    with expected_form(runs[0].name):
-        stored = runs[0].comparison() if len(runs) == 1 else None
-        return stored if stored is not None else compare(runs).to_dict()
+    stored = None if others else run.comparison()
+    return stored if stored is not None else compare([run, *(Run(Path(path)) for path in others)]).to_dict()
 
 
 # --- maps and vectors ---
 
 
+def query_files(run: Run, evaluation: str, *_: object) -> list[Path]:
+    return sorted(run.file("evaluations").glob(f"{evaluation}/*"))
+
+
+def vector_files(run: Run, evaluation: str, stage: Stage, *_: object) -> list[Path]:
+    return [run.file("vectors", evaluation, stage)]
+
+
+def map_files(run: Run, evaluation: str, *_: object) -> list[Path]:
+    folders = (run.file("map", evaluation, "", "").parent, run.file("vectors", evaluation, "").parent)
+    files = [path for folder in folders for path in sorted(folder.glob(f"{evaluation}-*"))]
+    return files + query_files(run, evaluation)
+
+
+@kept(map_files, 4, "Reading the map …", shared=True)
 def view(run: Run, evaluation: str, method: Method, together: bool) -> MapView | None:
-    files = identity(*maps.map_files(run, evaluation, method, together=together))
-    return _view(str(run.path), evaluation, method, together, files)
+    return maps.map_view(run, evaluation, method, together=together)
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading the map …")
-def _view(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> MapView | None:
-    with expected_form(Path(path).name):
-        return maps.map_view(Run(Path(path)), evaluation, method, together=together)
-
-
+@kept(map_files, 4, shared=True)
 def map_names(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
-    files = identity(*maps.map_files(run, evaluation, method, together=together))
-    return _map_names(str(run.path), evaluation, method, together, files)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _map_names(path: str, evaluation: str, method: Method, together: bool, files: Identity) -> list[str]:
-    found = _view(path, evaluation, method, together, files)
+    found = view(run, evaluation, method, together)
     return found.names() if found is not None else []
 
 
+@kept(vector_files, 2, "Reading the vectors …", shared=True)
 def vectors(run: Run, evaluation: str, stage: Stage) -> Vectors:
-    """The full vectors of an evaluation; not to be changed."""
-    return _vectors(str(run.path), evaluation, stage, identity(run.file("vectors", evaluation, stage)))
+    return load_vectors(run, evaluation, stage)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the vectors …")
-def _vectors(path: str, evaluation: str, stage: Stage, files: Identity) -> Vectors:
-    with expected_form(Path(path).name):
-        return load_vectors(Run(Path(path)), evaluation, stage)
-
-
+@kept(vector_files, 200, "Finding the neighbors …")
 def neighbors(
-    run: Run, evaluation: str, stage: Stage, kind: str, ids: Sequence[str]
+    run: Run, evaluation: str, stage: Stage, kind: str, ids: tuple[str, ...]
 ) -> dict[str, list[tuple[str, float]]]:
     """The nearest documents of each text by the full vectors: id -> (document id, cosine), nearest first."""
-    files = identity(run.file("vectors", evaluation, stage))
-    return _neighbors(str(run.path), evaluation, stage, kind, tuple(ids), files)
+    return maps.neighbors(vectors(run, evaluation, stage), kind, ids)
 
 
-@st.cache_data(max_entries=200, show_spinner="Finding the neighbors …")
-def _neighbors(
-    path: str, evaluation: str, stage: Stage, kind: str, ids: tuple[str, ...], files: Identity
-) -> dict[str, list[tuple[str, float]]]:
-    return maps.neighbors(vectors(Run(Path(path)), evaluation, stage), kind, ids)
-
-
+@kept(lambda run, stage: playground.model_files(run), 2, "Loading the model …", shared=True)
 def model(run: Run, stage: Stage) -> Any:
     """The function that encodes a query as the run's model does; the two models of one run are kept."""
-    return _model(str(run.path), stage, identity(*playground.model_files(run)))
-
-
-@st.cache_resource(max_entries=2, show_spinner="Loading the model …")
-def _model(path: str, stage: Stage, files: Identity) -> Any:
-    with expected_form(Path(path).name):
-        return playground.load_encoder(Run(Path(path)), stage)
+    return playground.load_encoder(run, stage)
 
 
 # --- queries ---
 
 
-def query_files(run: Run, evaluation: str) -> Identity:
-    """Every file of the evaluation, but not its hits."""
-    return identity(*sorted(run.file("evaluations").glob(f"{evaluation}/*")))
-
-
+@kept(query_files, 20, "Reading the queries …")
 def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
-    return _queries(str(run.path), evaluation, metric, query_files(run, evaluation))
+    return q.query_table(run, evaluation, metric)
 
 
-@st.cache_data(max_entries=20, show_spinner="Reading the queries …")
-def _queries(path: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
-    with expected_form(Path(path).name):
-        return q.query_table(Run(Path(path)), evaluation, metric)
-
-
+@kept(query_files, 100)
 def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
-    return _query_metrics(str(run.path), evaluation, query_files(run, evaluation))
+    return q.query_metrics(run, evaluation)
 
 
-@st.cache_data(max_entries=100, show_spinner=False)
-def _query_metrics(path: str, evaluation: str, files: Identity) -> tuple[str, ...]:
-    with expected_form(Path(path).name):
-        return q.query_metrics(Run(Path(path)), evaluation)
-
-
+@kept(query_files, 200)
 def opened(run: Run, evaluation: str, query_id: str) -> OpenedQuery:
     """The rankings of a query, and its relevant documents."""
-    return _opened(str(run.path), evaluation, query_id, query_files(run, evaluation))
+    return q.open_queries(run, evaluation, [query_id])[query_id]
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def _opened(path: str, evaluation: str, query_id: str, files: Identity) -> OpenedQuery:
-    with expected_form(Path(path).name):
-        return q.open_queries(Run(Path(path)), evaluation, [query_id])[query_id]
+def _paired_files(run: Run, evaluation: str, metric: str, other: str) -> list[Path]:
+    return query_files(run, evaluation) + query_files(Run(Path(other)), evaluation)
 
 
-def paired(run: Run, other: Run, evaluation: str, metric: str) -> pd.DataFrame:
-    files = query_files(run, evaluation) + query_files(other, evaluation)
-    return _paired(str(run.path), str(other.path), evaluation, metric, files)
-
-
-@st.cache_data(max_entries=20, show_spinner="Reading the queries …")
-def _paired(path: str, other: str, evaluation: str, metric: str, files: Identity) -> pd.DataFrame:
-    with expected_form(Path(path).name):
-        return q.pair_queries(Run(Path(path)), Run(Path(other)), evaluation, metric)
+@kept(_paired_files, 20, "Reading the queries …")
+def paired(run: Run, evaluation: str, metric: str, other: str) -> pd.DataFrame:
+    """The queries of this run and of the run in the folder `other`."""
+    return q.pair_queries(run, Run(Path(other)), evaluation, metric)
 
 
 VECTORS = {"fewer dimensions": "at_dimensions", "quantized embeddings": "at_precisions"}
 """Groups that rank again by changed vectors -> the function of `slices`."""
 
 
+@kept(map_files, 50, "Grouping …")
 def grouped(run: Run, evaluation: str, by: str, metric: str) -> pd.DataFrame:
     """A metric by groups of queries, or by one of `VECTORS`."""
-    kept = [run.file("vectors", evaluation, stage) for stage in STAGES if by in VECTORS]
-    return _grouped(str(run.path), evaluation, by, metric, query_files(run, evaluation) + identity(*kept))
-
-
-@st.cache_data(max_entries=50, show_spinner="Grouping …")
-def _grouped(path: str, evaluation: str, by: str, metric: str, files: Identity) -> pd.DataFrame:
     from workbench.evaluation import slices
 
-    with expected_form(Path(path).name):
-        run = Run(Path(path))
-        if by in VECTORS:
-            table: pd.DataFrame = getattr(slices, VECTORS[by])(run, evaluation)
-            return table
-        return slices.slice_queries(run, evaluation, by, metric=metric)
+    if by in VECTORS:
+        table: pd.DataFrame = getattr(slices, VECTORS[by])(run, evaluation)
+        return table
+    return slices.slice_queries(run, evaluation, by, metric=metric)
 
 
 # --- cards ---
 
 
+@kept(lambda run: [run.file("card")], 50)
 def card_of(run: Run) -> Card | None:
-    return _card_of(str(run.path), identity(run.file("card")))
-
-
-@st.cache_data(max_entries=50, show_spinner=False)
-def _card_of(path: str, files: Identity) -> Card | None:
-    with expected_form(Path(path).name):
-        card: Card | None = Run(Path(path)).card()
-        return card
+    card: Card | None = run.card()
+    return card
 
 
 @st.cache_data(max_entries=50, show_spinner=False)

@@ -121,7 +121,7 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
 
     fields = card_facts.recipe_fields(written, corrected)
     changed = [field for field in fields if field.changed]
-    only = st.toggle(f"Only corrected fields ({len(changed)} fields)", key="changes", bind="query-params")
+    only = st.toggle(f"Only corrected fields ({len(changed)})", key="changes", bind="query-params")
     table = pd.DataFrame(
         [
             (f.name, f.value, f.corrected if f.changed else "", f.source, f.line_ranges, f.note)

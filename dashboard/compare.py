@@ -172,7 +172,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
         metric = st.selectbox(
             "Metric of each query", metrics, key="metric", bind="query-params", format_func=metric_name, width=220
         )
-    table = cached.paired(run, names[name], evaluation, metric)
+    table = cached.paired(run, evaluation, metric, str(names[name].path))
     if table.empty:
         parts.empty("No query in common", "The two runs have different queries, so none can be paired.")
         return

@@ -67,31 +67,22 @@ def quantities(runs: Sequence[Run]) -> list[str]:
     return [*usual, *(["components"] if pieces else []), *pieces, *others]
 
 
+@cached.kept(lambda run: [run.file("log")], 50)
 def names_logged(run: Run) -> tuple[str, ...]:
-    return _names_logged(str(run.path), cached.identity(run.file("log")))
+    return logged_names(cached.log(run))
 
 
-@st.cache_data(max_entries=50, show_spinner=False)
-def _names_logged(path: str, files: cached.Identity) -> tuple[str, ...]:
-    return logged_names(cached.log(Run(Path(path))))
+def files_of(run: Run, *_: object) -> list[Path]:
+    """The files that a figure of the run is made from."""
+    return [*overview.overview_files(run), run.file("card"), run.file("checkpoints")]
 
 
+@cached.kept(files_of, 8, shared=True)  # 100,000 rows are some 10 MB
 def curve(run: Run, key: str) -> Curve:
-    """The run's log of one quantity, without a name; read again if a file of the run has changed."""
-    return _curve(str(run.path), key, cached.identity(*files_of(run)))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)  # 100,000 rows are some 10 MB
-def _curve(path: str, key: str, files: cached.Identity) -> Curve:
-    run = Run(Path(path))
+    """The run's log of one quantity, without a name."""
     best = (run.record.get("best") or {}).get("step")
     saved = checkpoint_steps(run) if key == "loss" else ()
     return Curve.of_log("", cached.log(run), key=key, kept=best, train_rows=training_row_count(run), saved=saved)
-
-
-def files_of(run: Run) -> list[Path]:
-    """The files that a figure of the run is made from."""
-    return [*overview.overview_files(run), run.file("card"), run.file("checkpoints")]
 
 
 def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:

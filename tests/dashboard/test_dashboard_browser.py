@@ -300,7 +300,7 @@ def test_what_the_wrong_scale_of_the_korean_card_did_and_did_not_cost(
     assert 1.3122 <= low <= high <= 1.4622  # the only losses that this scale allows, says the audit
     low, high = spans["korean-law-lora, corrected, every logged point"]
     assert high - low > 0.15
-    page.get_by_text("Beside the card").wait_for()
+    page.get_by_text("Compared with the card").wait_for()
 
 
 def test_the_card_as_written_beside_corrected(page: Page, address: str, korean: dict[str, Run]) -> None:
@@ -309,7 +309,7 @@ def test_the_card_as_written_beside_corrected(page: Page, address: str, korean: 
     settle(page)
     page.locator(".wb-marked", has_text="MultipleNegativesRankingLoss").first.wait_for()
     page.get_by_text("recipe", exact=True).click()
-    page.get_by_text("Only what the corrections change").click()
+    page.get_by_text("Only corrected fields").click()
     page.wait_for_function("location.search.includes('changes=')")
     page.locator("td", has_text="loss.parameters.scale").wait_for(state="attached")
     with page.expect_download() as waiting:
@@ -320,7 +320,7 @@ def test_the_card_as_written_beside_corrected(page: Page, address: str, korean: 
 def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Run) -> None:
     page.goto(f"{address}retrieval?{urlencode({'run': '../../../etc'})}")
     settle(page)
-    page.get_by_text("The address names something that is not here.").wait_for()
+    page.get_by_text("The address has an unknown name.").wait_for()
     assert page.get_by_text("root:").count() == 0
 
 
@@ -401,10 +401,10 @@ def test_a_point_under_the_mouse_is_named_and_opened_by_a_click(page: Page, addr
     canvas.click(position=first_found(canvas))  # looked for again: the map may have taken another width meanwhile
     page.wait_for_function("location.search.includes('pick=')")
     assert query(page)["pick"] == [named.replace(" ", ":")]
-    page.get_by_role("link", name="Its rankings").click()
+    page.get_by_role("link", name="Rankings").click()
     page.wait_for_function("location.pathname == '/retrieval' && location.search.includes('query=q2')")
     page.get_by_text("The query", exact=True).wait_for()
-    page.get_by_role("link", name="Show it on the map").click()
+    page.get_by_role("link", name="Show on the map").click()
     page.wait_for_function("location.pathname == '/embeddings' && location.search.includes('pick=')")
     page.get_by_text("nearest documents, by the cosine").wait_for()
     assert page.evaluate("window.hostile") is None
@@ -415,10 +415,10 @@ def test_two_runs_are_compared_and_taken_away(page: Page, address: str, folder: 
     RunWriter(other.path).update(variant="corrected")
     page.goto(f"{address}compare?{urlencode({'run': whole.name, 'with': other.name})}")
     settle(page)
-    page.get_by_role("heading", name="Query by query").wait_for()
+    page.get_by_role("heading", name="Per-query comparison").wait_for()
     page.get_by_text("no significant difference").first.wait_for()
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Answers (TREC qrels)").click()
+        page.get_by_role("button", name="Judgments (TREC qrels)").click()
     lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
     assert (len(lines), lines[0]) == (180, "q0 0 d0 1")
 

@@ -10,7 +10,6 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench.evaluation.examples import has_examples
@@ -269,17 +268,6 @@ def map_evaluations(run: Run) -> tuple[str, ...]:
     order = compared_evaluations(run)
     found = [name for name in run.evaluations() if has_vectors(run, name) or stored_maps(run, name)]
     return tuple(sorted(found, key=lambda name: order.index(name) if name in order else len(order)))
-
-
-def map_files(run: Run, evaluation: str, method: Method, *, together: bool) -> tuple[Path, ...]:
-    """The files that `map_view` reads."""
-    name = (evaluation, method, "together" if together else "apart")
-    return (
-        *(run.file(kind, *name) for kind in ("map", "map_settings")),
-        *(run.file("vectors", evaluation, stage) for stage in STAGES),
-        *(run.file(kind, evaluation) for kind in ("queries", "documents")),
-        *(run.file("values", evaluation, stage) for stage in STAGES),
-    )
 
 
 def map_view(run: Run, evaluation: str, method: Method, *, together: bool = True) -> MapView | None:
