@@ -89,14 +89,8 @@ def binary_classification(
     if wrong is not None:
         raise DataError(f"expected labels of 0 and 1 in {name!r}, found {wrong!r}; measure scores by correlation.")
     table, settings = _pair_table(pairs, labels, encode, similarities, truncate_dim, on_progress)
-    parts = {
-        "ap": "average_precision",
-        "accuracy": "best_accuracy",
-        "f1": "best_f1",
-        "precision": "best_precision",
-        "recall": "best_recall",
-        "mcc": "best_mcc",
-    }
+    best = {short: f"best_{short}" for short in ("accuracy", "f1", "precision", "recall", "mcc")}
+    parts = {"ap": "average_precision", **best}
     statistics = {f"{one}_{short}": [long, one] for one in similarities for short, long in parts.items()}
     more: dict[str, float] = {}
     for one in similarities:

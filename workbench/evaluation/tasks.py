@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
@@ -48,31 +48,16 @@ class MeasureOptions(TypedDict, total=False):
     on_progress: Progress | None
 
 
-class Task(Protocol):
-    """One thing to measure."""
-
-    @property
-    def name(self) -> str:
-        """ "validation", "test", "NanoMSMARCO", ...: also the folder in a run."""
-
-    @property
-    def kind(self) -> str:
-        """The library's evaluator: "InformationRetrievalEvaluator"."""
-
-    def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> Evaluation | ExampleEvaluation:
-        """Measure the model behind `encode`. A task with its own number of dimensions ignores `truncate_dim`."""
-
-
 @dataclass(frozen=True)
 class Search:
     """Queries against a corpus."""
 
-    name: str
+    name: str  # "validation", "test", "NanoMSMARCO", ...: also the folder in a run
     collection: Collection
     dimensions: int | None = None  # None: `truncate_dim` of `measure`
     own_documents: bool = True  # whether a document with the query's id is ranked
 
-    kind = "InformationRetrievalEvaluator"
+    kind = "InformationRetrievalEvaluator"  # the library's evaluator
 
     def measure(self, encode: Encode, **options: Unpack[MeasureOptions]) -> Evaluation:
         distance = getattr(encode, "distance", "manhattan")
@@ -149,6 +134,10 @@ class Examples:
         if self.kind == "BinaryClassificationEvaluator":
             return evaluators.binary_classification(self.name, rows, self.gold, encode, **settings)
         return evaluators.embedding_similarity(self.name, rows, self.gold, encode, **settings)
+
+
+Task = Search | Mean | Examples
+"""One thing to measure: `measure` applies a model's `encode`, at the task's own number of dimensions if it has one."""
 
 
 def _samples(rows: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -309,7 +298,7 @@ def _add_dimensions(found: _Found, recipe: Recipe) -> None:
     whole = recipe.evaluation.truncate_dim or recipe.base.static_dimensions or max(dimensions, default=0)
     last = next((found.tasks[name] for name in found.tasks if name.startswith(NANO_MEAN)), None)
     last = last or found.tasks.get("test") or found.tasks.get("validation")
-    if isinstance(last, Search | Mean | Examples):
+    if last is not None:
         for size in sorted(dimensions - {whole}, reverse=True):
             found.tasks[f"{last.name}_{size}"] = replace(last, name=f"{last.name}_{size}", dimensions=size)
 
