@@ -144,14 +144,14 @@ def test_curves_are_the_cards_and_ours(run):
     assert [step for step, value in zip(ours.steps, ours.evaluated, strict=True) if value] == [180, 360, 540]
 
 
-def test_large_dots_are_explained_where_there_are_any(run, page, lacking):
+def test_large_dots_are_explained_if_there_are_any(run, page, lacking):
     words = "Large dots: this run's mean over the steps that a point of the card covers."
     assert summarize(run).curves[1].means
     assert words in Reader(page).words
     assert words not in read(lacking("card.json")).words
 
 
-def test_metrics_are_called_alike_in_tables_and_sentences(lacking):
+def test_metrics_have_the_same_names_in_tables_and_sentences(lacking):
     run = lacking("report.html")
     file = run.path / "comparison.json"
     found = json.loads(file.read_text())
@@ -188,7 +188,7 @@ def test_summed_losses_of_a_card_are_divided_and_that_is_said(lacking):
     assert not any(note in sentence for note in run.stand_ins for sentence in summary.curve_notes)
 
 
-def test_smaller_vectors_are_measured_and_drawn_where_the_run_keeps_them(tmp_path, small):
+def test_smaller_embeddings_are_measured_if_the_run_keeps_vectors(tmp_path, small):
     words = {f"q{number}": f"word {number}" for number in range(12)}
     relevant = {f"q{number}": {f"d{number}": 1.0} for number in range(12)}
     collection = Collection("test", words, {f"d{number}": f"text {number}" for number in range(12)}, relevant)
@@ -237,7 +237,7 @@ def test_facts_of_the_machine(run):
     assert duration(59.6) == "1 min 0 s"
 
 
-def test_the_host_is_not_told(run, page):
+def test_a_report_does_not_name_the_host(run, page):
     assert run.record["process"]["host"] not in re.sub(r"porsche-mxbai-[\w-]+", "", own(page))
 
 
@@ -257,7 +257,7 @@ def item_run(tmp_path_factory) -> Run:
     return made_item_run(tmp_path_factory.mktemp("items"))
 
 
-def test_items_that_moved_most_are_told_with_gold_and_scores(item_run):
+def test_the_largest_changes_of_examples_have_gold_and_scores(item_run):
     summary = summarize(item_run)
     assert summary.gaps == {}
     queries = summary.queries
@@ -359,7 +359,7 @@ def test_a_run_without_a_card(lacking):
     assert "The run folder holds no card, so there is nothing to audit." in read(run).words
 
 
-def test_a_run_that_goes_on(lacking):
+def test_a_running_run(lacking):
     run = lacking("comparison.json", "evaluations/*/after*", status="running")
     summary = summarize(run)
     assert (summary.verdict.word, summary.verdict.reasons) == ("running", ("540 of 540 steps are done.",))
@@ -408,7 +408,7 @@ def test_a_run_that_cannot_be_read(lacking, content):
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe nothing", b'{"rows": 3, "verdict": []}'])
-def test_a_damaged_file_costs_only_its_own_part(lacking, name, content):
+def test_a_damaged_file_affects_only_its_own_part(lacking, name, content):
     run = lacking()
     (run.path / name).write_bytes(content)
     words = read(run).words
@@ -428,7 +428,7 @@ def test_a_folder_that_is_empty_but_for_its_record(tmp_path):
 # --- render ---
 
 
-def test_the_page_is_well_formed_and_can_be_found_around_in(page):
+def test_the_page_is_well_formed_and_its_links_lead_somewhere(page):
     reader = Reader(own(page))
     assert [len(reader.all(tag)) for tag in ("h1", "main", "header", "footer", "nav")] == [1, 1, 1, 1, 1]
     assert reader.all("html") == [{"lang": "en"}]
@@ -534,7 +534,7 @@ def test_findings_are_shown_with_their_lines(run):
     assert "No findings. The audit of the card found no errors, warnings, or notes." in none
 
 
-def test_numbers_line_up_and_have_a_true_minus(tmp_path):
+def test_numbers_are_aligned_and_have_a_true_minus(tmp_path):
     from dataclasses import replace
 
     summary = summarize(made_run(tmp_path, queries=20))
@@ -565,7 +565,7 @@ def test_report_writes_the_file_whole(run, tmp_path):
     assert os.listdir(out.parent) == ["report.html"]
 
 
-def test_report_says_where_it_cannot_write(run, tmp_path):
+def test_a_report_that_cannot_be_written_is_an_error(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         RunError, match=r"cannot write the report to .*report\.html': .*; choose another place with --out\."
@@ -586,7 +586,7 @@ def test_the_templates_are_package_data():
 # --- rankings, failures, map ---
 
 
-def test_a_ranking_is_told_best_first_with_what_is_relevant_in_it(run):
+def test_a_ranking_is_in_order_and_marks_relevant_documents(run):
     korean = next(opened for query, opened in summarize(run).queries.gained if query.query == KOREAN)
     assert (len(korean.before), len(korean.after)) == (5, 5)
     assert [hit.relevant for hit in korean.after] == [True, False, False, False, False]
@@ -614,7 +614,7 @@ def ranked(small, tmp_path):
     return run
 
 
-def test_queries_won_and_lost_are_counted_and_grouped(ranked):
+def test_found_and_lost_queries_are_counted_and_grouped(ranked):
     summary = summarize(ranked)
     assert summary.gaps == {}
     queries = summary.queries
@@ -682,7 +682,7 @@ def pair(tmp_path_factory) -> list[Run]:
     return [first, other]
 
 
-def test_other_runs_are_told_beside_the_first(pair):
+def test_other_runs_are_compared_with_the_first(pair):
     several = summarize_several(pair)
     assert several.gaps == {}
     assert (several.letters, several.main) == (("A", "B"), "cosine_ndcg@10")
@@ -717,13 +717,13 @@ def test_the_page_of_several_runs_stands_alone(pair):
     assert render_several(summarize_several(pair), written=WRITTEN) == page
 
 
-def test_runs_that_asked_other_questions_are_not_compared(pair, run):
+def test_runs_with_different_queries_are_not_compared(pair, run):
     several = summarize_several([pair[0], run])
     assert several.verdict.word == "not comparable"
     assert several.pairs[0].reasons == ("A and B do not share their queries: 40 of 40 and 180 are the same.",)
 
 
-def test_a_broken_run_beside_others_is_said_to_be(pair, lacking):
+def test_a_broken_run_among_others_is_called_broken(pair, lacking):
     broken = lacking()
     (broken.path / "run.json").write_text("{")
     (broken.path / "recipe.yaml").unlink()
@@ -799,7 +799,7 @@ def test_hostile_text_in_markdown_stays_text(text):
     assert not re.search(r"(?<![\\\w])https?://|(?i:\bwww\.)|(?<!\w)@\w", escape(text))
 
 
-def test_nobody_is_called_and_nothing_is_linked_by_a_summary():
+def test_a_summary_mentions_nobody_and_links_nothing():
     assert escape("ask @someone about #12") == "ask @\u200bsomeone about \\#\u200b12"
     assert escape("nDCG@10") == "nDCG@10"
 
@@ -811,21 +811,21 @@ def test_the_summary_of_a_hostile_run_keeps_its_table(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["html", "md"])
-def test_a_report_goes_into_the_folder_of_its_run(lacking, pair, form):
+def test_a_report_is_written_into_its_run_folder(lacking, pair, form):
     run = lacking()
     assert report(run, format=form) == run.path / f"report.{form}"
     assert report([run, pair[0]], format=form) == run.path / f"comparison.{form}"
     assert report([run], format=form) == run.path / f"report.{form}"
 
 
-def test_a_report_says_what_it_cannot_write(run, tmp_path):
+def test_an_unknown_format_or_no_run_is_an_error(run, tmp_path):
     with pytest.raises(RunError, match=r"^expected a format of html, md, pdf, found 'docx'\.$"):
         report(run, tmp_path / "x", format="docx")
     with pytest.raises(RunError, match=r"^expected a run to report on, found none; name one, or several\.$"):
         report([], tmp_path / "x")
 
 
-def test_without_chromium_there_is_a_sentence(run, tmp_path, monkeypatch):
+def test_without_chromium_the_error_says_what_to_do(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     told = (
         "^expected Chromium to print the PDF, found none on the path; install it, or write the report as HTML and "
@@ -902,7 +902,7 @@ def test_the_new_models_card_is_one_that_we_can_read(trained):
     assert card.versions["Sentence Transformers"].value == "6.0.1"  # those of the training, not of the writing
 
 
-def test_the_new_models_card_tells_our_numbers_and_what_is_different(trained):
+def test_the_new_models_card_has_our_numbers_and_the_differences(trained):
     text = card_text(trained)
     main = summarize(trained).main
     assert text.index("## Evaluation by Card Workbench") < text.index("## How this card differs from the original")
@@ -927,7 +927,7 @@ def test_hostile_data_in_the_new_models_card_is_text(trained):
     assert not [token for token in every if token.type == "image"]
 
 
-def test_the_new_models_card_tells_what_was_corrected_and_why(trained, tmp_path):
+def test_the_new_models_card_says_what_was_corrected_and_why(trained, tmp_path):
     from workbench.cards.read import card_to_dict, read_card
     from workbench.recipe.from_card import recipe
     from workbench.recipe.yaml_io import save_recipe
@@ -992,7 +992,7 @@ def test_a_notebook_is_executed_and_its_figures_are_kept(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_cell_that_fails_is_told(tmp_path):
+def test_a_failing_cell_is_reported(tmp_path):
     path = tmp_path / "some.ipynb"
     path.write_text(json.dumps(notebook(("code", "raise KeyError('here')", []))))
     with pytest.raises(WorkbenchError, match=r"^a cell of '.*some\.ipynb' failed: KeyError: 'here'\.$"):
@@ -1003,7 +1003,7 @@ def test_a_cell_that_fails_is_told(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"cells": 3}', '{"cells": [3]}', '{"nbformat": 9, "cells": []}', None]
 )
-def test_what_is_no_notebook_is_told(tmp_path, content):
+def test_a_file_that_is_not_a_notebook_is_refused(tmp_path, content):
     path = tmp_path / "some.ipynb"
     if content is not None:
         path.write_text(content)
@@ -1011,7 +1011,7 @@ def test_what_is_no_notebook_is_told(tmp_path, content):
         export_notebook(path, execute=False)
 
 
-def test_outputs_of_a_notebook_are_shown_without_what_could_act():
+def test_outputs_of_a_notebook_are_harmless():
     packed = {"dtype": "f8", "bdata": base64.b64encode(b"\0" * 8 + bytes.fromhex("000000000000f03f")).decode()}
     figure = {"data": [{"type": "scattergl", "mode": "markers", "x": packed, "y": [1, 2]}], "layout": {}}
     bars = {"data": [{"type": "bar", "x": [1], "y": [2]}], "layout": {"title": {"text": "<b>Bars</b>"}}}
@@ -1080,7 +1080,7 @@ def test_outputs_of_a_notebook_are_shown_without_what_could_act():
         ("<script>alert(1)", ""),
     ],
 )
-def test_html_is_kept_without_what_could_act(given, kept):
+def test_html_is_sanitized(given, kept):
     clean = sanitize(given)
     assert not re.search(r"<[^>]*\bon\w+=", clean)
     if kept is not None:

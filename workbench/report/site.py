@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,16 +12,7 @@ from workbench.run import Progress, atomic_write, list_runs
 from workbench.views.records import Summary
 from workbench.views.summary import summarize
 
-INDEX = "index.html"
 FOLDER = "runs"  # of the reports, below the overview
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of the overview."""
-
-    summary: Summary
-    link: str  # address of the report, relative to the overview
 
 
 def report_index(
@@ -32,37 +22,32 @@ def report_index(
     written: str | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """Write the overview of all runs in `runs_folder` and the report of each below `out`; gives the overview's path.
+    """Write the overview of all runs in `runs_folder` and the report of each below `out`; return the overview's path.
 
-    A run that cannot be read has a page too, which says so. Pages of runs that are gone stay until someone removes
-    them. Raises RunError where there is no such folder, or where a page cannot be written.
+    A run that cannot be read has a page too, which says so. Pages of deleted runs stay.
+
+    Raises RunError if there is no such folder, or if a page cannot be written.
     """
     if not Path(runs_folder).is_dir():
         raise RunError(f"expected a folder of runs, found none at {str(runs_folder)!r}.")
-    runs, entries = list_runs(runs_folder), []
+    runs = list_runs(runs_folder)
+    cards: dict[str, list[tuple[Summary, str]]] = {}  # card -> (run, address of its report relative to the overview)
     for done, run in enumerate(runs):
         if on_progress is not None:
             on_progress(f"report: {run.name}", done, len(runs))
         summary = summarize(run)
         write(Path(out) / FOLDER / f"{run.name}.html", render(summary, written=written))
-        entries.append(Entry(summary, f"{FOLDER}/{quote(run.name)}.html"))
+        cards.setdefault(summary.card, []).append((summary, f"{FOLDER}/{quote(run.name)}.html"))
     if on_progress is not None:
         on_progress("report", len(runs), len(runs))
-    return write(Path(out) / INDEX, overview(entries, written=written))
-
-
-def overview(entries: list[Entry], *, written: str | None = None) -> str:
-    """The overview as one HTML document, runs of a card together."""
-    cards: dict[str, list[Entry]] = {}
-    for entry in entries:
-        cards.setdefault(entry.summary.card, []).append(entry)
-    return page("index.html.j2", {}, written, rows=entries, cards=sorted(cards.items()))
+    text = page("index.html.j2", {}, written, runs=len(runs), cards=sorted(cards.items(), key=lambda card: card[0]))
+    return write(Path(out) / "index.html", text)
 
 
 def write(path: Path, text: str) -> Path:
     """Write a page, whole or not at all.
 
-    Raises RunError where it cannot be written.
+    Raises RunError if it cannot be written.
     """
     try:
         with atomic_write(path) as temporary:
