@@ -26,7 +26,7 @@ BUDGET = {
     "data": 1_870,
     "models": 3_000,
     "evaluation": 4_700,
-    "training": 3_200,
+    "training": 2_760,
     "views": 4_600,
     "report": 1_700,
     "pipeline": 129,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,15 +23,16 @@ from typing import Any
 
 from workbench import errors
 from workbench.cards.card import Card
-from workbench.cards.read import card_from_dict, card_to_dict, read_card, shipped_cards
+from workbench.cards.read import card_to_dict, read_card, shipped_cards
 from workbench.errors import RunError, TrainingError, WorkbenchError
 from workbench.recipe.from_card import recipe as recipe_from_card
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Recipe
-from workbench.recipe.yaml_io import load_recipe, save_recipe
+from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, is_alive, list_runs, write_json
 
 POLL_SECONDS = 0.2
+REQUEST, FAILED = "request.json", "failed.json"
 DETACH = (
     "import subprocess, sys; file = open(sys.argv[1], 'ab'); print(subprocess.Popen(sys.argv[2:], "
     "stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True).pid)"
@@ -67,19 +69,19 @@ def start(
         "base": base, "data": data, "columns": None if columns is None else dict(columns), "max_steps": max_steps
     }  # fmt: skip
     command = _command(source, options, corrected=corrected, overrides=overrides or {}, runs=str(runs))
-    folder = _request_folder(Path(runs))
-    save_recipe(made, folder / "recipe.yaml")
+    request = _new_request(Path(runs))
+    save_recipe(made, request.file("recipe"))
     if card is not None:
-        write_json(folder / "card.json", card_to_dict(card))
-    write_json(folder / "request.json", {**options, "runs": str(Path(runs).resolve()), "command": command})
+        write_json(request.file("card"), card_to_dict(card))
+    write_json(request.path / REQUEST, {**options, "runs": str(Path(runs).resolve()), "command": command})
     known = {run.name for run in list_runs(runs)}
-    process = _detach(folder)
+    process = _detach(request)
 
     def find() -> Run | None:
         new = (run for run in list_runs(runs) if run.name not in known)
         return next((run for run in new if _belongs_to(run, process)), None)
 
-    return _wait_for_run(folder, process, find)
+    return _wait_for_run(request, process, find)
 
 
 def resume(run: Run) -> Run:
@@ -91,10 +93,10 @@ def resume(run: Run) -> Run:
         return run
     if run.status == "running":
         raise RunError(f"expected a run that has ended or was interrupted, found {run.name!r} being trained.")
-    folder = _request_folder(run.path.parent)
-    write_json(folder / "request.json", {"resume": str(run.path.resolve())})
-    process = _detach(folder)
-    return _wait_for_run(folder, process, lambda: run if _belongs_to(run, process) else None)
+    request = _new_request(run.path.parent)
+    write_json(request.path / REQUEST, {"resume": str(run.path.resolve())})
+    process = _detach(request)
+    return _wait_for_run(request, process, lambda: run if _belongs_to(run, process) else None)
 
 
 def wait(run: Run, *, seconds: float | None = None) -> Run:
@@ -131,22 +133,22 @@ def has_finished(run: Run) -> bool:
 # --- the other process ---------------------------------------------------------------------------------------------
 
 
-def _request_folder(runs: Path) -> Path:
-    """A folder for the request; its name begins with a dot, so that it is no run."""
+def _new_request(runs: Path) -> Run:
+    """A folder for the request, laid out like a run; its name begins with a dot, so that it is not listed as one."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".start-", dir=runs))
+        return Run(Path(tempfile.mkdtemp(prefix=".start-", dir=runs)))
     except OSError as error:
         raise RunError(
             f"cannot make a folder in {str(runs)!r}: {error.strerror or error}; choose another for the runs."
         ) from error
 
 
-def _detach(folder: Path) -> dict[str, Any]:
-    """Start the process for the request in `folder`; returns its pid and host, as in run.json."""
+def _detach(request: Run) -> dict[str, Any]:
+    """Start the process for the request; returns its pid and host, as in run.json."""
     code = "from workbench.training.background import main; raise SystemExit(main())"
-    words = [sys.executable, "-c", code, str(folder)]
-    detach = [sys.executable, "-I", "-S", "-c", DETACH, str(Run(folder).file("output")), *words]
+    words = [sys.executable, "-c", code, str(request.path)]
+    detach = [sys.executable, "-I", "-S", "-c", DETACH, str(request.file("output")), *words]
     done = subprocess.run(detach, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -154,7 +156,7 @@ def _detach(folder: Path) -> dict[str, Any]:
     return {"pid": int(done.stdout), "host": socket.gethostname()}
 
 
-def _wait_for_run(folder: Path, process: Mapping[str, Any], find: Callable[[], Run | None]) -> Run:
+def _wait_for_run(request: Run, process: Mapping[str, Any], find: Callable[[], Run | None]) -> Run:
     """The run, once `find` finds it; raises the error of the process where it ends before that."""
     try:
         while True:
@@ -162,20 +164,17 @@ def _wait_for_run(folder: Path, process: Mapping[str, Any], find: Callable[[], R
             run = find()
             if run is not None:
                 with suppress(OSError):
-                    _move_output(folder, run)
+                    _move_output(request, run)
                 return run
             if not running:
-                raise _failure(folder)
+                raise _failure(request)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         with suppress(ProcessLookupError):
             os.kill(int(process["pid"]), signal.SIGTERM)
         raise
     finally:
-        for path in folder.iterdir():
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # a process that is about to end may still write there
-            folder.rmdir()
+        shutil.rmtree(request.path, ignore_errors=True)  # a process that is about to end may still write there
 
 
 def _belongs_to(run: Run, process: Mapping[str, Any]) -> bool:
@@ -186,23 +185,23 @@ def _belongs_to(run: Run, process: Mapping[str, Any]) -> bool:
     return False
 
 
-def _move_output(folder: Path, run: Run) -> None:
+def _move_output(request: Run, run: Run) -> None:
     """Move the output into the run folder; the process continues to write to the same file."""
     target = run.file("output")
     if target.exists():
         target.rename(target.with_name("output-before.txt"))
-    Run(folder).file("output").rename(target)
+    request.file("output").rename(target)
 
 
-def _failure(folder: Path) -> WorkbenchError:
+def _failure(request: Run) -> WorkbenchError:
     """The error that ended the process, of its own class where it is one of ours."""
     with suppress(OSError, ValueError, KeyError):
-        failed = json.loads((folder / "failed.json").read_text(encoding="utf-8"))
+        failed = json.loads((request.path / FAILED).read_text(encoding="utf-8"))
         kind = getattr(errors, str(failed["error"]), TrainingError)
         return kind(str(failed["message"])) if issubclass(kind, WorkbenchError) else TrainingError(failed["message"])
     lines: list[str] = []
     with suppress(OSError):
-        lines = Run(folder).file("output").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = request.file("output").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1][:300] if lines else "it printed nothing"
     return TrainingError(f"expected a run folder from the training process, found that it ended before: {last}")
 
@@ -226,25 +225,23 @@ def _command(
 
 def main() -> int:
     """Do what the folder on the command line requests; 2 and failed.json where that fails."""
-    folder = Path(sys.argv[1])
+    request = Run(Path(sys.argv[1]))
     try:
-        _train(folder)
+        _train(request)
     except WorkbenchError as error:
         print(f"workbench: {error}", file=sys.stderr)
         with suppress(RunError):
-            if folder.is_dir():  # the process that started this one still waits
-                write_json(folder / "failed.json", {"error": type(error).__name__, "message": str(error)})
+            if request.path.is_dir():  # the process that started this one still waits
+                write_json(request.path / FAILED, {"error": type(error).__name__, "message": str(error)})
         return 2
     return 0
 
 
-def _train(folder: Path) -> None:
+def _train(request: Run) -> None:
     from workbench.training.train import train
 
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    if "resume" in request:
-        train(None, resume=request["resume"])
-        return
-    card = folder / "card.json"
-    made = card_from_dict(json.loads(card.read_text(encoding="utf-8"))) if card.exists() else None
-    train(load_recipe(folder / "recipe.yaml"), card=made, **request)
+    options = json.loads((request.path / REQUEST).read_text(encoding="utf-8"))
+    if "resume" in options:
+        train(None, **options)
+    else:
+        train(request.recipe(), card=request.card(), **options)
