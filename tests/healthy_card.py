@@ -137,7 +137,7 @@ def healthy() -> Card:
     )
 
 
-def told(card: Card, **values: Any) -> Card:
+def with_args(card: Card, **values: Any) -> Card:
     """The card with other training arguments, non-default and among all."""
     return replace(
         card,
@@ -146,23 +146,23 @@ def told(card: Card, **values: Any) -> Card:
     )
 
 
-def silent_about(card: Card, *names: str) -> Card:
+def without_args(card: Card, *names: str) -> Card:
     """The card without these arguments among the non-default ones."""
     return replace(card, non_default={k: v for k, v in card.non_default.items() if k not in names})
 
 
-def trained_on(card: Card, **fields: Any) -> Card:
+def with_rows(card: Card, **fields: Any) -> Card:
     """The card with another training dataset."""
     rest = tuple(one for one in card.datasets if one.role != "train")
     return replace(card, datasets=(replace(card.training_datasets()[0], **fields), *rest))
 
 
-def lost_by(card: Card, name: str, **parameters: Any) -> Card:
+def with_loss(card: Card, name: str, **parameters: Any) -> Card:
     """The card with another loss."""
-    return trained_on(card, loss=Loss(name, parameters, line=30))
+    return with_rows(card, loss=Loss(name, parameters, line=30))
 
 
-def logged(card: Card, rows: Iterable[LogRow]) -> Card:
+def with_log(card: Card, rows: Iterable[LogRow]) -> Card:
     return replace(card, training_log=tuple(rows))
 
 
@@ -185,7 +185,7 @@ def by_fit(card: Card) -> Card:
     """The card as fit() would have written it."""
     columns = ("sentence_0", "sentence_1")
     texts = tuple(dict(zip(columns, sample.values(), strict=True)) for sample in TEXTS)
-    made = trained_on(card, columns=columns, samples=texts, statistics=tuple(statistics(name, 90) for name in columns))
-    made = told(made, max_grad_norm=1, multi_dataset_batch_sampler="round_robin")
-    made = silent_about(made, "learning_rate", "load_best_model_at_end")
+    made = with_rows(card, columns=columns, samples=texts, statistics=tuple(statistics(name, 90) for name in columns))
+    made = with_args(made, max_grad_norm=1, multi_dataset_batch_sampler="round_robin")
+    made = without_args(made, "learning_rate", "load_best_model_at_end")
     return replace(made, hyperparameters={**made.hyperparameters, **arguments(learning_rate=5e-05, warmup_ratio=0.0)})

@@ -3,8 +3,9 @@
     python data/cards/make.py ../shared/cards/seeds-clean
 
 Each card is read, and what was read is written again: front matter, description, architecture, metrics, datasets with
-their statistics, loss, hyperparameters, log, versions. The original's sentences, samples, widget and standing text are
-not read into those fields, so they cannot come along. The same cards give the same bytes.
+their statistics, loss, hyperparameters, log, versions. The original's sentences, samples, widget and boilerplate are
+not read into those fields, so they are not copied. The same cards give the same bytes, and so the same SHA-256 in
+`sources.yaml`.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def table(heading: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
 
 
 def make(source: Path, name: str) -> dict[str, str]:
-    """File name -> content of the folder data/cards/NAME, from `source`/NAME.md and what lies beside it."""
+    """File name -> content of the folder data/cards/NAME, from `source`/NAME.md and the files beside it."""
     card = read_card(source / f"{name}.md")
     files = {"README.md": facts_card(card, CARDS[name])}
     for beside in BESIDE:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from healthy_card import evaluation, healthy, told, trained_on
+from healthy_card import evaluation, healthy, with_args, with_rows
 
 from workbench.audit import rules_model
 from workbench.audit.finding import SEVERITIES
@@ -359,7 +359,7 @@ def test_the_page_lists_every_code_with_reasoning_and_example(root: Path) -> Non
 
 
 def test_an_audit_is_a_sequence_that_shows_itself() -> None:
-    found = audit(told(healthy(), learning_rate=0.02, warmup_steps=9_999))
+    found = audit(with_args(healthy(), learning_rate=0.02, warmup_steps=9_999))
     assert len(found) == 2
     assert [finding.severity for finding in found] == ["error", "warning"]
     assert found[0] is found["warmup-units"]
@@ -370,7 +370,7 @@ def test_an_audit_is_a_sequence_that_shows_itself() -> None:
 
 
 def test_the_dictionary_has_the_documented_keys() -> None:
-    given = audit(told(healthy(), warmup_steps=9_999)).to_dict()
+    given = audit(with_args(healthy(), warmup_steps=9_999)).to_dict()
     assert set(given) == {"findings", "reproducibility"}
     assert set(given["findings"][0]) == {"code", "severity", "message", "evidence", "lines", "fix"}
     assert given["findings"][0]["fix"] == {
@@ -384,7 +384,7 @@ def test_the_dictionary_has_the_documented_keys() -> None:
 def test_hostile_text_is_escaped_in_a_notebook() -> None:
     evil = "<script>alert(1)</script>"
     label = ColumnStatistics("label", "int", {"0": "~50.00%", "1": "~50.00%"})
-    card = replace(trained_on(healthy(), columns=("anchor", "positive", "label"), statistics=(label,)), name=evil)
+    card = replace(with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(label,)), name=evil)
     card = replace(card, evaluations=(evaluation(0.1, name=evil), evaluation(0.2, name=evil)))
     shown = audit(card)._repr_html_()
     assert evil not in shown

@@ -16,14 +16,14 @@ from healthy_card import (
     evaluation,
     healthy,
     healthy_log,
-    logged,
-    lost_by,
     row,
-    silent_about,
     statistics,
-    told,
-    trained_on,
     versions,
+    with_args,
+    with_log,
+    with_loss,
+    with_rows,
+    without_args,
     without_evaluation,
 )
 
@@ -41,11 +41,11 @@ def found(card: Card, code: str) -> list[Finding]:
 def curve(*values: float, every: int = 100, per_epoch: int = 1000) -> Card:
     """The healthy card with these training losses and the healthy evaluations."""
     rows = [row(every * (at + 1), value, per_epoch=per_epoch) for at, value in enumerate(values)]
-    return logged(healthy(), rows)
+    return with_log(healthy(), rows)
 
 
 def pairs_with(dataset_fields: dict[str, object], **values: object) -> Card:
-    return told(trained_on(healthy(), **dataset_fields), **values)
+    return with_args(with_rows(healthy(), **dataset_fields), **values)
 
 
 # --------------------------------------------------------------------------------------------------- rows, processes
@@ -53,7 +53,7 @@ def pairs_with(dataset_fields: dict[str, object], **values: object) -> Card:
 
 def at_length(per_epoch: int, **fields: object) -> Card:
     rows = [row(step, 0.9 - step / 1e6, per_epoch=per_epoch) for step in range(100, 3 * per_epoch + 1, 100)]
-    return replace(logged(healthy(), rows), **fields)
+    return replace(with_log(healthy(), rows), **fields)
 
 
 def _two_processes() -> Card:
@@ -62,8 +62,8 @@ def _two_processes() -> Card:
 
 def _four_processes_that_accumulate() -> Card:
     # 64,000 rows / 64 = 1,000 batches, a quarter is 250; two of them make a step, 125 steps an epoch
-    card = told(healthy(), gradient_accumulation_steps=2)
-    return logged(card, [replace(row(s, 0.9), epoch=round(s / 125, 4)) for s in (25, 50, 100, 150, 275, 375)])
+    card = with_args(healthy(), gradient_accumulation_steps=2)
+    return with_log(card, [replace(row(s, 0.9), epoch=round(s / 125, 4)) for s in (25, 50, 100, 150, 275, 375)])
 
 
 def _four_fifths() -> Card:
@@ -77,8 +77,8 @@ def _four_fifths() -> Card:
 
 def _tenth_of_the_batches() -> Card:
     # 64,000 / 64 = 1,000 batches, a tenth is 100; four of them make a step, 250 steps an epoch
-    card = told(healthy(), gradient_accumulation_steps=4, warmup_steps=100)
-    return logged(card, [replace(row(s, 0.9), epoch=round(s / 250, 4)) for s in (25, 50, 100, 175, 225, 500)])
+    card = with_args(healthy(), gradient_accumulation_steps=4, warmup_steps=100)
+    return with_log(card, [replace(row(s, 0.9), epoch=round(s / 250, 4)) for s in (25, 50, 100, 175, 225, 500)])
 
 
 def _static_at_a_transformers_rate() -> Card:
@@ -89,23 +89,23 @@ def _static_at_a_transformers_rate() -> Card:
 
 
 def _temperature() -> Card:
-    return lost_by(healthy(), "MultipleNegativesRankingLoss", scale=0.05, similarity_fct="cos_sim")
+    return with_loss(healthy(), "MultipleNegativesRankingLoss", scale=0.05, similarity_fct="cos_sim")
 
 
 def _inside_matryoshka() -> Card:
     inner = Loss("CachedMultipleNegativesRankingLoss", {"scale": 0.02, "similarity_fct": "cos_sim"})
-    return trained_on(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256]}, inner, 30))
+    return with_rows(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256]}, inner, 30))
 
 
 def _unbounded_similarity() -> Card:
-    card = lost_by(healthy(), "MultipleNegativesRankingLoss", scale=20.0, similarity_fct="<lambda>")
-    return logged(card, [row(100, 7000.0), row(200, 5.0)])
+    card = with_loss(healthy(), "MultipleNegativesRankingLoss", scale=20.0, similarity_fct="<lambda>")
+    return with_log(card, [row(100, 7000.0), row(200, 5.0)])
 
 
 def _three_matryoshka_dimensions() -> Card:
     inner = Loss("MultipleNegativesRankingLoss", {})
-    card = trained_on(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256, 64]}, inner, 30))
-    return logged(card, [row(100, 12.0), row(200, 9.0), row(300, 3.0)])
+    card = with_rows(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256, 64]}, inner, 30))
+    return with_log(card, [row(100, 12.0), row(200, 9.0), row(300, 3.0)])
 
 
 def _collapsed() -> Card:
@@ -114,20 +114,20 @@ def _collapsed() -> Card:
 
 def _labels_not_distinguished() -> Card:
     label = ColumnStatistics("label", "int", {"0": "~50.30%", "1": "~49.70%"})
-    card = trained_on(healthy(), columns=("anchor", "positive", "label"), statistics=(label,))
+    card = with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(label,))
     losses = (0.71, 0.697, 0.6952, 0.6934, 0.6931, 0.6932, 0.6931, 0.6933)
     rows = [row(100 * (at + 1), value) for at, value in enumerate(losses)]
-    return logged(lost_by(card, "SoftmaxLoss"), rows)
+    return with_log(with_loss(card, "SoftmaxLoss"), rows)
 
 
 def _labels_distinguished() -> Card:
     card = _labels_not_distinguished()
-    return logged(card, [*card.training_log[:-1], row(800, 0.64)])
+    return with_log(card, [*card.training_log[:-1], row(800, 0.64)])
 
 
 def _added_up() -> Card:
-    card = versions(told(healthy(), gradient_accumulation_steps=4), transformers="4.51.3")
-    return logged(card, [replace(row(s, 1.0), epoch=round(s / 250, 4)) for s in (25, 50, 100, 175)])
+    card = versions(with_args(healthy(), gradient_accumulation_steps=4), transformers="4.51.3")
+    return with_log(card, [replace(row(s, 1.0), epoch=round(s / 250, 4)) for s in (25, 50, 100, 175)])
 
 
 def _one_spike() -> Card:
@@ -139,12 +139,12 @@ def _one_spike() -> Card:
 def _nothing_moved() -> Card:
     losses = [row(s, 0.39 + 0.002 * ((s // 100) % 2)) for s in range(100, 3001, 100)]
     measured = [row(s, metric=0.5039) for s in (1000, 2000, 3000)]
-    return logged(healthy(), sorted([*losses, *measured], key=lambda one: one.step or 0))
+    return with_log(healthy(), sorted([*losses, *measured], key=lambda one: one.step or 0))
 
 
 def _loss_flat_but_the_metric_rose() -> Card:
     rows = _nothing_moved().training_log
-    return logged(
+    return with_log(
         healthy(), [replace(one, metrics={COLUMN: one.metrics[COLUMN] and 0.5 + (one.step or 0) / 1e5}) for one in rows]
     )
 
@@ -153,39 +153,39 @@ def _validation_turned() -> Card:
     rows = []
     for at, (train, held) in enumerate([(1.0, 0.6), (0.8, 0.5), (0.5, 0.55), (0.3, 0.6), (0.2, 0.7)]):
         rows += [row(600 * at + 500, train), row(600 * at + 600, validation=held)]
-    return told(logged(healthy(), rows), load_best_model_at_end=False)
+    return with_args(with_log(healthy(), rows), load_best_model_at_end=False)
 
 
 def _validation_wavers() -> Card:
     rows = []
     for at, (train, held) in enumerate([(1.0, 0.6), (0.8, 0.5), (0.5, 0.52), (0.3, 0.51), (0.2, 0.53)]):
         rows += [row(600 * at + 500, train), row(600 * at + 600, validation=held)]
-    return logged(healthy(), rows)
+    return with_log(healthy(), rows)
 
 
 def _margin_of_five() -> Card:
     parameters = {"distance_metric": "TripletDistanceMetric.EUCLIDEAN", "triplet_margin": 5}
-    return lost_by(healthy(), "TripletLoss", **parameters)
+    return with_loss(healthy(), "TripletLoss", **parameters)
 
 
 def _margin_of_a_half() -> Card:
     parameters = {"distance_metric": "TripletDistanceMetric.COSINE", "triplet_margin": 0.5}
-    return lost_by(healthy(), "TripletLoss", **parameters)
+    return with_loss(healthy(), "TripletLoss", **parameters)
 
 
 # ------------------------------------------------------------------------------------------------------- evaluation
 
 
 def _held_back_for_nothing() -> Card:
-    card = told(without_evaluation(healthy()), eval_strategy="no")
+    card = with_args(without_evaluation(healthy()), eval_strategy="no")
     return replace(card, datasets=healthy().datasets)
 
 
-def _measured(*values: float, **told_values: object) -> Card:
+def _measured(*values: float, **values_by_name: object) -> Card:
     rows = [one for one in healthy_log() if one.training_loss]
     rows += [row(1000 * (at + 1), metric=value) for at, value in enumerate(values)]
-    card = logged(healthy(), sorted(rows, key=lambda one: one.step or 0))
-    return replace(told(card, **told_values), evaluations=(evaluation(values[-1]),))
+    card = with_log(healthy(), sorted(rows, key=lambda one: one.step or 0))
+    return replace(with_args(card, **values_by_name), evaluations=(evaluation(values[-1]),))
 
 
 def _table_of_another_epoch() -> Card:
@@ -213,7 +213,7 @@ def _several_golds() -> Card:
 
 def _one_anchor_twice() -> Card:
     samples = (*TEXTS, {"anchor": TEXTS[0]["anchor"], "positive": "Light needs 1.3 seconds to it."})
-    return told(trained_on(healthy(), samples=samples), batch_sampler="batch_sampler")
+    return with_args(with_rows(healthy(), samples=samples), batch_sampler="batch_sampler")
 
 
 COMPARING = (
@@ -225,41 +225,41 @@ COMPARING = (
 
 def _documents_about_both_things() -> Card:
     whole = tuple({**sample, "positive": f"{sample['anchor']} {sample['positive']}"} for sample in COMPARING)
-    return told(trained_on(healthy(), samples=whole), batch_sampler="batch_sampler")
+    return with_args(with_rows(healthy(), samples=whole), batch_sampler="batch_sampler")
 
 
 def _batch_of_four() -> Card:
-    return logged(told(trained_on(healthy(), size=4000), per_device_train_batch_size=4), [row(100, 0.3)])
+    return with_log(with_args(with_rows(healthy(), size=4000), per_device_train_batch_size=4), [row(100, 0.3)])
 
 
 def _mostly_no_match() -> Card:
     label = ColumnStatistics("label", "int", {"-1": "~72.90%", "1": "~27.10%"})
-    return trained_on(healthy(), columns=("anchor", "positive", "label"), statistics=(statistics("anchor", 9), label))
+    return with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(statistics("anchor", 9), label))
 
 
 def _every_pair_a_match() -> Card:
     label = ColumnStatistics("label", "int", {"1": "100.00%"})
-    return trained_on(healthy(), columns=("anchor", "positive", "label"), statistics=(statistics("anchor", 9), label))
+    return with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(statistics("anchor", 9), label))
 
 
 def _scores_to_five() -> Card:
     label = ColumnStatistics("score", "float", {"min": 0.0, "mean": 2.6, "max": 5.0})
-    card = trained_on(healthy(), columns=("anchor", "positive", "score"), statistics=(label,))
-    return lost_by(card, "CosineSimilarityLoss")
+    card = with_rows(healthy(), columns=("anchor", "positive", "score"), statistics=(label,))
+    return with_loss(card, "CosineSimilarityLoss")
 
 
 def _the_same_on_both_sides() -> Card:
     same = tuple({"anchor": one["anchor"], "positive": one["anchor"]} for one in TEXTS)
-    return trained_on(healthy(), samples=same, statistics=(statistics("anchor", 60), statistics("positive", 60)))
+    return with_rows(healthy(), samples=same, statistics=(statistics("anchor", 60), statistics("positive", 60)))
 
 
 def _one_sample_alike() -> Card:
     samples = ({"anchor": "a b c", "positive": "a b c"}, *TEXTS[1:])
-    return trained_on(healthy(), samples=samples, statistics=(statistics("anchor", 60), statistics("positive", 60)))
+    return with_rows(healthy(), samples=samples, statistics=(statistics("anchor", 60), statistics("positive", 60)))
 
 
 def _two_hundred_rows() -> Card:
-    return logged(trained_on(healthy(), size=200), [row(9, 0.9, per_epoch=4)])
+    return with_log(with_rows(healthy(), size=200), [row(9, 0.9, per_epoch=4)])
 
 
 def _two_hundred_rows_for_an_adapter() -> Card:
@@ -285,11 +285,11 @@ def _the_same_size() -> Card:
 
 def _counted_in_characters() -> Card:
     long = replace(statistics("positive", 512, 180.0), unit="characters")
-    return trained_on(healthy(), statistics=(statistics("anchor", 60), long))
+    return with_rows(healthy(), statistics=(statistics("anchor", 60), long))
 
 
 def _query_before_every_query() -> Card:
-    return trained_on(healthy(), samples=tuple({**one, "anchor": f"query: {one['anchor']}"} for one in TEXTS))
+    return with_rows(healthy(), samples=tuple({**one, "anchor": f"query: {one['anchor']}"} for one in TEXTS))
 
 
 # ------------------------------------------------------------------------------------------------- model, versions
@@ -298,12 +298,12 @@ def _query_before_every_query() -> Card:
 def _full_size_left_out() -> Card:
     inner = Loss("MultipleNegativesRankingLoss", {"scale": 20.0})
     parameters = {"matryoshka_dims": [512, 256], "matryoshka_weights": [1, 1]}
-    return trained_on(healthy(), loss=Loss("MatryoshkaLoss", parameters, inner, 30))
+    return with_rows(healthy(), loss=Loss("MatryoshkaLoss", parameters, inner, 30))
 
 
 def _full_size_among_them() -> Card:
     inner = Loss("MultipleNegativesRankingLoss", {"scale": 20.0})
-    return trained_on(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256]}, inner, 30))
+    return with_rows(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256]}, inner, 30))
 
 
 def _half_of_them() -> Card:
@@ -317,7 +317,7 @@ def _by_a_dense_module() -> Card:
 
 def _name_only() -> Card:
     inner = Loss("MultipleNegativesRankingLoss", {})
-    return trained_on(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256]}, inner, 30))
+    return with_rows(healthy(), loss=Loss("MatryoshkaLoss", {"matryoshka_dims": [768, 256]}, inner, 30))
 
 
 def _peft() -> Card:
@@ -362,33 +362,33 @@ ILL: dict[str, dict[str, Make]] = {
         "nothing fits": lambda: at_length(137),
     },
     "joined-logs": {
-        "two runs": lambda: logged(healthy(), [row(100, 1.0), row(200, 0.9), row(100, 0.8), row(200, 0.7)]),
+        "two runs": lambda: with_log(healthy(), [row(100, 1.0), row(200, 0.9), row(100, 0.8), row(200, 0.7)]),
     },
     "stopped-early": {
-        "epoch one of three": lambda: logged(healthy(), [one for one in healthy_log() if (one.step or 0) <= 1000]),
+        "epoch one of three": lambda: with_log(healthy(), [one for one in healthy_log() if (one.step or 0) <= 1000]),
     },
     "nothing-logged": {
-        "fewer steps than the interval": lambda: without_evaluation(logged(pairs_with({"size": 260}), [])),
+        "fewer steps than the interval": lambda: without_evaluation(with_log(pairs_with({"size": 260}), [])),
     },
     "fit-defaults": {
         "by fit": lambda: by_fit(healthy()),
     },
     "warmup-units": {
         "tenth of the batches": _tenth_of_the_batches,
-        "longer than the run": lambda: told(healthy(), warmup_steps=10_000),
+        "longer than the run": lambda: with_args(healthy(), warmup_steps=10_000),
     },
     "learning-rate": {
-        "transformer at two hundredths": lambda: told(healthy(), learning_rate=0.02),
+        "transformer at two hundredths": lambda: with_args(healthy(), learning_rate=0.02),
         "static at a transformers rate": _static_at_a_transformers_rate,
     },
     "scale-as-temperature": {
         "temperature": _temperature,
         "inside matryoshka": _inside_matryoshka,
-        "guided by a scale": lambda: lost_by(healthy(), "GISTEmbedLoss", temperature=20.0),
+        "guided by a scale": lambda: with_loss(healthy(), "GISTEmbedLoss", temperature=20.0),
     },
     "loss-out-of-band": {
         "far too large": lambda: curve(400.0, 200.0, 100.0, 50.0),
-        "below what the scale allows": lambda: logged(_temperature(), [row(100, 4.1), row(200, 0.5)]),
+        "below what the scale allows": lambda: with_log(_temperature(), [row(100, 4.1), row(200, 0.5)]),
         "unbounded similarity": _unbounded_similarity,
     },
     "loss-at-chance": {
@@ -414,15 +414,15 @@ ILL: dict[str, dict[str, Make]] = {
     },
     "margin-unreachable": {
         "margin of five": _margin_of_five,
-        "default margin": lambda: logged(
-            lost_by(healthy(), "BatchAllTripletLoss"), [row(100, 4.9), row(200, 3.4), row(300, 3.2)]
+        "default margin": lambda: with_log(
+            with_loss(healthy(), "BatchAllTripletLoss"), [row(100, 4.9), row(200, 3.4), row(300, 3.2)]
         ),
     },
     "evaluation-unused": {
         "held back for nothing": _held_back_for_nothing,
     },
     "not-evaluated": {
-        "never evaluated": lambda: told(without_evaluation(healthy()), eval_strategy="no"),
+        "never evaluated": lambda: with_args(without_evaluation(healthy()), eval_strategy="no"),
     },
     "best-not-kept": {
         "second epoch was best": lambda: _measured(0.7135, 0.7242, 0.7172, load_best_model_at_end=False),
@@ -454,12 +454,12 @@ ILL: dict[str, dict[str, Make]] = {
         "too easy": lambda: _measured(0.99, 1.0, 1.0),
     },
     "dataset-unnamed": {
-        "json": lambda: trained_on(healthy(), name="json", id=None),
+        "json": lambda: with_rows(healthy(), name="json", id=None),
     },
     "duplicate-anchors": {
         "one anchor twice": _one_anchor_twice,
-        "questions about two things": lambda: told(
-            trained_on(healthy(), samples=COMPARING), batch_sampler="batch_sampler"
+        "questions about two things": lambda: with_args(
+            with_rows(healthy(), samples=COMPARING), batch_sampler="batch_sampler"
         ),
     },
     "batch-too-small": {
@@ -482,7 +482,7 @@ ILL: dict[str, dict[str, Make]] = {
         "the same numbers": _the_same_numbers,
     },
     "truncated-texts": {
-        "at the limit": lambda: trained_on(
+        "at the limit": lambda: with_rows(
             healthy(), statistics=(statistics("anchor", 60), statistics("positive", 512, 180.0))
         ),
     },
@@ -505,7 +505,7 @@ ILL: dict[str, dict[str, Make]] = {
     },
     "similarity-not-portable": {
         "energy": lambda: replace(healthy(), similarity=Stated("Energy Distance", 6)),
-        "loss of the script": lambda: lost_by(healthy(), "__main__.OwnLoss"),
+        "loss of the script": lambda: with_loss(healthy(), "__main__.OwnLoss"),
     },
     "similarity-mismatch": {
         "cosine then dot": lambda: replace(
@@ -534,37 +534,37 @@ ILL: dict[str, dict[str, Make]] = {
     },
     "version-bug": {
         "best of a dense model": _best_of_a_dense_model,
-        "last mini batch only": lambda: lost_by(
-            told(healthy(), per_device_train_batch_size=BATCH), "MegaBatchMarginLoss"
+        "last mini batch only": lambda: with_loss(
+            with_args(healthy(), per_device_train_batch_size=BATCH), "MegaBatchMarginLoss"
         ),
     },
     "legacy-arguments": {
-        "grouped by length": lambda: told(healthy(), group_by_length=True),
+        "grouped by length": lambda: with_args(healthy(), group_by_length=True),
     },
 }
 """Code -> cards that have the fault."""
 
 NEAR: dict[str, dict[str, Make]] = {
     "world-size": {
-        "short last batch": lambda: trained_on(at_length(1001), size=64_001),
-        "dropped last batch": lambda: told(trained_on(at_length(1000), size=64_063), dataloader_drop_last=True),
-        "size unknown": lambda: trained_on(at_length(500), size=None),
-        "streamed": lambda: told(at_length(500), max_steps=500),
-        "batch found by itself": lambda: told(at_length(500), auto_find_batch_size=True),
+        "short last batch": lambda: with_rows(at_length(1001), size=64_001),
+        "dropped last batch": lambda: with_args(with_rows(at_length(1000), size=64_063), dataloader_drop_last=True),
+        "size unknown": lambda: with_rows(at_length(500), size=None),
+        "streamed": lambda: with_args(at_length(500), max_steps=500),
+        "batch found by itself": lambda: with_args(at_length(500), auto_find_batch_size=True),
     },
     "loss-out-of-band": {
-        "an earlier run with another loss": lambda: logged(
+        "an earlier run with another loss": lambda: with_log(
             healthy(), [row(100, 900.0), row(200, 800.0), row(100, 1.2), row(200, 0.9)]
         ),
         "three matryoshka dimensions": _three_matryoshka_dimensions,
-        "unbounded but small": lambda: lost_by(
+        "unbounded but small": lambda: with_loss(
             healthy(), "MultipleNegativesRankingLoss", scale=20.0, similarity_fct="<lambda>"
         ),
     },
     "size-before-split": {
         "four fifths but a version that counts right": lambda: versions(_four_fifths(), st="4.1.0"),
         "four fifths of rows made in memory": lambda: versions(
-            trained_on(at_length(800), name=None, id=None), st="3.3.1"
+            with_rows(at_length(800), name=None, id=None), st="3.3.1"
         ),
         "a half that is rather two processes": lambda: versions(at_length(500), st="3.3.1"),
     },
@@ -572,34 +572,36 @@ NEAR: dict[str, dict[str, Make]] = {
         "a few rows left out": lambda: at_length(990),
     },
     "joined-logs": {
-        "evaluated before and after": lambda: logged(
+        "evaluated before and after": lambda: with_log(
             healthy(), [row(-1, metric=0.5), *healthy_log(), row(-1, metric=0.6017)]
         ),
     },
     "stopped-early": {
-        "ends one interval before the end": lambda: logged(
+        "ends one interval before the end": lambda: with_log(
             healthy(), [one for one in healthy_log() if (one.step or 0) <= 2900]
         ),
     },
     "nothing-logged": {
-        "no training told": lambda: Card(name="bare", kind="sentence-transformer", modules=healthy().modules),
+        "no training with_args": lambda: Card(name="bare", kind="sentence-transformer", modules=healthy().modules),
     },
     "fit-defaults": {
-        "same columns but a rate was set": lambda: told(by_fit(healthy()), learning_rate=3e-05),
-        "round robin by choice": lambda: told(healthy(), multi_dataset_batch_sampler="round_robin", max_grad_norm=1),
+        "same columns but a rate was set": lambda: with_args(by_fit(healthy()), learning_rate=3e-05),
+        "round robin by choice": lambda: with_args(
+            healthy(), multi_dataset_batch_sampler="round_robin", max_grad_norm=1
+        ),
     },
     "warmup-units": {
-        "a tenth of the steps": lambda: told(healthy(), warmup_steps=100),
+        "a tenth of the steps": lambda: with_args(healthy(), warmup_steps=100),
     },
     "learning-rate": {
-        "static at its rate": lambda: told(_static_at_a_transformers_rate(), learning_rate=0.2),
-        "other optimizer": lambda: told(healthy(), learning_rate=0.02, optim="sgd"),
+        "static at its rate": lambda: with_args(_static_at_a_transformers_rate(), learning_rate=0.2),
+        "other optimizer": lambda: with_args(healthy(), learning_rate=0.02, optim="sgd"),
     },
     "scale-as-temperature": {
-        "dot product unscaled": lambda: lost_by(
+        "dot product unscaled": lambda: with_loss(
             healthy(), "MultipleNegativesRankingLoss", scale=1.0, similarity_fct="dot_score"
         ),
-        "guided by a temperature": lambda: lost_by(healthy(), "GISTEmbedLoss", temperature=0.05),
+        "guided by a temperature": lambda: with_loss(healthy(), "GISTEmbedLoss", temperature=0.05),
     },
     "loss-at-chance": {
         "labels distinguished": _labels_distinguished,
@@ -614,7 +616,7 @@ NEAR: dict[str, dict[str, Make]] = {
         "noise": lambda: curve(*(1 + 0.3 * math.sin(at * 1.7) + 0.2 * math.cos(at * 2.9) for at in range(30))),
     },
     "flat-run": {
-        "metrics at their ceiling": lambda: logged(
+        "metrics at their ceiling": lambda: with_log(
             healthy(),
             [
                 replace(one, metrics={COLUMN: 1.0 if one.metrics[COLUMN] else None})
@@ -634,7 +636,7 @@ NEAR: dict[str, dict[str, Make]] = {
         "not normalised": lambda: replace(_margin_of_five(), modules=healthy().modules[:2]),
     },
     "evaluation-unused": {
-        "validated in another way": lambda: told(healthy(), eval_strategy="no"),
+        "validated in another way": lambda: with_args(healthy(), eval_strategy="no"),
     },
     "not-evaluated": {
         "only a validation loss": lambda: replace(
@@ -660,27 +662,27 @@ NEAR: dict[str, dict[str, Make]] = {
         "several golds": _several_golds,
     },
     "dataset-unnamed": {
-        "named without id": lambda: trained_on(healthy(), name="quora-pairs", id=None),
+        "named without id": lambda: with_rows(healthy(), name="quora-pairs", id=None),
     },
     "duplicate-anchors": {
-        "kept apart": lambda: told(_one_anchor_twice(), batch_sampler="no_duplicates"),
-        "scored pairs": lambda: trained_on(_one_anchor_twice(), loss=Loss("CoSENTLoss", {"scale": 20.0}, line=30)),
-        "one row shown twice": lambda: told(
-            trained_on(healthy(), samples=(*TEXTS, TEXTS[0])), batch_sampler="batch_sampler"
+        "kept apart": lambda: with_args(_one_anchor_twice(), batch_sampler="no_duplicates"),
+        "scored pairs": lambda: with_rows(_one_anchor_twice(), loss=Loss("CoSENTLoss", {"scale": 20.0}, line=30)),
+        "one row shown twice": lambda: with_args(
+            with_rows(healthy(), samples=(*TEXTS, TEXTS[0])), batch_sampler="batch_sampler"
         ),
-        "one question about two things": lambda: told(
-            trained_on(healthy(), samples=COMPARING[1:]), batch_sampler="batch_sampler"
+        "one question about two things": lambda: with_args(
+            with_rows(healthy(), samples=COMPARING[1:]), batch_sampler="batch_sampler"
         ),
         "documents about both things": _documents_about_both_things,
     },
     "batch-too-small": {
-        "hard negatives of its own": lambda: trained_on(_batch_of_four(), columns=("anchor", "positive", "negative")),
+        "hard negatives of its own": lambda: with_rows(_batch_of_four(), columns=("anchor", "positive", "negative")),
     },
     "label-ignored": {
         "every pair a match": _every_pair_a_match,
     },
     "label-range": {
-        "scores to five ranked": lambda: lost_by(_scores_to_five(), "CoSENTLoss", scale=20.0),
+        "scores to five ranked": lambda: with_loss(_scores_to_five(), "CoSENTLoss", scale=20.0),
     },
     "identical-columns": {
         "one sample alike": _one_sample_alike,
@@ -695,10 +697,10 @@ NEAR: dict[str, dict[str, Make]] = {
         "counted in characters": _counted_in_characters,
     },
     "prompts-in-texts": {
-        "a template": lambda: trained_on(
+        "a template": lambda: with_rows(
             healthy(), samples=tuple({**one, "positive": f"Title: {one['positive']}"} for one in TEXTS)
         ),
-        "prompts by name": lambda: told(_query_before_every_query(), prompts={"anchor": "query: "}),
+        "prompts by name": lambda: with_args(_query_before_every_query(), prompts={"anchor": "query: "}),
     },
     "untrained-dimension": {
         "full size among them": _full_size_among_them,
@@ -711,7 +713,7 @@ NEAR: dict[str, dict[str, Make]] = {
     },
     "similarity-not-portable": {
         "late interaction": lambda: replace(
-            lost_by(healthy(), "pylate.losses.contrastive.Contrastive"), similarity=Stated("MaxSim", 6)
+            with_loss(healthy(), "pylate.losses.contrastive.Contrastive"), similarity=Stated("MaxSim", 6)
         ),
     },
     "similarity-mismatch": {
@@ -734,7 +736,7 @@ NEAR: dict[str, dict[str, Make]] = {
     "sampler-seed": {
         "fixed sampler": lambda: versions(healthy(), st="3.4.0"),
         "development version of the fixed one": lambda: versions(healthy(), st="3.4.0.dev0"),
-        "default sampler": lambda: versions(told(healthy(), batch_sampler="batch_sampler"), st="3.3.1"),
+        "default sampler": lambda: versions(with_args(healthy(), batch_sampler="batch_sampler"), st="3.3.1"),
     },
     "version-bug": {
         "best of a plain model": lambda: versions(healthy(), st="4.1.0"),
@@ -846,22 +848,22 @@ def test_the_mean_of_several_sets_tells_checkpoints_apart() -> None:
     rows += [
         row(1000 * (at + 1), metrics={"A_cosine_ndcg@10": a, "B_cosine_ndcg@10": b}) for at, (a, b) in enumerate(values)
     ]
-    card = told(logged(healthy(), sorted(rows, key=lambda one: one.step or 0)), load_best_model_at_end=False)
+    card = with_args(with_log(healthy(), sorted(rows, key=lambda one: one.step or 0)), load_best_model_at_end=False)
     card = replace(card, evaluations=(evaluation(0.55, name="A"), evaluation(0.44, name="B")))
     finding = found(card, "best-not-kept")[0]
     assert (finding.evidence["best"], finding.evidence["best_step"]) == (0.5, 2000)
 
 
 def test_known_queries_with_several_documents() -> None:
-    card = told(replace(healthy(), name="hotpotqa-test"), batch_sampler="batch_sampler")
+    card = with_args(replace(healthy(), name="hotpotqa-test"), batch_sampler="batch_sampler")
     note = found(card, "duplicate-anchors")[0]
     assert note.severity == "note"
     assert note.evidence["chance"] == pytest.approx(63 / 63_999, abs=1e-6)
 
 
 def test_fit_without_a_second_mark_is_only_likely() -> None:
-    card = silent_about(by_fit(healthy()), "multi_dataset_batch_sampler", "max_grad_norm")
-    card = replace(card, hyperparameters=told(healthy(), max_grad_norm=1.0).hyperparameters)
+    card = without_args(by_fit(healthy()), "multi_dataset_batch_sampler", "max_grad_norm")
+    card = replace(card, hyperparameters=with_args(healthy(), max_grad_norm=1.0).hyperparameters)
     finding = found(card, "fit-defaults")[0]
     assert (finding.severity, finding.message.split()[:2]) == ("warning", ["Very", "likely"])
 
@@ -870,12 +872,12 @@ def test_several_datasets_do_not_confuse() -> None:
     one = healthy().training_datasets()[0]
     two = replace(one, name="other", size=6_400, loss=Loss("TripletLoss", {}, line=31))
     rows = [row(step, 5.0, per_epoch=1100) for step in range(100, 3301, 100)]
-    card = replace(logged(healthy(), rows), datasets=(one, two), evaluations=())
+    card = replace(with_log(healthy(), rows), datasets=(one, two), evaluations=())
     assert not found(card, "world-size")
     assert not found(card, "size-mismatch")
     assert not found(card, "loss-out-of-band")
-    turns = told(card, multi_dataset_batch_sampler="round_robin")  # twice the 100 batches of the smaller one
-    shorter = logged(turns, [row(step, 5.0, per_epoch=200) for step in range(20, 601, 20)])
+    turns = with_args(card, multi_dataset_batch_sampler="round_robin")  # twice the 100 batches of the smaller one
+    shorter = with_log(turns, [row(step, 5.0, per_epoch=200) for step in range(20, 601, 20)])
     assert not found(shorter, "world-size")
     assert not found(shorter, "size-mismatch")
 

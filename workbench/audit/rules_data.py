@@ -292,8 +292,8 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
 def prompts_in_texts(card: Card) -> Iterator[Finding]:
     """Prompts are part of the texts instead of the model's `prompts`.
 
-    Every sample of a column begins with the same instruction, and users of the model are not told: without it the model
-    works worse. From `prompts`, encode adds it automatically.
+    Every sample of a column begins with the same instruction, which users of the model do not know: without it the
+    model works worse. From `prompts`, encode adds it automatically.
     Silent when: samples have no common beginning with a word like query, passage or represent and a colon; prompts are
     configured; fewer than two different samples; the model is a cross-encoder, whose texts are often templates.
     Example: every query begins with an instruction for searching, every document with one for retrieving.
@@ -305,8 +305,8 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
     named = dict(zip(("query", "document"), found.values(), strict=False))
     quoted = some(f"{column} with {text[:80]!r}" for column, text in found.items())
     yield warning(
-        f"Prompts are part of the texts instead of `prompts`: every sample of {quoted} begins so, and users of the "
-        "model are not told.",
+        f"Prompts are part of the texts instead of `prompts`: every sample of {quoted} begins so, which users of "
+        "the model do not know.",
         [*prefixes.lines, *lookup.argument_lines(card, "prompts")],
         Fix(
             {"base.prompts": named, "training.prompts": found},

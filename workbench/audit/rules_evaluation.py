@@ -174,25 +174,18 @@ def reported_not_saved(card: Card) -> Iterator[Finding]:
             reported_step=rows[-1].step,
             kept_step=kept.step,
         )
-    printed: defaultdict[str, list[float]] = defaultdict(list)
-    for evaluation in card.evaluations:
-        for metric, value in evaluation.metrics.items():
-            printed[metric].append(value)
-    wrong = [
-        entry
-        for entry in card.model_index
-        if entry.metric in printed
-        and math.isfinite(entry.value)
-        and not any(same_rounded(entry.value, value) for value in printed[entry.metric])
-    ]
+    wrong = []
+    for entry in card.model_index:
+        printed = [one.metrics[entry.metric] for one in card.evaluations if entry.metric in one.metrics]
+        if printed and math.isfinite(entry.value) and not any(same_rounded(entry.value, one) for one in printed):
+            wrong.append((entry, printed))
     if wrong:
-        first = wrong[0]
+        first, printed = wrong[0]
         where = f" for {first.dataset}" if first.dataset else ""
         yield error(
             f"The front matter gives {first.metric} {short(first.value)}{where}, but the table says "
-            f"{some(map(short, printed[first.metric]))}"
-            + (f"; {len(wrong)} values differ like this." if len(wrong) > 1 else "."),
-            [entry.line for entry in wrong[:5]],
+            f"{some(map(short, printed))}" + (f"; {len(wrong)} values differ like this." if len(wrong) > 1 else "."),
+            [entry.line for entry, _ in wrong[:5]],
             differing=len(wrong),
         )
 
