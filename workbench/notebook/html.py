@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from IPython.display import publish_display_data
 
-from workbench.views.theme import remove_controls, widget_style
+from workbench.views.theme import css_variables, remove_controls, widget_style
 
-STYLE = f"<style>{widget_style()}</style>"
+STYLE = f"<style>{css_variables('.wb')}{widget_style()}</style>"
 
 
 def text(value: object) -> str:

@@ -117,8 +117,8 @@ def css_variables(selector: str, palette: Palette = LIGHT) -> str:
 
 
 def widget_style() -> str:
-    """The style sheet of what notebooks show, for a notebook or an exported page."""
-    return css_variables(".wb") + Path(__file__).with_name("widgets.css").read_text(encoding="utf-8")
+    """The style sheet of widgets; a notebook needs `css_variables` before it, an exported page has them."""
+    return Path(__file__).with_name("widgets.css").read_text(encoding="utf-8")
 
 
 # --- text -------------------------------------------------------------------------------------------------------
