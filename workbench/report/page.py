@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -107,8 +105,8 @@ def page(
         library=Markup(library) if drawn else "",
         script=Markup(script),
         drawn=drawn,
-        dark_colors=Markup(_script_json(theme.to_dark())),
-        config=Markup(_script_json(theme.CONFIG)),
+        dark_colors=Markup(figures.script_json(theme.to_dark())),
+        config=Markup(figures.script_json(theme.CONFIG)),
         **values,
     )
 
@@ -168,7 +166,3 @@ def _style(environment: Environment) -> str:
     dark = theme.css_variables(":root", theme.DARK)
     head = f"{theme.css_variables(':root')}@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
     return head + _source(environment, "report.css")
-
-
-def _script_json(value: Any) -> str:
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value))

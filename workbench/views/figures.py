@@ -102,8 +102,8 @@ def marker_of(color: str, symbol: str, size: int = 11) -> dict[str, Any]:
     return {"color": color, "size": size, "symbol": symbol, "line": {"color": color, "width": 2}}
 
 
-def script_json(figure: Figure) -> str:
-    """Data and layout of a figure as JSON for a `<script>` element: without `<`, `>`, `&`, U+2028, and U+2029."""
+def script_json(figure: Figure | Mapping[str, Any]) -> str:
+    """A figure, or plain values, as JSON for a `<script>` element: without `<`, `>`, `&`, U+2028, and U+2029."""
     from plotly.io import to_json
 
     text: str = to_json(figure, validate=False, engine="json", remove_uids=True)
