@@ -28,9 +28,9 @@ BUDGET = {
     "evaluation": 4_700,
     "training": 2_760,
     "views": 4_600,
-    "report": 1_700,
+    "report": 1_030,
     "pipeline": 129,
-    "notebook": 1_100,
+    "notebook": 900,
     "cli": 1_100,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
@@ -46,6 +46,7 @@ OWNERS = {
     "pynndescent": {"evaluation"},
     "plotly": {"views", "notebook"},
     "jinja2": {"report"},
+    "nbconvert": {"report"},
     "ipywidgets": {"notebook"},
     "anywidget": {"notebook"},
     "IPython": {"notebook"},

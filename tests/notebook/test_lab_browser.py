@@ -191,6 +191,7 @@ def test_a_reloaded_page_shows_the_current_run(browser: Browser, lab: tuple[str,
     book = open_notebook("7-your-own-card", browser, lab, tmp_path, up_to="wb.live(run)")
     book.run_all()
     book.cell("wb.live(run)").locator(".wb .facts").filter(has_text="training").first.wait_for()
+    book.cell("wb.live(run)").locator(".js-plotly-plot").first.wait_for()  # all widgets have loaded
     book.page.keyboard.press("Control+s")
     book.page.reload()
     book.ready()
