@@ -22,24 +22,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_log_is_followed_and_agrees_with_the_run(run: Run) -> None:
-    assert LogTail(run.path / "log.jsonl").rows() == run.log()
+    assert LogTail(run.path / "log.jsonl").columns() == LogColumns.of(run.log())
 
 
 def test_a_half_line_waits_a_replaced_log_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     tail = LogTail(path)
-    assert tail.rows() == []
+    assert tail.columns() == LogColumns.of([])
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert tail.rows() == [{"step": 1, "loss": 2.0}]
+    assert tail.columns() == LogColumns.of([{"step": 1, "loss": 2.0}])
     with path.open("a") as file:
         file.write('ss": 1.0}\nnonsense\n{"step": 1, "eval_loss": 0.5}\n')
-    assert tail.rows() == [{"step": 1, "loss": 2.0, "eval_loss": 0.5}, {"step": 2, "loss": 1.0}]
+    assert tail.columns() == LogColumns.of([{"step": 1, "loss": 2.0, "eval_loss": 0.5}, {"step": 2, "loss": 1.0}])
     other = tmp_path / "other"
     other.write_text('{"step": 7}\n')
     os.replace(other, path)
-    assert tail.rows() == [{"step": 7}]
+    assert tail.columns() == LogColumns.of([{"step": 7}])
     path.unlink()
-    assert tail.rows() == []
+    assert tail.columns() == LogColumns.of([])
 
 
 def test_what_a_log_holds(run: Run) -> None:

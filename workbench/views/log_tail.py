@@ -31,10 +31,6 @@ class LogTail:
         self._log = LogColumns()
         self._seen = LogColumns()  # what the readers have
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The numbers of the rows, as in `Run.log`; empty if there is no log yet."""
-        return self.columns().rows()
-
     def columns(self) -> LogColumns:
         """The log by columns, not to be changed; empty if there is no log yet."""
         with self._lock:

@@ -64,16 +64,6 @@ class LogColumns:
         """The log as it is now, for a reader that keeps it while this one grows."""
         return LogColumns(list(self.steps), {name: list(column) for name, column in self.columns.items()})
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The numbers of the rows, as `Run.log()` gives them."""
-        found: list[dict[str, Any]] = [{"step": step} for step in self.steps]
-        for name, column in self.columns.items():
-            part = name.removeprefix(PART)
-            for row, value in zip(found, column, strict=True):
-                if value is not None:
-                    (row if part == name else row.setdefault("components", {}))[part] = value
-        return found
-
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take more rows. One of a known step, as after a resume, adds to it, its values winning."""
         for row in rows:
