@@ -27,7 +27,7 @@ BUDGET = {
     "models": 3_000,
     "evaluation": 4_700,
     "training": 2_760,
-    "views": 4_600,
+    "views": 3_660,
     "report": 1_030,
     "pipeline": 129,
     "notebook": 900,
