@@ -92,7 +92,7 @@ def page(
     environment = _environment()
     style = _style(environment) + (theme.widget_style() if foreign else "")
     library, script = figures.library(), _source(environment, "report.js")
-    # Browsers ignore 'unsafe-inline' beside a hash.
+    # Browsers ignore 'unsafe-inline' next to a hash.
     styles = "'unsafe-inline'" if foreign else f"{_hash(style)} {_hash('')}"
     policy = (
         f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {styles}; "

@@ -126,7 +126,7 @@ METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "ap": "AP"}
 
 
 def metric_name(metric: str) -> str:
-    """The name of a metric as people write it; that of a ranking without the similarity it was measured with.
+    """The usual name of a metric; a ranking metric loses its similarity.
 
     >>> metric_name("cosine_ndcg@10"), metric_name("dot_accuracy@1"), metric_name("spearman_cosine")
     ('nDCG@10', 'Accuracy@1', 'Spearman (cosine)')
@@ -137,12 +137,12 @@ def metric_name(metric: str) -> str:
     name, at, depth = "_".join(words).partition("@")
     if not at and not similarity:
         return metric
-    said = METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
-    return said + at + depth if at else f"{said} ({similarity})"
+    shown = METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
+    return shown + at + depth if at else f"{shown} ({similarity})"
 
 
 def metric_names(metrics: Iterable[str]) -> dict[str, str]:
-    """Each of `metrics` and its `metric_name`; itself where two of them would be called the same.
+    """Metric -> its `metric_name`, or itself if two of them would have the same name.
 
     >>> metric_names(["cosine_mrr@10", "cosine_map@100"])
     {'cosine_mrr@10': 'MRR@10', 'cosine_map@100': 'MAP@100'}
@@ -154,19 +154,19 @@ def metric_names(metrics: Iterable[str]) -> dict[str, str]:
 
 
 def name_metrics(sentence: str, metrics: Iterable[str]) -> str:
-    """A sentence in which metrics are called as the library calls them, with their `metric_names`.
+    """`sentence` with the library's names of `metrics` replaced by their `metric_names`.
 
-    >>> name_metrics("cosine_mrr@10 tells them apart.", ["cosine_mrr@1", "cosine_mrr@10"])
-    'MRR@10 tells them apart.'
+    >>> name_metrics("cosine_mrr@10 differs.", ["cosine_mrr@1", "cosine_mrr@10"])
+    'MRR@10 differs.'
     """
     return replace_names(sentence, metric_names(metrics))
 
 
 def replace_names(sentence: str, names: Mapping[str, str]) -> str:
-    """A sentence with each name replaced by what stands for it, the longest first: one may begin another.
+    """`sentence` with each of `names` replaced, the longest first, because one may begin another.
 
-    >>> replace_names("run-12 beside run-1", {"run-1": "A", "run-12": "B"})
-    'B beside A'
+    >>> replace_names("run-12 and run-1", {"run-1": "A", "run-12": "B"})
+    'B and A'
     """
     for name in sorted(names, key=len, reverse=True):
         sentence = sentence.replace(name, names[name])

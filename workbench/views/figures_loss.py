@@ -266,7 +266,7 @@ def _mark_kept(figure: Figure, run: Curve, x: Along, end: float, colors: Palette
         yref="paper",
         yanchor="top",
         xanchor="left" if place < end / 3 else "right",
-        text=" kept by the card " if run.role == "card" else " best, kept ",
+        text=" card's checkpoint " if run.role == "card" else " best, kept ",
         showarrow=False,
         font={"size": TICK_SIZE, "color": colors.muted},
     )
