@@ -310,10 +310,10 @@ def _sentence(pair: Pair, main: str, first: str) -> str:
     row = next((row for row in pair.rows if row.metric == main), None)
     if row is None or row.difference is None or pair.verdict == "not comparable":
         why = " ".join(pair.reasons) or "It has no such metric, or no values per query."
-        return f"{pair.letter} beside {first}: not comparable. {why}"
+        return f"{pair.letter} vs. {first}: not comparable. {why}"
     low, high = row.difference_low, row.difference_high
     between = "" if low is None or high is None else f" (95% CI {signed(low)} to {signed(high)})"
-    return f"{pair.letter} beside {first}: {metric_name(main)} {signed(row.difference)}{between}, {row.verdict}."
+    return f"{pair.letter} vs. {first}: {metric_name(main)} {signed(row.difference)}{between}, {row.verdict}."
 
 
 def _differences(runs: Sequence[Run], gaps: dict[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
