@@ -10,8 +10,9 @@ import pytest
 from tiny import WORDS, tiny_base
 
 from workbench.audit.rules import audit
-from workbench.cards import inference, lookup
+from workbench.cards import lookup
 from workbench.cards.card import Card
+from workbench.cards.inference import infer
 from workbench.cards.read import read_card
 
 st = pytest.importorskip("sentence_transformers")
@@ -60,7 +61,7 @@ def test_epochs_of_the_real_trainer(base: str, tmp_path: Path, accumulation: int
     card = by_trainer(
         base, tmp_path, gradient_accumulation_steps=accumulation, dataloader_drop_last=drop_last, logging_steps=2
     )
-    epoch = inference.epoch(card)
+    epoch = infer(card).epoch
     assert epoch is not None
     assert epoch.exact == (25 if drop_last else 26)
     found = audit(card)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from workbench.cards.card import Stated
-from workbench.recipe.schema import Origin
+from workbench.recipe.schema import Origin, OriginKind
 
 
 @dataclass
@@ -16,14 +16,7 @@ class Draft:
     fields: dict[str, tuple[Any, Origin]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def put(
-        self,
-        path: str,
-        value: Any,
-        source: Literal["card", "file", "library", "inferred", "default"],
-        *lines: int | None,
-        note: str = "",
-    ) -> None:
+    def put(self, path: str, value: Any, source: OriginKind, *lines: int | None, note: str = "") -> None:
         known = tuple(line for line in lines if line is not None)
         self.fields[path] = value, Origin(source=source, lines=known, note=note)
 

@@ -24,6 +24,9 @@ NAME = r"^[\w@+-][\w.@+-]*$"
 """A name that can be the name of a folder."""
 
 
+OriginKind = Literal["card", "file", "library", "inferred", "default", "user", "finding"]
+
+
 class Part(BaseModel):
     """A group of recipe fields."""
 
@@ -33,7 +36,7 @@ class Part(BaseModel):
 class Origin(Part):
     """Where the value of one field came from."""
 
-    source: Literal["card", "file", "library", "inferred", "default", "user", "finding"]
+    source: OriginKind
     lines: tuple[int, ...] = ()  # of the card, or of the file
     note: str = ""  # the file's name, the library's version, the reason, the finding's code
 
