@@ -36,12 +36,12 @@ SOURCES = (
 
 def finding_box(card: "Card", finding: "Finding") -> None:
     """The finding, and beside it the lines of the card that prove it."""
-    colour, icon, _ = SEVERITIES[finding.severity]
+    color, icon, _ = SEVERITIES[finding.severity]
     with st.container(border=True):
         left, right = st.columns([4, 5], gap="medium")
         with left, st.container(gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.badge(finding.severity, color=colour, icon=icon)  # type: ignore[arg-type]
+                st.badge(finding.severity, color=color, icon=icon)  # type: ignore[arg-type]
                 st.text(finding.code)
             st.text(finding.message)
             if finding.fix is not None:
@@ -156,10 +156,10 @@ def show(card: "Card") -> None:
     with st.container(border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.text(card.title or card.name)
-            for severity, (colour, icon, _) in SEVERITIES.items():
+            for severity, (color, icon, _) in SEVERITIES.items():
                 count = sum(finding.severity == severity for finding in audit)
                 if count:
-                    st.badge(f"{count} {severity}{'s' * (count > 1)}", color=colour, icon=icon)  # type: ignore[arg-type]
+                    st.badge(f"{count} {severity}{'s' * (count > 1)}", color=color, icon=icon)  # type: ignore[arg-type]
         st.text(audit.reproducibility.verdict)
     view = parts.views(VIEWS)
     if view == "findings":

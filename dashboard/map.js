@@ -66,7 +66,7 @@ function outline(pen, symbol, r) {
 }
 
 // One mark as a small image, drawn at every point of its group.
-function stamp(symbol, colour, size, ground, ratio) {
+function stamp(symbol, color, size, ground, ratio) {
   const r = Math.max(size / 2, 1) * (symbol.startsWith("diamond") ? 1.3 : 1) * ratio;
   const side = 2 * Math.ceil(r + ratio) + 1;
   const made = document.createElement("canvas");
@@ -74,7 +74,7 @@ function stamp(symbol, colour, size, ground, ratio) {
   const pen = made.getContext("2d");
   pen.translate(side / 2, side / 2);
   outline(pen, symbol, r);
-  pen.fillStyle = pen.strokeStyle = colour;
+  pen.fillStyle = pen.strokeStyle = color;
   pen.lineWidth = 1.3 * ratio;
   if (symbol.endsWith("open")) { pen.stroke(); return made; }
   pen.fill();
@@ -134,7 +134,7 @@ class View {
   update(data) {
     const before = this.data;
     this.data = data;
-    for (const [name, colour] of Object.entries(data.look)) this.root.style.setProperty(`--${name}`, colour);
+    for (const [name, color] of Object.entries(data.look)) this.root.style.setProperty(`--${name}`, color);
     if (before?.id !== data.id) this.place();
     this.group = numbers(data.group, Uint8Array);
     this.rows = data.layers.map(() => []);

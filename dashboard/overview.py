@@ -18,12 +18,12 @@ SORTS = ["newest", "largest gain", "card"]
 NOT_YET = "not compared yet"
 VERDICTS = {"reproduced": "green", "differs": "orange", "not comparable": "gray", NOT_YET: "gray"}
 STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupted": "yellow", "failed": "orange"}
-COLOURS = {**STATES, "broken": "red"}
+COLORS = {**STATES, "broken": "red"}
 COLUMNS = {
     "card": st.column_config.TextColumn("Card", help="The model card that the recipe was read from"),
     "variant": st.column_config.TextColumn("Variant", help="As written, or with the audit's corrections"),
     "status": st.column_config.MultiselectColumn(
-        "Status", options=list(COLOURS), color=list(COLOURS.values()), width=100
+        "Status", options=list(COLORS), color=list(COLORS.values()), width=100
     ),
     "verdict": st.column_config.MultiselectColumn(
         "Verdict",
@@ -95,7 +95,7 @@ def attention(rows: Sequence[tuple[RunRow, str]]) -> None:
     for row, status in wrong:
         with st.container(border=True, gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.badge(status, color=COLOURS.get(status, "gray"))  # type: ignore[arg-type]
+                st.badge(status, color=COLORS.get(status, "gray"))  # type: ignore[arg-type]
                 st.text(row.name)
             st.text(status_reason(status, row, command=False))
             if status in ("interrupted", "stopped"):

@@ -158,8 +158,8 @@ def no_runs(folder: str) -> None:
 def verdict(word: str | None) -> None:
     """The verdict as word, sign, and color; an unknown word as plain text."""
     if word in VERDICTS:
-        colour, icon = VERDICTS[word]
-        st.markdown(f"### :{colour}[{icon} {word}]")
+        color, icon = VERDICTS[word]
+        st.markdown(f"### :{color}[{icon} {word}]")
     else:
         st.text(word or "no verdict yet")
 
