@@ -16,8 +16,9 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -227,10 +228,8 @@ def project(
     started = time.monotonic()
     if on_progress is not None:
         on_progress(f"map by {method}", 0, 1)
-
-    def fit(array: Floats) -> Floats:
-        return _pca(array) if method == "pca" else _umap(array, n_neighbors, min_dist, seed)
-
+    umap = partial(_umap, n_neighbors=n_neighbors, min_dist=min_dist, seed=seed)
+    fit: Callable[[Floats], Floats] = _pca if method == "pca" else umap
     if together:
         places = np.split(fit(np.concatenate(arrays)), np.cumsum([len(array) for array in arrays])[:-1])
     else:
