@@ -25,7 +25,7 @@ BUDGET = {
     "run": 440,
     "data": 1_870,
     "models": 3_000,
-    "evaluation": 4_700,
+    "evaluation": 3_800,
     "training": 2_760,
     "views": 3_660,
     "report": 1_030,

@@ -274,7 +274,7 @@ def mapped(size: int) -> Row:
     vectors = np.random.default_rng(1).standard_normal((size, 64), dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and UMAP about threads
-        found = spent(lambda: projection._umap(vectors, projection.NEIGHBORS, 0.1, 42))
+        found = spent(lambda: projection._umap(vectors, 42))
     return (f"{size:,}", *found, *spent(lambda: projection._pca(vectors)))
 
 

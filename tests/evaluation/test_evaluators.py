@@ -198,8 +198,8 @@ def test_triplets_are_the_library_s_with_its_prompts(tiny: Any, encode: Any) -> 
 
     texts = [sentences(90, seed) for seed in (11, 12, 13)]
     texts[2][:5] = texts[1][:5]  # a tie is no win
-    ours = triplet_accuracy("triplets", list(zip(*texts, strict=True)), encode, similarities=SIMILARITIES, margin=0.01)
-    theirs = TripletEvaluator(*texts, similarity_fn_names=list(SIMILARITIES), margin=0.01)
+    ours = triplet_accuracy("triplets", list(zip(*texts, strict=True)), encode, similarities=SIMILARITIES)
+    theirs = TripletEvaluator(*texts, similarity_fn_names=list(SIMILARITIES))
     assert ours.metrics == pytest.approx(theirs(tiny), abs=1e-7)  # the library's mean is a float32
     assert ours.main_metric == theirs.primary_metric == "max_accuracy"
     assert ours.per_example["gold"].isna().all()

@@ -193,8 +193,8 @@ def test_a_model_with_fewer_dimensions_keeps_what_it_has() -> None:
     assert evaluate(HAND, by_hand, truncate_dim=512).settings["dimensions"] == 2
 
 
-def test_documents_need_not_be_kept() -> None:
-    """2,500 documents of 2,000 texts, which come in parts: nothing changes but what is kept."""
+def test_documents_are_searched_in_parts_as_they_are_encoded() -> None:
+    """2,500 documents of 2,000 texts."""
     corpus = {f"d{number}": str(number % 2000 / 10) for number in range(2500)}
     collection = Collection("angles", {"a": "17", "b": "0"}, corpus, {"a": {"d170": 1.0}, "b": {"d2000": 1.0}})
     sizes: list[int] = []
@@ -203,13 +203,10 @@ def test_documents_need_not_be_kept() -> None:
         sizes.append(len(texts))
         return by_hand(texts, kind)
 
-    streamed, kept = evaluate(collection, encode, keep_vectors=False), evaluate(collection, by_hand)
+    found = evaluate(collection, encode)
     assert sizes == [2, 1024, 976]
-    assert streamed.metrics == kept.metrics
-    assert streamed.hits.equals(kept.hits)
-    assert streamed.per_query["rank"].tolist() == [1, 2]  # d2170 and d0 have the same texts
-    assert streamed.document_vectors.shape == (0, 2)
-    assert kept.document_vectors == pytest.approx(by_hand(list(corpus.values()), "document"), abs=1e-6)
+    assert found.per_query["rank"].tolist() == [1, 2]  # d2170 and d0 have the same texts
+    assert found.document_vectors == pytest.approx(by_hand(list(corpus.values()), "document"), abs=1e-6)
 
 
 # --- energy ----------------------------------------------------------------------------------------------------------
@@ -236,9 +233,7 @@ def test_energy_is_what_the_library_measures_with_the_formula(
 
     collection = words()
     encode = energy_encoder(transformer, special_tokens=special_tokens)
-    ours = evaluate(
-        collection, encode, similarity="energy", distance=distance, truncate_dim=truncate_dim, keep_vectors=False
-    )
+    ours = evaluate(collection, encode, similarity="energy", distance=distance, truncate_dim=truncate_dim)
     relevant = {query: set(documents) for query, documents in collection.relevant.items()}
     evaluator = InformationRetrievalEvaluator(
         dict(collection.queries), dict(collection.corpus), relevant, write_csv=False, score_functions={"energy": None}

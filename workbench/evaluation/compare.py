@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 Verdict = Literal["reproduced", "differs", "not comparable", "no significant difference"]
 """`no significant difference` is for runs only, `reproduced` for a card."""
 
-EFFECT = 0.01  # the difference that `queries_needed` refers to
 LEVEL = 0.05  # significance level, after Holm's correction
 
 
@@ -325,7 +324,7 @@ def _test_means(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any
     if names:
         changes = np.stack([measured[metric].values - measured[metric].earlier for metric in names], axis=1)
         low, high = statistics.bootstrap_interval(changes)
-        p, needed = statistics.randomization_test(changes), statistics.queries_needed(changes, EFFECT)
+        p, needed = statistics.randomization_test(changes), statistics.queries_needed(changes)
         first = statistics.first_proportional(changes)
         for at, metric in enumerate(names):
             found[metric] |= {
@@ -355,7 +354,7 @@ def _test_statistic(each: MetricValues) -> dict[str, Any]:
         return {}  # undefined on these examples
     found: dict[str, Any] = {"low": low, "high": high}
     if each.earlier is not None and each.before is not None and math.isfinite(each.before):
-        paired = statistics.paired_statistic(each.statistic, each.gold, each.earlier, each.values, effect=EFFECT)
+        paired = statistics.paired_statistic(each.statistic, each.gold, each.earlier, each.values)
         before, after = (statistics.agreement(each.statistic, each.gold, side) for side in (each.earlier, each.values))
         found |= {
             "difference": each.after - each.before,
@@ -426,7 +425,7 @@ def _reading_notes(
     needed = decisive[0].queries_needed if decisive else None
     if needed is not None:
         many = f"about {needed:,}" if needed >= 10 else "fewer than 10"
-        notes.append(f"Detecting a change of {EFFECT} in {main} would take {many} {examples} (80% power).")
+        notes.append(f"Detecting a change of {statistics.EFFECT} in {main} would take {many} {examples} (80% power).")
     if any(each.earlier is not None and not _is_complete(each.earlier) for each in measured.values()):
         notes.append(f"Not all {count:,} {examples} have a value before training, so their changes are not tested.")
     return notes

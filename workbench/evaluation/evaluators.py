@@ -110,10 +110,9 @@ def triplet_accuracy(
     *,
     similarities: Sequence[str] = ("cosine",),
     truncate_dim: int | None = None,
-    margin: float = 0.0,
     on_progress: Progress | None = None,
 ) -> ExampleEvaluation:
-    """Share of (anchor, positive, negative) whose positive is nearer to the anchor by more than `margin`.
+    """Share of (anchor, positive, negative) whose positive is nearer to the anchor.
 
     TripletEvaluator: `cosine_accuracy`, ... for each similarity, and `max_accuracy` of several. A tie is not nearer.
     """
@@ -125,13 +124,13 @@ def triplet_accuracy(
     values: dict[str, Any] = {}
     for one in similarities:
         near, far = similarity_of(one, anchor, positive), similarity_of(one, anchor, negative)
-        values |= {f"{one}_accuracy": (near > far + margin).astype(float), f"{one}_margin": near - far}
+        values |= {f"{one}_accuracy": (near > far).astype(float), f"{one}_margin": near - far}
     statistics = {f"{one}_accuracy": ["mean", f"{one}_accuracy"] for one in similarities}
     table = example_table(columns, None, values)
     more, main = {}, f"{similarities[0]}_accuracy"
     if len(similarities) > 1:
         more, main = _maxima(compute_metrics(table, statistics), similarities), "max_accuracy"
-    settings = {"truncate_dim": truncate_dim, "dimensions": anchor.shape[1], "margin": margin}
+    settings = {"truncate_dim": truncate_dim, "dimensions": anchor.shape[1]}
     kind = "TripletEvaluator"
     return evaluation_from_table(name, kind, table, statistics, unit="triplets", main=main, more=more, **settings)
 
@@ -142,7 +141,6 @@ def reranking(
     encode: Encode,
     *,
     similarity: str = "cosine",
-    at_k: int = 10,
     truncate_dim: int | None = None,
     on_progress: Progress | None = None,
 ) -> ExampleEvaluation:
@@ -161,12 +159,12 @@ def reranking(
     documents = encode_texts(texts, "document", encode, truncate_dim, on_progress)
     lengths = [len(each) for each in candidates]
     scores = similarity_of(similarity, np.repeat(asked, lengths, axis=0), documents)
-    values: dict[str, list[float]] = {f"ndcg@{at_k}": [], f"mrr@{at_k}": [], "map": []}
+    values: dict[str, list[float]] = {"ndcg@10": [], "mrr@10": [], "map": []}
     for sample, given in zip(used, np.split(scores, np.cumsum(lengths)[:-1]), strict=True):
         gains = np.repeat([1, 0], [len(sample["positive"]), len(sample["negative"])])
-        first = np.flatnonzero(gains[np.argsort(-given, kind="stable")][:at_k])
-        values[f"ndcg@{at_k}"].append(float(ndcg_score([gains], [given], k=at_k)))
-        values[f"mrr@{at_k}"].append(1.0 / (first[0] + 1) if len(first) else 0.0)
+        first = np.flatnonzero(gains[np.argsort(-given, kind="stable")][:10])
+        values["ndcg@10"].append(float(ndcg_score([gains], [given], k=10)))
+        values["mrr@10"].append(1.0 / (first[0] + 1) if len(first) else 0.0)
         values["map"].append(float(average_precision_score(gains, given)))
     inputs = {
         "query": [sample["query"] for sample in used],
@@ -179,7 +177,7 @@ def reranking(
         example_table(inputs, None, values),
         {metric: ["mean", metric] for metric in values},
         unit="queries",
-        main=f"ndcg@{at_k}",
+        main="ndcg@10",
         truncate_dim=truncate_dim,
         dimensions=asked.shape[1],
         similarity=similarity,

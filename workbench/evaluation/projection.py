@@ -16,9 +16,8 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +43,7 @@ STAGES: tuple[Stage, ...] = ("before", "after")
 MOST_VECTORS = 50_000  # documents whose vectors are kept; above, those retrieved or relevant and a sample
 MOST_POINTS = 10_000  # per stage on a map
 NEIGHBORS = 15  # of UMAP's graph, and of neighborhood preservation
+MIN_DIST = 0.1  # of UMAP
 SAMPLE = 1000  # points on which neighborhood preservation is measured
 PROBED = 20  # queries whose stored scores are compared with the vectors
 
@@ -203,21 +203,18 @@ def project(
     *,
     together: bool = True,
     most: int = MOST_POINTS,
-    n_neighbors: int = NEIGHBORS,
-    min_dist: float = 0.1,
     seed: int = 42,
-    again: bool = False,
     on_progress: Progress | None = None,
 ) -> Map:
     """A map of an evaluation's queries and documents before and after training, computed once and stored in the run.
 
     `together` fits one map on the vectors of both stages, so that positions can be compared; otherwise each stage has
     its own. At most `most` points per stage: every query, every relevant or retrieved document with a vector, and a
-    sample of the others. The same seed gives the same map on the same machine. `again` recomputes a stored map.
+    sample of the others. The same seed gives the same map on the same machine.
 
     Raises RunError where the run has no vectors, DataError where there are too few points.
     """
-    if not again and (found := load_map(run, name, method, together=together)) is not None:
+    if (found := load_map(run, name, method, together=together)) is not None:
         return found
     stages = [stage for stage in STAGES if run.file("vectors", name, stage).is_file()]
     vectors = {stage: load_vectors(run, name, stage) for stage in stages or STAGES}
@@ -228,8 +225,10 @@ def project(
     started = time.monotonic()
     if on_progress is not None:
         on_progress(f"map by {method}", 0, 1)
-    umap = partial(_umap, n_neighbors=n_neighbors, min_dist=min_dist, seed=seed)
-    fit: Callable[[Floats], Floats] = _pca if method == "pca" else umap
+
+    def fit(array: Floats) -> Floats:
+        return _pca(array) if method == "pca" else _umap(array, seed)
+
     if together:
         places = np.split(fit(np.concatenate(arrays)), np.cumsum([len(array) for array in arrays])[:-1])
     else:
@@ -239,8 +238,8 @@ def project(
     parameters = {
         "method": method,
         "together": together and len(stages) > 1,
-        "n_neighbors": n_neighbors,
-        "min_dist": min_dist,
+        "n_neighbors": NEIGHBORS,
+        "min_dist": MIN_DIST,
         "metric": "cosine",
         "seed": seed,
         "versions": {package: importlib.metadata.version(package) for package in ("umap-learn", "numpy")},
@@ -285,14 +284,14 @@ def _pca(array: Floats) -> Floats:
     return places
 
 
-def _umap(array: Floats, n_neighbors: int, min_dist: float, seed: int) -> Floats:
+def _umap(array: Floats, seed: int) -> Floats:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    neighbors = min(n_neighbors, len(array) - 1)
+    neighbors = min(NEIGHBORS, len(array) - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that tensorflow is missing, and that a seed means one thread
         import umap
 
-        model = umap.UMAP(neighbors, min_dist=min_dist, metric="cosine", init="pca", random_state=seed, n_jobs=1)
+        model = umap.UMAP(neighbors, min_dist=MIN_DIST, metric="cosine", init="pca", random_state=seed, n_jobs=1)
         places: Floats = model.fit_transform(array)
     return places
 

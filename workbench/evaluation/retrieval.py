@@ -49,7 +49,7 @@ class Evaluation:
     hits: pd.DataFrame  # query_id, position (1-based), document_id, score, relevant; best first
     settings: Mapping[str, Any]  # how it was measured: similarity, depth, dimensions, counts, seconds, ...
     query_vectors: Floats = field(compare=False)  # (queries, dimensions) as in `per_query`; under "energy" token means
-    document_vectors: Floats = field(compare=False)  # (documents, dimensions) as in the corpus; no rows if not kept
+    document_vectors: Floats = field(compare=False)  # (documents, dimensions) as in the corpus
 
     def __repr__(self) -> str:
         main = f"{self.settings['similarity']}_ndcg@10"
@@ -71,7 +71,6 @@ def evaluate(
     similarity: str = "cosine",
     distance: str = "manhattan",
     truncate_dim: int | None = None,
-    keep_vectors: bool = True,
     own_documents: bool = True,
     on_progress: Progress | None = None,
 ) -> Evaluation:
@@ -82,7 +81,7 @@ def evaluate(
     Under `similarity` "energy", `encode` returns a list of token embeddings for queries and `distance` is "manhattan"
     (L1) or "euclidean" (L2). Graded judgments add `graded_ndcg@10`, that of trec_eval, BEIR and MTEB.
     `own_documents=False` leaves a document with the query's id out of its ranking, as BEIR and MTEB do; the library
-    keeps it. `keep_vectors=False` bounds memory to the texts and `TEXTS_AT_ONCE` vectors.
+    keeps it.
 
     Raises DataError where the collection cannot be measured, or `encode` returns something other than one finite vector
     per text (one array of finite token embeddings per query).
@@ -101,7 +100,7 @@ def evaluate(
         queries = query_vectors = encode_texts(asked, "query", encode, truncate_dim, on_progress)
     reach = max(depth, DEEPEST_CUT)
     search = Search(queries, reach if own_documents else reach + 1, similarity=similarity, distance=distance)
-    found, documents = _search(search, collection.corpus, encode, truncate_dim, keep_vectors, on_progress)
+    found, documents = _search(search, collection.corpus, encode, truncate_dim, on_progress)
     if not own_documents:
         found = _without_own_documents(collection, found, reach)
     per_query, values, relevant = ranking_table(collection, list(collection.corpus), found)
@@ -181,10 +180,9 @@ def _search(
     corpus: Mapping[str, str],
     encode: Encode,
     truncate_dim: int | None,
-    keep: bool,
     on_progress: Progress | None,
 ) -> tuple[TopK, Floats]:
-    """The hits of `search` among the documents, encoded part by part, and their vectors if kept."""
+    """The hits of `search` among the documents, encoded part by part, and their vectors, (documents, dim)."""
     from workbench.evaluation.topk import id_ranks
 
     texts, ranks = list(corpus.values()), id_ranks(list(corpus))
@@ -192,13 +190,12 @@ def _search(
     order: list[Integers] = []  # the documents of each part: the search counts them in order of arrival
     for rows, array, places in _encode(texts, "document", encode, truncate_dim, on_progress):
         if not order:
-            vectors = np.empty((len(texts) if keep else 0, array.shape[1]), dtype=np.float32)
+            vectors = np.empty((len(texts), array.shape[1]), dtype=np.float32)
         for start in range(0, len(rows), TEXTS_AT_ONCE):
             some = slice(start, start + TEXTS_AT_ONCE)
             search.add(array[places[some]], ranks[rows[some]])
         order.append(rows)
-        if keep:
-            vectors[rows] = array[places]
+        vectors[rows] = array[places]
     found = search.result()
     if on_progress is not None:
         on_progress("search", len(texts), len(texts))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
+EFFECT = 0.01  # the difference that `queries_needed` is about
 EXACT = 13  # at most so many nonzero differences: all 2^n sign changes are tried
 AT_ONCE = 4_000_000  # numbers drawn at once for means, which bounds memory
 CELLS = 500_000  # ... and for other statistics, which fits the processor's cache
@@ -98,10 +99,10 @@ def first_proportional(differences: Any) -> list[int]:
     return [int(each.all(axis=0).argmax()) for each in equal]
 
 
-def queries_needed(differences: Any, effect: float = 0.01) -> list[int | None]:
-    """Queries with which a mean difference of `effect` is found significant at 5% with 80% power.
+def queries_needed(differences: Any) -> list[int | None]:
+    """Queries with which a mean difference of `EFFECT` is found significant at 5% with 80% power.
 
-    By the normal approximation ((1.96 + 0.84) x standard deviation of the paired differences / effect)^2; None where
+    By the normal approximation ((1.96 + 0.84) x standard deviation of the paired differences / EFFECT)^2; None where
     the differences do not vary or there is only one.
 
     >>> queries_needed([[0.1], [-0.1], [0.1], [-0.1]])  # standard deviation 0.1155: (2.8016 * 11.55)^2
@@ -109,16 +110,16 @@ def queries_needed(differences: Any, effect: float = 0.01) -> list[int | None]:
     """
     table = np.asarray(differences, dtype=float)
     deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(table.shape[1])
-    return [_needed(each, effect) for each in deviations.tolist()]
+    return [_needed(each) for each in deviations.tolist()]
 
 
-def _needed(deviation: float, effect: float) -> int | None:
+def _needed(deviation: float) -> int | None:
     from scipy.stats import norm
 
     if deviation <= 0:
         return None
     reach = float(norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(0.8))  # in standard errors
-    return math.ceil((reach * deviation / effect) ** 2)
+    return math.ceil((reach * deviation / EFFECT) ** 2)
 
 
 # --- statistics that are not means -----------------------------------------------------------------------------------
@@ -248,9 +249,7 @@ def statistic_interval(name: str, gold: Any, values: Any) -> tuple[float, float]
     return _ends([STATISTICS[name](right[drawn], given[drawn]) for drawn in resamples])
 
 
-def paired_statistic(
-    name: str, gold: Any, before: Any, after: Any, *, effect: float = 0.01, resamples: int | None = None
-) -> PairedTest:
+def paired_statistic(name: str, gold: Any, before: Any, after: Any, *, resamples: int | None = None) -> PairedTest:
     """Interval and test of after - before.
 
     The interval resamples examples, each with both its values. The test exchanges the two values of examples at random.
@@ -274,7 +273,7 @@ def paired_statistic(
         swap = rng.integers(0, 2, size=(rows, examples)).astype(bool)
         change = compute(right, np.where(swap, first, last)) - compute(right, np.where(swap, last, first))
         extreme += int((np.abs(change) >= observed).sum())
-    return PairedTest(*_ends(changes), extreme / (resamples + 1), _needed(deviation, effect))
+    return PairedTest(*_ends(changes), extreme / (resamples + 1), _needed(deviation))
 
 
 def agreement(name: str, gold: Any, values: Any) -> Floats:
