@@ -46,7 +46,7 @@ def folder(tmp_path: Path, **files: str) -> Path:
 # --- check -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_good_collection_has_nothing_to_say() -> None:
+def test_a_valid_collection_has_no_checks() -> None:
     assert small().check() == ()
     assert repr(small()) == "<Collection 'small': 2 queries, 2 documents, 2 relevant>"
 
@@ -68,7 +68,7 @@ def test_a_good_collection_has_nothing_to_say() -> None:
         ),
     ],
 )
-def test_what_cannot_be_measured_is_an_error(changes: dict[str, object], message: str) -> None:
+def test_an_unusable_collection_is_an_error(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as caught:
         small(**changes).usable()
     assert str(caught.value) == message
@@ -110,12 +110,12 @@ def test_what_cannot_be_measured_is_an_error(changes: dict[str, object], message
         ),
     ],
 )
-def test_what_can_be_measured_is_kept_and_said(changes: dict[str, object], severity: str, message: str) -> None:
+def test_a_usable_defect_is_reported(changes: dict[str, object], severity: str, message: str) -> None:
     (check,) = small(**changes).usable().check()
     assert (check.severity, check.message) == (severity, message)
 
 
-def test_the_hash_knows_texts_ids_and_gains_but_no_order() -> None:
+def test_the_hash_depends_on_texts_ids_and_gains_but_not_on_order() -> None:
     same = small(queries={"q2": "two?", "q1": "one?"})
     assert same.sha256 == small().sha256
     others = (
@@ -161,7 +161,7 @@ def test_rows_that_are_not_among_the_answers_are_added() -> None:
     assert list(from_pairs(ROWS).corpus.values()) == [row["positive"] for row in ROWS]
 
 
-def test_a_row_that_comes_twice_is_two_documents() -> None:
+def test_a_repeated_row_is_two_documents() -> None:
     collection = from_pairs([ROWS[0], ROWS[0]], [ROWS[0], ROWS[0]])
     assert collection.relevant == {"q0": {"d0": 1.0}, "q1": {"d1": 1.0}}
     assert len(from_pairs([ROWS[0], ROWS[0]], [ROWS[0]]).corpus) == 2
@@ -172,7 +172,7 @@ def test_ids_sort_as_the_rows_do() -> None:
     assert sorted(from_pairs(rows).corpus) == list(from_pairs(rows).corpus)
 
 
-def test_the_card_s_own_rows_as_its_authors_counted_them(shared: Path) -> None:
+def test_the_porsche_rows_have_the_counts_of_their_authors(shared: Path) -> None:
     """126 rows repeat a question and 60 an answer, by shared/CARDS.md: rows whose text comes more than once."""
     collection = load_collection(shared / "data/porsche/qa_pairs_pos_only.json", columns=COLUMNS)
     assert (len(collection.queries), len(collection.corpus)) == (1797, 1797)
@@ -183,7 +183,7 @@ def test_the_card_s_own_rows_as_its_authors_counted_them(shared: Path) -> None:
 
 
 @pytest.mark.skipif("porsche" not in shipped_samples(), reason="data/samples/porsche is not there")
-def test_a_sample_asks_one_part_and_answers_from_all() -> None:
+def test_a_sample_has_queries_of_one_part_and_documents_of_all() -> None:
     parts = [load_collection("sample:porsche", split=split) for split in ("train", "validation", "test")]
     assert len({len(part.corpus) for part in parts}) == 1
     assert sum(len(part.queries) for part in parts) == len(parts[0].corpus)
@@ -191,7 +191,7 @@ def test_a_sample_asks_one_part_and_answers_from_all() -> None:
     assert not set(parts[0].queries) & set(parts[2].queries)
 
 
-def test_a_sample_or_split_that_is_not_there() -> None:
+def test_an_unknown_sample_or_split_is_an_error() -> None:
     with pytest.raises(DataError, match="expected a split of train, validation, test for 'sample:porsche', found 'x'"):
         load_collection("sample:porsche", split="x")
     with pytest.raises(DataError, match="found 'sample:nothing'"):
@@ -209,7 +209,7 @@ def test_a_file_of_pairs(tmp_path: Path) -> None:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_in_beir_s_layout(tmp_path: Path) -> None:
+def test_a_beir_folder_is_read(tmp_path: Path) -> None:
     collection = from_folder(folder(tmp_path))
     assert collection.queries == {"q1": "one?", "q2": "two?"}
     assert collection.corpus == {"d1": "One first", "d2": "second"}
@@ -226,7 +226,7 @@ def test_a_folder_in_beir_s_layout(tmp_path: Path) -> None:
         "\ufeffquery-id\tcorpus-id\tscore\nq1\td1\t2\n\nq2\td2\t1",
     ],
 )
-def test_judgments_in_all_their_forms(tmp_path: Path, qrels: str) -> None:
+def test_every_layout_of_judgments_is_read(tmp_path: Path, qrels: str) -> None:
     assert from_folder(folder(tmp_path, qrels=qrels)).relevant == {"q1": {"d1": 2.0}, "q2": {"d2": 1.0}}
 
 
@@ -239,14 +239,14 @@ def test_judged_as_not_relevant_is_not_relevant(tmp_path: Path) -> None:
     ]
 
 
-def test_numbers_as_ids_and_repeated_lines(tmp_path: Path) -> None:
+def test_numeric_ids_and_repeated_lines_are_accepted(tmp_path: Path) -> None:
     corpus = '{"_id": 1, "text": "one"}\n{"id": "d2", "text": "two"}\n{"_id": "1", "text": "one"}\n'
     collection = from_folder(folder(tmp_path, corpus=corpus, qrels="q1\t1\t1\n"))
     assert collection.corpus == {"1": "one", "d2": "two"}
     assert [check.message for check in collection.check()] == ["1 rows of corpus.jsonl repeat another row: kept once."]
 
 
-def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
     collection = from_folder(folder(tmp_path, queries='{"_id": "q1", "text": "one \\ud83d"}\n'))
     assert collection.queries == {"q1": "one \ufffd"}
     assert collection.sha256
@@ -346,7 +346,7 @@ def written(path: Path, name: str) -> None:
         ("corpus.jsonl", "queries.jsonl", "qrels.txt"),
     ],
 )  # fmt: skip
-def test_the_same_folder_in_other_clothes(tmp_path: Path, corpus: str, queries: str, qrels: str) -> None:
+def test_every_layout_of_files_gives_the_same_collection(tmp_path: Path, corpus: str, queries: str, qrels: str) -> None:
     for place, name in ((corpus, "corpus"), (queries, "queries"), (qrels, "qrels")):
         written(tmp_path / place, name)
     found = from_folder(tmp_path)
@@ -365,7 +365,7 @@ def test_each_split_has_its_own_queries_and_documents(tmp_path: Path) -> None:
     assert from_folder(tmp_path, "NanoMSMARCO").relevant == {"xq1": {"xd1": 2.0}, "xq2": {"xd2": 1.0}}
 
 
-def test_a_part_that_is_packed_badly_is_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
     (folder(tmp_path) / "corpus.jsonl").unlink()
     whole = gzip.compress(b'{"_id": "d1", "text": "one"}\n' * 100)
     for broken in (b"no gzip", whole[:-9]):
@@ -374,7 +374,7 @@ def test_a_part_that_is_packed_badly_is_one_sentence(tmp_path: Path) -> None:
             from_folder(tmp_path)
 
 
-def test_a_judgment_that_is_none_names_its_row(tmp_path: Path) -> None:
+def test_an_invalid_judgment_names_its_row(tmp_path: Path) -> None:
     root = folder(tmp_path)
     (root / "qrels/test.tsv").unlink()
     (root / "qrels/test.jsonl").write_text('{"query_id": "q1", "corpus_id": "d1", "score": "x"}\n', encoding="utf-8")
@@ -386,7 +386,7 @@ def test_a_judgment_that_is_none_names_its_row(tmp_path: Path) -> None:
     )
 
 
-def test_without_test_the_dev_split_is_measured_and_said(tmp_path: Path) -> None:
+def test_without_test_the_dev_split_is_measured_with_a_note(tmp_path: Path) -> None:
     root = folder(tmp_path)
     (root / "qrels/test.tsv").rename(root / "qrels/dev.tsv")
     (root / "qrels/train.tsv").write_text("q1\td2\t1\n", encoding="utf-8")
@@ -398,7 +398,7 @@ def test_without_test_the_dev_split_is_measured_and_said(tmp_path: Path) -> None
     assert from_folder(root, "train").relevant == {"q1": {"d2": 1.0}}
 
 
-def test_a_split_is_chosen_or_asked_for(tmp_path: Path) -> None:
+def test_a_missing_split_is_an_error(tmp_path: Path) -> None:
     root = folder(tmp_path)
     (root / "qrels" / "test.tsv").rename(root / "qrels" / "dev.tsv")
     assert from_folder(root).relevant == from_folder(root, "dev").relevant
@@ -409,7 +409,7 @@ def test_a_split_is_chosen_or_asked_for(tmp_path: Path) -> None:
     )
 
 
-def test_folders_that_are_none(tmp_path: Path) -> None:
+def test_a_folder_without_a_collection_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found none; choose a split that is there\."):
         from_folder(tmp_path)
     with pytest.raises(DataError, match="expected a folder with corpus"):
@@ -419,13 +419,13 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         from_folder(tmp_path)
 
 
-def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_an_error(tmp_path: Path) -> None:
     (folder(tmp_path) / "corpus.jsonl").write_bytes(b'{"_id": "d1", "text": "\xff"}\n')
     with pytest.raises(DataError, match=r"expected UTF-8 text in .*corpus.jsonl"):
         from_folder(tmp_path)
 
 
-def test_a_hub_collection_offline_is_one_sentence() -> None:
+def test_an_unreachable_hub_collection_is_an_error() -> None:
     with pytest.raises(DataError) as caught:
         load_collection("nobody-at-all/nothing")
     assert str(caught.value) == (
@@ -434,7 +434,7 @@ def test_a_hub_collection_offline_is_one_sentence() -> None:
     )
 
 
-def test_real_folders_have_the_sizes_that_their_sources_state(shared: Path) -> None:
+def test_real_folders_have_the_published_sizes(shared: Path) -> None:
     scifact = load_collection(shared / "data/scifact")
     assert repr(scifact) == "<Collection 'scifact': 300 queries, 5,183 documents, 339 relevant>"
     xquad = load_collection(shared / "data/xquad-en")
@@ -452,7 +452,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_collection_of_nano_beir_is_that_of_its_split(
+def test_a_nanobeir_collection_is_read_by_its_split(
     cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def split(name: str) -> list[dict[str, str]]:
@@ -479,6 +479,6 @@ def test_a_collection_in_beirs_layout_has_one_corpus_for_all_splits(cache: Path)
     assert load_collection("mteb/some-set", split="dev").corpus == {"d": "T text"}
 
 
-def test_a_hub_collection_that_is_not_cached_says_so(cache: Path) -> None:
+def test_a_hub_collection_that_is_not_cached_is_an_error(cache: Path) -> None:
     with pytest.raises(DataError, match="the Hub cannot be reached and the local cache does not have it"):
         load_collection("somebody/nothing")

@@ -12,7 +12,7 @@ from sample_rows import SAMPLES, read
 NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/make.py"))
 
 
-def test_there_is_one_for_each_card() -> None:
+def test_every_card_has_a_sample() -> None:
     assert NAMES == ["gooaq", "hotpotqa", "korean-law", "porsche", "sinhala"]
     assert sum(path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()) < 5_000_000
 

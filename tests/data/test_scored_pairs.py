@@ -54,19 +54,19 @@ def found_in(path: Path, text: str, **options: dict[str, str]) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("name", ["set.tsv", "set.txt", "set.csv", "set.tsv.gz"])
-def test_usual_names_of_columns_and_none(tmp_path: Path, headings: tuple[str, ...], name: str) -> None:
+def test_usual_column_names_and_none_are_recognized(tmp_path: Path, headings: tuple[str, ...], name: str) -> None:
     found_in(tmp_path / name, table(*headings))
 
 
 @pytest.mark.parametrize("apart", [",", ";", "\t"])
-def test_fields_in_quotation_marks(tmp_path: Path, apart: str) -> None:
+def test_quoted_fields_are_unquoted(tmp_path: Path, apart: str) -> None:
     name = "set.tsv" if apart == "\t" else "set.csv"
     found_in(tmp_path / name, table("sentence1", "sentence2", "score", apart=apart, quoted=True))
     assert scored_pairs(str(tmp_path / name)).name == "set"
 
 
 @pytest.mark.parametrize("name", ["test.jsonl", "test.jsonl.gz", "test.json"])
-def test_objects(tmp_path: Path, name: str) -> None:
+def test_json_is_read(tmp_path: Path, name: str) -> None:
     rows = [
         {"sentence1": one, "sentence2": two, "score": gold, "sid": 7}
         for (one, two), gold in zip(PAIRS, GOLD, strict=True)
@@ -75,7 +75,7 @@ def test_objects(tmp_path: Path, name: str) -> None:
     found_in(tmp_path / name, lines)
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_parquet_is_read(tmp_path: Path) -> None:
     import pandas as pd
 
     one, two = zip(*PAIRS, strict=True)
@@ -85,7 +85,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert scored_pairs(str(tmp_path / "s.parquet")).gold == GOLD
 
 
-def test_columns_that_are_named(tmp_path: Path) -> None:
+def test_named_columns_are_used(tmp_path: Path) -> None:
     found_in(
         tmp_path / "set.tsv",
         table("left", "right", "points"),
@@ -103,7 +103,7 @@ def test_a_file_without_scores_is_searched(tmp_path: Path) -> None:
     assert isinstance(open_task(tmp_path / "pairs.tsv")[0], Search)
 
 
-def test_several_files_by_a_pattern(tmp_path: Path) -> None:
+def test_a_pattern_reads_several_files(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / f"SICK_{part}.txt").write_text(table("sentence_A", "sentence_B", "relatedness_score"), "utf-8")
     (tmp_path / "readme.txt").write_text("About\n", encoding="utf-8")
@@ -118,7 +118,7 @@ def test_several_files_by_a_pattern(tmp_path: Path) -> None:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def test_scores_beside_pairs_under_one_another(tmp_path: Path) -> None:
+def test_scores_match_two_lines_each(tmp_path: Path) -> None:
     (tmp_path / "SOURCE.txt").write_text("about it\n", encoding="utf-8")
     (tmp_path / "README.txt").write_bytes("Von Käse\n".encode("latin-1"))
     (tmp_path / "pairs.txt").write_text("".join(f"{one}\n{two}\n" for one, two in PAIRS), encoding="utf-8")
@@ -127,7 +127,7 @@ def test_scores_beside_pairs_under_one_another(tmp_path: Path) -> None:
     assert (found.texts, found.gold) == (PAIRS, GOLD)
 
 
-def test_scores_beside_pairs_of_one_line_as_in_the_semeval_tasks(tmp_path: Path) -> None:
+def test_scores_match_one_line_each_as_in_semeval(tmp_path: Path) -> None:
     for part, given in (("MSRpar", "4.75\n\n2\n"), ("SMT", "1\n2\n3\n")):
         lines = "".join(f"{one}\t{two}\n" for one, two in PAIRS)
         (tmp_path / f"STS.input.{part}.txt").write_text(lines, encoding="utf-8")
@@ -144,7 +144,7 @@ def test_scores_beside_pairs_of_one_line_as_in_the_semeval_tasks(tmp_path: Path)
     )
 
 
-def test_a_folder_with_a_file_for_each_split(tmp_path: Path) -> None:
+def test_the_split_of_a_folder_is_chosen(tmp_path: Path) -> None:
     for split in ("train", "dev", "test"):
         text = table("sentence1", "sentence2", "score")
         (tmp_path / f"sts-{split}.tsv").write_text(text if split == "test" else text.replace("4.75", "1"), "utf-8")

@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     assert list(load(path).rows) == ROWS
 
 
-def test_tabs_keep_quotation_marks(tmp_path: Path) -> None:
+def test_tab_separated_files_keep_quotation_marks(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.tsv", 'anchor\tpositive\nhow "big"?\t"very\n')
     assert list(load(path).rows) == [{"anchor": 'how "big"?', "positive": '"very'}]
 
@@ -84,7 +84,7 @@ def test_a_table_without_heading_has_numbered_columns_and_those_of_the_sts_bench
     assert load_pairs(Source(location=str(path), columns={"2": "anchor"}), ("anchor",)).texts("anchor") == ["a", "c"]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.csv", b"\xef\xbb\xbfanchor,positive\na,b\n")
     assert list(load(path).rows) == [{"anchor": "a", "positive": "b"}]
 
@@ -142,20 +142,20 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_file_is_one_sentence(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+def test_a_bad_file_is_an_error_of_one_sentence(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         load(written(tmp_path, name, content))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("score", ['"high"', "null", "NaN", "[1]"])
-def test_a_score_that_is_no_number_is_said(tmp_path: Path, score: str) -> None:
+def test_a_score_that_is_not_a_number_is_an_error(tmp_path: Path, score: str) -> None:
     path = written(tmp_path, "a.json", f'[{{"anchor": "a", "score": {score}}}]')
     with pytest.raises(DataError, match=r"expected a number in .*, row 1, column 'score', found "):
         load(path, ("anchor", "score"))
 
 
-def test_a_missing_file_is_no_hub_dataset(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_taken_for_a_hub_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path / "none.json")
     assert str(caught.value) == (
@@ -163,7 +163,7 @@ def test_a_missing_file_is_no_hub_dataset(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_neither_file_nor_cached_says_so_without_the_network() -> None:
+def test_a_place_that_is_neither_file_nor_cached_is_an_error() -> None:
     with pytest.raises(DataError, match="the Hub cannot be reached and the local cache does not have it"):
         load_pairs(Source(location="somebody/no-such-dataset"), PAIR)
 
@@ -174,12 +174,12 @@ def test_a_strange_place_is_an_error_and_no_crash(name: str) -> None:
         load_pairs(Source(location=name), PAIR)
 
 
-def test_an_unknown_place_asks_for_one() -> None:
+def test_an_unknown_place_is_an_error() -> None:
     with pytest.raises(DataError, match="found 'unknown'; name one with --data"):
         load_pairs(Source(), PAIR)
 
 
-def test_an_unknown_sample_names_those_there_are() -> None:
+def test_an_unknown_sample_lists_the_known_ones() -> None:
     with pytest.raises(DataError, match="found 'sample:trabant'; there are: "):
         load_pairs(Source(location="sample:trabant"), PAIR)
 
@@ -204,7 +204,7 @@ def test_judgments_of_a_beir_folder_are_rows_of_query_and_text_without_title(tmp
     assert [tuple(row.values()) for row in found.rows] == [("who?", "first"), ("who?", "second"), ("where?", "third")]
 
 
-def test_a_beir_folder_without_the_split_names_those_there_are(tmp_path: Path) -> None:
+def test_a_beir_folder_without_the_split_lists_the_others(tmp_path: Path) -> None:
     folder = beir(tmp_path / "hotpot", "dev")
     with pytest.raises(DataError) as caught:
         load(folder, ("query", "text"))
@@ -212,7 +212,7 @@ def test_a_beir_folder_without_the_split_names_those_there_are(tmp_path: Path) -
     assert str(caught.value) == f"expected judgments in {str(wanted)!r}, found dev; name a split that is there."
 
 
-def test_a_judgment_of_an_unknown_document_is_said(tmp_path: Path) -> None:
+def test_a_judgment_of_an_unknown_document_is_an_error(tmp_path: Path) -> None:
     folder = beir(tmp_path / "hotpot")
     (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "first"}\n')
     with pytest.raises(DataError, match="expected the document 'd2' of judgment 2, found none of that id"):
@@ -242,7 +242,7 @@ def test_the_first_rows_of_a_dataset_folder_are_streamed(tmp_path: Path) -> None
     assert len(load_pairs(Source(location=str(tmp_path)), PAIR)) == 50
 
 
-def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected rows in the folder .* found none; check the path"):
         load(tmp_path)
 
@@ -294,7 +294,7 @@ def test_rows_beyond_memory_are_the_same_on_disk(tmp_path: Path, monkeypatch: py
 # --- prompts -------------------------------------------------------------------------------------------------------
 
 
-def test_prompts_that_texts_carry_are_taken_off_and_said(tmp_path: Path) -> None:
+def test_prompts_in_texts_are_removed_with_a_note(tmp_path: Path) -> None:
     rows = [{"anchor": "find: a", "positive": "text: b"}, {"anchor": "c", "positive": "text: d"}]
     path = written(tmp_path, "rows.json", json.dumps(rows))
     data = Data(train=Source(location=str(path)), columns=PAIR)
@@ -316,7 +316,7 @@ def test_a_text_that_is_only_its_prompt_is_refused(tmp_path: Path) -> None:
 # --- the real rows -------------------------------------------------------------------------------------------------
 
 
-def test_the_real_rows_are_divided_as_the_card_was(shared: Path) -> None:
+def test_the_porsche_rows_split_as_on_the_card(shared: Path) -> None:
     path = shared / "data/porsche/qa_pairs_pos_only.json"
     data = Data(train=Source(location=str(path), columns=PORSCHE), split=Split(), columns=PAIR)
     parts = load_splits(data)
@@ -326,7 +326,7 @@ def test_the_real_rows_are_divided_as_the_card_was(shared: Path) -> None:
     assert -(-len(parts.train) // 8) == 180  # steps an epoch, as on the card
 
 
-def test_rows_with_another_key_are_named_and_can_be_taken(shared: Path) -> None:
+def test_rows_with_another_key_are_named_and_can_be_mapped(shared: Path) -> None:
     path = shared / "data/porsche/qa_pairs_pos_and_neg.json"
     with pytest.raises(DataError) as caught:
         load(path, **PORSCHE)
@@ -338,7 +338,7 @@ def test_rows_with_another_key_are_named_and_can_be_taken(shared: Path) -> None:
     assert len(load(path, **PORSCHE, question="anchor")) == 1648
 
 
-def test_the_scored_pairs_of_the_sinhala_card(shared: Path) -> None:
+def test_the_sinhala_pairs_are_read(shared: Path) -> None:
     path = shared / "data/sinhala/train.csv"
     found = load(
         path, ("sentence1", "sentence2", "score"), sentence_1="sentence1", sentence_2="sentence2", label="score"
@@ -377,7 +377,7 @@ def test_parts_equal_two_calls_of_datasets(rows: int, seed: int) -> None:
     assert [part.texts("anchor") for part in parts if part is not None] == expected
 
 
-def test_parts_are_disjoint_whole_and_the_same_each_time() -> None:
+def test_parts_are_disjoint_complete_and_reproducible() -> None:
     pairs = of([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(50)])
     parts = [part for part in split_pairs(pairs, Split()) if part is not None]
     texts = [part.texts("anchor") for part in parts]
@@ -388,7 +388,7 @@ def test_parts_are_disjoint_whole_and_the_same_each_time() -> None:
     assert other.texts("anchor") != texts[0]
 
 
-def test_shares_that_do_not_add_up_are_refused() -> None:
+def test_shares_above_one_are_an_error() -> None:
     too_much = Split.model_construct(train=0.9, validation=0.2, test=0.1)
     with pytest.raises(DataError, match=r"add up to 1 at most, found 0.9, 0.2, 0.1; change data.split"):
         split_sizes(10, too_much)
@@ -398,7 +398,7 @@ def test_shares_below_one_leave_rows_out() -> None:
     assert split_sizes(10, Split(train=0.5, validation=0.2, test=0.1)) == (5, 2, 1)
 
 
-def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
+def test_a_split_without_training_rows_is_an_error() -> None:
     with pytest.raises(DataError, match="expected rows to train on after the split, found 1 rows"):
         split_pairs(of(ROWS[:1]), Split())
 
@@ -437,7 +437,7 @@ def test_clean_rows_have_no_checks() -> None:
     assert check_pairs(of(ROWS)) == ()
 
 
-def test_cut_texts_and_unknown_tokens_are_measured() -> None:
+def test_cut_texts_and_unknown_tokens_are_counted() -> None:
     """By a tokenizer that makes a token of each letter and knows no capitals."""
 
     def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -175,7 +175,7 @@ def test_an_adapter_and_its_base_from_the_cache(named: str, put: Put, cached: st
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_base_that_cannot_be_had_is_stood_in_for_and_says_so() -> None:
+def test_an_unavailable_base_gets_a_stand_in_with_a_note() -> None:
     loaded = load_base(Base(model="somebody/large", pooling="cls", max_seq_length=64, prompts={"query": "Q: "}))
     assert (loaded.name, loaded.stand_in, loaded.sha256) == (BUNDLED, True, BUNDLED_SHA256)
     assert loaded.note == (
@@ -195,7 +195,7 @@ def test_a_folder_is_the_cards_own_base_only_by_its_name(base: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_an_unknown_base_is_one_sentence() -> None:
+def test_an_unknown_base_is_an_error() -> None:
     with pytest.raises(BaseError) as caught:
         load_base(Base(model="somebody/large"), "somebody/nothing")
     assert str(caught.value) == (
@@ -213,19 +213,19 @@ def test_a_strange_name_is_an_error_and_no_crash(name: str, tmp_path: Path, monk
         load_base(name)
 
 
-def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BaseError, match="expected a model in the folder"):
         load_base(str(tmp_path))
 
 
-def test_a_damaged_model_is_one_sentence(base: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_is_an_error(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "m")
     (tmp_path / "m" / "config.json").write_text("{")
     with pytest.raises(BaseError, match="expected a model that sentence-transformers can load"):
         load_base(str(tmp_path / "m"))
 
 
-def test_cut_weights_are_one_sentence(base: Path, tmp_path: Path) -> None:
+def test_truncated_weights_are_an_error(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "m")
     weights = tmp_path / "m" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -301,7 +301,7 @@ def test_pooling_of_the_card_is_applied_to_its_own_base(base: Path) -> None:
     assert loaded.model.similarity_fn_name == "dot"
 
 
-def test_a_length_beyond_the_base_is_said_and_not_applied(base: Path) -> None:
+def test_a_length_beyond_the_base_is_noted_and_not_applied(base: Path) -> None:
     loaded = load_base(Base(model=str(base), max_seq_length=512))
     assert loaded.model.max_seq_length == 32
     assert loaded.note == "The base takes 64 tokens at most, so the card's 512 were not applied."
@@ -319,7 +319,7 @@ def test_lora_trains_its_own_weights_only(base: Path) -> None:
             assert bool((value == trained[name]).all()), name
 
 
-def test_lora_without_its_modules_is_one_sentence(base: Path) -> None:
+def test_lora_without_its_modules_is_an_error(base: Path) -> None:
     with pytest.raises(BaseError, match=r"expected modules named c_attn in .* for LoRA, found dense, key, position_"):
         load_base(Base(model=str(base), lora=Lora(target_modules=("c_attn", "query"))))
 
@@ -327,7 +327,7 @@ def test_lora_without_its_modules_is_one_sentence(base: Path) -> None:
 # --- encoding ------------------------------------------------------------------------------------------------------
 
 
-def test_encode_adds_the_prompt_of_its_kind_and_leaves_the_mode(base: Path) -> None:
+def test_encode_adds_the_prompt_of_its_kind_and_keeps_the_mode(base: Path) -> None:
     model = load_folder(base, "tiny").train()
     model.prompts = {"query": "what is ", "document": ""}
     encode = encoder(model)
@@ -339,7 +339,7 @@ def test_encode_adds_the_prompt_of_its_kind_and_leaves_the_mode(base: Path) -> N
     assert model.training
 
 
-def test_a_text_that_comes_again_is_not_encoded_again() -> None:
+def test_a_repeated_text_is_not_encoded_again() -> None:
     asked: list[str] = []
 
     def encode(texts: list[str], kind: str) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -409,7 +409,7 @@ def test_a_hub_that_never_answers_is_given_up_in_time_and_once(asks: pytest.Monk
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_user_who_says_offline_is_not_asked_about(asks: pytest.MonkeyPatch) -> None:
+def test_hf_hub_offline_is_honored_without_asking(asks: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     asks.setattr(constants, "HF_HUB_OFFLINE", True)

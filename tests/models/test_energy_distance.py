@@ -73,7 +73,7 @@ def drawn(seed: int, queries: int, length: int, documents: int, dim: int) -> tup
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def test_by_hand() -> None:
+def test_scores_equal_a_hand_calculation() -> None:
     """Tokens (0, 0) and (6, 8), documents (3, 4) and (0, 0): L2 5, 5 and 0, 10; L1 7, 7 and 0, 14; own 5, 7."""
     x, y = torch.tensor([[[0.0, 0.0], [6.0, 8.0]]]), torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     mask = torch.ones(1, 2)
@@ -137,7 +137,7 @@ def test_the_gradient_of_no_distance_is_zero(distance: str) -> None:
     assert x.grad.count_nonzero() == y.grad.count_nonzero() == 0
 
 
-def test_points_that_nearly_meet_far_from_the_origin() -> None:
+def test_nearly_equal_points_far_from_the_origin_are_exact() -> None:
     """A matrix product alone would give noise: the squared lengths are near 1e6, the squared distance is 9e-6."""
     x = torch.full((1, 100), 100.0).requires_grad_()
     y = torch.cat([x.detach(), torch.randn(3, 100)])
@@ -167,7 +167,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("distance", energy_distance.DISTANCES)
-def test_nothing_of_tokens_times_documents_times_dim_is_made(distance: str) -> None:
+def test_no_tensor_of_tokens_times_documents_times_dim_is_made(distance: str) -> None:
     x, y = torch.randn(16, 8, 64, requires_grad=True), torch.randn(16, 64, requires_grad=True)
     with Largest() as largest:
         energy_distance.scores(x, torch.ones(16, 8), y, distance).sum().backward()
@@ -190,7 +190,7 @@ def test_half_precision_and_autocast_measure_in_float32(distance: str) -> None:
     torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=2e-5)
 
 
-def test_input_that_means_nothing() -> None:
+def test_invalid_input_is_an_error() -> None:
     x, y = torch.ones(2, 1, 3), torch.ones(4, 3)
     with pytest.raises(DataError, match="expected a token for every query, found none in row 1"):
         energy_distance.scores(x, torch.tensor([[1], [0]]), y)
@@ -247,7 +247,7 @@ def test_the_loss_prints_what_a_card_needs(model: Any) -> None:
     assert "doi={10.1016/j.jspi.2013.03.018}" in loss.citation
 
 
-def test_what_the_loss_refuses(model: Any) -> None:
+def test_invalid_loss_parameters_are_errors(model: Any) -> None:
     with pytest.raises(RecipeError) as caught:
         energy_distance.EnergyRankingLoss(model, scale=0.0)
     assert str(caught.value) == "expected a scale above 0, found 0.0; change loss.parameters.scale."
@@ -388,7 +388,7 @@ def saved(model: Any, tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "model"
 
 
-def test_the_similarity_travels_with_the_model_as_json(saved: Path) -> None:
+def test_the_similarity_is_saved_with_the_model(saved: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     assert energy_distance.read_similarity(saved) is None
@@ -405,7 +405,7 @@ def test_the_similarity_travels_with_the_model_as_json(saved: Path) -> None:
     assert {file.suffix for file in saved.rglob("*") if file.is_file()} <= {".json", ".safetensors", ".md", ".txt"}
 
 
-def test_a_config_that_names_the_energy_distance_loads_all_the_same(saved: Path) -> None:
+def test_a_config_that_names_the_energy_distance_still_loads(saved: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     config = json.loads((saved / "config_sentence_transformers.json").read_text())
@@ -426,7 +426,7 @@ def test_a_config_that_names_the_energy_distance_loads_all_the_same(saved: Path)
         '{"similarity": "energy", "distance": "manhattan", "special_tokens": true, "code": "x.py"}',
     ],
 )
-def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str) -> None:
+def test_another_settings_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / energy_distance.SIMILARITY_FILE).write_text(text)
     with pytest.raises(BaseError) as caught:
         energy_distance.read_similarity(tmp_path)
@@ -437,7 +437,7 @@ def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str) -
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_json_is_refused(tmp_path: Path, text: bytes) -> None:
+def test_a_settings_file_that_is_not_json_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / energy_distance.SIMILARITY_FILE).write_bytes(text)
     with pytest.raises(BaseError, match=r"expected JSON in .*energy_similarity\.json', found something else"):
         energy_distance.read_similarity(tmp_path)

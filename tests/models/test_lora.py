@@ -97,7 +97,7 @@ def test_modules_are_found_under_the_names_of_the_architecture(
     assert target_modules(model, asked, "it") == expected  # type: ignore[arg-type]
 
 
-def test_other_names_than_the_cards_are_said(tmp_path: Path) -> None:
+def test_module_names_other_than_the_cards_are_noted(tmp_path: Path) -> None:
     """Rank 2 on q_lin and v_lin of 2 layers, each 16 x 16: 2 * 2 * 2 * (16 + 16) = 256 weights."""
     from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel
 
@@ -111,7 +111,7 @@ def test_other_names_than_the_cards_are_said(tmp_path: Path) -> None:
     assert sum(weight.numel() for weight in loaded.model.parameters() if weight.requires_grad) == 256
 
 
-def test_a_module_that_no_architecture_has_is_one_sentence(base: Path) -> None:
+def test_an_unknown_module_is_an_error(base: Path) -> None:
     with pytest.raises(BaseError) as caught:
         load_base(Base(model=str(base), lora=Lora(target_modules=("query", "c_attn"))))
     assert str(caught.value) == (
@@ -147,7 +147,7 @@ def test_an_adapter_gives_the_same_embeddings_after_saving(
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # PEFT 0.21 asks for it
 @pytest.mark.parametrize("lora", SHAPES)
-def test_what_is_saved_is_what_peft_reads(lora: Lora, base: Path, tmp_path: Path) -> None:
+def test_peft_reads_a_saved_adapter(lora: Lora, base: Path, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModel, AutoTokenizer
@@ -194,7 +194,7 @@ def test_an_adapter_on_the_bundled_model_loads_on_another_machine(tmp_path: Path
     np.testing.assert_allclose(embed(load_folder(tmp_path / "saved", "saved")), embed(model), atol=1e-6)
 
 
-def test_an_older_folder_with_the_transformer_in_a_folder_of_its_own(base: Path, tmp_path: Path) -> None:
+def test_an_older_folder_has_the_transformer_in_its_own_folder(base: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(base, old)
     modules = json.loads((old / "modules.json").read_text())
@@ -209,7 +209,7 @@ def test_an_older_folder_with_the_transformer_in_a_folder_of_its_own(base: Path,
     np.testing.assert_allclose(embed(load_folder(tmp_path / "saved", "saved")), embed(model), atol=1e-6)
 
 
-def test_a_base_that_is_gone_is_one_sentence(base: Path, tmp_path: Path) -> None:
+def test_a_missing_base_is_an_error(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "mine")
     save(trained(tmp_path / "mine", Lora(r=2)), tmp_path / "saved")
     (tmp_path / "mine").rename(tmp_path / "moved")
@@ -222,7 +222,7 @@ def test_a_base_that_is_gone_is_one_sentence(base: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
-def test_a_damaged_configuration_is_one_sentence(text: str, base: Path, tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_an_error(text: str, base: Path, tmp_path: Path) -> None:
     save(trained(base, Lora(r=2)), tmp_path / "saved")
     (tmp_path / "saved" / "adapter_config.json").write_text(text)
     with pytest.raises(BaseError) as caught:
@@ -289,7 +289,7 @@ def test_merged_weights_give_the_same_embeddings(lora: Lora, base: Path, tmp_pat
     np.testing.assert_allclose(embed(again), expected, atol=1e-5)
 
 
-def test_an_export_does_not_write_over_anything(base: Path, tmp_path: Path) -> None:
+def test_an_export_does_not_overwrite(base: Path, tmp_path: Path) -> None:
     with pytest.raises(BaseError) as caught:
         export_merged(base, tmp_path)
     assert str(caught.value) == (f"expected a new folder to export to, found '{tmp_path}', which exists; name another.")

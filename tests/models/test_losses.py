@@ -186,7 +186,7 @@ def test_a_damaged_text_keeps_its_special_tokens_and_four_tenths_of_the_others()
     assert made["other"] == 1
 
 
-def test_a_model_that_lies_in_no_folder_has_a_denoising_loss_too(model: SentenceTransformer) -> None:
+def test_a_model_without_a_folder_has_a_denoising_loss(model: SentenceTransformer) -> None:
     model.transformers_model.config._name_or_path = "made/here"
     loss: Any = build_loss(LossSpec(name="DenoisingAutoEncoderLoss"), model)
     assert model.transformers_model.config._name_or_path == "made/here"
@@ -222,7 +222,7 @@ def test_a_registered_loss_is_built_with_its_parameters(model: SentenceTransform
         build_loss(LossSpec(name=registered, parameters={"reward": 1}), model)
 
 
-def test_what_cannot_be_registered() -> None:
+def test_invalid_registrations_are_errors() -> None:
     with pytest.raises(RecipeError, match="expected a name that sentence-transformers has not taken, found 'MSELoss'"):
         register_loss("MSELoss", lambda model: model)
     with pytest.raises(RecipeError, match="expected a name and a function that builds the loss, found 'x' and 3"):
@@ -266,7 +266,7 @@ def test_values_of_the_card_reach_the_loss(model: SentenceTransformer) -> None:
 
 
 @pytest.mark.parametrize("rows", [2, 5])
-def test_where_all_texts_are_one_the_loss_is_that_of_guessing(rows: int, model: SentenceTransformer) -> None:
+def test_the_loss_of_equal_texts_is_that_of_guessing(rows: int, model: SentenceTransformer) -> None:
     """All cosines are 1, so each of n answers is as likely: ln n, whatever the scale."""
     loss = build_loss(LossSpec(name="MultipleNegativesRankingLoss", parameters={"scale": 20.0}), model)
     same = [model.preprocess(["the car has a door"] * rows) for _ in range(2)]
@@ -284,7 +284,7 @@ def test_a_loss_of_the_author_is_refused_with_what_is_missing(model: SentenceTra
 
 
 @pytest.mark.parametrize("name", ["os.system", "", "nn", "__class__", "MultipleNegativeRankingLoss", "losses"])
-def test_no_name_but_a_known_one_is_looked_up(name: str, model: SentenceTransformer) -> None:
+def test_only_known_names_are_looked_up(name: str, model: SentenceTransformer) -> None:
     with pytest.raises(RecipeError, match=r"expected a loss of sentence-transformers, found .*; nearest known: "):
         build_loss(LossSpec(name=name), model)
 
@@ -314,7 +314,7 @@ def test_the_nearest_known_loss_is_named(model: SentenceTransformer) -> None:
         ),
     ],
 )
-def test_what_cannot_be_understood_is_one_sentence(
+def test_invalid_parameters_are_errors(
     name: str, parameters: dict[str, Any], message: str, model: SentenceTransformer
 ) -> None:
     with pytest.raises(RecipeError, match=message):

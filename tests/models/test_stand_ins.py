@@ -63,7 +63,7 @@ def test_a_table_stands_in_for_a_table() -> None:
     assert loaded.unknown_share == 0.0
 
 
-def test_a_model_of_its_own_vocabulary_stands_in_where_the_bundled_one_sees_nothing() -> None:
+def test_a_small_bert_stands_in_where_the_bundled_vocabulary_is_unsuited() -> None:
     loaded = load_base(Base(model="somebody/large", max_seq_length=100), texts=SINHALA, seed=1)
     assert (loaded.name, loaded.stand_in, loaded.unknown_share) == (SCRATCH, True, 0.0)
     start, rest = loaded.note.split("does not know ")
@@ -77,7 +77,7 @@ def test_a_model_of_its_own_vocabulary_stands_in_where_the_bundled_one_sees_noth
     assert loaded.model.max_seq_length == 100
 
 
-def test_the_bundled_model_gives_way_though_it_was_asked_for() -> None:
+def test_the_bundled_model_gives_way_to_a_better_stand_in() -> None:
     loaded = load_base(Base(model="somebody/large"), BUNDLED, texts=SINHALA)
     assert (loaded.name, loaded.asked) == (SCRATCH, BUNDLED)
     assert loaded.note.startswith(
@@ -98,7 +98,7 @@ def test_lora_and_prompts_of_the_recipe_are_put_on_a_stand_in() -> None:
     np.testing.assert_allclose(encode(["බල්ලා"], "query"), encode(["ask: බල්ලා"], "document"), atol=1e-6)
 
 
-def test_lora_on_a_table_is_left_out_and_said() -> None:
+def test_lora_on_a_static_embedding_is_left_out_with_a_note() -> None:
     loaded = load_base(Base(model="a/b", lora=Lora()), STATIC)
     assert loaded.note.endswith(
         "LoRA needs a transformer, which bundled:static is not, so all of its weights are trained."
@@ -106,7 +106,7 @@ def test_lora_on_a_table_is_left_out_and_said() -> None:
     assert all(weight.requires_grad for weight in loaded.model.parameters())
 
 
-def test_a_stand_in_that_there_is_not_is_named() -> None:
+def test_an_unknown_stand_in_is_an_error() -> None:
     with pytest.raises(BaseError) as caught:
         load_base(Base(model="a/b"), "scratch:large")
     assert str(caught.value) == (
@@ -135,7 +135,7 @@ def test_unknown_tokens_of_a_unigram_tokenizer_are_counted() -> None:
     assert unknown_share(tokenizer, ["the car", "the wheel"]) == 1 / 4
 
 
-def test_a_tokenizer_of_bytes_knows_everything() -> None:
+def test_a_byte_level_tokenizer_has_no_unknown_tokens() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -166,7 +166,7 @@ def test_the_table_is_the_same_each_time_and_spreads_like_a_fresh_one(
     assert weights_sha256(again) == weights_sha256(folder)
 
 
-def test_the_table_keeps_meaning_when_it_is_cut() -> None:
+def test_the_table_keeps_meaning_when_truncated() -> None:
     model = load_base(STATIC).model
     assert model.max_seq_length == float("inf")
     for columns in (1024, 512, 256):
@@ -211,7 +211,7 @@ def test_the_same_texts_and_seed_give_the_same_model(tmp_path: Path, monkeypatch
     assert (again / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
 
-def test_marks_and_joiners_stay_where_they_are() -> None:
+def test_marks_and_joiners_are_kept() -> None:
     tokenizer = load_folder(scratch_folder(SINHALA, 1), SCRATCH).tokenizer
     with_joiner, without = "ශ්‍රී ලංකාව", "ශ්රී ලංකාව"
     for text in (with_joiner, without, "서울은 크다", "🚗 क्षत्रिय", "e\u0301tude"):
@@ -230,7 +230,7 @@ def test_texts_are_not_all_alike_at_the_start() -> None:
     assert cosines[1, 2] > cosines[1, 3]  # two of a dog in the park, one of sport
 
 
-def test_nobody_elses_random_numbers_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_global_random_state_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -241,7 +241,7 @@ def test_nobody_elses_random_numbers_change(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_without_texts_there_is_no_tokenizer() -> None:
+def test_a_tokenizer_without_texts_is_an_error() -> None:
     with pytest.raises(BaseError) as caught:
         load_base(Base(model="a/b"), SCRATCH, texts=["", " "])
     assert str(caught.value) == (
@@ -253,7 +253,7 @@ def test_without_texts_there_is_no_tokenizer() -> None:
 # --- the cache -----------------------------------------------------------------------------------------------------
 
 
-def test_a_stand_in_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stand_in_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sentence_transformers import SentenceTransformer
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -270,7 +270,7 @@ def test_a_stand_in_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert load_folder(scratch_folder(SINHALA, 1), SCRATCH).encode(["අද"], show_progress_bar=False).shape == (1, 256)
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(BaseError) as caught:
