@@ -264,7 +264,7 @@ def test_energy_needs_tokens() -> None:
         evaluate(HAND, by_hand, similarity="energy")
     assert str(caught.value) == (
         "expected token embeddings of shape (tokens, dim) for every query from the encode function, found (2,) for "
-        "'45'; is it that of energy.energy_encoder?"
+        "'45'; use energy_distance.energy_encoder."
     )
     with pytest.raises(DataError) as caught:
         evaluate(HAND, lambda texts, kind: [np.ones((2, 2))], similarity="energy")

@@ -167,7 +167,7 @@ def _encode_tokens(
             if array.ndim != 2 or not len(array):
                 raise DataError(
                     "expected token embeddings of shape (tokens, dim) for every query from the encode function, found "
-                    f"{array.shape} for {text[:60]!r}; is it that of energy.energy_encoder?"
+                    f"{array.shape} for {text[:60]!r}; use energy_distance.energy_encoder."
                 )
             _check_finite(array, "query", [text] * len(array))
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
