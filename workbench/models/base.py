@@ -58,9 +58,6 @@ class LoadedBase:
     unknown_share: float | None = None  # UNK rate of its tokenizer on the training texts
 
 
-# --- the Hub ---------------------------------------------------------------------------------------------------------
-
-
 @cache
 def hub_reachable() -> bool:
     """Whether the Hub answers; decided once in a process, in at most `HUB_SECONDS`.
@@ -129,9 +126,6 @@ def _is_complete(index: Path) -> bool:
     except (OSError, ValueError, LookupError, TypeError):
         return False
     return isinstance(files, dict) and all((index.parent / str(name)).is_file() for name in set(files.values()))
-
-
-# --- bases -----------------------------------------------------------------------------------------------------------
 
 
 def weights_sha256(folder: Path) -> str:
@@ -375,9 +369,6 @@ def export_merged(folder: Path, out: Path) -> Path:
     return out
 
 
-# --- the recipe's settings -------------------------------------------------------------------------------------------
-
-
 def _apply(model: SentenceTransformer, base: Base, chosen: _Chosen) -> list[str]:
     """Apply pooling, length, prompts, similarity and LoRA of `base`; notes on what could not be."""
     from sentence_transformers.util import SimilarityFunction
@@ -422,9 +413,6 @@ def _apply_length(model: SentenceTransformer, length: int) -> list[str]:
         return [f"The base takes {most} tokens at most, so the card's {length} were not applied."]
     model.max_seq_length = length
     return []
-
-
-# --- using it --------------------------------------------------------------------------------------------------------
 
 
 def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
