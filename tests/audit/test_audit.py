@@ -383,7 +383,7 @@ def test_the_dictionary_has_the_documented_keys() -> None:
 
 def test_hostile_text_is_escaped_in_a_notebook() -> None:
     evil = "<script>alert(1)</script>"
-    label = ColumnStatistics("label", "int", {"0": "~50.00%", "1": "~50.00%"})
+    label = ColumnStatistics("label", "int", {"0": 0.5, "1": 0.5})
     card = replace(with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(label,)), name=evil)
     card = replace(card, evaluations=(evaluation(0.1, name=evil), evaluation(0.2, name=evil)))
     shown = audit(card)._repr_html_()

@@ -113,7 +113,7 @@ def _collapsed() -> Card:
 
 
 def _labels_not_distinguished() -> Card:
-    label = ColumnStatistics("label", "int", {"0": "~50.30%", "1": "~49.70%"})
+    label = ColumnStatistics("label", "int", {"0": 0.503, "1": 0.497})
     card = with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(label,))
     losses = (0.71, 0.697, 0.6952, 0.6934, 0.6931, 0.6932, 0.6931, 0.6933)
     rows = [row(100 * (at + 1), value) for at, value in enumerate(losses)]
@@ -233,7 +233,7 @@ def _batch_of_four() -> Card:
 
 
 def _mostly_no_match() -> Card:
-    label = ColumnStatistics("label", "int", {"-1": "~72.90%", "1": "~27.10%"})
+    label = ColumnStatistics("label", "int", {"-1": 0.729, "1": 0.271})
     return with_rows(healthy(), columns=("anchor", "positive", "label"), statistics=(statistics("anchor", 9), label))
 
 

@@ -154,23 +154,13 @@ def label_statistics(dataset: Dataset) -> ColumnStatistics | None:
 def label_values(statistics: ColumnStatistics) -> dict[float, float] | None:
     """Share of each label value, where the card prints shares (integer labels).
 
-    >>> label_values(ColumnStatistics("label", "int", {"0": "~69.50%", "1": "~30.50%"}))
+    >>> label_values(ColumnStatistics("label", "int", {"0": 0.695, "1": 0.305}))
     {0.0: 0.695, 1.0: 0.305}
     """
-    shares: dict[float, float] = {}
-    for key, value in statistics.details.items():
-        try:
-            label = float(str(key))
-        except ValueError:
-            return None
-        if isinstance(value, str):
-            found = re.search(r"([\d.]+)\s*%", value)
-            if not found:
-                return None
-            shares[label] = round(float(found[1]) / 100, 6)
-        elif isinstance(value, int | float):
-            shares[label] = float(value) / (100 if value > 1 else 1)
-    return shares or None
+    try:
+        return {float(label): float(share) for label, share in statistics.details.items()} or None
+    except (ValueError, TypeError):
+        return None
 
 
 def label_range(statistics: ColumnStatistics) -> tuple[float, float] | None:

@@ -113,36 +113,28 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
     _complete(sheet, files)
     version = sheet.versions.get("Sentence Transformers") or sheet.versions.get("PyLate")
     title = next((section.title for section in structure.sections if section.level == 1), None)
+    facts = ("base_model", "base_revision", "similarity", "max_seq_length", "output_dimension")
+    parts = ("modules", "datasets", "evaluations", "citations")
+    same = ("description", "non_default", "hyperparameters", "training_time", "versions")
+    read: dict[str, Any] = {key: sheet.facts.get(key) for key in facts}
+    read |= {key: tuple(getattr(sheet, key)) for key in parts} | {key: getattr(sheet, key) for key in same}
     return Card(
         name=name,
         kind=_kind(sheet, header, title),
         title=title,
         library_version=None if version is None else version.value,
-        base_model=sheet.facts.get("base_model"),
-        base_revision=sheet.facts.get("base_revision"),
         languages=texts(header.data, "language"),
         license=next(iter(texts(header.data, "license")), None),
         tags=texts(header.data, "tags"),
-        modules=tuple(sheet.modules),
-        similarity=sheet.facts.get("similarity"),
-        max_seq_length=sheet.facts.get("max_seq_length"),
-        output_dimension=sheet.facts.get("output_dimension"),
-        description=sheet.description,
-        datasets=tuple(sheet.datasets),
-        non_default=sheet.non_default,
-        hyperparameters=sheet.hyperparameters,
         training_log=tuple(sheet.log),
-        evaluations=tuple(sheet.evaluations),
         model_index=tuple(header.results),
-        training_time=sheet.training_time,
-        versions=sheet.versions,
-        citations=tuple(sheet.citations),
         front_matter=header.data,
         beside=files,
         unread=tuple(sorted([*unread, *broken, *sheet.unread], key=lambda part: part.lines)),
         text=text,
         lines=tuple(lines),
         sha256=hashlib.sha256(data).hexdigest(),
+        **read,
     )
 
 
