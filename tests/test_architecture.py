@@ -31,7 +31,7 @@ BUDGET = {
     "report": 1_030,
     "pipeline": 126,
     "notebook": 900,
-    "cli": 1_100,
+    "cli": 930,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
 change that raises one says why in its commit."""
