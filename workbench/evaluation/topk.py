@@ -5,12 +5,11 @@ kept. The order is that of InformationRetrievalEvaluator in sentence-transformer
 document id ascending.
 
 Sorting every block would cost more than scoring it. The k-th best score so far is a threshold, and only the few
-candidates at or above it are merged, in NumPy and as whole numbers: the score above and the rank of the id below, so
-that one comparison of numbers gives that order.
+candidates at or above it are merged, as integers: the score in the upper bits and the rank of the id in the lower.
 
 Scores are computed by the library's own products, and agree with it to the bit on the same machine. One exception:
-the last block is padded with zeros to a multiple of 16 documents, because a matrix product computes an incomplete tile
-in another order. So equal documents tie exactly, and a block does not depend on how the documents arrived.
+blocks are padded with zeros to a multiple of 16 documents, because a matrix product computes an incomplete tile in
+another order. So equal documents tie exactly, and a block does not depend on how the documents arrived.
 
 Memory beyond the vectors: a block of documents, a block of scores (`QUERIES_AT_ONCE` x `block` x 4 bytes), a few times
 k entries per query and 8 bytes per document.
@@ -38,7 +37,6 @@ LONGEST = 1e18  # length above which float32 may not hold a product or a distanc
 QUERIES_AT_ONCE = 1024  # queries, or tokens of queries, scored at once
 BLOCK = 2_048  # documents scored at once: 8 MiB of scores, which stay in the processor's cache until they are compared
 BLOCK_OF_GPU = 16_384  # ... where starting a computation costs more than memory does
-FIRST = 1024  # documents that are sorted, for a first threshold
 TILE = 16  # documents that a matrix product computes in one way
 MOST = 1 << 21  # candidates at once, or numbers of the table they are merged in, for a small k: 16 MiB
 
@@ -130,47 +128,44 @@ class Search:
         self.dim = 0
         self._groups = self._energy_groups(queries) if similarity == "energy" else self._groups_of(queries)
         self.seen = 0  # documents scored
-        self._ranks: list[Integers] = []  # of their ids, of each block
+        self._tile = TILE if self.device.type == "cpu" else block  # a GPU computes each shape in its own way
         self._staged = 0  # documents that wait for a full block, in the first rows of:
-        self._stage = self._unit = self._room = torch.empty(0)
-        self._stage_ranks = np.empty(0, dtype=np.int64)
+        self._stage = torch.empty(0)
+        self._stage_ranks: list[Integers] = []
+        self._ranks = [np.empty(0, dtype=np.int64)]  # of the ids of each block
 
     def add(self, documents: Any, ranks: Integers | None = None) -> None:
         """Score `documents` (m, dim); `ranks` (m,) are those of their ids in the whole corpus."""
-        total = len(documents)
-        if ranks is None:
-            first = self.seen + self._staged
-            ranks = np.arange(first, first + total)
-        start = 0
-        while start < total:
-            whole = not self._staged and total - start >= self.block
-            end = min(start + self.block - self._staged, total)
-            part = self._float32(documents[start:end], "documents")
+        arrived, start = self.seen + self._staged, 0
+        ranks = np.arange(arrived, arrived + len(documents)) if ranks is None else ranks
+        while start < len(documents):
+            part = self._float32(documents[start : start + self.block - self._staged], "documents")
             if self._groups and part.shape[1] != self.dim:
                 raise DataError(
                     f"expected documents of {self.dim} dimensions like the queries, found {part.shape[1]}; were they "
                     "encoded by another model?"
                 )
-            if whole:
-                self._score(part, ranks[start:end])
-            else:
-                self._wait(part, ranks[start:end])
-            start = end
+            if not len(self._stage):
+                rows = -(-self.block // self._tile) * self._tile
+                self._stage = torch.empty(rows, part.shape[1], device=self.device)
+            self._stage[self._staged : self._staged + len(part)] = part
+            self._stage_ranks.append(ranks[start : start + len(part)])
+            self._staged, start = self._staged + len(part), start + len(part)
+            if self._staged == self.block:
+                self._score()
 
     def result(self) -> TopK:
         """What was found so far."""
-        self._flush()
-        ranks = np.concatenate([np.empty(0, dtype=np.int64), *self._ranks])  # (seen,) of each document
+        self._score()
+        ranks = np.concatenate(self._ranks)  # (seen,) of each document
         places = np.zeros(int(ranks.max(initial=-1)) + 1, dtype=np.int64)  # of each rank
         places[ranks] = np.arange(len(ranks))
-        kept = np.empty((0, min(self.k, self.seen)), dtype=np.uint64)
-        kept = np.concatenate([kept, *(np.sort(group.best, axis=1) for group in self._groups)])  # (q, up to k)
-        scores = _scores(kept)
+        empty = np.empty((0, min(self.k, self.seen)), dtype=np.int64)
+        keys = np.concatenate([empty, *(np.sort(group.best, axis=1) for group in self._groups)])  # (q, up to k)
+        scores = _scores(keys)
         if self.similarity == "energy" and self._groups:
             scores = scores + np.concatenate([group.own_terms(self.distance) for group in self._groups])[:, None]
-        return TopK(places[kept & _LOW], scores)
-
-    # --- queries ---
+        return TopK(places[keys & _RANK], scores)
 
     def _groups_of(self, queries: Any) -> list[_Group]:
         """Equal parts of at most `QUERIES_AT_ONCE` rows: a part of few rows would be multiplied in another way."""
@@ -207,8 +202,6 @@ class Search:
         self._center = torch.cat(embeddings).mean(dim=0) if embeddings else torch.empty(0)
         return [_Group(torch.cat(group), self.k, [len(tokens) for tokens in group]) for group in groups]
 
-    # --- documents ---
-
     def _float32(self, vectors: Any, what: str) -> torch.Tensor:
         """(rows, dim) on the device."""
         if isinstance(vectors, torch.Tensor):
@@ -220,58 +213,24 @@ class Search:
             raise DataError(f"expected {what} of shape (rows, dimensions), found {tuple(tensor.shape)}.")
         return tensor
 
-    def _wait(self, part: torch.Tensor, ranks: Integers) -> None:
-        """Keep a copy until a block is full."""
-        if not len(self._stage):
-            self._stage = torch.empty(self.block, part.shape[1], device=self.device)
-            self._stage_ranks = np.empty(self.block, dtype=np.int64)
-        end = self._staged + len(part)
-        self._stage[self._staged : end] = part
-        self._stage_ranks[self._staged : end] = ranks
-        self._staged = end
-        if end == self.block:
-            self._flush()
-
-    def _flush(self) -> None:
-        staged, self._staged = self._staged, 0
-        if staged:
-            self._score(self._stage[:staged], self._stage_ranks[:staged])
-
-    def _score(self, documents: torch.Tensor, ranks: Integers) -> None:
-        """Offer one block to every group of queries."""
-        count = len(documents)
-        documents = self._whole_tiles(documents, self._lengths(documents, "documents", self.seen))
+    def _score(self) -> None:
+        """Offer the staged documents to every group of queries."""
+        count, self._staged = self._staged, 0
+        if not count:
+            return
+        documents = self._stage[: -(-count // self._tile) * self._tile]
+        lengths = self._lengths(documents[:count], "documents", self.seen)
+        if self.similarity == "cosine":
+            documents[:count] /= lengths.clamp_min(SHORTEST)
+        documents[count:] = 0
+        ranks, self._stage_ranks = np.concatenate(self._stage_ranks), []
+        self._ranks.append(ranks)
         for group in self._groups:
-            scores = self._similarities(group, documents)
-            start = 0
-            while start < count:  # parts that at most double what was seen, so that the threshold stays near
-                end = min(start + max(self.seen + start, FIRST, 2 * self.k), count)
-                group.offer(scores[:, start:end], ranks[start:end])
-                start = end
-        self._ranks.append(ranks.copy())
+            group.offer(self._similarities(group, documents)[:, :count], ranks)
         self.seen += count
 
-    def _whole_tiles(self, documents: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Of unit length for cosine, and filled up to whole tiles; valid until the next call.
-
-        A GPU chooses its way of computing by the shape, so there every block is filled up to the same one.
-        """
-        tile = TILE if self.device.type == "cpu" else self.block
-        count, rows = len(documents), -(-len(documents) // tile) * tile
-        if self.similarity == "manhattan" or (self.similarity != "cosine" and rows == count):
-            return documents
-        if len(self._unit) < rows:
-            self._unit = torch.empty(rows, documents.shape[1], device=self.device)
-        filled = self._unit[:rows]
-        if self.similarity == "cosine":
-            torch.div(documents, lengths.clamp_min(SHORTEST), out=filled[:count])
-        else:
-            filled[:count] = documents
-        filled[count:] = 0
-        return filled
-
     def _similarities(self, group: _Group, documents: torch.Tensor) -> torch.Tensor:
-        """(q, m) similarities; valid until the next call, which uses the same memory."""
+        """(q, m) similarities."""
         queries = group.queries
         if self.similarity == "energy":
             return group.energies(documents, self.distance, self._center)
@@ -282,10 +241,7 @@ class Search:
             product = len(queries) > 25 or self.seen + len(documents) > 25
             mode = "use_mm_for_euclid_dist" if product else "donot_use_mm_for_euclid_dist"
             return -torch.cdist(queries, documents, p=2.0, compute_mode=mode)
-        size = len(queries) * len(documents)
-        if self._room.numel() < size:
-            self._room = torch.empty(size, device=self.device)
-        return torch.mm(queries, documents.T, out=self._room[:size].view(len(queries), len(documents)))
+        return queries @ documents.T
 
     def _lengths(self, vectors: torch.Tensor, what: str, first: int) -> torch.Tensor:
         """(rows, 1) lengths; DataError naming the first row that cannot be used, `first` being the number of row 0.
@@ -316,30 +272,31 @@ class _Group:
         self.counts = counts  # tokens of each query; None where a query is one vector
         self.k = k
         count = len(queries) if counts is None else len(counts)
-        self.best = np.empty((count, 0), dtype=np.uint64)  # (q, up to k) keys, the last the greatest once there are k
-        self._least: torch.Tensor | None = None  # (q, 1) the k-th best score, once there are k
+        self.best = np.empty((count, 0), dtype=np.int64)  # (q, up to k) keys, the last the greatest once there are k
 
     def offer(self, scores: torch.Tensor, ranks: Integers) -> None:
         """Merge the best of scores (q, m) of documents of ranks (m,)."""
-        count, size = scores.shape
-        least = self._least
-        if least is None:
-            least = scores.topk(self.k, dim=1).values[:, -1:] if size >= self.k else scores.amin(dim=1, keepdim=True)
+        (count, size), known = scores.shape, self.best.shape[1]
+        if known == self.k:
+            least = torch.from_numpy(_scores(self.best[:, -1:])).to(scores.device)
+        else:
+            least = scores.topk(min(self.k, size), dim=1).values[:, -1:]
         mask = scores >= least
         counts = np.asarray(mask.sum(dim=1).cpu())  # (q,) candidates
-        most, known = int(counts.max()), self.best.shape[1]
+        most = int(counts.max())
         if size > 1 and count * most > max(MOST, 8 * count * self.k):  # many ties, or better and better: bound memory
             self.offer(scores[:, : size // 2], ranks[: size // 2])
             self.offer(scores[:, size // 2 :], ranks[size // 2 :])
             return
-        rows, columns, values = _select(scores, mask)
-        table = np.full((count, known + most), _NONE)
+        where = np.flatnonzero(mask.cpu().numpy())  # five times faster than torch for few among many
+        rows, columns = np.divmod(where, size)
+        values = scores.take(torch.from_numpy(where).to(scores.device)).cpu().numpy()
+        table = np.full((count, known + most), np.iinfo(np.int64).max)
         table[:, :known] = self.best
         table[rows, known + np.arange(len(rows)) - (counts.cumsum() - counts)[rows]] = _keys(values, ranks[columns])
         if table.shape[1] >= self.k:
             table.partition(self.k - 1, axis=1)
             table = table[:, : self.k].copy()
-            self._least = torch.from_numpy(_scores(table[:, -1:])).to(self.queries.device)
         self.best = table
 
     def energies(self, documents: torch.Tensor, distance: str, center: torch.Tensor) -> torch.Tensor:
@@ -361,37 +318,20 @@ class _Group:
         return np.asarray(own.float().cpu().numpy())
 
 
-def _select(scores: torch.Tensor, mask: torch.Tensor) -> tuple[Integers, Integers, npt.NDArray[np.float32]]:
-    """Rows (ascending), columns and values of the scores (q, m) where the mask is true."""
-    if mask.device.type == "cpu":  # NumPy finds few among many five times faster than torch
-        rows, columns = np.divmod(np.flatnonzero(mask.numpy()), scores.shape[1])
-        return rows, columns, scores.numpy()[rows, columns]
-    where = mask.nonzero(as_tuple=True)
-    return where[0].cpu().numpy(), where[1].cpu().numpy(), scores[where].cpu().numpy()
+_RANK = 0xFFFFFFFF  # the lower bits of a key
 
 
-# --- keys: whole numbers in the order of a ranking -------------------------------------------------------------------
-
-_LOW = np.uint64(0xFFFFFFFF)
-_NONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # after every key
-_SIGN = np.uint32(0x80000000)
-
-
-def _keys(scores: npt.NDArray[np.float32], ranks: Integers) -> npt.NDArray[np.uint64]:
-    """Ascending as the score descends, then as the rank (below 2^32) ascends.
-
-    The bits of a positive float32 ascend with it as those of a whole number do, and of a negative one descend.
+def _keys(scores: npt.NDArray[np.float32], ranks: Integers) -> Integers:
+    """Integers that ascend as the score descends, then as the rank (below 2^32) ascends.
 
     >>> keys = _keys(np.array([0.0, -0.0], dtype=np.float32), np.array([7, 6]))
     >>> int(keys[0] - keys[1])  # 0 and -0 tie
     1
     """
-    bits = (scores + np.float32(0)).view(np.uint32)  # -0 becomes 0, which ties with it
-    descending = np.where(bits & _SIGN, bits, ~(bits | _SIGN)).astype(np.uint64)
-    return np.asarray(descending << np.uint64(32) | ranks.astype(np.uint64), dtype=np.uint64)
+    return _ordered((0 - scores).view(np.int32)).astype(np.int64) << 32 | ranks
 
 
-def _scores(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
+def _scores(keys: Integers) -> npt.NDArray[np.float32]:
     """The scores in keys.
 
     >>> scores = np.array([0.5, -0.25, 0.0, 3e38], dtype=np.float32)
@@ -399,5 +339,9 @@ def _scores(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
     >>> keys.argsort().tolist(), _scores(keys).tolist() == scores.tolist()
     ([3, 0, 2, 1], True)
     """
-    high = (keys >> np.uint64(32)).astype(np.uint32)
-    return np.where(high & _SIGN, high, ~high & ~_SIGN).astype(np.uint32).view(np.float32)
+    return 0 - _ordered((keys >> 32).astype(np.int32)).view(np.float32)
+
+
+def _ordered(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The bits of float32 numbers as integers of the same order, and back: those of negative numbers are inverted."""
+    return bits ^ (bits >> 31 & 0x7FFFFFFF)
