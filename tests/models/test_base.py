@@ -233,6 +233,28 @@ def test_truncated_weights_are_an_error(base: Path, tmp_path: Path) -> None:
         load_base(str(tmp_path / "m"))
 
 
+@pytest.mark.parametrize(
+    ("file", "setting", "value"),
+    [
+        ("config.json", "hidden_size", "32"),
+        ("config.json", "num_attention_heads", 0),
+        ("config.json", "model_type", []),
+        ("1_Pooling/config.json", "embedding_dimension", None),
+        ("config_sentence_transformers.json", "__version__", 6),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_an_error(
+    file: str, setting: str, value: object, base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(base, tmp_path / "m")
+    path = tmp_path / "m" / file
+    settings = json.loads(path.read_text())
+    assert setting in settings
+    path.write_text(json.dumps({**settings, setting: value}))
+    with pytest.raises(BaseError, match="expected valid settings in the JSON files of the model in"):
+        load_base(str(tmp_path / "m"))
+
+
 # --- the bundled base ----------------------------------------------------------------------------------------------
 
 

@@ -322,6 +322,7 @@ def _load(folder: Path, name: str, device: str | None) -> SentenceTransformer:
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
     """BaseError for what the libraries raise on a damaged model, and no progress bars of theirs."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
@@ -340,6 +341,11 @@ def _loading(name: str) -> Iterator[None]:
         raise BaseError(
             f"expected a model that sentence-transformers can load in {name!r}, found one that it cannot "
             f"({type(error).__name__}: {_first_line(error)}); check the folder or choose another with --base."
+        ) from error
+    except (TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        raise BaseError(
+            f"expected valid settings in the JSON files of the model in {name!r}, found one that the libraries reject "
+            f"({_first_line(error)}); fetch the model again or choose another with --base."
         ) from error
 
 
