@@ -87,15 +87,19 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
-        plain = asdict(self)
-        plain["rows"] = [{key: _finite(value) for key, value in row.items()} for row in plain["rows"]]
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+        def finite(value: Any) -> Any:
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        rows = [{key: finite(value) for key, value in asdict(row).items()} for row in self.rows]
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {**plain, "rows": rows}
 
     def _frame(self, minus: str = "-", none: str = "-") -> pd.DataFrame:
         """Every number as text, a row per metric."""
 
         def number(value: float | None, sign: str = "") -> str:
-            return none if value is None else f"{value:{sign}.4f}".replace("-", minus)
+            return none if value is None else _number(value, sign).replace("-", minus)
 
         def interval(low: float | None, high: float | None) -> str:
             return none if low is None or high is None else f"{number(low)} to {number(high)}"
@@ -127,8 +131,8 @@ class Comparison:
         return f"<p>{title}</p>{self._frame('−', '–').to_html(border=0)}<ul>{reasons}</ul>{notes}"
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.4f}"
 
 
 def compare(
@@ -174,7 +178,7 @@ def _compare_with_card(run: Run, card: Card | None, wanted: str | None) -> Compa
     found = _test(measured)
     rows = _correct(
         [
-            _card_row(metric, run, theirs, measured.get(metric), found.get(metric, {}), reasons)
+            _card_row(MetricRow(metric, run=run.name, **found.get(metric, {})), theirs, measured.get(metric), reasons)
             for metric in dict.fromkeys([*(theirs.metrics if theirs else ()), *measured])
         ]
     )
@@ -257,18 +261,13 @@ def _card_dimensions(recipe: Recipe, card: Card) -> int | None:
 
 
 def _card_row(
-    metric: str,
-    run: Run,
-    theirs: Evaluation | None,
-    ours: MetricValues | None,
-    found: Mapping[str, Any],
-    reasons: Sequence[str],
+    row: MetricRow, theirs: Evaluation | None, ours: MetricValues | None, reasons: Sequence[str]
 ) -> MetricRow:
-    """One metric with its verdict; `found` is what `_test` gave for it."""
-    row = _with_card_value(MetricRow(metric, verdict="not comparable", run=run.name), theirs)
+    """The row of one metric with both sides and the verdict."""
+    row = replace(_with_card_value(row, theirs), verdict="not comparable")
     if ours is None:
         return replace(row, reason=next(iter(reasons), "The run did not measure this metric."))
-    row = replace(row, before=ours.before, after=ours.after, **found)
+    row = replace(row, before=ours.before, after=ours.after)
     return replace(row, **card_verdict(row.card, (row.low, row.high), reasons))
 
 
@@ -299,7 +298,7 @@ def card_verdict(
 def _test(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
     """Metric -> the fields of its MetricRow that come from values per query or example."""
     complete = {
-        metric: each if each.earlier is None or _is_complete(each.earlier) else replace(each, earlier=None)
+        metric: each if _is_complete(each.earlier) else replace(each, earlier=None)
         for metric, each in measured.items()
         if _is_complete(each.values)
     }
@@ -315,11 +314,11 @@ def _is_complete(values: Any) -> bool:
 
 def _test_means(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any]]:
     """Metrics that are means over queries, all in one go; `earlier` is paired with `values`, or None."""
-    found: dict[str, dict[str, Any]] = {}
-    if measured:
-        values = np.stack([each.values for each in measured.values()], axis=1)  # (queries, metrics)
-        low, high = statistics.bootstrap_interval(values)
-        found = {metric: {"low": float(low[at]), "high": float(high[at])} for at, metric in enumerate(measured)}
+    if not measured:
+        return {}
+    values = np.stack([each.values for each in measured.values()], axis=1)  # (queries, metrics)
+    ends = zip(measured, *statistics.bootstrap_interval(values), strict=True)
+    found: dict[str, dict[str, Any]] = {metric: {"low": float(low), "high": float(high)} for metric, low, high in ends}
     names = [metric for metric, each in measured.items() if each.earlier is not None]
     if names:
         changes = np.stack([measured[metric].values - measured[metric].earlier for metric in names], axis=1)
@@ -340,11 +339,7 @@ def _test_means(measured: Mapping[str, MetricValues]) -> dict[str, dict[str, Any
 
 
 def _wins(changes: Any) -> dict[str, int]:
-    return {
-        "wins": int((changes > 0).sum()),
-        "ties": int((changes == 0).sum()),
-        "losses": int((changes < 0).sum()),
-    }
+    return {"wins": int((changes > 0).sum()), "ties": int((changes == 0).sum()), "losses": int((changes < 0).sum())}
 
 
 def _test_statistic(each: MetricValues) -> dict[str, Any]:
@@ -369,9 +364,10 @@ def _test_statistic(each: MetricValues) -> dict[str, Any]:
 
 def _correct(rows: Sequence[MetricRow]) -> tuple[MetricRow, ...]:
     """The rows with their p-values corrected for all separate tests."""
-    tested = {(row.run, row.same_test or row.metric): row.p for row in rows if row.p is not None}
+    tests = [(row.run, row.same_test or row.metric) for row in rows]
+    tested = {test: row.p for test, row in zip(tests, rows, strict=True) if row.p is not None}
     corrected = dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
-    return tuple(replace(row, p_holm=corrected.get((row.run, row.same_test or row.metric))) for row in rows)
+    return tuple(replace(row, p_holm=corrected.get(test)) for test, row in zip(tests, rows, strict=True))
 
 
 # --- notes -----------------------------------------------------------------------------------------------------------
@@ -379,10 +375,6 @@ def _correct(rows: Sequence[MetricRow]) -> tuple[MetricRow, ...]:
 
 def _other_evaluations(run: Run, name: str | None, main: str) -> list[str]:
     """The main metric on the run's other evaluations."""
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
     notes = []
     for other, stages in run.evaluations().items():
         if other != name and {"before", "after"} <= set(stages):
@@ -391,7 +383,7 @@ def _other_evaluations(run: Run, name: str | None, main: str) -> list[str]:
             size = settings["items"] if has_examples(run, other) else len(run.per_query(other, "after"))
             if before is not None or after is not None:
                 where = f"{other} ({size:,} {unit(run, other)})"
-                notes.append(f"On {where}: {main} {number(before)} before, {number(after)} after.")
+                notes.append(f"On {where}: {main} {_number(before)} before, {_number(after)} after.")
     return notes
 
 
@@ -445,6 +437,7 @@ def _compare_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) ->
     first = runs[0]
     recipe: Recipe = first.recipe()
     name, main = evaluation_name(first, recipe, wanted), recipe.evaluation.main_metric
+    examples = unit(first, name) if name is not None else "queries"
     rows: list[MetricRow] = []
     reasons: list[str] = []
     shared: dict[str, MetricValues] = {}
@@ -455,8 +448,9 @@ def _compare_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) ->
         theirs = metric_values(other, name) if name is not None and name in _finished_evaluations(other) else {}
         if not problems and name is not None:
             mine = shared = _align(first, other, name, mine)
-        rows += [replace(row, run=other.name) for row in _run_rows(mine, theirs, problems)]
-    printed, notes = None, _reading_notes(_correct(rows), main, shared, unit(first, name) if name else "queries")
+        rows += _run_rows(other.name, mine, theirs, problems)
+    decided = _correct(rows)
+    printed, notes = None, _reading_notes(decided, main, shared, examples)
     if card is not None:
         printed, why, chosen = card_evaluation(card, recipe, first, name)
         notes += chosen
@@ -465,19 +459,11 @@ def _compare_runs(runs: Sequence[Run], card: Card | None, wanted: str | None) ->
             if printed is None
             else f"The card {card.name!r} is shown beside the runs; compare one run alone for its verdict."
         )
-    decided = tuple(_with_card_value(_with_verdict(row), printed) for row in _correct(rows))
+    decided = tuple(_with_card_value(row, printed) for row in map(_with_verdict, decided))
     verdicts = {row.verdict for row in decided if row.metric == main} or {row.verdict for row in decided}
+    names, verdict = tuple(run.name for run in runs), _strongest(verdicts, "no significant difference")
     return Comparison(
-        kind="runs",
-        names=tuple(run.name for run in runs),
-        verdict=_strongest(verdicts, "no significant difference"),
-        reasons=tuple(reasons),
-        notes=tuple(notes),
-        rows=decided,
-        main_metric=main,
-        evaluation=name,
-        queries=_count(shared),
-        unit=unit(first, name) if name is not None else "queries",
+        "runs", names, verdict, tuple(reasons), tuple(notes), decided, main, name, _count(shared), examples
     )
 
 
@@ -529,13 +515,13 @@ def _align(first: Run, other: Run, name: str, mine: dict[str, MetricValues]) -> 
     place = {query: row for row, query in enumerate(first.per_query(name, "after")["query_id"])}
     order = [place[query] for query in other.per_query(name, "after")["query_id"]]
     return {
-        metric: replace(each, values=None if each.values is None else each.values[order])
+        metric: each if each.values is None else replace(each, values=each.values[order])
         for metric, each in mine.items()
     }
 
 
 def _run_rows(
-    mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], problems: Sequence[str]
+    run: str, mine: Mapping[str, MetricValues], theirs: Mapping[str, MetricValues], problems: Sequence[str]
 ) -> list[MetricRow]:
     """A row per metric of either run; the first run's values are paired with the other's."""
     both = {
@@ -547,12 +533,13 @@ def _run_rows(
     rows = []
     for metric in dict.fromkeys([*mine, *theirs]):
         left, right = (side[metric].after if metric in side else None for side in (mine, theirs))
-        row = MetricRow(metric, before=left, after=right, verdict="not comparable", **found.get(metric, {}))
+        reason = ""
         if problems:
-            row = replace(row, reason=problems[0])
+            reason = problems[0]
         elif left is None or right is None:
-            row = replace(row, reason="Only one of the two runs measured this metric.")
-        elif row.p is None:
-            row = replace(row, reason="No values per query were stored.")
-        rows.append(row)
+            reason = "Only one of the two runs measured this metric."
+        elif "p" not in found.get(metric, {}):
+            reason = "No values per query were stored."
+        fields = found.get(metric, {})
+        rows.append(MetricRow(metric, None, left, right, verdict="not comparable", reason=reason, run=run, **fields))
     return rows
