@@ -89,8 +89,7 @@ def save_vectors(
     from safetensors.numpy import save_file
 
     ids = list(evaluation.collection.corpus)
-    needed = set(evaluation.hits["document_id"])
-    needed.update(document for gains in evaluation.collection.relevant.values() for document in gains)
+    needed = set(evaluation.hits["document_id"]).union(*evaluation.collection.relevant.values())
     places = choose_documents(ids, needed, most)
     tensors = {
         "queries": np.ascontiguousarray(evaluation.query_vectors, dtype=np.float32),
@@ -117,11 +116,9 @@ def choose_documents(ids: Sequence[str], needed: Iterable[str], most: int) -> li
     """
     if len(ids) <= most:
         return list(range(len(ids)))
-    wanted = set(needed)
-    used = [place for place, key in enumerate(ids) if key in wanted]
-    others = [place for place, key in enumerate(ids) if key not in wanted]
-    others.sort(key=lambda place: zlib.crc32(ids[place].encode("utf-8", "surrogatepass")))
-    return sorted(used + others[: max(most - len(used), 0)])
+    wanted = set(needed) & set(ids)
+    order = [(key not in wanted, zlib.crc32(key.encode("utf-8", "surrogatepass")), row) for row, key in enumerate(ids)]
+    return sorted(row for _, _, row in sorted(order)[: max(most, len(wanted))])
 
 
 def load_vectors(run: Run, name: str, stage: Stage) -> Vectors:
@@ -164,16 +161,11 @@ def _match_scores(run: Run, name: str, stage: Stage, vectors: Vectors, settings:
     if similarity == "energy":
         return True
     hits = run.hits(name, stage)
-    queries = {key: place for place, key in enumerate(vectors.query_ids[:PROBED])}
-    documents = {key: place for place, key in enumerate(vectors.document_ids)}
-    known = hits[hits["query_id"].isin(queries) & hits["document_id"].isin(documents)]
-    scores = similarity_of(
-        similarity,
-        vectors.queries[[queries[key] for key in known["query_id"]]],
-        vectors.documents[[documents[key] for key in known["document_id"]]],
-    )
-    stored = known["score"].to_numpy(dtype=float)
-    return bool(np.all(np.abs(scores - stored) <= 1e-2 * (1 + np.abs(stored))))
+    rows = pd.Index(vectors.query_ids[:PROBED]).get_indexer(pd.Index(hits["query_id"]))  # -1: not there
+    columns = pd.Index(vectors.document_ids).get_indexer(pd.Index(hits["document_id"]))
+    known = (rows >= 0) & (columns >= 0)
+    scores = similarity_of(similarity, vectors.queries[rows[known]], vectors.documents[columns[known]])
+    return bool(np.allclose(scores, hits["score"].to_numpy(dtype=float)[known], rtol=1e-2, atol=1e-2))
 
 
 # --- maps ----------------------------------------------------------------------------------------------------------
@@ -225,14 +217,9 @@ def project(
     started = time.monotonic()
     if on_progress is not None:
         on_progress(f"map by {method}", 0, 1)
-
-    def fit(array: Floats) -> Floats:
-        return _pca(array) if method == "pca" else _umap(array, seed)
-
-    if together:
-        places = np.split(fit(np.concatenate(arrays)), np.cumsum([len(array) for array in arrays])[:-1])
-    else:
-        places = [fit(array) for array in arrays]
+    parts = [np.concatenate(arrays)] if together else arrays
+    fitted = [_pca(part) if method == "pca" else _umap(part, seed) for part in parts]
+    places = np.split(np.concatenate(fitted), np.cumsum([len(array) for array in arrays])[:-1])
     points = [frame.assign(x=xy[:, 0], y=xy[:, 1]) for frame, xy in zip(frames, places, strict=True)]
     preservation = dict(zip(map(str, stages), map(neighborhood_preservation, arrays, places), strict=True))
     parameters = {
@@ -307,9 +294,9 @@ def neighborhood_preservation(vectors: Floats, places: Floats, *, k: int = NEIGH
     >>> neighborhood_preservation(circle, circle, k=2)
     1.0
     """
-    points = len(vectors)
-    k = min(k, points - 1)
-    rows = np.unique(np.linspace(0, points - 1, min(SAMPLE, points)).astype(int))
+    last = len(vectors) - 1
+    k = min(k, last)
+    rows = np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))
     common = 0
     for row in rows:
         near = vectors @ vectors[row]
