@@ -76,11 +76,9 @@ def holm(p: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p)
-    highest = 0.0
-    for place, test in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        highest = max(highest, min(1.0, p[test] * (len(p) - place)))
-        corrected[test] = highest
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(np.asarray(p)[order] * np.arange(len(p), 0, -1), 1.0)
+    corrected: list[float] = np.maximum.accumulate(steps)[order.argsort()].tolist()
     return corrected
 
 
