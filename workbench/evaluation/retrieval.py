@@ -134,19 +134,37 @@ def _collection_settings(collection: Collection) -> dict[str, Any]:
 
 
 def encode_texts(
-    texts: Sequence[str], kind: str, encode: Any, truncate_dim: int | None, on_progress: Progress | None = None
+    texts: Sequence[str],
+    kind: str,
+    encode: Any,
+    truncate_dim: int | None,
+    on_progress: Progress | None = None,
+    on_part: Callable[[Integers, Floats], None] | None = None,
 ) -> Floats:
     """(len(texts), dim) vectors, each distinct text encoded once; cut to `truncate_dim` numbers.
+
+    `on_part` is called with the row numbers and the vectors of each part as soon as it is encoded.
 
     Raises DataError where there are no texts, or `encode` returns something other than one finite vector per text.
     """
     if not texts:
         raise DataError("expected texts to measure, found none; give some rows.")
+    dimensions = None
     vectors: Floats = np.empty((0, 0), dtype=np.float32)
-    for rows, array, places in _encode(texts, kind, encode, truncate_dim, on_progress):
-        if not len(vectors):
-            vectors = np.empty((len(texts), array.shape[1]), dtype=np.float32)
-        vectors[rows] = array[places]
+    for rows, part, places in _parts(texts, kind, on_progress):
+        array = _to_float32(encode(part, kind))
+        if array.ndim != 2 or len(array) != len(part) or dimensions not in (None, array.shape[1]):
+            raise DataError(
+                f"expected one vector for each of {len(part)} texts from the encode function, found an array of "
+                f"shape {array.shape}."
+            )
+        _check_finite(array, kind, part)
+        given = array[places, :truncate_dim]
+        if dimensions is None:
+            dimensions, vectors = array.shape[1], np.empty((len(texts), given.shape[1]), dtype=np.float32)
+        vectors[rows] = given
+        if on_part is not None:
+            on_part(rows, given)
     return vectors
 
 
@@ -185,20 +203,17 @@ def _search(
     """The hits of `search` among the documents, encoded part by part, and their vectors, (documents, dim)."""
     from workbench.evaluation.topk import id_ranks
 
-    texts, ranks = list(corpus.values()), id_ranks(list(corpus))
-    vectors: Floats = np.empty((0, 0), dtype=np.float32)
+    ranks = id_ranks(list(corpus))
     order: list[Integers] = []  # the documents of each part: the search counts them in order of arrival
-    for rows, array, places in _encode(texts, "document", encode, truncate_dim, on_progress):
-        if not order:
-            vectors = np.empty((len(texts), array.shape[1]), dtype=np.float32)
-        for start in range(0, len(rows), TEXTS_AT_ONCE):
-            some = slice(start, start + TEXTS_AT_ONCE)
-            search.add(array[places[some]], ranks[rows[some]])
+
+    def add(rows: Integers, vectors: Floats) -> None:
+        search.add(vectors, ranks[rows])
         order.append(rows)
-        vectors[rows] = array[places]
+
+    vectors = encode_texts(list(corpus.values()), "document", encode, truncate_dim, on_progress, add)
     found = search.result()
     if on_progress is not None:
-        on_progress("search", len(texts), len(texts))
+        on_progress("search", len(corpus), len(corpus))
     return found._replace(positions=np.concatenate(order)[found.positions]), vectors
 
 
@@ -220,23 +235,6 @@ def _parts(
         yield rows, part, places[rows] - start
         if on_progress is not None:
             on_progress(f"encode {PLURALS[kind]}", start + len(part), len(distinct))
-
-
-def _encode(
-    texts: Sequence[str], kind: str, encode: Any, truncate_dim: int | None, on_progress: Progress | None
-) -> Iterator[tuple[Integers, Floats, Integers]]:
-    """Like `_parts`, with checked and truncated vectors in place of the distinct texts."""
-    dimensions = None
-    for rows, part, places in _parts(texts, kind, on_progress):
-        array = _to_float32(encode(part, kind))
-        if array.ndim != 2 or len(array) != len(part) or dimensions not in (None, array.shape[1]):
-            raise DataError(
-                f"expected one vector for each of {len(part)} texts from the encode function, found an array of "
-                f"shape {array.shape}."
-            )
-        _check_finite(array, kind, part)
-        dimensions = array.shape[1]
-        yield rows, array[:, :truncate_dim], places
 
 
 def _to_float32(given: Any) -> Floats:
