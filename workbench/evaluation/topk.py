@@ -76,12 +76,9 @@ def top_k(
     """
     search = Search(queries, k, similarity=similarity, distance=distance, block=block, device=device)
     ranks = id_ranks(ids) if ids is not None else None
-    total = len(documents)
-    if ranks is not None and len(ranks) != total:
-        raise DataError(f"expected one id for each of {total} documents, found {len(ranks)}; give as many.")
-    for start in range(0, total, search.block):
-        end = min(start + search.block, total)
-        search.add(documents[start:end], None if ranks is None else ranks[start:end])
+    if ranks is not None and len(ranks) != len(documents):
+        raise DataError(f"expected one id for each of {len(documents)} documents, found {len(ranks)}; give as many.")
+    search.add(documents, ranks)
     return search.result()
 
 
