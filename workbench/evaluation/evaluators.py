@@ -166,11 +166,8 @@ def reranking(
         values["ndcg@10"].append(float(ndcg_score([gains], [given], k=10)))
         values["mrr@10"].append(1.0 / (first[0] + 1) if len(first) else 0.0)
         values["map"].append(float(average_precision_score(gains, given)))
-    inputs = {
-        "query": [sample["query"] for sample in used],
-        "positive": ["\n".join(sample["positive"]) for sample in used],
-        "negative": ["\n".join(sample["negative"]) for sample in used],
-    }
+    sides = {side: ["\n".join(sample[side]) for sample in used] for side in ("positive", "negative")}
+    inputs = {"query": [sample["query"] for sample in used], **sides}
     return evaluation_from_table(
         name,
         "RerankingEvaluator",
