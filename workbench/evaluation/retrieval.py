@@ -297,12 +297,9 @@ def ranking_table(
         ideal[np.arange(ideal.shape[1]) < counts[:, None]] = [gain for each in judged for gain in each.values()]
         values |= {f"graded_ndcg@{k}": graded_ndcg(gains, ideal, k) for k in CUTS["ndcg"]}
     first = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, 0)  # 0: below the search
-    identity = {
-        "query_id": list(collection.evaluated),
-        "rank": pd.arrays.IntegerArray(first.astype(np.int64), first == 0),
-        "ranks": ranks,
-    }
-    return pd.DataFrame({**identity, **values}), values, relevant
+    rank = pd.arrays.IntegerArray(first.astype(np.int64), first == 0)
+    table = pd.DataFrame({"query_id": list(collection.evaluated), "rank": rank, "ranks": ranks, **values})
+    return table, values, relevant
 
 
 def _hits(collection: Collection, found: TopK, relevant: npt.NDArray[np.bool_], depth: int) -> pd.DataFrame:
@@ -329,8 +326,7 @@ def folder_name(name: str) -> str:
     >>> folder_name("eval/../finetune embed"), folder_name("..")
     ('eval-..-finetune-embed', 'evaluation')
     """
-    safe = re.sub(r"[^\w.@+-]+", "-", name).strip(".-")[:100]
-    return safe or "evaluation"
+    return re.sub(r"[^\w.@+-]+", "-", name).strip(".-")[:100] or "evaluation"
 
 
 def save_evaluation(run_path: str | Path, name: str, stage: str, evaluation: Evaluation) -> str:
