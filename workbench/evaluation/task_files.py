@@ -45,7 +45,6 @@ from workbench.recipe.schema import Source
 Columns = Mapping[str, str] | Sequence[str]
 """Names of columns, theirs -> ours; or theirs alone, in the order of texts and then the score."""
 
-
 Found = tuple[Task, tuple[Check, ...]]
 """A task and notes about it."""
 
@@ -96,7 +95,7 @@ def _nano(place: str, online: Callable[[], bool]) -> Mean:
     """The collections of NanoBEIR, from any dataset of its layout, and their mean."""
     names = [f"Nano{short}" for short in NANO]
     found = [replace(load_collection(place, split=name, online=online), name=name) for name in names]
-    return Mean(NANO_MEAN, tuple(Search(each.name, each) for each in found))
+    return Mean(NANO_MEAN, tuple(map(Search, names, found)))
 
 
 def _hub_table(place: str, split: str | None, online: Callable[[], bool]) -> tuple[str, Rows] | None:
