@@ -79,9 +79,6 @@ def open_rows(source: Source, online: Callable[[], bool]) -> Rows:
     return _hub_rows(source, online)
 
 
-# --- shipped samples -------------------------------------------------------------------------------------------------
-
-
 def sample_file(name: str, part: str) -> Path:
     """The Parquet file of one part of a shipped sample. Raises DataError where there is none."""
     try:
@@ -109,9 +106,6 @@ def sample_distractors(name: str) -> list[str]:
     except WorkbenchError:
         return []
     return [str(row["positive"]) for row in file_rows(path)]
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def file_rows(path: Path) -> Iterator[Row]:
@@ -161,9 +155,8 @@ def text_lines(path: Path) -> Iterator[str]:
                 with io.TextIOWrapper(file, encoding="utf-16", newline="") as text:
                     yield from text
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"expected UTF-16 text in {path.name!r}, found a broken end; save it as UTF-8."
-                ) from error
+                found = f"expected UTF-16 text in {path.name!r}, found a broken end"
+                raise DataError(f"{found}; save it as UTF-8.") from error
             return
         for number, line in enumerate(file, 1):
             try:
@@ -179,9 +172,6 @@ def short(value: Any) -> str:
     """A value for a message."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
-# --- JSON ------------------------------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> Any:
@@ -204,8 +194,8 @@ def read_json(path: Path) -> Any:
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    for number, row in enumerate(_json_rows(read_json(path), path.name), 1):
-        yield _as_row(row, number, path.name)
+    rows = enumerate(_json_rows(read_json(path), path.name), 1)
+    return (_as_row(row, number, path.name) for number, row in rows)
 
 
 def _json_rows(value: Any, name: str) -> Iterable[Any]:
@@ -217,8 +207,7 @@ def _json_rows(value: Any, name: str) -> Iterable[Any]:
         columns = list(value.values())
         tables = [each for each in columns if isinstance(each, list) and each and isinstance(each[0], dict)]
         if len(tables) == 1:
-            rows: list[Any] = tables[0]
-            return rows
+            return iter(tables[0])
         lists, objects = (all(isinstance(each, kind) for each in columns) for kind in (list, dict))
         if columns and lists and not tables and len({len(each) for each in columns}) == 1:
             return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
@@ -229,10 +218,8 @@ def _json_rows(value: Any, name: str) -> Iterable[Any]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    rows = 0
-    for number, line in enumerate(text_lines(path), 1):
-        if not line.strip():
-            continue
+    lines = ((number, line) for number, line in enumerate(text_lines(path), 1) if line.strip())
+    for row, (number, line) in enumerate(lines, 1):
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -242,8 +229,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 f"expected one JSON object a line in {path.name!r}, found {shown!r} in line {number} ({why}); fix or "
                 "remove that line."
             ) from error
-        rows += 1
-        yield _as_row(value, rows, path.name)
+        yield _as_row(value, row, path.name)
 
 
 def _as_row(value: Any, number: int, name: str) -> Row:
@@ -259,9 +245,6 @@ def _as_row(value: Any, number: int, name: str) -> Row:
 def _number_columns(cells: Sequence[Any]) -> Row:
     """A row of a table without a heading: its columns are 1, 2, 3, ..."""
     return {str(place): value for place, value in enumerate(cells, 1)}
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
 
 
 def read_table(path: Path, headed: bool | None = None) -> Iterator[Row]:
@@ -306,11 +289,8 @@ def _is_quoted(path: Path) -> bool:
         return True
     marked = [field for line in chain([first], lines) for field in line if '"' in field]
     inside = [field[1:-1] for field in marked]
-    return (
-        all(map(_is_enclosed, marked))
-        and any('""' in field for field in inside)
-        and not any('"' in field.replace('""', "") for field in inside)
-    )
+    doubled = any('""' in field for field in inside) and not any('"' in field.replace('""', "") for field in inside)
+    return doubled and all(map(_is_enclosed, marked))
 
 
 def _is_enclosed(field: str) -> bool:
@@ -340,9 +320,6 @@ READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-# --- folders and the Hub ---------------------------------------------------------------------------------------------
-
-
 def is_beir(folder: Path) -> bool:
     """Whether a folder has BEIR's layout: documents, queries and qrels."""
     return all((folder / name).is_file() for name in ("corpus.jsonl", "queries.jsonl")) and (folder / "qrels").is_dir()
@@ -350,9 +327,9 @@ def is_beir(folder: Path) -> bool:
 
 def _folder_rows(folder: Path, source: Source) -> Rows:
     """BEIR's files joined, pairs that name documents of a corpus, or a clone of a Hub dataset."""
-    corpus = folder / "corpus.jsonl"
     if is_beir(folder):
         return _beir_rows(folder, source.split or "train")
+    corpus = folder / "corpus.jsonl"
     parts = [path for path in folder.glob("*.jsonl") if path != corpus and path.stem.endswith(source.split or "")]
     if corpus.is_file() and len(parts) == 1:
         return Rows(lambda: file_rows(parts[0]), file_sha256(parts[0]), lambda: _documents(corpus))
@@ -383,13 +360,11 @@ def _beir_rows(folder: Path, split: str) -> Rows:
 
 def _join(judgments: Iterable[Row], queries: Iterable[Row], corpus: Iterable[Row]) -> Iterator[Row]:
     """One row for each relevant document of each query: query, text, title. Only judged texts are kept in memory."""
-    relevant = [
-        (str(row.get("query-id")), str(row.get("corpus-id"))) for row in judgments if float(row.get("score") or 0) > 0
-    ]
-    judged = {query for query, _ in relevant}, {document for _, document in relevant}
+    judged = (row for row in judgments if float(row.get("score") or 0) > 0)
+    relevant = [(str(row.get("query-id")), str(row.get("corpus-id"))) for row in judged]
     asked, found = (
         {str(row["_id"]): row for row in rows if str(row["_id"]) in ids}
-        for rows, ids in zip((queries, corpus), judged, strict=True)
+        for rows, ids in ((queries, {query for query, _ in relevant}), (corpus, {each for _, each in relevant}))
     )
     for number, (query, document) in enumerate(relevant, 1):
         if query not in asked or document not in found:
@@ -418,15 +393,12 @@ def _hub_rows(source: Source, online: Callable[[], bool]) -> Rows:
 
 def _dataset_rows(source: Source, online: Callable[[], bool]) -> Rows:
     loaded = load_dataset(source, online)
-    if isinstance(loaded, list):
-        return _hashed(lambda: iter(loaded))
-    return _hashed(  # {column: values} of many rows, far faster than row by row
-        lambda: (
-            dict(zip(batch, values, strict=True))
-            for batch in loaded.iter(ROWS_AT_ONCE)
-            for values in zip(*batch.values(), strict=True)
-        )
-    )
+
+    def each() -> Iterator[Row]:  # {column: values} of many rows, far faster than row by row
+        for batch in loaded.iter(ROWS_AT_ONCE):
+            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+    return _hashed((lambda: iter(loaded)) if isinstance(loaded, list) else each)
 
 
 def _hashed(each: Callable[[], Iterator[Row]]) -> Rows:
