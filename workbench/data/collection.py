@@ -11,7 +11,7 @@ import hashlib
 import html
 import json
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -41,18 +41,13 @@ Duplicates = Literal["separate", "merge"]
 SPLITS = ("test", "dev", "validation")
 """The first of these that is there is measured where no split is named."""
 
-QRELS_FOLDERS = ("qrels", "default", "data")
-"""Folders of judgments: BEIR's, or those of a clone from the Hub."""
-
-QRELS_FILES = ("qrels", "relevant_docs")
-"""Names of a file of judgments beside the texts."""
-
+QRELS_FOLDERS = ("qrels", "default", "data")  # BEIR's, or those of a clone from the Hub
+QRELS_FILES = ("qrels", "relevant_docs")  # names of a file of judgments beside the texts
 TEXT_FILES = {
     "corpus": ("corpus", "collection", "documents", "docs", "passages"),
     "queries": ("queries", "questions", "topics", "query"),
 }
 """Names of the files, or folders of files, of documents and queries."""
-
 TEXT_FILE_NAMES = (*TEXT_FILES["corpus"], *TEXT_FILES["queries"])
 
 
@@ -90,8 +85,7 @@ class Collection:
 
     def usable(self) -> Collection:
         """This collection, or DataError where nothing can be measured."""
-        error = self._error()
-        if error:
+        if error := self._error():
             raise DataError(error)
         return self
 
@@ -134,7 +128,7 @@ class Collection:
     def _warnings(self) -> list[Check]:
         queries, documents = self.evaluated, len(self.corpus)
         relevant = [document for query in queries for document in self.relevant[query]]
-        unjudged = len(self.queries) - len(queries)
+        unjudged, judged = len(self.queries) - len(queries), len(relevant)
         unknown = sum(query not in self.queries for query in self.relevant)
         lost = sum(document not in self.corpus for document in relevant)
         blank = sum(not self.queries[query].strip() for query in queries)
@@ -143,11 +137,7 @@ class Collection:
         found: tuple[tuple[int, Literal["note", "warning"], str], ...] = (
             (unjudged, "note", f"of {len(self.queries):,} queries have no relevant document: left out."),
             (unknown, "warning", "judged queries are not among the queries: left out."),
-            (
-                lost,
-                "warning",
-                f"of {len(relevant):,} relevant documents are not in the corpus: counted as never found.",
-            ),
+            (lost, "warning", f"of {judged:,} relevant documents are not in the corpus: counted as never found."),
             (blank, "warning", f"of {len(queries):,} queries have an empty text: measured as they are."),
             (empty, "warning", f"of {documents:,} documents have an empty text: kept."),
             (
@@ -158,9 +148,6 @@ class Collection:
             ),
         )
         return [Check(severity, f"{count:,} {message}") for count, severity, message in found if count]
-
-
-# --- from rows -------------------------------------------------------------------------------------------------------
 
 
 def from_pairs(
@@ -185,15 +172,15 @@ def from_pairs(
     known = [(str(row["anchor"]), str(row["positive"])) for row in answers]
     if duplicates == "merge":
         return _merge(asked, known, name)
-    places: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for place, pair in reversed(list(enumerate(known))):
-        places[pair].append(place)  # the last of the list is the first of the rows
+    places: dict[tuple[str, str], deque[int]] = defaultdict(deque)
+    for place, pair in enumerate(known):
+        places[pair].append(place)
     taken = []
     for pair in asked:
         if not places[pair]:
             places[pair].append(len(known))
             known.append(pair)
-        taken.append(places[pair].pop())
+        taken.append(places[pair].popleft())
     width = len(str(len(known)))
     return Collection(
         name=name,
@@ -217,9 +204,6 @@ def _merge(asked: Sequence[tuple[str, str]], known: Sequence[tuple[str, str]], n
         if anchors[anchor] in relevant:
             relevant[anchors[anchor]][texts[answer]] = 1.0
     return Collection(name, queries, {place: text for text, place in texts.items()}, relevant)
-
-
-# --- from a folder in BEIR's layout ----------------------------------------------------------------------------------
 
 
 def from_folder(folder: str | Path, split: str | None = None) -> Collection:
@@ -264,8 +248,8 @@ def _judgments(root: Path, split: str | None) -> tuple[str, list[Path]]:
     if not root.is_dir():
         raise DataError(f"expected a folder with corpus.jsonl, queries.jsonl and qrels, found none at {str(root)!r}.")
     splits = _qrels_files(root)
-    usual = next((name for name in SPLITS if name in splits), None)
-    chosen = split or usual or (next(iter(splits)) if len(splits) == 1 else SPLITS[0])
+    usual = [name for name in (*SPLITS, *(splits if len(splits) == 1 else ())) if name in splits]
+    chosen = split or next(iter(usual), SPLITS[0])
     if chosen not in splits:
         found = ", ".join(path.name for files in splits.values() for path in files) or "none"
         raise DataError(
@@ -284,13 +268,11 @@ def _qrels_files(root: Path) -> dict[str, list[Path]]:
     for place in (root, *(root / name for name in QRELS_FOLDERS)):
         files = [path for path in sorted(place.glob("*")) if path.is_file() and ending(path) in (*READERS, *QRELS)]
         if place == root:
-            exact = [path for path in files if texts and _stem(path) == _split(path) and _split(path) in SPLITS]
-            files = [path for path in files if path.name.startswith(QRELS_FILES) or path in exact]
+            files = [path for path in files if path.name.startswith(QRELS_FILES) or (texts and _stem(path) in SPLITS)]
         splits: dict[str, list[Path]] = {}
-        exact_splits = {_split(path) for path in files if _stem(path) == _split(path)}
+        stems = {_stem(path) for path in files}
         for path in files:
-            split = _split(path)
-            splits.setdefault(_stem(path) if split in exact_splits else split, []).append(path)
+            splits.setdefault(_stem(path) if _split(path) in stems else _split(path), []).append(path)
         if splits:
             return splits
     return {}
@@ -346,9 +328,8 @@ def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Rows of texts with ids: as they are, of a JSON object of ids, or of a table without a heading (id, text)."""
     if ending(path) == ".json" and isinstance(whole := read_json(path), dict):
         if all(isinstance(each, str | dict) for each in whole.values()):
-            yield from (
-                {"_id": key, **(each if isinstance(each, dict) else {"text": each})} for key, each in whole.items()
-            )
+            for key, each in whole.items():
+                yield {"_id": key, **(each if isinstance(each, dict) else {"text": each})}
             return
     elif ending(path) in (".tsv", ".csv", ".txt"):
         first = next(iter(file_rows(path)), {})
@@ -374,9 +355,6 @@ def _document(row: Mapping[str, Any], path: Path, number: int) -> tuple[str, str
     whole = f"{title} {text}".strip() if isinstance(title, str) else text
     # halves of surrogate pairs, which JSON can hold and no file or tokenizer can, become U+FFFD
     return str(key), whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-# --- from anywhere ---------------------------------------------------------------------------------------------------
 
 
 def load_collection(
