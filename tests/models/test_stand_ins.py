@@ -124,7 +124,7 @@ def test_unknown_tokens_are_counted_without_special_ones() -> None:
     assert unknown_share(model.tokenizer, []) == 0.0
     table = load_folder(static_folder(bundled_folder(), 64), STATIC)
     assert unknown_share(table.tokenizer, ["the car.", "வணக்கம்"]) == 1 / 4
-    assert token_counts(table)(["the car.", "வணக்கம்"]) == ([3, 1], [0, 1])
+    assert token_counts(table, ["the car.", "வணக்கம்"]) == ([3, 1], [0, 1])
 
 
 def test_unknown_tokens_of_a_unigram_tokenizer_are_counted() -> None:

@@ -14,15 +14,15 @@ import os
 import sys
 import tempfile
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.data.readers import first_line
 from workbench.errors import BaseError
 from workbench.models import lora, stand_ins
 from workbench.models.stand_ins import BUNDLED, SCRATCH, STATIC
@@ -68,8 +68,17 @@ def hub_reachable() -> bool:
     from huggingface_hub import constants
 
     answered: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(f"{constants.ENDPOINT}/robots.txt", method="HEAD")
+        with (
+            suppress(OSError, http.client.HTTPException, ValueError),
+            urllib.request.urlopen(request, timeout=HUB_SECONDS - 0.5) as answer,
+        ):
+            answered.append(answer.status < 400)
+
     if not constants.HF_HUB_OFFLINE:
-        thread = threading.Thread(target=lambda: answered.append(_hub_answers(constants.ENDPOINT)), daemon=True)
+        thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(HUB_SECONDS)
     if not any(answered):
@@ -80,33 +89,20 @@ def hub_reachable() -> bool:
     return any(answered)
 
 
-def _hub_answers(endpoint: str) -> bool:
-    request = urllib.request.Request(f"{endpoint}/robots.txt", method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=HUB_SECONDS - 0.5) as answer:
-            return bool(answer.status < 400)
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-
-
 def _hub_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a Hub repository: from the cache, else downloaded; None where neither can be."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     fetch = partial(snapshot_download, name, revision=revision, allow_patterns=FETCHED, ignore_patterns=NOT_FETCHED)
-    try:
-        cached = Path(fetch(local_files_only=True))
-        if _is_model(cached):
-            return cached
-    except HFValidationError:
-        return None
-    except OSError:  # not in the cache
-        pass
-    try:
-        return Path(fetch()) if hub_reachable() else None
-    except OSError:
-        return None
+    with suppress(HFValidationError):  # no name of a repository
+        with suppress(OSError):  # not in the cache
+            cached = Path(fetch(local_files_only=True))
+            if _is_model(cached):
+                return cached
+        with suppress(OSError):
+            return Path(fetch()) if hub_reachable() else None
+    return None
 
 
 def _is_model(folder: Path) -> bool:
@@ -131,9 +127,8 @@ def _is_complete(index: Path) -> bool:
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of the model's weights; see `LoadedBase.sha256`. Those under an adapter come after the adapter's."""
     under = _under_adapter(folder, str(folder))
-    return stand_ins.files_sha256(
-        stand_ins.weight_files(folder) if under is None else [folder / lora.WEIGHTS, *stand_ins.weight_files(under)]
-    )
+    adapter = [] if under is None else [folder / lora.WEIGHTS]
+    return stand_ins.files_sha256([*adapter, *stand_ins.weight_files(under or folder)])
 
 
 def load_base(
@@ -227,11 +222,10 @@ def _find(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None
         raise BaseError(f"expected {BUNDLED!r}, {STATIC!r} or {SCRATCH!r}, found {name!r}; there are only these.")
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
-        if not _is_model(path) and not any((path / pickle).is_file() for pickle in PICKLES):
-            raise BaseError(
-                f"expected a model in the folder {name!r} (config.json or modules.json, and safetensors), found none."
-            )
-        return path
+        if _is_model(path) or any((path / pickle).is_file() for pickle in PICKLES):
+            return path
+        needed = "config.json or modules.json, and safetensors"
+        raise BaseError(f"expected a model in the folder {name!r} ({needed}), found none.")
     revision = wanted.revision if name == wanted.model else None
     return None if path.is_absolute() or name.count("/") > 1 else _hub_folder(name, revision)
 
@@ -249,7 +243,7 @@ def _under_adapter(folder: Path, name: str) -> Path | None:
         return None
     recorded = str(config["base_model_name_or_path"])
     parts = Path(recorded).parts
-    cached = next((part for part in parts if part.startswith("models--")), None)
+    cached = next((place for place, part in enumerate(parts) if part.startswith("models--")), None)
     under: Path | None = None
     if (folder / "config.json").is_file() and stand_ins.weight_files(folder):
         under = folder
@@ -258,8 +252,8 @@ def _under_adapter(folder: Path, name: str) -> Path | None:
     elif stand_ins.BUNDLED_PACKAGE in parts:
         under = stand_ins.bundled_folder()
     elif cached is not None:
-        revision = next(iter(parts[parts.index(cached) + 2 :]), None)
-        under = _hub_folder(cached.removeprefix("models--").replace("--", "/", 1), revision)
+        repository = parts[cached].removeprefix("models--").replace("--", "/", 1)
+        under = _hub_folder(repository, next(iter(parts[cached + 2 :]), None))
     elif not Path(recorded).is_absolute():
         under = _hub_folder(recorded, config.get("revision"))
     under = under and lora.transformer_folder(under)
@@ -329,28 +323,23 @@ def _loading(name: str) -> Iterator[None]:
         with stand_ins.no_progress_bars():
             yield
     except SafetensorError as error:
-        raise BaseError(
-            f"expected whole weights in {name!r}, found a damaged file ({error}); fetch it again."
-        ) from error
+        found = f"expected whole weights in {name!r}, found a damaged file ({error})"
+        raise BaseError(f"{found}; fetch it again.") from error
     except ImportError as error:
         raise BaseError(
             f"expected the packages that the model in {name!r} needs, found one that cannot be imported "
-            f"({_first_line(error)}); install it or choose another with --base."
+            f"({first_line(error)}); install it or choose another with --base."
         ) from error
     except (OSError, ValueError, LookupError, RuntimeError) as error:
         raise BaseError(
             f"expected a model that sentence-transformers can load in {name!r}, found one that it cannot "
-            f"({type(error).__name__}: {_first_line(error)}); check the folder or choose another with --base."
+            f"({type(error).__name__}: {first_line(error)}); check the folder or choose another with --base."
         ) from error
     except (TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         raise BaseError(
             f"expected valid settings in the JSON files of the model in {name!r}, found one that the libraries reject "
             f"({_first_line(error)}); fetch the model again or choose another with --base."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
 
 
 def load_weights(model: SentenceTransformer, checkpoint: Path) -> None:
@@ -404,9 +393,7 @@ def _apply_pooling(model: SentenceTransformer, pooling: str) -> list[str]:
     for index, module in enumerate(model):
         if isinstance(module, Pooling):
             if module.pooling_mode not in (pooling, (pooling,)):
-                model[index] = Pooling(
-                    module.embedding_dimension, pooling_mode=pooling, include_prompt=module.include_prompt
-                )
+                model[index] = Pooling(module.embedding_dimension, pooling, include_prompt=module.include_prompt)
             return []
     return [f"The base has no pooling module, so {pooling} pooling was not applied."]
 
@@ -432,11 +419,11 @@ def prompt_of(prompts: Mapping[str, str | None], kind: str) -> str:
 
 def cached_encode(encode: Encode) -> Encode:
     """`encode` with a cache of vectors: validation and test share their corpus."""
+    import numpy as np
+
     known: dict[tuple[str, str], Any] = {}
 
     def encode_new(texts: list[str], kind: Literal["query", "document"]) -> Vectors:
-        import numpy as np
-
         if not texts or len(known) + len(texts) > CACHED_TEXTS:
             return encode(texts, kind)
         new = [text for text in dict.fromkeys(texts) if (kind, text) not in known]
@@ -447,16 +434,12 @@ def cached_encode(encode: Encode) -> Encode:
     return encode_new
 
 
-def token_counts(model: SentenceTransformer) -> Callable[[Sequence[str]], tuple[list[int], list[int]]]:
-    """A function texts -> (tokens of each, unknown tokens of each), untruncated, with the special tokens that the model
-    adds itself (a StaticEmbedding adds none)."""
+def token_counts(model: SentenceTransformer, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+    """(tokens of each text, unknown tokens of each), untruncated, with the special tokens that the model adds itself
+    (a StaticEmbedding adds none)."""
     unknown = stand_ins.unknown_id(model.tokenizer)
-
-    def count(texts: Sequence[str]) -> tuple[list[int], list[int]]:
-        rows = stand_ins.token_ids(model.tokenizer, texts, special=True)
-        return [len(row) for row in rows], [sum(token == unknown for token in row) for row in rows]
-
-    return count
+    rows = stand_ins.token_ids(model.tokenizer, texts, special=True)
+    return [len(row) for row in rows], [row.count(unknown) for row in rows]
 
 
 def describe_device() -> tuple[str, bool]:

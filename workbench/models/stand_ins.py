@@ -10,10 +10,9 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,8 @@ def choose(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
         tokenizer.no_padding()
         share = unknown_share(tokenizer, texts)
         if share > MOST_UNKNOWN:
-            known = f"does not know {100 * share:.0f} % of the tokens in them"
-            return SCRATCH, f"because the tokenizer of {BUNDLED} {known}"
+            unknown = f"{100 * share:.0f} % of the tokens in them"
+            return SCRATCH, f"because the tokenizer of {BUNDLED} does not know {unknown}"
     return BUNDLED, ""
 
 
@@ -125,8 +124,7 @@ def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
     """
     unknown = unknown_id(tokenizer)
     rows = token_ids(tokenizer, _evenly_spaced(texts, UNKNOWN_SAMPLE), special=False)
-    tokens = sum(map(len, rows))
-    return sum(token == unknown for row in rows for token in row) / tokens if tokens else 0.0
+    return sum(row.count(unknown) for row in rows) / (sum(map(len, rows)) or 1)
 
 
 def _evenly_spaced(texts: Sequence[str], most: int) -> list[str]:
@@ -134,26 +132,33 @@ def _evenly_spaced(texts: Sequence[str], most: int) -> list[str]:
     return [texts[int(index * step)] for index in range(int(len(texts) / step))]
 
 
-def unknown_id(tokenizer: Any) -> int | None:
-    """Id of the unknown token: of a tokenizer of transformers, or of a bare one, as a StaticEmbedding has it."""
+def unknown_id(tokenizer: Any) -> int:
+    """Id of the unknown token of a tokenizer of transformers, or a bare one as a StaticEmbedding has it; -1 without."""
+    found: int | None
     if hasattr(tokenizer, "unk_token_id"):
-        found: int | None = tokenizer.unk_token_id
-        return found
-    named = getattr(tokenizer.model, "unk_token", None)
-    if named is not None:
-        return int(tokenizer.token_to_id(named))
-    unigram: int | None = json.loads(tokenizer.to_str())["model"].get("unk_id")  # which has no attribute for it
-    return unigram
+        found = tokenizer.unk_token_id
+    elif (named := getattr(tokenizer.model, "unk_token", None)) is not None:
+        found = tokenizer.token_to_id(named)
+    else:  # a unigram model, which has no attribute for it
+        found = json.loads(tokenizer.to_str())["model"].get("unk_id")
+    return -1 if found is None else found
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[list[int]]:
-    """Ids of the tokens of each text, untruncated; a bare tokenizer adds no special ones."""
+def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True, truncate: bool = False) -> list[list[int]]:
+    """Ids of the tokens of each text, without padding; a bare tokenizer adds no special ones."""
     if not texts:
         return []
-    if hasattr(tokenizer, "encode_batch"):
-        return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    rows = tokenizer(list(texts), add_special_tokens=special, truncation=False, padding=False, verbose=False)
-    ids: list[list[int]] = rows["input_ids"]
+    if hasattr(tokenizer, "encode_batch_fast"):
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    ids: list[list[int]] = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        truncation="longest_first" if truncate else False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
     return ids
 
 
@@ -197,10 +202,15 @@ def scratch_folder(texts: Sequence[str], seed: int) -> Path:
             "give it rows to train on or choose another base."
         )
     digest = hashlib.sha256(json.dumps([VERSION, seed, HIDDEN, LAYERS, HEADS, POSITIONS, VOCABULARY]).encode())
-    for text in words:
+    hash_texts(digest, words)
+    return _cached(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
+
+
+def hash_texts(digest: hashlib._Hash, texts: Iterable[str]) -> None:
+    """Add each text to `digest`, with its length, so that joined texts differ."""
+    for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return _cached(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
 
 
 def _cached(name: str, make: Callable[[Path], None]) -> Path:
@@ -217,26 +227,29 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
     if distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0:
         return _wait_for(kept)
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place))
-        try:
-            made = temporary / name
-            made.mkdir()
-            with no_progress_bars():
-                make(made)
-            if not kept.is_dir():
-                made.rename(kept)
-        except OSError:
-            if not (kept / "modules.json").is_file():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with whole_folder(kept) as temporary, no_progress_bars():
+            make(temporary)
     except OSError as error:
         raise BaseError(
             f"expected a cache that can be written in {str(place)!r} for the base that stands in, found "
             f"{type(error).__name__}: {error.strerror or error}; set XDG_CACHE_HOME to another folder."
         ) from error
     return kept
+
+
+@contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `place` where the block succeeds, unless another process was faster."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent, ignore_cleanup_errors=True) as outer:
+        temporary = Path(outer, place.name)
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
 
 
 def _wait_for(kept: Path) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.models.stand_ins import cache_folder
+from workbench.models.stand_ins import cache_folder, hash_texts, token_ids, whole_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,17 +48,7 @@ class Tokens:
 
 def tokenize(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
     """Token ids of each text as the model's own `preprocess` makes them, without padding."""
-    tokenizer: Any = model.tokenizer
-    given = [prompt + text for text in texts] if prompt else list(texts)
-    if not given:
-        return []
-    if hasattr(tokenizer, "encode_batch_fast"):  # of a StaticEmbedding
-        return [encoding.ids for encoding in tokenizer.encode_batch_fast(given, add_special_tokens=False)]
-    rows = tokenizer(
-        given, padding=False, truncation="longest_first", return_attention_mask=False, return_token_type_ids=False
-    )
-    found: list[list[int]] = rows["input_ids"]
-    return found
+    return token_ids(model.tokenizer, [prompt + text for text in texts], truncate=True)
 
 
 def load_tokens(
@@ -99,9 +88,7 @@ def _key(model: SentenceTransformer, rows: Dataset, column: str, prompt: str) ->
     digest = hashlib.sha256(f"{VERSION} {model.max_seq_length} {prompt!r} ".encode())
     digest.update(backend.to_str().encode("utf-8", "surrogatepass"))
     for texts in _texts(rows, column):
-        for text in texts:
-            encoded = text.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        hash_texts(digest, texts)
     return digest.hexdigest()[:32]
 
 
@@ -119,23 +106,14 @@ def _offsets(lengths: Sequence[int]) -> Numbers:
 
 
 def _store(place: Path, model: SentenceTransformer, rows: Dataset, column: str, prompt: str) -> None:
-    """Write the two files, a part at a time, and put their folder in place when both are whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
+    """Write the two files, a part at a time, and remove the folders that were not used for longest."""
+    with whole_folder(place) as temporary:
         lengths: list[int] = []
         with (temporary / "ids.bin").open("wb") as file:
             for part in _make(model, rows, column, prompt):
                 lengths += map(len, part)
                 _join(part).tofile(file)
         np.save(temporary / "offsets.npy", _offsets(lengths))
-        if not place.is_dir():
-            temporary.rename(place)
-    except OSError:
-        if not place.is_dir():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     stored = sorted((path for path in place.parent.glob("[!.]*")), key=_last_use, reverse=True)
     for path in stored[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
