@@ -339,11 +339,7 @@ class EnergyRankingLoss(nn.Module):
     """
 
     def __init__(
-        self,
-        model: SentenceTransformer,
-        scale: float = 20.0,
-        distance: str = "manhattan",
-        special_tokens: bool = True,
+        self, model: SentenceTransformer, scale: float = 20.0, distance: str = "manhattan", special_tokens: bool = True
     ) -> None:
         super().__init__()
         _check_distance(distance, RecipeError)
