@@ -35,11 +35,11 @@ from workbench.models.base import prompt_of
 from workbench.run import write_json
 
 if TYPE_CHECKING:
-    import numpy as np
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    Vectors = np.ndarray[Any, np.dtype[np.float32]]
+    from workbench.models.base import Vectors
+
     Encode = Callable[[list[str], Literal["query", "document"]], Any]
     Batches = Generator[tuple[list[int], dict[str, Any]], None, None]
 
@@ -242,14 +242,13 @@ def _pooling(model: nn.Module) -> Pooling:
     """The pooling module; what follows it may change the length of a vector and nothing else."""
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-    modules = list(getattr(model, "module", model).children())  # of the model inside DistributedDataParallel
-    place = next((place for place, module in enumerate(modules) if isinstance(module, Pooling)), None)
-    if place is None:
+    modules = iter(getattr(model, "module", model).children())  # of the model inside DistributedDataParallel
+    found: Pooling | None = next((module for module in modules if isinstance(module, Pooling)), None)
+    if found is None:
         raise _no_tokens("one without a pooling module")
-    for module in modules[place + 1 :]:
+    for module in modules:  # those after it
         if not isinstance(module, Normalize):
             raise _no_tokens(f"a {type(module).__name__} module after the pooling")
-    found: Pooling = modules[place]
     return found
 
 
@@ -345,10 +344,8 @@ class EnergyRankingLoss(nn.Module):
         _check_distance(distance, RecipeError)
         if not scale > 0:
             raise RecipeError(f"expected a scale above 0, found {scale!r}; change loss.parameters.scale.")
-        self.model = model
-        self.scale = scale
-        self.distance = distance
-        self.special_tokens = special_tokens
+        self.model, self.scale = model, scale
+        self.distance, self.special_tokens = distance, special_tokens
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """The loss of a batch: one dict of features a column."""
@@ -362,12 +359,8 @@ class EnergyRankingLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What a model card prints of the loss."""
-        return {
-            "scale": self.scale,
-            "similarity_fct": "energy",
-            "distance": self.distance,
-            "special_tokens": self.special_tokens,
-        }
+        own = {"distance": self.distance, "special_tokens": self.special_tokens}
+        return {"scale": self.scale, "similarity_fct": "energy", **own}
 
     @property
     def citation(self) -> str:
@@ -406,15 +399,11 @@ def read_similarity(folder: str | Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         shown = f"expected JSON in {str(path)!r}, found something else ({error})"
         raise BaseError(f"{shown}; save the model again.") from error
-    known = [
-        {"similarity": "energy", "distance": distance, "special_tokens": special}
-        for distance in DISTANCES
-        for special in (True, False)
-    ]
-    if found not in known or not isinstance(found["special_tokens"], bool):
-        raise BaseError(
-            f"expected similarity energy, a distance of {' or '.join(DISTANCES)} and special_tokens true or false in "
-            f"{str(path)!r}, found {found!r}; save the model again."
-        )
-    settings: dict[str, Any] = found
-    return settings
+    match found:
+        case {"similarity": "energy", "distance": distance, "special_tokens": bool(), **more}:
+            if distance in DISTANCES and not more:
+                return dict(found)
+    raise BaseError(
+        f"expected similarity energy, a distance of {' or '.join(DISTANCES)} and special_tokens true or false in "
+        f"{str(path)!r}, found {found!r}; save the model again."
+    )
