@@ -338,7 +338,7 @@ def _loading(name: str) -> Iterator[None]:
     except (TypeError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         raise BaseError(
             f"expected valid settings in the JSON files of the model in {name!r}, found one that the libraries reject "
-            f"({_first_line(error)}); fetch the model again or choose another with --base."
+            f"({first_line(error)}); fetch the model again or choose another with --base."
         ) from error
 
 
