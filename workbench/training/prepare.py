@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.cards.known import known_card
@@ -179,7 +178,7 @@ def recipe_rows(recipe: Recipe) -> tuple[Splits, str]:
 def _checks(recipe: Recipe, splits: Splits, loaded: LoadedBase) -> tuple[Check, ...]:
     """What was found in the rows; raises DataError for an error, which would make every number worthless."""
     parts, expected = splits.parts(), recipe.data.train.rows
-    tokens = Tokens(partial(token_counts, loaded.model), loaded.model.max_seq_length)
+    tokens = Tokens(lambda texts: token_counts(loaded.model, texts), loaded.model.max_seq_length)
     evaluations = {name: part for name, part in parts.items() if name != "train"}
     checks = [check for part in (*parts.values(), *splits.more.values()) for check in part.checks]
     checks += check_pairs(splits.train, evaluations, tokens=tokens)
