@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from workbench.cards.card import IndexedResult
-from workbench.cards.literals import number, plain
+from workbench.cards.literals import plain, real
 
 _DEEPEST = 60
 _MOST_NODES = 400_000
@@ -140,8 +140,7 @@ def _amount(node: Any) -> float | None:
     if node is None or not isinstance(node.value, str):
         return None
     text = node.value.strip()
-    found = number({".nan": "nan", ".inf": "inf", "-.inf": "-inf"}.get(text.lower(), text.split(" ")[0]))
-    return None if found is None else math.nan if math.isnan(found) else float(found)
+    return real({".nan": "nan", ".inf": "inf", "-.inf": "-inf"}.get(text.lower(), text.split(" ")[0]))
 
 
 def _items(node: Any) -> list[Any]:

@@ -37,6 +37,12 @@ def number(text: str) -> int | float | None:
     return _NOT_NUMBERS.get(text.lower())
 
 
+def real(text: str) -> float | None:
+    """See `number`, as a float."""
+    found = number(text)
+    return None if found is None else float(found)
+
+
 def value(text: str) -> Any:
     """A training argument as the library prints it: typed where it is a Python literal, else the text.
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from workbench.cards import literals
@@ -46,11 +47,10 @@ def read_sections(structure: Structure) -> Sheet:
         reader = _READERS.get(_key(group[0]))
         if reader is not None:
             for section in group:
-                if section.first:
-                    sheet.mark(section.first)
+                sheet.mark(section.first)
             reader(sheet, group)
         elif group[0].level <= 1:
-            _read_introduction(sheet, group)
+            _read_introduction(sheet, group[0])
     for first, last in structure.comments:  # those of the template hold no fact
         if _TEMPLATE_COMMENT.match("\n".join(structure.lines[first - 1 : first + 1]).strip()):
             sheet.mark(first, last)
@@ -74,37 +74,33 @@ def _groups(sections: list[Section]) -> Iterator[list[Section]]:
         at = end
 
 
-# -- introduction and description ------------------------------------------------------------------------------------
-
-
-def _read_introduction(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        if section.level == 1:
-            sheet.mark(section.first)
-        for number in range(max(section.first, 1), section.last + 1):
-            line = sheet.line(number)
-            if re.match(r"(?:This is an? |It maps )", line) and ("model" in line or "maps" in line):
-                sheet.mark(number)
-                if found := re.search(r"(?<!\d)(\d{1,9})[- ]dimensional", line):
-                    sheet.state("intro_dimension", int(found.group(1)), number)
-                if found := re.search(r"finetuned from \[([^\[\]]{1,300})\]", line):
-                    sheet.state("intro_base", found.group(1), number)
+def _read_introduction(sheet: Sheet, section: Section) -> None:
+    if section.level == 1:
+        sheet.mark(section.first)
+    for number in range(section.first, section.last + 1):
+        line = sheet.line(number)
+        if re.match(r"(?:This is an? |It maps )", line) and ("model" in line or "maps" in line):
+            sheet.mark(number)
+            if found := re.search(r"(?<!\d)(\d{1,9})[- ]dimensional", line):
+                sheet.state("intro_dimension", int(found.group(1)), number)
+            if found := re.search(r"finetuned from \[([^\[\]]{1,300})\]", line):
+                sheet.state("intro_base", found.group(1), number)
 
 
 def _read_description(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        name, line_of_name = "", 0
-        for number, line in sheet.body([section]):
-            if bullet := _BOLD_BULLET.match(line):
-                name, line_of_name = bullet.group(1).strip(), number
-                sheet.description[name] = Stated(unlinked(bullet.group(2)), number)
-                _describe(sheet, name.lower(), bullet.group(2), number)
-            elif name and re.match(r"\s{2,}[-*] \S", line):
-                listed = [sheet.description[name].value, unlinked(line.strip()[2:])]
-                sheet.description[name] = Stated("\n".join(part for part in listed if part), line_of_name)
-            else:
-                continue
-            sheet.mark(number)
+    name = ""
+    for number, line in sheet.body(group):
+        if bullet := _BOLD_BULLET.match(line):
+            name = bullet.group(1).strip()
+            sheet.description[name] = Stated(unlinked(bullet.group(2)), number)
+            _describe(sheet, name.lower(), bullet.group(2), number)
+        elif name and re.match(r"\s{2,}[-*] \S", line):
+            stated = sheet.description[name]
+            text = f"{stated.value}\n{unlinked(line.strip()[2:])}".strip("\n")
+            sheet.description[name] = replace(stated, value=text)
+        else:
+            continue
+        sheet.mark(number)
 
 
 _DESCRIBED = {
@@ -149,14 +145,10 @@ def _read_details(sheet: Sheet, group: list[Section]) -> None:
                 sheet.state(fact, amount, row.first)
 
 
-# -- architecture ----------------------------------------------------------------------------------------------------
-
-
 def _read_architecture(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        for fence in sheet.structure.fences_in(section.first, section.last):
-            if not sheet.modules:
-                _read_modules(sheet, section, fence)
+    for fence in sheet.structure.fences_in(group[0].first, group[0].last):
+        if not sheet.modules:
+            _read_modules(sheet, group[0], fence)
 
 
 def _read_modules(sheet: Sheet, section: Section, fence: Fence) -> None:
@@ -209,9 +201,6 @@ def _module(index: int, kind: str, rest: str, line: int) -> Module:
     return Module(index, kind, parameters, architecture, line)
 
 
-# -- evaluation ------------------------------------------------------------------------------------------------------
-
-
 def _read_evaluation(sheet: Sheet, group: list[Section]) -> None:
     for section in group:
         facts = {}
@@ -244,19 +233,14 @@ def _read_metrics(sheet: Sheet, section: Section, table: Table, facts: Mapping[s
     sheet.mark(table.first, table.last)
     for at, column in enumerate(table.header[1:], 1):
         label = column.strip("*")
-        made = Evaluation(
-            evaluator,
-            section.title,
-            names if len(table.header) == 2 else (label,) if label else (),
-            parameters,
-            metrics={},
-            lines=(section.first, table.last),
-        )
-        sheet.evaluations.append(_with_column(made, sheet, section, table, at))
+        measured_on = names if len(table.header) == 2 else (label,) if label else ()
+        values = _read_column(sheet, section, table, at)
+        lines = (section.first, table.last)
+        sheet.evaluations.append(Evaluation(evaluator, section.title, measured_on, parameters, **values, lines=lines))
 
 
-def _with_column(made: Evaluation, sheet: Sheet, section: Section, table: Table, at: int) -> Evaluation:
-    """The evaluation with the values of one column of its table."""
+def _read_column(sheet: Sheet, section: Section, table: Table, at: int) -> dict[str, Any]:
+    """Fields of an Evaluation from one column of its table."""
     metrics: dict[str, float] = {}
     gains: dict[str, float] = {}
     lines: dict[str, int] = {}
@@ -267,38 +251,40 @@ def _with_column(made: Evaluation, sheet: Sheet, section: Section, table: Table,
                 sheet.miss(section, row.first, row.last, "table row with too few cells")
             continue
         name, text = row.cells[0].strip("* "), row.cells[at].strip("* ")
-        score = _SCORE.match(text)
-        amount = literals.number(score.group(1) if score else text)
+        shown, gain = _score(text)
+        amount = literals.number(shown)
         if amount is None or not name:
             sheet.miss(section, row.first, row.last, f"metric whose value is no number: {text[:40]!r}")
             continue
         metrics[name], lines[name] = float(amount), row.first
-        if score and (gain := literals.number(score.group(2))) is not None:
+        if gain is not None:
             gains[name] = float(gain)
         if row.cells[0].startswith("**"):
             main = main or name
-    return replace(made, metrics=metrics, gains=gains, metric_lines=lines, main_metric=main)
+    return {"metrics": metrics, "gains": gains, "metric_lines": lines, "main_metric": main}
 
 
-# -- hyperparameters, log, times, versions ---------------------------------------------------------------------------
+def _score(text: str) -> tuple[str, float | None]:
+    """The value in a cell, and the gain of a reranker beside it: "0.53 (+0.11)"."""
+    found = _SCORE.match(text)
+    return (found[1], literals.number(found[2])) if found else (text, None)
 
 
 def _read_hyperparameters(sheet: Sheet, group: list[Section]) -> None:
-    for section in group:
-        target = sheet.non_default if section.title.lower().startswith("non-default") else sheet.hyperparameters
-        name, text, start = "", "", 0
-        for number, line in (*sheet.body([section]), (0, "")):
-            bullet = _CODE_BULLET.match(line) or _ARGUMENT_BULLET.match(line)
-            fold = line.strip() in ("<details><summary>Click to expand</summary>", "</details>", "<details>")
-            if name and (bullet or fold or not line.strip()):
-                target.setdefault(name, Stated(literals.value(text), start))
-                name = ""
-            if bullet:
-                name, text, start = bullet.group(1), bullet.group(2), number
-            elif name:
-                text += "\n" + line
-            if bullet or name or fold:
-                sheet.mark(number)
+    target = sheet.non_default if group[0].title.lower().startswith("non-default") else sheet.hyperparameters
+    name, text, start = "", "", 0
+    for number, line in (*sheet.body(group), (0, "")):
+        bullet = _CODE_BULLET.match(line) or _ARGUMENT_BULLET.match(line)
+        fold = line.strip() in ("<details><summary>Click to expand</summary>", "</details>", "<details>")
+        if name and (bullet or fold or not line.strip()):
+            target.setdefault(name, Stated(literals.value(text), start))
+            name = ""
+        if bullet:
+            name, text, start = bullet.group(1), bullet.group(2), number
+        elif name:
+            text += "\n" + line
+        if bullet or name or fold:
+            sheet.mark(number)
 
 
 def _read_log(sheet: Sheet, group: list[Section]) -> None:
@@ -321,10 +307,10 @@ def _read_log_row(sheet: Sheet, section: Section, row: Row, heads: list[str]) ->
         text = cell
         if len(cell) > 4 and cell.startswith("**") and cell.endswith("**"):
             text, saved = cell[2:-2].strip(), True
-        score = _SCORE.match(text)
-        if score and (gain := literals.number(score.group(2))) is not None:
-            text, gains[head] = score.group(1), float(gain)
-        amounts[head] = None if text in ("-", "") else _real(literals.number(text.rstrip("*")))
+        text, gain = _score(text)
+        if gain is not None:
+            gains[head] = float(gain)
+        amounts[head] = None if text in ("-", "") else literals.real(text.rstrip("*"))
         if amounts[head] is None and text not in ("-", ""):
             wrong = f"log cell that is no number: {text[:40]!r}"
     if wrong:
@@ -335,10 +321,6 @@ def _read_log_row(sheet: Sheet, section: Section, row: Row, heads: list[str]) ->
         step = None if step is None or not math.isfinite(step) else int(step)
         losses = amounts.pop("Training Loss", None), amounts.pop(own, None)
         sheet.log.append(LogRow(epoch, step, *losses, amounts, saved, row.first, gains=gains))
-
-
-def _real(amount: float | None) -> float | None:
-    return None if amount is None else math.nan if math.isnan(amount) else float(amount)
 
 
 def _read_times(sheet: Sheet, group: list[Section]) -> None:
@@ -364,26 +346,15 @@ def _read_citations(sheet: Sheet, group: list[Section]) -> None:
             sheet.citations.extend(part for part in re.split(r", | and ", section.title) if part)
 
 
-# -- sections without facts ------------------------------------------------------------------------------------------
-
-
 def _mark_all(sheet: Sheet, group: list[Section]) -> None:
     sheet.mark(group[0].first, group[-1].last)
 
 
 def _mark_lines(sheet: Sheet, group: list[Section], pattern: str) -> None:
+    """Mark the lines of the template that state no fact."""
     for number, line in sheet.body(group):
         if re.match(pattern, line):
             sheet.mark(number)
-
-
-def _read_benchmark_note(sheet: Sheet, group: list[Section]) -> None:
-    """`## Evaluation Results` of cards from before 3.0: a sentence that points to a benchmark, the same in all."""
-    _mark_lines(sheet, group, "For an automated evaluation of this model")
-
-
-def _mark_heading(sheet: Sheet, group: list[Section]) -> None:
-    """A heading of the template that has no text of its own."""
 
 
 _READERS: dict[str, Reader] = {
@@ -392,12 +363,12 @@ _READERS: dict[str, Reader] = {
     "technical details": _read_details,
     "full model architecture": _read_architecture,
     "evaluation": _read_evaluation,
-    "evaluation results": _read_benchmark_note,
+    "evaluation results": partial(_mark_lines, pattern="For an automated evaluation of this model"),  # before 3.0
     **{f"{role} {noun}": read_datasets for role in ("training", "evaluation") for noun in ("dataset", "datasets")},
     "non-default hyperparameters": _read_hyperparameters,
     "all hyperparameters": _read_hyperparameters,
     "training hyperparameters": _read_hyperparameters,
-    "training details": _mark_heading,
+    "training details": partial(_mark_lines, pattern="(?!)"),  # a heading without text of its own
     "training logs": _read_log,
     "training results": _read_log,
     "training": read_fit,
