@@ -7,7 +7,6 @@ DataLoader and a Loss instead (`read_fit`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from workbench.cards import literals
@@ -19,6 +18,10 @@ Role = Literal["train", "evaluation"]
 
 _HUB_DATASET = re.compile(r"https?://huggingface\.co/datasets/([^)\s/]+(?:/[^)\s/]+)?)(?:/tree/([^)\s/]+))?")
 _AMOUNT = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?|nan|inf)\s*(tokens|characters|elements|words|s)?$", re.IGNORECASE)
+
+_FIT_LABEL = re.compile(
+    r"The model was trained with the parameters:|\*\*(?:DataLoader|Loss)\*\*:|Parameters of the fit"
+)
 
 
 def read_datasets(sheet: Sheet, group: list[Section]) -> None:
@@ -60,38 +63,31 @@ def _read_dataset(sheet: Sheet, section: Section, role: Role, name: str | None, 
         bullet = STAR_BULLET.match(sheet.line(number))
         if bullet is None or bullet.group(1) == "Evaluated with":
             continue
-        kind, text = bullet.group(1).lower(), bullet.group(2)
+        kind, text = bullet.group(1).lower().removeprefix("approximate "), bullet.group(2)
+        facts |= dict.fromkeys(("name", "id", "revision") if kind.startswith("dataset") else (kind,), number)
         table = next(sheet.structure.tables_in(number + 1, min(number + 3, last)), None)
         sheet.mark(number)
-        if kind in ("dataset", "datasets"):
-            facts |= dict.fromkeys(("name", "id", "revision"), number)
+        if kind.startswith("dataset"):
             found |= _source(text, found["name"])
         elif kind == "size":
-            facts["size"] = number
             amount = literals.number(text.split(" ")[0])
             if isinstance(amount, int):
                 found["size"] = amount
             else:
                 sheet.miss(section, number, number, "size that is no number")
         elif kind == "columns":
-            facts["columns"] = number
             found["columns"] = tuple(CODE.findall(text) or re.findall(r"`([^`]+)`", text))
-        elif kind == "approximate statistics":
-            facts["statistics"] = number
+        elif kind == "statistics":
             rows = re.search(r"first ([\d,]+)", text)
             amount = literals.number(rows.group(1)) if rows else None
             found["statistics_rows"] = amount if isinstance(amount, int) else None
             if table is not None:
                 found["statistics"] = _statistics(sheet, section, table)
-        elif kind == "samples":
-            facts["samples"] = number
-            if table is not None:
-                kinds = {part.column: part.type for part in found.get("statistics", ())}
-                found["samples"] = _samples(sheet, section, table, kinds)
-        else:
-            facts["loss"] = number
-            if loss := _loss(sheet, section, text, number):
-                found["loss"] = loss
+        elif kind == "samples" and table is not None:
+            kinds = {part.column: part.type for part in found.get("statistics", ())}
+            found["samples"] = _samples(sheet, section, table, kinds)
+        elif kind == "loss" and (loss := _loss(sheet, section, text, number)):
+            found["loss"] = loss
     return Dataset(role, **found, lines=(first, last), facts=facts)
 
 
@@ -113,10 +109,9 @@ def _statistics(sheet: Sheet, section: Section, table: Table) -> tuple[ColumnSta
         if not row.whole or row.cells[0].lower() not in ("type", "details", "modality"):
             sheet.miss(section, row.first, row.last, "statistics row that is not understood")
     out = []
+    empty = [""] * len(table.header)
     for at, column in enumerate(table.header[1:], 1):
-        kind, modality, shown = (
-            by_name[name][at] if name in by_name else "" for name in ("type", "modality", "details")
-        )
+        kind, modality, shown = (by_name.get(name, empty)[at] for name in ("type", "modality", "details"))
         details, unit = _details(shown)
         out.append(ColumnStatistics(column, kind or None, details, unit, modality or None))
     return tuple(out)
@@ -140,18 +135,16 @@ def _details(text: str) -> tuple[dict[str, Any], str | None]:
     return out, unit
 
 
-def _samples(
-    sheet: Sheet, section: Section, table: Table, kinds: Mapping[str, str | None]
-) -> tuple[dict[str, Any], ...]:
+def _samples(sheet: Sheet, section: Section, table: Table, kinds: dict[str, str | None]) -> tuple[dict[str, Any], ...]:
     sheet.mark(table.first, table.last)
+    out = []
     for row in table.rows:
-        if not row.whole:
+        if row.whole:
+            cells = zip(table.header, row.cells, strict=True)
+            out.append({column: _sample(cell, kinds.get(column)) for column, cell in cells})
+        else:
             sheet.miss(section, row.first, row.last, "sample row with other cells than its heading")
-    return tuple(
-        {column: _sample(cell, kinds.get(column)) for column, cell in zip(table.header, row.cells, strict=True)}
-        for row in table.rows
-        if row.whole
-    )
+    return tuple(out)
 
 
 def _sample(cell: str, kind: str | None) -> Any:
@@ -178,9 +171,7 @@ def read_fit(sheet: Sheet, group: list[Section]) -> None:
     section = group[0]
     loaders = 0
     for number, line in sheet.body([section]):
-        if re.match(
-            r"The model was trained with the parameters:|\*\*(?:DataLoader|Loss)\*\*:|Parameters of the fit", line
-        ):
+        if _FIT_LABEL.match(line):
             sheet.mark(number)
         loader = re.match(r"`([\w.]*)`? of length (\d+)", line)
         named = re.match(r"`([\w.]+)`", line)
