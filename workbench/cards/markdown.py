@@ -103,18 +103,14 @@ def find_structure(lines: list[str]) -> Structure:
 def _find_header(lines: list[str]) -> tuple[tuple[int, int] | None, int, bool]:
     """Lines of the YAML header, lines to skip (its marks too), and whether it is closed."""
     for start, line in enumerate(lines[:50], 1):
-        if line.rstrip() == "---" and _starts_yaml(lines, start):
+        after = (line for line in lines[start : start + 20] if line.strip() and not line.startswith("#"))
+        if line.rstrip() == "---" and re.match(r"[A-Za-z_][\w-]*\s*:(?:\s|$)", next(after, "")):
             closing = next((at for at in range(start, len(lines)) if lines[at].rstrip() == "---"), None)
             if closing is not None:
                 return (start + 1, closing), closing + 1, True
             end = next((at for at in range(start, len(lines)) if lines[at].startswith("# ")), len(lines))
             return (start + 1, end), end, False
     return None, 0, False
-
-
-def _starts_yaml(lines: list[str], start: int) -> bool:
-    first = next((line for line in lines[start : start + 20] if line.strip() and not line.startswith("#")), "")
-    return re.match(r"[A-Za-z_][\w-]*\s*:(?:\s|$)", first) is not None
 
 
 def _mask_rows(masked: list[str], start: int) -> list[list[tuple[int, int]]]:
@@ -224,15 +220,11 @@ def _read_table(lines: list[str], run: list[tuple[int, int]]) -> Table | None:
 
 def _split_row(text: str, places: list[int], count: int) -> list[str]:
     """Cells of a row: at the pipes' positions if they are there, else between `<code>` cells, else at every pipe."""
-    cells = _cells_at(text.rstrip(), places)
-    if cells is not None:
+    if cells := _cells_at(text.rstrip(), places):
         return cells
     cells = _split_pipes(text)
-    if len(cells) != count:
-        coded = _CODE_CELLS.split(text.strip().strip("|").strip())
-        if len(coded) == count:
-            return [_unescape(part.removesuffix("</code>") + "</code>") for part in coded]
-    return cells
+    coded = [] if len(cells) == count else _CODE_CELLS.split(text.strip().strip("|").strip())
+    return [_unescape(part.removesuffix("</code>") + "</code>") for part in coded] if len(coded) == count else cells
 
 
 def _cells_at(text: str, places: list[int]) -> list[str] | None:
