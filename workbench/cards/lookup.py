@@ -37,9 +37,6 @@ IN_BATCH = SOFTMAX | {
 Series = list[tuple[LogRow, float]]  # rows of the log with a finite value of one column, in order
 
 
-# -- arguments, versions ---------------------------------------------------------------------------------------------
-
-
 def argument(card: Card, name: str) -> Any:
     """Value of a training argument; None where the card has none (or prints None)."""
     stated = card.argument(name)
@@ -49,9 +46,8 @@ def argument(card: Card, name: str) -> Any:
 def number(card: Card, name: str) -> float | None:
     """A training argument as a finite number; True and False are none."""
     value = argument(card, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
 
 
 def argument_lines(card: Card, *names: str) -> list[int | None]:
@@ -61,8 +57,7 @@ def argument_lines(card: Card, *names: str) -> list[int | None]:
 def batch_size(card: Card) -> int | None:
     """Rows per device and forward pass."""
     value = number(card, "per_device_train_batch_size")
-    if value is None:
-        value = number(card, "train_batch_size")
+    value = number(card, "train_batch_size") if value is None else value
     return int(value) if value and value >= 1 else None
 
 
@@ -106,10 +101,8 @@ def version(card: Card, package: str) -> Version | None:
     if text is None and package == "Sentence Transformers" and "PyLate" not in card.versions:
         text = card.library_version
     found = re.match(r"\s*v?(\d+(?:\.\d+)*)(.*)", text or "")
-    if not found:
-        return None
-    numbers = tuple(int(part) for part in found[1].split("."))[:3]
-    return Version((*numbers, 0, 0)[:3], bool(re.search(r"dev|rc|a\d|b\d", found[2])))
+    numbers = (*map(int, found[1].split(".")), 0, 0)[:3] if found else ()
+    return Version(numbers, bool(re.search(r"dev|rc|a\d|b\d", found[2]))) if found else None
 
 
 def in_range(found: Version | None, first: tuple[int, ...], before: tuple[int, ...]) -> bool:
@@ -123,9 +116,6 @@ def in_range(found: Version | None, first: tuple[int, ...], before: tuple[int, .
 
 def version_lines(card: Card, *packages: str) -> list[int | None]:
     return [stated.line for package in packages if (stated := card.versions.get(package)) is not None]
-
-
-# -- datasets --------------------------------------------------------------------------------------------------------
 
 
 def sizes(card: Card) -> tuple[int, ...] | None:
@@ -172,9 +162,6 @@ def label_range(statistics: ColumnStatistics) -> tuple[float, float] | None:
     return (min(shares), max(shares)) if shares else None
 
 
-# -- training log ----------------------------------------------------------------------------------------------------
-
-
 def runs(card: Card) -> tuple[tuple[LogRow, ...], ...]:
     """The log, cut where its steps start again; evaluations outside training (step -1) are left out."""
     parts: list[list[LogRow]] = []
@@ -204,11 +191,11 @@ def finite_losses(rows: Iterable[LogRow]) -> Series:
 
 @lru_cache(maxsize=1024)
 def _is_loss(column: str) -> bool:
-    """Whether a column of the log holds the loss of an evaluation dataset and not a metric."""
-    return column.lower() in ("loss", "validation loss") or column.lower().endswith((" loss", "_loss"))
+    return column.lower() == "loss" or column.lower().endswith((" loss", "_loss"))
 
 
 def _columns(rows: Iterable[LogRow], *, losses: bool) -> dict[str, Series]:
+    """Columns of the log with finite values: losses of evaluation datasets, or metrics."""
     found: dict[str, Series] = {}
     for row in rows:
         values = {"Validation Loss": row.validation_loss} if losses else {}
@@ -260,9 +247,6 @@ def metric_of(card: Card, column: str) -> str:
     return known[0] if known else column
 
 
-# -- architecture, files beside the card -----------------------------------------------------------------------------
-
-
 def module(card: Card, *types: str) -> Module | None:
     """First module of one of these types."""
     return next((found for found in card.modules if found.type in types), None)
@@ -279,8 +263,7 @@ def static_table(card: Card) -> tuple[int, int | None] | None:
     >>> static_table(Card(name="x", kind="sentence-transformer", modules=(table,)))
     (1024, 9)
     """
-    found = module(card, "StaticEmbedding")
-    if found is None:
+    if (found := module(card, "StaticEmbedding")) is None:
         return None
     match = re.search(r"EmbeddingBag\(\d+, (\d+)", str(dict(found.parameters)))
     size = int(match[1]) if match else found.parameters.get("embedding_dim")
@@ -294,19 +277,14 @@ def adapter(card: Card) -> Module | None:
 
 def file_beside(card: Card, name: str) -> tuple[str, Any] | None:
     """A file beside the card by the end of its name: (name, content)."""
-    for key, content in card.beside.items():
-        if "/" not in key and (key == name or key.endswith((f".{name}", f"-{name}"))):
-            return key, content
-    return None
+    ends = (f".{name}", f"-{name}")
+    return next((item for item in card.beside.items() if "/" not in item[0] and ("." + item[0]).endswith(ends)), None)
 
 
 def lora_config(card: Card) -> tuple[str, Mapping[str, Any]] | None:
     """adapter_config.json beside the card."""
     found = file_beside(card, "adapter_config.json")
     return found if found and isinstance(found[1], Mapping) else None
-
-
-# -- losses ----------------------------------------------------------------------------------------------------------
 
 
 def class_name(name: str) -> str:
