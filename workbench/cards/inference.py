@@ -10,28 +10,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from workbench.cards import lookup
 from workbench.cards.card import Card, Dataset, Evaluation, Loss
-from workbench.cards.lookup import (
-    LABEL_COLUMNS,
-    SOFTMAX,
-    accumulation,
-    argument,
-    argument_lines,
-    batch_size,
-    class_name,
-    fact_line,
-    finite_losses,
-    in_range,
-    last_run,
-    loss_path,
-    number,
-    runs,
-    sizes,
-    static_table,
-    text_columns,
-    training_losses,
-    version,
-)
 from workbench.cards.loss_bounds import Band, mixed_band, softmax_band
 from workbench.cards.metric_arithmetic import broken_identities, queries_of, same_rounded
 from workbench.cards.samples import Prompts, RepeatedAnchors, prompts_in_texts, repeated_anchors
@@ -76,13 +56,14 @@ def infer(card: Card) -> Inferred:
     known: Inferred | None = vars(card).get("_inferred")
     if known is None:
         epoch, softmax = _epoch(card), _softmax(card)
-        summed = accumulation(card) if _sums_accumulation(card) and finite_losses(last_run(card)) else 1
-        division, batch = _division(card, epoch), batch_size(card)
+        sums = _sums_accumulation(card) and lookup.finite_losses(lookup.last_run(card))
+        summed = lookup.accumulation(card) if sums else 1
+        division, batch = _division(card, epoch), lookup.batch_size(card)
         processes = division.shared.processes if division and division.shared else 1
         known = Inferred(
             epoch=epoch,
             division=division,
-            rows_per_step=None if batch is None else batch * accumulation(card) * processes,
+            rows_per_step=None if batch is None else batch * lookup.accumulation(card) * processes,
             planned_steps=_planned_steps(card, epoch),
             logging_steps=_logging_steps(card),
             summed=summed,
@@ -100,9 +81,6 @@ def infer(card: Card) -> Inferred:
         )
         vars(card)["_inferred"] = known  # equality and JSON of a card read its fields only
     return known
-
-
-# -- epochs, processes, steps ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -129,25 +107,26 @@ class Division:
 
 
 def _epoch(card: Card) -> Epoch | None:
-    rows = tuple((row.epoch, row.step) for row in last_run(card) if row.epoch is not None and row.step is not None)
-    return epoch_of(rows, accumulation(card))
+    run = lookup.last_run(card)
+    rows = tuple((row.epoch, row.step) for row in run if row.epoch is not None and row.step is not None)
+    return epoch_of(rows, lookup.accumulation(card))
 
 
 def loading(card: Card) -> dict[str, bool]:
     """How rows were cut into batches, as arguments of `steps_per_epoch.readings`."""
     return {
-        "drop_last": argument(card, "dataloader_drop_last") is True,
-        "round_robin": argument(card, "multi_dataset_batch_sampler") == "round_robin",
+        "drop_last": lookup.argument(card, "dataloader_drop_last") is True,
+        "round_robin": lookup.argument(card, "multi_dataset_batch_sampler") == "round_robin",
     }
 
 
 def _division(card: Card, epoch: Epoch | None) -> Division | None:
     """None where sizes or batch size are unknown, epochs are short, runs are joined, or the batch may have changed."""
-    rows, batch = sizes(card), batch_size(card)
-    if epoch is None or rows is None or batch is None or epoch.batches[0] < 20 or len(runs(card)) != 1:
+    rows, batch = lookup.sizes(card), lookup.batch_size(card)
+    if epoch is None or rows is None or batch is None or epoch.batches[0] < 20 or len(lookup.runs(card)) != 1:
         return None
-    streamed = number(card, "max_steps") in {*epoch.steps(epoch.batches[0]), *epoch.batches}  # an epoch is the run
-    if streamed or argument(card, "auto_find_batch_size") is True:
+    one_epoch = {*epoch.steps(epoch.batches[0]), *epoch.batches}  # where rows are streamed, an epoch is the run
+    if lookup.number(card, "max_steps") in one_epoch or lookup.argument(card, "auto_find_batch_size") is True:
         return None
     found = readings(epoch, rows, batch, **loading(card))
     parts = [reading for reading in found if reading.share < 1]
@@ -170,33 +149,33 @@ def same_size(card: Card) -> bool:
 def sizes_of_files(card: Card) -> bool:
     """Whether the library took sizes from the metadata of loaded files, which unnamed datasets do not have."""
     named = all(dataset.name is not None for dataset in card.training_datasets())
-    return named and in_range(version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
+    return named and lookup.in_range(lookup.version(card, "Sentence Transformers"), *SPLIT_SIZE_BUG)
 
 
 def _planned_steps(card: Card, epoch: Epoch | None) -> int | None:
-    most = number(card, "max_steps")
+    most = lookup.number(card, "max_steps")
     if most and most > 0:
         return int(most)
-    epochs = number(card, "num_train_epochs")
+    epochs = lookup.number(card, "num_train_epochs")
     if epochs is None and not card.hyperparameters:
         return None
     epochs = 3 if epochs is None else epochs
     if epoch:
         return math.ceil(epochs * epoch.steps(epoch.batches[0])[0])
-    rows, batch = sizes(card), batch_size(card)
+    rows, batch = lookup.sizes(card), lookup.batch_size(card)
     if not rows or not batch:
         return None
     batches = math.ceil(sum(rows) / batch)
     if len(rows) > 1 and loading(card)["round_robin"]:
         batches = min(math.ceil(size / batch) for size in rows) * len(rows)
-    return math.ceil(epochs * max(math.ceil(batches / accumulation(card)), 1))
+    return math.ceil(epochs * max(math.ceil(batches / lookup.accumulation(card)), 1))
 
 
 def _logging_steps(card: Card) -> int:
-    stated = number(card, "logging_steps")
+    stated = lookup.number(card, "logging_steps")
     if stated and stated >= 1:
         return int(stated)
-    steps = [row.step for row, _ in training_losses(card.training_log) if row.step]
+    steps = [row.step for row, _ in lookup.training_losses(card.training_log) if row.step]
     gaps = sorted(b - a for a, b in itertools.pairwise(steps) if b > a)
     return gaps[len(gaps) // 2] if gaps else (steps[0] if steps else 500)
 
@@ -209,9 +188,6 @@ def _seconds(card: Card) -> float | None:
         if found:
             return float(found[1]) * _UNITS[found[2]]
     return None
-
-
-# -- fit(), architecture ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -232,36 +208,33 @@ def _fit_marks(card: Card) -> Fit | None:
     renamed = [
         dataset
         for dataset in datasets
-        if (columns := [c for c in dataset.columns if c not in LABEL_COLUMNS])
+        if (columns := [c for c in dataset.columns if c not in lookup.LABEL_COLUMNS])
         and all(re.fullmatch(r"sentence_\d+", column) for column in columns)
     ]
     passed_on = {"learning_rate", "weight_decay", "warmup_ratio", "warmup_steps", "lr_scheduler_type", "optim"}
     if not datasets or len(renamed) < len(datasets) or passed_on & set(card.non_default):
         return None
     marks = [f"columns {', '.join(renamed[0].columns)}"]
-    lines = [fact_line(renamed[0], "columns")]
-    if argument(card, "multi_dataset_batch_sampler") == "round_robin":
+    lines = [lookup.fact_line(renamed[0], "columns")]
+    if lookup.argument(card, "multi_dataset_batch_sampler") == "round_robin":
         marks.append("multi_dataset_batch_sampler round_robin")
-        lines += argument_lines(card, "multi_dataset_batch_sampler")
-    clip = argument(card, "max_grad_norm")
+        lines += lookup.argument_lines(card, "multi_dataset_batch_sampler")
+    clip = lookup.argument(card, "max_grad_norm")
     if isinstance(clip, int) and not isinstance(clip, bool):
         marks.append(f"max_grad_norm printed as the integer {clip}")
-        lines += argument_lines(card, "max_grad_norm")
+        lines += lookup.argument_lines(card, "max_grad_norm")
     return Fit(len(marks) > 1, tuple(marks), tuple(lines))
 
 
 def _width(card: Card) -> tuple[int, int | None] | None:
     for module in reversed(card.modules):
-        if module.type == "StaticEmbedding" and (table := static_table(card)):
+        if module.type == "StaticEmbedding" and (table := lookup.static_table(card)):
             return table
         for key in ("out_features", "word_embedding_dimension", "embedding_dimension", "embedding_dim"):
             value = module.parameters.get(key)
             if isinstance(value, int) and not isinstance(value, bool):
                 return value, module.line
     return None
-
-
-# -- losses ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -295,18 +268,18 @@ def _softmax(card: Card) -> Softmax | None:
     negatives from the batch), and variants with hardness weights or other directions, whose bands differ.
     """
     datasets = card.training_datasets()
-    batch = batch_size(card)
+    batch = lookup.batch_size(card)
     if len(datasets) != 1 or datasets[0].loss is None or not batch or card.kind == "cross-encoder":
         return None
     dataset, root = datasets[0], datasets[0].loss
     chain = list(root.chain())
-    node = next((found for found in chain if class_name(found.name) in SOFTMAX), None)
-    columns = len(text_columns(dataset))
+    node = next((found for found in chain if lookup.class_name(found.name) in lookup.SOFTMAX), None)
+    columns = len(lookup.text_columns(dataset))
     if node is None or columns < 2:
         return None
     factor = 1.0
     for wrapper in chain[: chain.index(node)]:
-        if class_name(wrapper.name) != "MatryoshkaLoss":
+        if lookup.class_name(wrapper.name) != "MatryoshkaLoss":
             return None
         factor *= _dimensions(wrapper)
     odd = [
@@ -328,7 +301,7 @@ def _softmax(card: Card) -> Softmax | None:
         scale=20.0 if scale is None else float(scale),
         similarity=None if similarity is None else str(similarity),
         factor=factor,
-        path=loss_path(card, dataset, node),
+        path=lookup.loss_path(card, dataset, node),
     )
 
 
@@ -353,19 +326,19 @@ def _sums_accumulation(card: Card) -> bool:
     multiply before they divide. Source: these versions' trainer.py, and
     https://github.com/huggingface/transformers/issues/37766.
     """
-    library, trainer = version(card, "Sentence Transformers"), version(card, "Transformers")
-    summing = any(in_range(trainer, first, before) for first, before in SUMMING)
-    return accumulation(card) > 1 and summing and (library is None or library.numbers >= (3, 1, 0))
+    library, trainer = lookup.version(card, "Sentence Transformers"), lookup.version(card, "Transformers")
+    summing = any(lookup.in_range(trainer, first, before) for first, before in SUMMING)
+    return lookup.accumulation(card) > 1 and summing and (library is None or library.numbers >= (3, 1, 0))
 
 
 def _loss_band(card: Card, spec: Softmax, epoch: Epoch | None, summed: int) -> Band:
     """Short last batches, several devices and summed micro-batches are allowed for."""
-    rows, all_rows = spec.dataset.size, sizes(card)
+    rows, all_rows = spec.dataset.size, lookup.sizes(card)
     rest = (rows % spec.batch) * (spec.candidates // spec.batch) if rows else 1
-    if argument(card, "dataloader_drop_last") is True or rest == 0:
+    if lookup.argument(card, "dataloader_drop_last") is True or rest == 0:
         band = softmax_band(spec.candidates, spec.scale)
     else:
-        window = _logging_steps(card) * accumulation(card)
+        window = _logging_steps(card) * lookup.accumulation(card)
         shorts = math.ceil(window / epoch.batches[0]) if epoch else window
         band = mixed_band(spec.candidates, rest, min(shorts / window, 1.0), spec.scale)
     if epoch and all_rows and epoch.batches[-1] * spec.batch < 0.6 * sum(all_rows):
@@ -373,9 +346,6 @@ def _loss_band(card: Card, spec: Softmax, epoch: Epoch | None, summed: int) -> B
         band = Band(band.low, band.chance, softmax_band(spec.candidates * 8, spec.scale).high)
     band = band.times(spec.factor)
     return band.union(band.times(summed))
-
-
-# -- metrics ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
