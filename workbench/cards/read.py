@@ -138,9 +138,6 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
     )
 
 
-# -- is it a card, and of which kind ---------------------------------------------------------------------------------
-
-
 def _check_card(sheet: Sheet, header: Header, name: str) -> None:
     lines = sheet.structure.lines
     found = sheet.modules or sheet.datasets or sheet.evaluations or sheet.non_default
@@ -182,9 +179,6 @@ def _fall_back(sheet: Sheet, header: Header) -> None:
             sheet.facts.setdefault(fact, sheet.facts[elsewhere])
 
 
-# -- files beside the card -------------------------------------------------------------------------------------------
-
-
 def _parse_beside(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Unread]]:
     parsed: dict[str, Any] = {}
     broken = []
@@ -192,7 +186,10 @@ def _parse_beside(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Unre
         try:
             text = data.decode("utf-8-sig")
             if name.endswith(".csv"):
-                parsed[name] = [literals.plain(row) for row in _csv_rows(text)]
+                rows = csv.DictReader(io.StringIO(text))
+                parsed[name] = [
+                    {str(key): _csv_value(cell) for key, cell in row.items() if isinstance(cell, str)} for row in rows
+                ]
             else:
                 parsed[name] = literals.plain(json.loads(text))
         except (ValueError, RecursionError, csv.Error) as error:
@@ -200,13 +197,9 @@ def _parse_beside(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Unre
     return parsed, broken
 
 
-def _csv_rows(text: str) -> list[dict[str, Any]]:
-    out = []
-    for row in csv.DictReader(io.StringIO(text)):
-        pairs = {str(key): cell for key, cell in row.items() if isinstance(cell, str)}
-        numbers = {key: literals.number(cell) for key, cell in pairs.items()}
-        out.append({key: cell if numbers[key] is None else numbers[key] for key, cell in pairs.items()})
-    return out
+def _csv_value(cell: str) -> Any:
+    found = literals.number(cell)
+    return literals.plain(cell if found is None else found)
 
 
 _COMPLETING: tuple[tuple[str, str, str, type], ...] = (
@@ -262,9 +255,6 @@ def _state_log(state: Mapping[str, Any]) -> Iterator[LogRow]:
             if key.startswith("eval_") and key != "eval_loss" and not key.endswith(("_runtime", "_per_second"))
         }
         yield LogRow(epoch, step, loss, validation, metrics, source="trainer_state.json")
-
-
-# -- where cards come from -------------------------------------------------------------------------------------------
 
 
 def _bytes_of(path: Path) -> bytes:
