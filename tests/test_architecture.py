@@ -19,7 +19,7 @@ BUDGET = {
     "__init__": 120,
     "errors": 40,
     "resources": 32,
-    "cards": 3_630,
+    "cards": 3_521,
     "audit": 2_376,
     "recipe": 1_367,
     "run": 436,
