@@ -66,7 +66,7 @@ def expected_form(name: str) -> Iterator[None]:
     """A run of another version, or edited by hand, is a sentence instead of a traceback."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"expected the files of run {name!r} in the form that this version writes, found something else "
             f"({type(error).__name__}: {error}); `workbench train` makes a new run."

@@ -119,7 +119,11 @@ def test_a_zombie_is_not_alive() -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "dancing"}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"status": "dancing"}', "\x00\xff", '{"status": "finished", "data": 7}',
+     '{"status": "finished", "checks": [1]}'],
+)  # fmt: skip
 def test_a_damaged_record_is_listed_as_broken(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "bad"
     folder.mkdir()

@@ -53,6 +53,13 @@ FILES = {
 """What `Run.file` gives -> its place in the folder. `{}` are the evaluation, then the stage (`before`, `step-N` or
 `after`); of a map the evaluation, the method, and `together` or `apart`."""
 
+FORMS: dict[str, dict[str, Any]] = {
+    "record": dict.fromkeys(("base", "data", "progress", "process", "best", "versions"), dict) | {"checks": list},
+    "metrics": {"metrics": dict, "settings": dict},
+    "comparison": {"rows": list},
+}
+"""JSON file -> the values in it that are objects, or lists of objects, where there are any."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
 
@@ -319,9 +326,13 @@ class Run:
 
     def _json(self, name: str, *parts: str) -> dict[str, Any]:
         value = self._load(lambda path: json.loads(path.read_text(encoding="utf-8")), "JSON", name, *parts)
+        path = str(self.file(name, *parts))
         if not isinstance(value, dict):
-            path, kind = str(self.file(name, *parts)), type(value).__name__
-            raise RunError(f"expected a JSON object in {path!r}, found {kind}; the run cannot be read.")
+            raise RunError(f"expected a JSON object in {path!r}, found {type(value).__name__}; the run cannot be read.")
+        for key, kind in FORMS.get(name, {}).items():
+            found = value.get(key) or kind()
+            if not isinstance(found, kind) or not all(isinstance(row, dict) for row in found if kind is list):
+                raise RunError(f"expected {key!r} in {path!r} as the workbench writes it, found {found!r:.60}.")
         return value
 
     def _load(self, read: Callable[[Path], Any], kind: str, name: str, *parts: str) -> Any:

@@ -118,8 +118,6 @@ class Live:
         with suppress(AttributeError):  # outside a notebook there is no display
             self._fallback.show(_head(self.run, self.run.status, self._set_by_user) + table, repr(self.run))
 
-    # --- while it runs ---
-
     def _follow(self) -> None:
         threading.Thread(target=self._watch, name=following(self.run), daemon=True).start()
 
@@ -160,9 +158,6 @@ class Live:
         resume(self.run)
         self._note = ""
         self._follow()
-
-
-# --- figure -----------------------------------------------------------------------------------------------------------
 
 
 def _figure(run: Run) -> Any:
@@ -215,9 +210,6 @@ def _losses(log: LogColumns) -> list[list[str]]:
         [f"{step:,}", *("–" if value is None else f"{value:.4g}" for value in losses)]
         for step, *losses in (there[place] for place in sorted(picked))
     ]
-
-
-# --- text -------------------------------------------------------------------------------------------------------------
 
 
 def _set_by_user(run: Run) -> str:

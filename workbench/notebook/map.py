@@ -95,8 +95,6 @@ class Map:
         table = rows(["Kind", self.by.value, "Points"], values, ["Points"])
         self._fallback.show(muted(self._caption()) + table, repr(self))
 
-    # --- figures ---
-
     def _figure(self, stage: Stage) -> Any:
         """The figure of one stage, with the selection."""
         figure = embedding_map(
@@ -130,8 +128,6 @@ class Map:
                 widget.add_traces(list(drawn.data))
             self._listen(widget, stage)
 
-    # --- selection ---
-
     def _select_inside(self, stage: Stage, selector: Any) -> None:
         if area := _polygon(selector):
             self.select(self.map.inside(stage, area))
@@ -157,8 +153,6 @@ class Map:
         both = before.merge(after, on="query_id", suffixes=("_before", "_after"))
         ranks = both.astype({"query_id": str, "rank_before": "Int64", "rank_after": "Int64"})
         return ranks.rename(columns={"query_id": "id"}).assign(kind="query")
-
-    # --- text ---
 
     def _describe(self) -> None:
         hint = "<p>Draw around points to list them.</p>"

@@ -122,14 +122,12 @@ def _metrics_of_several(several: Several) -> Any:
     names, roles, runs = figures.metric_names(metrics), _roles(several), len(several.runs)
     traces: list[figures.Trace] = []
     for place, (letter, run) in enumerate(zip(several.letters, several.runs, strict=True)):
-        rows = {row.metric: row for row in run.metrics if row.after is not None}
-        points, ends = [], []
-        for at, metric in enumerate(metrics):
-            row = rows.get(metric)
-            if row is not None and row.after is not None:
-                hover = figures.with_interval(f"{theme.plain(names[metric])}<br>{letter}", row.after, row.low, row.high)
-                points.append((at + 0.28 - 0.56 * place / (runs - 1), row.after, hover))
-                ends.append((row.after if row.low is None else row.low, row.after if row.high is None else row.high))
+        rows = {row.metric: row for row in run.metrics}
+        points, ends = figures.marks_after(
+            (at + 0.28 - 0.56 * place / (runs - 1), f"{theme.plain(names[metric])}<br>{letter}", rows[metric])
+            for at, metric in enumerate(metrics)
+            if metric in rows
+        )
         color = theme.LIGHT.role(roles[place], roles[:place].count("other"))
         symbol = SYMBOLS[place % len(SYMBOLS)]
         traces += figures.dots(points, name=f"{letter}: {run.variant}", color=color, symbol=symbol, size=10, ends=ends)

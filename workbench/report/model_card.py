@@ -22,7 +22,7 @@ from workbench.views.summary import summarize
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card
-    from workbench.recipe.schema import LossSpec, Recipe
+    from workbench.recipe.schema import Recipe
 
 MARK = "\n## Training Details\n"  # the library's section after ours
 STATED = ("card", "file", "user", "finding", "inferred")  # sources of hyperparameters that are not defaults
@@ -56,9 +56,6 @@ def card_text(run: Run) -> str:
     return f"{head}\n{ours}{mark}{rest}" if mark else f"{text}\n{ours}"
 
 
-# --- the library's card data -----------------------------------------------------------------------------------------
-
-
 def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
     """The library's card data, filled from the run folder; nothing is asked of the Hub."""
     from sentence_transformers import SentenceTransformerModelCardData
@@ -74,13 +71,11 @@ def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
         generate_widget_examples=False,
     )
     data.set_losses([])
-    losses: list[str] = []
-    loss: LossSpec | None = recipe.loss
-    while loss is not None:
-        losses.append(loss.name)
-        loss = loss.inner
+    losses = [recipe.loss]
+    while (inner := losses[-1].inner) is not None:
+        losses.append(inner)
     size = [f"dataset_size:{rows['train']}"] if rows.get("train") else []
-    data.add_tags(["generated_from_trainer", *size, *(f"loss:{loss}" for loss in losses)])
+    data.add_tags(["generated_from_trainer", *size, *(f"loss:{loss.name}" for loss in losses)])
     data.first_save = False  # the base is what the run says it is
     data.base_model = None if base.get("stand_in") else recipe.base.model
     data.all_hyperparameters = recipe.training.model_dump(mode="json")
@@ -155,9 +150,6 @@ def _examples(run: Run, name: str) -> list[str] | None:
     mine = ranked[ranked["query_id"] == query["query_id"]].sort_values("position", kind="stable").head(EXAMPLES)
     texts = [str(query["query"]), *map(str, mine["document"])]
     return [" ".join(text.replace("`", "'").split())[:200] for text in texts]
-
-
-# --- our sections ----------------------------------------------------------------------------------------------------
 
 
 def _measured(summary: Summary) -> list[str]:

@@ -155,10 +155,8 @@ def _hash(text: str) -> str:
 
 
 def _source(environment: Environment, name: str) -> str:
-    if environment.loader is None:
-        return ""
-    text: str = environment.loader.get_source(environment, name)[0]
-    return text
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
 
 
 def _style(environment: Environment) -> str:

@@ -15,9 +15,6 @@ SOURCE_LINES = 3000  # of a card, at most, on a screen
 LIMIT = 300  # characters of a value
 
 
-# --- the card --------------------------------------------------------------------------------------------------------
-
-
 def card_facts(card: Card) -> list[Sourced]:
     """What the card states about its model and its training."""
     facts = [_fact("Kind of model", card.kind)]
@@ -68,16 +65,8 @@ def card_metrics(card: Card) -> list[tuple[str, str, float, int | None]]:
 
 def needed_facts(audit: Audit) -> list[Sourced]:
     """What running the recipe again needs; the source is a status of `reproducibility`: on the card, missing, ..."""
-    return [
-        Sourced(
-            fact.name,
-            "" if fact.value is None else _stated(fact.value),
-            fact.status,
-            tuple(fact.lines),
-            shorten(fact.note, LIMIT),
-        )
-        for fact in audit.reproducibility.facts
-    ]
+    facts = ((fact, "" if fact.value is None else _stated(fact.value)) for fact in audit.reproducibility.facts)
+    return [Sourced(f.name, value, f.status, tuple(f.lines), shorten(f.note, LIMIT)) for f, value in facts]
 
 
 def card_findings(card: Card) -> tuple[FindingLines, ...]:
@@ -91,13 +80,9 @@ def excerpt(card: Card, notes: Mapping[int, str], around: int | None = None) -> 
 
     A line without a note has an empty one; a marked one without words has " ".
     """
-    wanted: Iterable[int] = range(1, SOURCE_LINES + 1)
-    if around is not None:
-        wanted = sorted({near for line in notes for near in range(line - around, line + around + 1)})
     shown = []
-    for line in wanted:
-        if 0 < line <= len(card.lines):
-            text = card.lines[line - 1]
+    for line, text in enumerate(card.lines, start=1):
+        if line <= SOURCE_LINES if around is None else any(abs(line - noted) <= around for noted in notes):
             indent = min(len(text) - len(text.lstrip(" ")), 40)
             shown.append((line, " " * indent + shorten(text, 400), notes.get(line, "")))
     return shown
@@ -117,14 +102,10 @@ def card_lines(card: Card, lines: Iterable[int]) -> str:
 
 def line_notes(audit: Audit) -> dict[int, str]:
     """Line of a card -> codes of the findings about it."""
-    found: dict[int, list[str]] = {}
-    for finding in audit:
-        for line in finding.lines:
-            found.setdefault(line, []).append(finding.code)
-    return {line: ", ".join(codes) for line, codes in found.items()}
-
-
-# --- the recipe ------------------------------------------------------------------------------------------------------
+    found: dict[int, str] = {}
+    for line, code in ((line, finding.code) for finding in audit for line in finding.lines):
+        found[line] = f"{found[line]}, {code}" if line in found else code
+    return found
 
 
 def recipe_fields(recipe: Recipe, corrected: Recipe | None = None) -> tuple[Sourced, ...]:

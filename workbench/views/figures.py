@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 Trace = dict[str, Any]
 
 
-# --- shared layout ------------------------------------------------------------------------------------------------
-
-
 def template(*, dark: bool = False) -> Template:
     """The one Plotly template: fonts, hairline grid, legend above the plot, transparent background."""
     from plotly import graph_objects as go
@@ -106,21 +103,16 @@ def script_json(figure: Figure | Mapping[str, Any]) -> str:
     """A figure, or plain values, as JSON for a `<script>` element: without `<`, `>`, `&`, U+2028, and U+2029."""
     from plotly.io import to_json
 
-    text: str = to_json(figure, validate=False, engine="json", remove_uids=True)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    escapes = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+    return str(to_json(figure, validate=False, engine="json", remove_uids=True)).translate(escapes)
 
 
 def library() -> str:
     """The source of plotly.js that belongs to the installed Plotly, to be put into a page once."""
     from plotly.offline import get_plotlyjs
 
-    source: str = get_plotlyjs()
-    return source
+    return str(get_plotlyjs())
 
-
-# --- names of metrics -------------------------------------------------------------------------------------------------
 
 METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "ap": "AP"}
 
@@ -171,9 +163,6 @@ def replace_names(sentence: str, names: Mapping[str, str]) -> str:
     for name in sorted(names, key=len, reverse=True):
         sentence = sentence.replace(name, names[name])
     return sentence
-
-
-# --- dot plots: one row per metric, group, or precision ---------------------------------------------------------------
 
 
 def dots(
@@ -260,10 +249,18 @@ def dot_plot(
     return figure_of(traces, x=title, y="", dark=dark, height=height, yaxis=axis, **layout)
 
 
-def with_interval(name: str, value: float, low: float | None, high: float | None) -> str:
-    """A hover text of a value: "name: value", and its interval if there is one."""
-    interval = "" if low is None or high is None else f"<br>95% CI {low:.4f} to {high:.4f}"
-    return f"{name}: {value:.4f}{interval}"
+def marks_after(
+    rows: Iterable[tuple[float, str, MetricRow]],
+) -> tuple[list[tuple[float, float, str]], list[tuple[float, float]]]:
+    """Points and ends for `dots`, of the values after training: (place, name, row) each."""
+    points, ends = [], []
+    for place, name, row in rows:
+        if row.after is not None:
+            low, high = row.after if row.low is None else row.low, row.after if row.high is None else row.high
+            interval = "" if row.low is None or row.high is None else f"<br>95% CI {low:.4f} to {high:.4f}"
+            points.append((place, row.after, f"{name}: {row.after:.4f}{interval}"))
+            ends.append((low, high))
+    return points, ends
 
 
 def metric_bars(
@@ -281,14 +278,12 @@ def metric_bars(
     colors = palette(dark=dark)
     first, second = (plain(name, 60) for name in names)
     numbered = list(enumerate(rows[::-1]))  # Plotly draws upwards
-    before, after, ends = [], [], []
-    for place, row in numbered:
-        metric = plain(row.metric)
-        if row.before is not None:
-            before.append((place, row.before, with_interval(f"{metric}<br>{first}", row.before, None, None)))
-        if row.after is not None:
-            after.append((place, row.after, with_interval(f"{metric}<br>{second}", row.after, row.low, row.high)))
-            ends.append((row.after if row.low is None else row.low, row.after if row.high is None else row.high))
+    before = [
+        (place, row.before, f"{plain(row.metric)}<br>{first}: {row.before:.4f}")
+        for place, row in numbered
+        if row.before is not None
+    ]
+    after, ends = marks_after(((place, f"{plain(row.metric)}<br>{second}", row) for place, row in numbered))
     traces = [
         *joins(((place, row.before, row.after) for place, row in numbered), colors),
         *dots(before, name=first, color=colors.before, symbol="circle-open"),
@@ -306,8 +301,6 @@ def _padded(values: Sequence[float], share: float = 0.04) -> dict[str, Any]:
     pad = (high - low or 1.0) * share
     return {"range": [low - pad, high + pad]}
 
-
-# --- queries ----------------------------------------------------------------------------------------------------------
 
 Place = tuple[float, float]
 
@@ -385,12 +378,9 @@ def rank_changes(
         "minor": {"showgrid": False},
         "range": [math.log10(0.82), math.log10(max(end, 2) * 1.3)],
     }
-    traces = [
-        diagonal(1, end, colors),
-        *({**each, "cliponaxis": False} for each in shared_marks(pairs, looks, describe)),
-    ]
-    names = (f"Rank {stage} (1 is best, log scale)" for stage in ("before", "after"))
-    x, y = names
+    marks = ({**each, "cliponaxis": False} for each in shared_marks(pairs, looks, describe))
+    traces = [diagonal(1, end, colors), *marks]
+    x, y = (f"Rank {stage} (1 is best, log scale)" for stage in ("before", "after"))
     return figure_of(traces if pairs else [], x=x, y=y, dark=dark, height=height, xaxis=axis, yaxis=axis)
 
 
@@ -415,7 +405,8 @@ def per_query_difference(
     )
     traces = []
     for name, color, rows in groups:
-        shown = _spread(rows, points)
+        last = len(rows) - 1  # evenly spread, with the first and the last
+        shown = rows if last < points else [rows[round(each * last / (points - 1))] for each in range(points)]
         changed = name != "No change"
         trace = {
             "x": [place for place, _ in shown],
@@ -443,10 +434,3 @@ def per_query_difference(
         yaxis={"range": [-1.08, 1.08]},
         xaxis=_padded([1, max(len(ranked), 2)], share=0.03),
     )
-
-
-def _spread(rows: Sequence[Any], points: int) -> list[Any]:
-    """At most `points` rows, evenly spread, with the first and the last."""
-    if len(rows) <= points:
-        return list(rows)
-    return [rows[round(place * (len(rows) - 1) / (points - 1))] for place in range(points)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from workbench.views.figures import Place, Trace, diagonal, figure_of, shared_marks
+from workbench.views.figures import Trace, diagonal, figure_of, shared_marks
 from workbench.views.theme import MAP_HEIGHT, SQUARE_HEIGHT, Palette, palette, plain, shorten
 
 if TYPE_CHECKING:
@@ -134,9 +134,6 @@ def embedding_map(
     )
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------
-
-
 def _groups(points: MapPoints, there: Any, colors: Palette) -> list[Layer]:
     """Documents, then queries, a layer for each group; of more than `MOST_GROUPS` the smaller ones are neutral."""
     import numpy as np
@@ -231,13 +228,9 @@ def _legend(group: str, word: str, count: int) -> str:
     return f"{head} ({count:,})"
 
 
-# --- Plotly -----------------------------------------------------------------------------------------------------------
-
-
 def _by_trace(layers: Iterable[Layer]) -> list[list[Layer]]:
     """Layers that Plotly draws as one trace: each alone, but all shades of one kind together."""
-    found = groupby(layers, key=lambda layer: id(layer) if layer.share is None else layer.name)
-    return [list(each) for _, each in found]
+    return [list(each) for _, each in groupby(layers, lambda layer: layer.name if layer.share else id(layer))]
 
 
 def _kind(points: int) -> str:
@@ -287,9 +280,6 @@ def _color_bar(scale: Scale, colors: Palette) -> dict[str, Any]:
     }
 
 
-# --- two runs ---------------------------------------------------------------------------------------------------------
-
-
 def query_scatter(
     first: Sequence[float],
     second: Sequence[float],
@@ -309,12 +299,15 @@ def query_scatter(
         -1: (f"{one} better", colors.worse, "diamond-x"),
     }
 
-    def describe(place: Place) -> str:
-        return f"{place[0]:.3f} → {place[1]:.3f}"
-
     pairs = [((round(float(x), 3), round(float(y), 3)), text) for x, y, text in zip(first, second, texts, strict=True)]
     kind = _kind(len({place for place, _ in pairs}))
-    traces = [{**each, "type": kind} for each in (diagonal(0, 1, colors), *shared_marks(pairs, looks, describe))]
+    traces = [
+        {**each, "type": kind}
+        for each in (
+            diagonal(0, 1, colors),
+            *shared_marks(pairs, looks, lambda place: f"{place[0]:.3f} → {place[1]:.3f}"),
+        )
+    ]
     axis, unit = {"range": [-0.04, 1.06]}, f"{plain(metric, 40)} (0 to 1)"
     titles = {"x": f"{one}: {unit}", "y": f"{other}: {unit}"}
     return figure_of(traces if pairs else [], **titles, dark=dark, height=height, xaxis=axis, yaxis=axis)

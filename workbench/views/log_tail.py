@@ -46,9 +46,8 @@ class LogTail:
                 self._forget()
                 return self._seen
             except OSError as error:
-                raise RunError(
-                    f"cannot read {str(self.path)!r}: {error.strerror or error}; is the disk still there?"
-                ) from error
+                reason = error.strerror or error
+                raise RunError(f"cannot read {str(self.path)!r}: {reason}; is the disk still there?") from error
             complete = new[: new.rfind(b"\n") + 1]
             self._offset += len(complete)
             lines = complete.splitlines()
@@ -70,7 +69,7 @@ def _parse(lines: Sequence[bytes]) -> list[dict[str, Any]]:
 
 def logged_names(log: LogColumns) -> tuple[str, ...]:
     """Logged quantities beside step, epoch, and time: "loss", "components/NAME" for the parts of a loss, metrics."""
-    return tuple(name for name in log.names() if name not in ("epoch", "time", "eval_loss"))
+    return tuple(name for name in log.columns if name not in ("epoch", "time", "eval_loss"))
 
 
 def checkpoint_steps(run: Run) -> tuple[int, ...]:

@@ -43,7 +43,9 @@ class LogColumns:
     """
 
     steps: list[int] = field(default_factory=list)
-    columns: dict[str, list[float | None]] = field(default_factory=dict)  # each as long as `steps`; None: no number
+    columns: dict[str, list[float | None]] = field(
+        default_factory=dict
+    )  # as long as `steps`, None: no number; in order of arrival
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> LogColumns:
@@ -55,10 +57,6 @@ class LogColumns:
     def column(self, name: str) -> list[float | None]:
         """What was logged under a name, None for every step where nothing was."""
         return self.columns.get(name) or [None] * len(self.steps)
-
-    def names(self) -> tuple[str, ...]:
-        """Columns, which all hold a number, in the order in which they came."""
-        return tuple(self.columns)
 
     def copy(self) -> LogColumns:
         """The log as it is now, for a reader that keeps it while this one grows."""
@@ -75,17 +73,12 @@ class LogColumns:
                 self.steps.insert(place, step)
                 for column in self.columns.values():
                     column.insert(place, None)
-            for name, value in row.items():
+            named = [(PART + name, value) for name, value in parts.items()] if isinstance(parts, dict) else ()
+            for name, value in (*row.items(), *named):
                 if type(value) in NUMBERS and name != "step":
-                    self._column(name)[place] = value
-            for name, value in parts.items() if isinstance(parts, dict) else ():
-                if type(value) in NUMBERS:
-                    self._column(PART + name)[place] = value
-
-    def _column(self, name: str) -> list[float | None]:
-        if name not in self.columns:
-            self.columns[name] = [None] * len(self.steps)
-        return self.columns[name]
+                    if name not in self.columns:
+                        self.columns[name] = [None] * len(self.steps)
+                    self.columns[name][place] = value
 
 
 @dataclass(frozen=True)
@@ -98,8 +91,7 @@ class Line:
 
     @classmethod
     def of(cls, points: Iterable[tuple[float, float, int]]) -> Line:
-        columns = tuple(zip(*points, strict=True))
-        return cls(*columns)
+        return cls(*zip(*points, strict=True))
 
 
 @dataclass(frozen=True)
@@ -118,14 +110,13 @@ def curves(
     card: Card | None = None,
     *,
     axis: Axis = "steps",
-    corrected: bool = True,
     log: LogColumns | Sequence[dict[str, Any]] | None = None,
 ) -> Curves:
     """The log of `card` (without one, the run's own) and that of `run`, both along `axis`.
 
     `log` is the run's, if it is read already. Steps and epochs are as logged. Rows are steps times rows per step; a
     short last batch counts as a full one. A card prints at most how long training took, so its seconds are spread
-    evenly. `corrected=False` leaves the card's values as printed.
+    evenly.
 
     Raises RunError for an unknown axis, a run without a card, and a card without a training log.
     """
@@ -141,9 +132,8 @@ def curves(
     if not rows:
         raise RunError(f"expected a training log on the card {card.name!r}, found none; there is nothing to draw.")
     implied = infer(card)
-    divided = implied.summed if corrected else 1
     x = _card_x(rows, implied, axis)
-    theirs = _card_line([(x[place], row.step, row.training_loss) for place, row in enumerate(rows)], divided)
+    theirs = _card_line([(x[place], row.step, row.training_loss) for place, row in enumerate(rows)], implied.summed)
     if not isinstance(log, LogColumns):
         log = LogColumns.of(run.log() if log is None else log)
     training = run.recipe().training
@@ -151,7 +141,7 @@ def curves(
     per_step *= int(run.record.get("processes") or 1)
     averaged = _average(_run_line(log, axis, per_step), theirs, implied.logging_steps, axis)
     sentences = [
-        *_corrections(card, implied, axis, per_step, divided),
+        *_corrections(card, implied, axis, per_step),
         *_placement(card, implied, axis, bool(theirs.x)),
         *(f"The curves need not agree: {note}" for note in run.stand_ins),
         *([] if axis == "seconds" else _distance(theirs, averaged, axis)),
@@ -160,7 +150,7 @@ def curves(
         card=theirs,
         card_validation=_card_line([(x[place], row.step, row.validation_loss) for place, row in enumerate(rows)], 1),
         run=averaged,
-        divided=divided,
+        divided=implied.summed,
         sentences=tuple(sentences),
     )
 
@@ -215,16 +205,13 @@ def _average(ours: Line, theirs: Line, every: int, axis: Axis) -> Line:
     return Line.of(points)
 
 
-# --- sentences for the plot -------------------------------------------------------------------------------------------
-
-
-def _corrections(card: Card, implied: Inferred, axis: Axis, per_step: int, divided: int) -> Iterator[str]:
+def _corrections(card: Card, implied: Inferred, axis: Axis, per_step: int) -> Iterator[str]:
     from workbench.cards import lookup
 
-    if divided > 1:
+    if implied.summed > 1:
         version = lookup.version(card, "Transformers")
         yield (
-            f"The card's losses are divided by {divided}: transformers {version} logged their sum over the "
+            f"The card's losses are divided by {implied.summed}: transformers {version} logged their sum over the "
             "accumulation steps."
         )
     shared = implied.division.shared if implied.division is not None else None

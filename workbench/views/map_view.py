@@ -52,8 +52,6 @@ class MapView:
     def method(self) -> str:
         return str(self.parameters.get("method", "")).upper()
 
-    # --- drawing ---
-
     def names(self) -> list[str]:
         """What each point is, in two lines: kind and id, then the beginning of its text. Still foreign text."""
         limit = LABEL if len(self.table) <= MANY else LABEL // 2
@@ -136,11 +134,7 @@ class MapView:
             "layers": [{"name": layer.name, **layer.look} for layer in painted.layers],
             "group": _base64(group),
             "scale": None if painted.scale is None else {"name": by, **asdict(painted.scale)},
-            "axes": painted.axes,
-            "line": painted.line,
-            "ring": painted.ring,
-            "faded": painted.faded,
-            "grown": painted.grown,
+            **{name: getattr(painted, name) for name in ("axes", "line", "ring", "faded", "grown")},
             "marked": None if marked is None else _base64(marked),
             "area": None if area is None else {"stage": area[0], "corners": area[1]},
             "lines": [place for pair in lines for place in pair],
@@ -150,8 +144,6 @@ class MapView:
                 "ground": "#14171a" if dark else "#ffffff",
             },
         }  # fmt: skip
-
-    # --- selection ---
 
     def inside(self, stage: Stage, area: Polygon) -> list[int]:
         """Rows whose point of `stage` is in the area, by the even-odd rule."""
@@ -201,10 +193,8 @@ class MapView:
         own = [pair for pair in pairs if opened in pair]
         return list(dict.fromkeys([*own, *islice((pair for pair in pairs if pair[0] in wanted), most)]))
 
-    # --- neighbors ---
-
     def document_text(self, document: str) -> str:
-        row = self.rows.get(("document", document))
+        row = self.row_of(f"document:{document}")
         return "" if row is None else str(self.table.at[row, "text"])
 
     def nearest_texts(
@@ -232,9 +222,7 @@ class MapView:
         queries = (self.table["kind"] == "query").to_numpy()
 
         def spread(places: Any, count: int) -> Any:
-            return (
-                places if len(places) <= count else places[np.linspace(0, len(places) - 1, count).round().astype(int)]
-            )
+            return places[np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)]
 
         some = spread(np.flatnonzero(queries), max(most // 2, most - int((~queries).sum())))
         rows = np.sort(np.concatenate([spread(np.flatnonzero(~queries), most - len(some)), some]))
@@ -243,9 +231,6 @@ class MapView:
 
 def _base64(array: Any) -> str:
     return b64encode(array.tobytes()).decode("ascii")
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def has_vectors(run: Run, evaluation: str) -> bool:
@@ -290,17 +275,15 @@ def map_view(run: Run, evaluation: str, method: Method, *, together: bool = True
     for name in (f"{axis}_{stage}" for stage in STAGES if stage not in stages for axis in "xy"):
         table[name] = float("nan")
     queries, documents = _queries(run, evaluation), run.documents(evaluation)
-    texts = {
-        ("document", str(key)): text for key, text in zip(documents["document_id"], documents["document"], strict=True)
-    }
-    texts.update((("query", str(key)), text) for key, text in queries["query"].items())
+    both = {"document": documents.set_index("document_id")["document"], "query": queries["query"]}
+    texts = {(kind, str(key)): text for kind, part in both.items() for key, text in part.items()}
     keys = list(zip(table["kind"], table["id"], strict=True))
     table["text"] = [shorten(texts.get(key, ""), TEXT_LIMIT) for key in keys]
     rows = {key: row for row, key in enumerate(keys)}
     relevant = {
-        rows["query", str(key)]: tuple(rows["document", str(each)] for each in ids if ("document", str(each)) in rows)
+        rows["query", key]: tuple(rows[each] for id in ids if (each := ("document", str(id))) in rows)
         for key, ids in queries["relevant"].items()
-        if ("query", str(key)) in rows
+        if ("query", key) in rows
     }
     colorings = _add_colorings(table, queries)
     return MapView(table, colorings, rows, relevant, stages, found.parameters, found.preservation, len(table))
@@ -352,15 +335,10 @@ def _add_colorings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ...
     for column in queries.columns.difference([*RESERVED, "rank_before", "rank_after"], sort=False):
         values = queries[column]
         name = f"{metric_name(str(column))} after" if "@" in str(column) else shorten(column, 40)
-        if pd.api.types.is_numeric_dtype(values):
-            put(name, values.astype(float))
-        else:
-            put(name, values.map(lambda value: shorten(value, 40), na_action="ignore"))
+        numbers = pd.api.types.is_numeric_dtype(values)
+        put(name, values.astype(float) if numbers else values.map(lambda text: shorten(text, 40), na_action="ignore"))
         names.append(name)
     return tuple(names)
-
-
-# --- addresses and neighbors -----------------------------------------------------------------------------------------
 
 
 def area_text(stage: Stage, area: Polygon) -> str:

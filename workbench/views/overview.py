@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,6 @@ def find_run(runs: Iterable[Run], name: str | None) -> Run | None:
 def short_names(rows: Sequence[RunRow]) -> dict[str, str]:
     """Run name -> card and variant, and the time if two runs have these in common: short enough for a legend."""
     names = {row.name: f"{row.card or row.name}, {row.variant or 'unknown'}" for row in rows}
-    taken = list(names.values())
-    for row in rows:
-        if taken.count(names[row.name]) > 1:
-            names[row.name] += f", {(row.created or row.name)[5:16].replace('T', ' ')}"
-    return names
+    times = {row.name: f", {(row.created or row.name)[5:16].replace('T', ' ')}" for row in rows}
+    taken = Counter(names.values())
+    return {name: short + (times[name] if taken[short] > 1 else "") for name, short in names.items()}

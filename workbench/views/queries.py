@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError, WorkbenchError
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 TEXT_LIMIT = 600  # characters of a query or document
 RESERVED = {"query_id", "query", "relevant", "rank", "ranks"}  # columns of `run.per_query` that are no metrics
 FILTERS = ("all", "lost", "worse", "unchanged", "better", "found")
-
-
-# --- which -----------------------------------------------------------------------------------------------------------
 
 
 def compared_evaluations(run: Run) -> tuple[str, ...]:
@@ -61,9 +57,6 @@ def query_metrics(run: Run, evaluation: str) -> tuple[str, ...]:
         columns = run.per_query(evaluation, "before").columns
         names, first = [str(name) for name in columns if name not in RESERVED], "ndcg@10"
     return tuple(sorted(names, key=lambda name: (name != first, names.index(name))))
-
-
-# --- outcomes --------------------------------------------------------------------------------------------------------
 
 
 def query_table(run: Run, evaluation: str, metric: str = "ndcg@10") -> pd.DataFrame:
@@ -120,9 +113,6 @@ def filter_queries(table: pd.DataFrame, outcome: str = "all", search: str = "") 
     return kept.reset_index(drop=True)
 
 
-# --- rankings --------------------------------------------------------------------------------------------------------
-
-
 def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int = TOP) -> dict[str, OpenedQuery]:
     """Texts and rankings of these queries, the `top` best documents of each. Reads only their rows of the files."""
     if not query_ids:
@@ -135,26 +125,22 @@ def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int =
             str(row["item_id"]): OpenedQuery(texts=tuple((name, shorten(row[name], TEXT_LIMIT)) for name in names))
             for row in table.to_dict("records")
         }
-    hits = {stage: _hit_rows(run, evaluation, stage, query_ids, top) for stage in STAGES}
+    hits = [_hit_rows(run, evaluation, stage, query_ids, top) for stage in STAGES]
     queries = run.table("queries", evaluation, filters=[("query_id", "in", list(query_ids))])
     relevant = {
         str(key): list(map(str, ids)) for key, ids in zip(queries["query_id"], queries["relevant"], strict=True)
     }
-    shown = [row.document_id for rows in hits.values() for each in rows.values() for row in each]
+    shown = [row["document_id"] for rankings in hits for rows in rankings.values() for row in rows]
     texts = document_texts(run, evaluation, [*(key for ids in relevant.values() for key in ids), *shown])
 
-    def ranking(rows: Sequence[Any]) -> tuple[Hit, ...]:
-        return tuple(
-            Hit(
-                int(row.position), bool(row.relevant), float(row.score), row.document_id, texts.get(row.document_id, "")
-            )
-            for row in rows
-        )
+    def ranking(rows: Sequence[Mapping[Any, Any]]) -> tuple[Hit, ...]:
+        return tuple(Hit(**row, document=texts.get(row["document_id"], "")) for row in rows)
 
+    before, after = hits
     return {
         key: OpenedQuery(
-            before=ranking(hits["before"].get(key, ())),
-            after=ranking(hits["after"].get(key, ())),
+            before=ranking(before.get(key, ())),
+            after=ranking(after.get(key, ())),
             texts=tuple((each, texts.get(each, "")) for each in ids),
         )
         for key, ids in relevant.items()
@@ -162,15 +148,14 @@ def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int =
 
 
 def _hit_rows(run: Run, evaluation: str, stage: str, query_ids: Sequence[str], top: int) -> dict[str, list[Any]]:
-    """Query id -> rows of its ranking; empty if the run keeps no ranking."""
+    """Query id -> rows of its ranking, best first; empty if the run keeps no ranking."""
     if not run.file("hits", evaluation, stage).is_file():
         return {}
     filters: list[tuple[str, str, Any]] = [("query_id", "in", list(query_ids)), ("position", "<=", top)]
     table = run.table("hits", evaluation, stage, filters=filters).sort_values("position", kind="stable")
-    found: dict[str, list[Any]] = {}
-    for row in table.astype({"document_id": str}).itertuples():
-        found.setdefault(str(row.query_id), []).append(row)
-    return found
+    types = {"position": int, "relevant": bool, "score": float, "document_id": str}
+    columns = table[[*types]].astype(types)
+    return {str(key): rows.to_dict("records") for key, rows in columns.groupby(table["query_id"])}
 
 
 def document_texts(run: Run, evaluation: str, ids: Sequence[str]) -> dict[str, str]:
@@ -180,9 +165,6 @@ def document_texts(run: Run, evaluation: str, ids: Sequence[str]) -> dict[str, s
     found = run.table("documents", evaluation, filters=[("document_id", "in", list(dict.fromkeys(ids)))])
     pairs = zip(found["document_id"], found["document"], strict=True)
     return {str(key): shorten(text, TEXT_LIMIT) for key, text in pairs}
-
-
-# --- groups, two runs, downloads -------------------------------------------------------------------------------------
 
 
 def group_names(run: Run, evaluation: str) -> tuple[str, ...]:
@@ -229,14 +211,8 @@ def download(run: Run, evaluation: str, stage: str, form: str) -> bytes:
     if form in ("trec", "qrels"):
         return "".join((trec_run if form == "trec" else trec_qrels)(run, evaluation, stage)).encode()
     table = run.per_query(evaluation, stage)
-    if form == "csv":
-        return bytes(table.to_csv(index=False).encode())
-    buffer = BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return bytes(table.to_csv(index=False).encode() if form == "csv" else table.to_parquet(index=False))
 
-
-# --- the report ------------------------------------------------------------------------------------------------------
 
 MOVERS = 6  # queries that gained most, and as many that lost most
 SHOWN = 5  # documents of a ranking
@@ -357,8 +333,6 @@ def _vector_sizes(run: Run, name: str, metric: str) -> Iterator[Grouping]:
         yield Grouping(by, tuple(rows.values()), tuple(drawn))
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
-
 DEEP = 100
 NEAR = 0.8  # Jaccard index of two documents' words from which they are near duplicates
 CAUSES = {
@@ -374,16 +348,13 @@ def failure_causes(run: Run, name: str, k: int = TOP) -> tuple[Cause, ...]:
     From the stored rankings alone; the model is not loaded, so its tokenizer and length limit are not considered.
     """
     table = run.per_query(name, "after")
-    failed = table[(table["rank"].astype(float).fillna(float("inf")) > k).to_numpy()]
+    ranks = table["rank"].astype(float).fillna(float("inf"))
+    failed = table[ranks > k]
     if failed.empty:
         return ()
-    missing = (failed["rank"].astype(float).fillna(float("inf")) > DEEP).to_numpy()
+    missing = (ranks[ranks > k] > DEEP).tolist()
     duplicates = [each is not None for each in near_duplicates(run, name, failed)]
-    counts = (
-        int(missing.sum()),
-        sum(duplicates),
-        sum(not (first or second) for first, second in zip(missing, duplicates, strict=True)),
-    )
+    counts = (sum(missing), sum(duplicates), list(zip(missing, duplicates, strict=True)).count((False, False)))
     return tuple(
         Cause(cause, meaning, count, count / len(failed))
         for (cause, meaning), count in zip(CAUSES.items(), counts, strict=True)

@@ -145,10 +145,10 @@ class Grouping:
 class Cause:
     """Failed queries with a property that may explain the failure; a query can have several."""
 
-    name: str  # one of `failures.GROUPS`
+    name: str  # one of `queries.CAUSES`
     meaning: str
-    queries: int | None  # None: not counted, which takes the model's tokenizer
-    share: float | None  # of all failed queries
+    queries: int
+    share: float  # of all failed queries
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,6 @@ class Several:
     card: Mapping[str, float]  # metric -> the card's number, if all runs come from one card
     differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
     gaps: Mapping[str, str] = field(default_factory=dict)
-
-
-# --- numbers as text -------------------------------------------------------------------------------------------------
 
 
 def number(value: float | None, decimals: int = 4) -> str:

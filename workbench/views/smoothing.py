@@ -19,10 +19,8 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
     import pandas as pd
 
     series = pd.Series(values, dtype=float).replace([np.inf, -np.inf], np.nan)
-    both = (each.ewm(alpha=1 - weight, ignore_na=True).mean().to_numpy() for each in (series, series[::-1]))
-    forwards, backwards = both
-    smoothed: list[float] = ((forwards + backwards[::-1]) / 2).tolist()
-    return smoothed
+    forwards, backwards = (each.ewm(alpha=1 - weight, ignore_na=True).mean() for each in (series, series[::-1]))
+    return list(map(float, (forwards + backwards[::-1]) / 2))
 
 
 def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
@@ -46,10 +44,10 @@ def thin(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[
     return xs.tolist(), ys.tolist()
 
 
-def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> list[int]:
-    """Places of single values far above the values around them, the highest `most` of them, in order.
+def spikes(values: Sequence[float]) -> list[int]:
+    """Places of single values far above the values around them, at most the 30 highest, in order.
 
-    Far: above the median of the 51 values around by more than `times` the typical distance (the median of absolute
+    Far: above the median of the 51 values around by more than 8 times the typical distance (the median of absolute
     distances, scaled to a standard deviation, and at least 2% of the values). Fewer than 20 values have no spikes.
 
     >>> spikes([1.0, 1.1] * 15 + [9.0] + [1.0, 1.1] * 15)
@@ -66,5 +64,5 @@ def spikes(values: Sequence[float], *, times: float = 8.0, most: int = 30) -> li
     around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
     far = array - around
     typical = max(1.4826 * float(np.median(np.abs(far))), 0.02 * float(np.median(np.abs(around))), 1e-9)
-    found = np.flatnonzero(far > times * typical)
-    return sorted(found[np.argsort(-far[found], kind="stable")[:most]].tolist())
+    found = np.flatnonzero(far > 8 * typical)
+    return sorted(found[np.argsort(-far[found], kind="stable")[:30]].tolist())

@@ -46,7 +46,7 @@ class Parts:
             return function()
         except WorkbenchError as error:
             self.gaps[name] = str(error)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # of another version, or edited by hand
+        except (LookupError, TypeError, ValueError) as error:  # of another version, or edited by hand
             kind = type(error).__name__
             self.gaps[name] = f"The {name} of this run is not in the expected form ({kind}: {error})."
         return None
@@ -95,8 +95,6 @@ def summarize(run: Run) -> Summary:
         gaps=parts.gaps,
     )
 
-
-# --- verdict and metrics ---------------------------------------------------------------------------------------------
 
 MEANINGS = {
     "reproduced": ("good", "Trained again, the recipe gives the numbers that the card reports."),
@@ -173,9 +171,6 @@ def metric_row(stored: Mapping[str, Any]) -> MetricRow:
     return MetricRow(**{key: value for key, value in stored.items() if key in MetricRow.__dataclass_fields__})
 
 
-# --- curves ----------------------------------------------------------------------------------------------------------
-
-
 def _curves(
     run: Run, record: Mapping[str, Any], card: Card | None, log: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Curve, ...], tuple[str, ...]]:
@@ -205,9 +200,6 @@ def _curves(
     return (theirs, *(replace(each, means=means) for each in ours)), notes
 
 
-# --- recipe and machine ----------------------------------------------------------------------------------------------
-
-
 def _checks(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((str(check["severity"]), str(check["message"])) for check in record.get("checks") or ())
 
@@ -216,7 +208,7 @@ def _machine(record: Mapping[str, Any]) -> tuple[Sourced, ...]:
     """Base, data, and hardware. Not the name of the host: a report is passed around."""
     base, data, progress = (record.get(name) or {} for name in ("base", "data", "progress"))
     asked, model = base.get("asked"), base.get("model")
-    rows = {name: count for name, count in (data.get("rows") or {}).items() if count is not None}
+    rows = {name: count for name, count in dict(data.get("rows") or {}).items() if count is not None}
     facts = {
         "Base model": f"{model} (asked for: {asked})" if asked and model and asked != model else model or asked,
         "Data": data.get("source"),
@@ -247,8 +239,6 @@ def _hashes(record: Mapping[str, Any], card: Card | None) -> tuple[Sourced, ...]
     }
     return tuple(Sourced(name, str(value or "unknown")) for name, value in hashes.items())
 
-
-# --- several runs ----------------------------------------------------------------------------------------------------
 
 MOST = 26  # runs, a letter each
 TONES = {"differs": "info", "no significant difference": "open", "not comparable": "open"}

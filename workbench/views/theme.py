@@ -121,16 +121,9 @@ def widget_style() -> str:
     return Path(__file__).with_name("widgets.css").read_text(encoding="utf-8")
 
 
-# --- text -------------------------------------------------------------------------------------------------------
-
-_UNSAFE = {
-    ord(character): entity
-    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"}.items()
-}
-_REMOVED = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
-)
-_REMOVED.update({ord(character): "\n" for character in "\r\x0b\x0c\x85\u2028\u2029"})
+_UNSAFE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"})
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
+_REMOVED = dict.fromkeys(_CONTROLS) | str.maketrans(dict.fromkeys("\r\x0b\x0c\x85\u2028\u2029", "\n"))
 del _REMOVED[ord("\n")], _REMOVED[ord("\t")]
 
 
