@@ -8,7 +8,7 @@ note says so. The held-out parts are "validation" and "test"; NanoBEIR's collect
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -278,7 +278,7 @@ def _fitting(recipe: Recipe, train: Pairs, texts: Sequence[str], gold: str | Non
     if len(texts) < 2:
         return []
     if gold is not None:
-        losses = {each.name for each in _losses(recipe.loss)}
+        losses = {each.name for each in recipe.loss.chain()}
         if "SoftmaxLoss" in losses:  # its labels are classes, which no similarity orders
             return []
         fitting = ["EmbeddingSimilarityEvaluator"]
@@ -303,14 +303,7 @@ def _add_dimensions(found: _Found, recipe: Recipe) -> None:
             found.tasks[f"{last.name}_{size}"] = replace(last, name=f"{last.name}_{size}", dimensions=size)
 
 
-def _losses(loss: LossSpec | None) -> Iterator[LossSpec]:
-    """A loss and those inside it."""
-    while loss is not None:
-        yield loss
-        loss = loss.inner
-
-
 def matryoshka(loss: LossSpec) -> list[int]:
     """The dimensions that a loss, or one inside it, trains."""
-    dimensions = [each.parameters.get("matryoshka_dims") for each in _losses(loss)]
+    dimensions = [each.parameters.get("matryoshka_dims") for each in loss.chain()]
     return [size for each in dimensions if isinstance(each, list | tuple) for size in each if isinstance(size, int)]

@@ -27,6 +27,7 @@ from workbench.cards.lookup import (
     label_statistics,
     label_values,
     last_run,
+    lora_config,
     same_loss,
     static_table,
 )
@@ -188,16 +189,11 @@ def put_base(draft: Draft, card: Card) -> None:
         word = re.sub(r" (similarity|product|distance)$", "", str(card.similarity.value).strip().lower())
         draft.put_stated("base.similarity", card.similarity, word)
     put_lora(draft, card)
-    prompts = _content(card, "config_sentence_transformers.json").get("prompts")
+    _, settings = file_beside(card, "config_sentence_transformers.json") or ("", None)
+    prompts = settings.get("prompts") if isinstance(settings, Mapping) else None
     for name, text in prompts.items() if isinstance(prompts, Mapping) else ():
         if isinstance(text, str) and text:
             draft.put(f"base.prompts.{name}", text, "file", note="config_sentence_transformers.json")
-
-
-def _content(card: Card, name: str) -> Mapping[str, Any]:
-    """The content of a file beside the card; empty where there is none or it is no mapping."""
-    found = file_beside(card, name)
-    return found[1] if found and isinstance(found[1], Mapping) else {}
 
 
 def pooling_modes(parameters: Mapping[str, Any]) -> list[str]:
@@ -216,7 +212,7 @@ def pooling_modes(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def put_lora(draft: Draft, card: Card) -> None:
-    adapter = _content(card, "adapter_config.json")
+    _, adapter = lora_config(card) or ("", {})
     shown = [module for module in card.modules if "peft" in (module.architecture or "").lower()]
     if not adapter:
         if shown:

@@ -23,7 +23,6 @@ from workbench.errors import RecipeError
 NAME = r"^[\w@+-][\w.@+-]*$"
 """A name that can be the name of a folder."""
 
-
 OriginKind = Literal["card", "file", "library", "inferred", "default", "user", "finding"]
 
 
@@ -106,6 +105,12 @@ class LossSpec(Part):
     name: str  # class in sentence_transformers.losses
     parameters: dict[str, Any] = Field(default_factory=dict)
     inner: LossSpec | None = None
+
+    def chain(self) -> Iterator[LossSpec]:
+        """This loss, then the one it wraps, and so on."""
+        yield self
+        if self.inner is not None:
+            yield from self.inner.chain()
 
     def __str__(self) -> str:
         """Each loss with its parameters, outermost first.
@@ -280,10 +285,8 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def schema_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted paths of all fields that may be set, those of absent optional parts included."""
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        if not prefix and name not in SECTIONS:
-            continue
+    for name in model.model_fields if prefix else SECTIONS:
+        path, field = f"{prefix}{name}", model.model_fields[name]
         yield path
         options = typing.get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else ()
         for part in options or (field.annotation,):

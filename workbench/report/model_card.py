@@ -71,11 +71,8 @@ def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
         generate_widget_examples=False,
     )
     data.set_losses([])
-    losses = [recipe.loss]
-    while (inner := losses[-1].inner) is not None:
-        losses.append(inner)
     size = [f"dataset_size:{rows['train']}"] if rows.get("train") else []
-    data.add_tags(["generated_from_trainer", *size, *(f"loss:{loss.name}" for loss in losses)])
+    data.add_tags(["generated_from_trainer", *size, *(f"loss:{loss.name}" for loss in recipe.loss.chain())])
     data.first_save = False  # the base is what the run says it is
     data.base_model = None if base.get("stand_in") else recipe.base.model
     data.all_hyperparameters = recipe.training.model_dump(mode="json")

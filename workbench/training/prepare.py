@@ -20,7 +20,7 @@ from workbench.evaluation.tasks import Task, recipe_tasks
 from workbench.models.base import LoadedBase, cached_encode, hub_reachable, load_base, token_counts
 from workbench.models.losses import build_loss
 from workbench.recipe.from_card import HIDDEN_ADAPTER
-from workbench.recipe.schema import LossSpec, Origin, Recipe
+from workbench.recipe.schema import Origin, Recipe
 from workbench.training.processes import world_size
 
 if TYPE_CHECKING:
@@ -138,9 +138,6 @@ def _origin(recipe: Recipe, path: str) -> Origin:
     return recipe.provenance.get(path, Origin(source="default"))
 
 
-# --- rows ----------------------------------------------------------------------------------------------------------
-
-
 def recipe_rows(recipe: Recipe) -> tuple[Splits, str]:
     """The recipe's rows, or the shipped sample that stands in for them, and the sentence that says so.
 
@@ -190,9 +187,6 @@ def _checks(recipe: Recipe, splits: Splits, loaded: LoadedBase) -> tuple[Check, 
     if error is not None:
         raise DataError(error.message)
     return tuple(dict.fromkeys(checks))
-
-
-# --- loss, tasks, encoder ------------------------------------------------------------------------------------------
 
 
 def _build_loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module | dict[str, nn.Module]:
@@ -245,10 +239,8 @@ class _EnergyEncoder:
 
 def energy_settings(recipe: Recipe) -> dict[str, Any]:
     """Distance and special tokens of the recipe's energy distance, as its loss states them."""
-    spec: LossSpec | None = recipe.loss
-    while spec is not None and spec.parameters.get("similarity_fct") != "energy":
-        spec = spec.inner
-    parameters = spec.parameters if spec is not None else {}
+    found = (each.parameters for each in recipe.loss.chain() if each.parameters.get("similarity_fct") == "energy")
+    parameters = next(found, {})
     return {
         "distance": str(parameters.get("distance", "manhattan")),
         "special_tokens": bool(parameters.get("special_tokens", True)),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
 
-    from workbench.recipe.schema import LossSpec, Recipe
+    from workbench.recipe.schema import Recipe
 
 LOSSES = (
     "AnglELoss", "BatchAllTripletLoss", "BatchHardSoftMarginTripletLoss", "BatchHardTripletLoss",
@@ -59,12 +59,10 @@ def refusal(recipe: Recipe, model: SentenceTransformer) -> str | None:
 
 
 def _reason(recipe: Recipe, model: SentenceTransformer) -> str | None:
-    specs: list[LossSpec | None] = [recipe.loss, *(each.loss for each in recipe.data.more)]
-    for spec in specs:
-        while spec is not None:
-            if spec.name not in LOSSES:
-                return f"{spec.name} does not call the model once for each column"
-            spec = spec.inner
+    losses = [recipe.loss, *(each.loss for each in recipe.data.more if each.loss is not None)]
+    for spec in (spec for loss in losses for spec in loss.chain()):
+        if spec.name not in LOSSES:
+            return f"{spec.name} does not call the model once for each column"
     if world_size() > 1:
         return "several processes train"
     if recipe.training.gradient_checkpointing:
@@ -82,9 +80,6 @@ def _static_table(model: SentenceTransformer) -> Any:
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     return model[0].embedding if isinstance(model[0], StaticEmbedding) else None
-
-
-# --- batches -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -135,9 +130,6 @@ class Rows(TorchDataset[Any]):
         if part.name is not None:
             batch["dataset_name"] = part.name
         return batch
-
-
-# --- the trainer ---------------------------------------------------------------------------------------------------
 
 
 class Fast(InstrumentedTrainer):
