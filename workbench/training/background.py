@@ -130,9 +130,6 @@ def has_finished(run: Run) -> bool:
     raise RunError(f"expected run {run.name!r} to finish, found it {status}: {reason}")
 
 
-# --- the other process ---------------------------------------------------------------------------------------------
-
-
 def _new_request(runs: Path) -> Run:
     """A folder for the request, laid out like a run; its name begins with a dot, so that it is not listed as one."""
     try:

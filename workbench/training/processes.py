@@ -50,9 +50,6 @@ def is_first() -> bool:
     return rank() == 0
 
 
-# --- start ---------------------------------------------------------------------------------------------------------
-
-
 def launch(arguments: Sequence[str], processes: int, program: Sequence[str] = ("-m", "workbench.cli")) -> None:
     """Run `workbench ARGUMENTS` as `processes` processes, by torchrun's own starter, and exit with the first's code.
 
@@ -115,9 +112,6 @@ def _free_port() -> int:
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         return int(place.getsockname()[1])
-
-
-# --- agree ---------------------------------------------------------------------------------------------------------
 
 
 _group: list[Any] = []  # the gloo group, once there is one

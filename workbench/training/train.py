@@ -44,9 +44,6 @@ ONLY_FOR_RESUMING = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
 """Files of a checkpoint that a model does not need."""
 
 
-# --- train ---------------------------------------------------------------------------------------------------------
-
-
 def train(
     recipe: Recipe | None,
     *,
@@ -126,9 +123,6 @@ def _with_arguments(
         "training": recipe.training.model_copy(update={} if max_steps is None else {"max_steps": max_steps}),
     }
     return recipe.model_copy(update={**changed, "provenance": {**recipe.provenance, **origins}})
-
-
-# --- the run folder ------------------------------------------------------------------------------------------------
 
 
 def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence[str] | None) -> RunWriter:
@@ -272,9 +266,6 @@ def _record_ending(writer: RunWriter) -> Iterator[None]:
         writer.update(**ending, finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         if is_first():
             writer.run.clear_stop_request()
-
-
-# --- evaluate, fit, evaluate ---------------------------------------------------------------------------------------
 
 
 @dataclass

@@ -67,9 +67,6 @@ def denormals_as_zero() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-# --- the plan ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Plan:
     """When things happen, in optimizer steps."""
@@ -160,9 +157,6 @@ def can_compute(precision: str) -> bool:
     if precision == "fp32":
         return True
     return torch.cuda.is_available() and (precision == "fp16" or torch.cuda.is_bf16_supported())
-
-
-# --- job and outcome -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -427,9 +421,6 @@ def _trackers_in(folder: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-# --- checkpoints ---------------------------------------------------------------------------------------------------
-
-
 def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """The last checkpoint that was written completely; incomplete ones after it are removed."""
     for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
@@ -455,9 +446,6 @@ def _is_complete(checkpoint: Path, processes: int) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(state, dict) and state.get("global_step") == _step(checkpoint)
-
-
-# --- the device ----------------------------------------------------------------------------------------------------
 
 
 def _peak_memory() -> int:

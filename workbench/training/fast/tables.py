@@ -106,9 +106,6 @@ def clip(parameters: Iterable[nn.Parameter], most: float, tables: Sequence[Table
     return norm
 
 
-# --- a static model ------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Bags:
     """Texts as bags of tokens, and the same tokens as bags of texts."""
