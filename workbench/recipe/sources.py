@@ -111,20 +111,12 @@ def put_split(draft: Draft, card: Card, train: Dataset) -> None:
         note = f"{seen}: the part of one of {found.processes} processes"
         draft.put("training.processes", found.processes, "inferred", lines[0], note=note)
     elif whole and not several:
-        put_share_seen(draft, card, found.share, rows, seen, lines)
-
-
-def put_share_seen(
-    draft: Draft, card: Card, share: float, rows: int, seen: str, lines: tuple[int | None, int | None]
-) -> None:
-    note, rest = f"{seen}, which is {100 * share:.0f} %", round(1 - share, 4)
-    queries = infer(card).queries
-    held_out = round(queries / rows, 2) if queries else rest
-    if queries and held_out < rest:
-        note += f"; accuracies are multiples of 1/{queries}, {100 * held_out:.0f} % of the rows"
-        put_shares(draft, (share, held_out, round(rest - held_out, 4)), lines, note)
-    else:
-        put_shares(draft, (share, rest, 0.0), lines, note)
+        rest, queries = round(1 - found.share, 4), infer(card).queries
+        note, measured = f"{seen}, which is {100 * found.share:.0f} %", rest
+        if queries and (part := round(queries / rows, 2)) < rest:
+            measured = part
+            note += f"; accuracies are multiples of 1/{queries}, {100 * part:.0f} % of the rows"
+        put_shares(draft, (found.share, measured, round(rest - measured, 4)), lines, note)
 
 
 def put_shares(draft: Draft, shares: tuple[float, float, float], lines: tuple[int | None, ...], note: str) -> None:
