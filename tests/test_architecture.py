@@ -10,28 +10,29 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workbench"
 
 BUDGET = {
-    "__init__": 120,
+    "__init__": 113,
     "errors": 40,
     "resources": 32,
     "cards": 3_521,
     "audit": 2_376,
     "recipe": 1_358,
     "run": 447,
-    "data": 1_701,
+    "data": 1_710,
     "models": 2_658,
-    "evaluation": 3_800,
-    "training": 2_704,
-    "views": 3_503,
-    "report": 1_002,
+    "evaluation": 3_687,
+    "training": 2_721,
+    "views": 3_501,
+    "report": 1_000,
     "pipeline": 126,
     "notebook": 883,
-    "cli": 930,
+    "cli": 923,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
 change that raises one says why in its commit."""
@@ -93,6 +94,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}, line {node.lineno}: relative import; write `from workbench.…`"
             yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # which may be a module
 
 
 def lines(path: Path) -> int:
@@ -130,6 +132,12 @@ def test_single_files_import_downward_only() -> None:
         if ROOMS.index(name.split(".")[1]) > ROOMS.index(path.stem)
     ]
     assert upward == []
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files() if path.stem[0] != "_"}
+    graph = {name: {other for other in imports(path) if other in names} for name, path in names.items()}
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_heavy_libraries_have_owners() -> None:

@@ -123,7 +123,7 @@ def tiny_recipe(base: Path, rows: Path, **training: Any) -> Recipe:
 
 def train_often(recipe: Recipe | None, *, timing: Mapping[str, Any] | None = None, **arguments: Any) -> Run:
     """`train` with a checkpoint every four steps, however long saving takes; `timing`: other fields of `Timing`."""
-    from workbench.training.callbacks import Timing
+    from workbench.training.job import Timing
     from workbench.training.train import train
 
     given: dict[str, Any] = {"checkpoint_steps": 4, "saving_share": 1e9, **(timing or {})}

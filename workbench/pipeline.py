@@ -24,8 +24,8 @@ from workbench.run import Progress, Run, open_run
 from workbench.training.train import train
 
 if TYPE_CHECKING:
-    from workbench.data.checks import Check
     from workbench.data.collection import Collection
+    from workbench.data.pairs import Check
 
 
 def reproduce(

@@ -47,8 +47,9 @@ from workbench.recipe.schema import Recipe
 from workbench.training.callbacks import Journal
 from workbench.training.energy_use import Energy
 from workbench.training.fast import engine
+from workbench.training.job import Job
 from workbench.training.prepare import Prepared, prepare
-from workbench.training.trainer import Job, denormals_as_zero, quiet, training_arguments
+from workbench.training.trainer import denormals_as_zero, quiet, training_arguments
 
 WORDS = 20_000  # made-up words; each is one token
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.cards.read import read_card
-from workbench.data.checks import Check, Tokens, check_pairs
+from workbench.data.checks import Tokens, check_pairs
+from workbench.data.pairs import Check, Pairs
 from workbench.data.readers import shipped_samples
-from workbench.data.training_rows import Pairs, count_printed_rows, load_pairs, load_splits, split_pairs, split_sizes
+from workbench.data.training_rows import count_printed_rows, load_pairs, load_splits, split_pairs, split_sizes
 from workbench.errors import DataError
 from workbench.recipe.schema import Data, Source, Split
 

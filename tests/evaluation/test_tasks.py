@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from workbench.data.collection import Collection
-from workbench.data.training_rows import Pairs, Splits
+from workbench.data.pairs import Pairs, Splits
 from workbench.errors import DataError
 from workbench.evaluation import tasks
 from workbench.evaluation.examples import ExampleEvaluation

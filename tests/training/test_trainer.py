@@ -21,9 +21,9 @@ from workbench.models.losses import register_loss
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Base, Data, Lora, LossSpec, Recipe, Source, Split, Training, TrainingSet
 from workbench.run import Run, list_runs
-from workbench.training import trainer
+from workbench.training import job, trainer
 from workbench.training.energy_use import Energy, energy_counters
-from workbench.training.trainer import plan, steps_per_epoch
+from workbench.training.job import plan, steps_per_epoch
 
 RANKING = LossSpec(name="MultipleNegativesRankingLoss", parameters={"scale": 20.0, "similarity_fct": "cos_sim"})
 COSINE = LossSpec(name="CosineSimilarityLoss")
@@ -367,7 +367,7 @@ def test_another_number_of_processes_is_noted(made: Made) -> None:
 
 
 def test_an_unknown_or_missing_tracker_is_refused(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(trainer.TRACKERS, "trackio", ("no_such_package_here",))
+    monkeypatch.setitem(job.TRACKERS, "trackio", ("no_such_package_here",))
     with pytest.raises(RecipeError) as caught:
         plan(tiny_recipe(made.base, made.pairs, report_to=("trackio",)), [48], measured=True)
     assert str(caught.value) == (

@@ -8,29 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from workbench.data.columns import LABEL_COLUMNS
+from workbench.data.pairs import Check, Pairs
 from workbench.data.readers import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from workbench.data.training_rows import Pairs
-
     Hashes = npt.NDArray[np.uint64]
 
 TEXTS_CHECKED = 2000  # of each column, evenly spaced, by the tokenizer
 UNKNOWN = 0.01  # share of unknown tokens that is worth a warning
-
-
-@dataclass(frozen=True)
-class Check:
-    """One fact about rows or a collection, found before they are used."""
-
-    severity: Literal["error", "warning", "note"]  # an error stops the training
-    message: str  # one sentence
 
 
 @dataclass(frozen=True)

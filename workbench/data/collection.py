@@ -18,8 +18,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from workbench.data.checks import Check
 from workbench.data.columns import ID_NAMES, TEXT_NAMES
+from workbench.data.pairs import Check
 from workbench.data.qrels import QRELS, gains_of, judgment, read_qrels
 from workbench.data.readers import (
     NOT_CACHED,

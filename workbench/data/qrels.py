@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.data.checks import Check
 from workbench.data.columns import QRELS_NAMES, is_number
+from workbench.data.pairs import Check
 from workbench.data.readers import ending, file_rows, read_json, text_lines, unreadable
 from workbench.errors import DataError
 

@@ -10,14 +10,14 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.data.checks import Check
 from workbench.data.columns import LABEL_COLUMNS
+from workbench.data.pairs import Check, Pairs, Splits
 from workbench.data.readers import ROWS_AT_ONCE, Row, Rows, is_beir, open_rows, short
 from workbench.errors import DataError
 from workbench.recipe.schema import Data, Source, Split
@@ -27,38 +27,6 @@ if TYPE_CHECKING:
 
 SAMPLE_PARTS = ("train", "validation", "test")
 ROWS_IN_MEMORY = 200_000
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Rows that a loss can read."""
-
-    rows: Dataset  # columns in the order of the loss
-    columns: tuple[str, ...]  # ("anchor", "positive")
-    sha256: str  # of the file's bytes; of the rows where there is no single file
-    origin: str  # where they came from: a path, "sample:porsche", a Hub id
-    checks: tuple[Check, ...] = ()  # what was found while they were read
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def texts(self, column: str) -> list[str]:
-        return list(self.rows[column])
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Rows for training and for the two evaluations; a part that the data do not have is None."""
-
-    train: Pairs
-    validation: Pairs | None = None
-    test: Pairs | None = None
-    more: Mapping[str, Pairs] = field(default_factory=dict)  # name -> rows of the recipe's further datasets
-
-    def parts(self) -> dict[str, Pairs]:
-        """train, validation and test, those that there are."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: part for name, part in named.items() if part is not None}
 
 
 def count_printed_rows(parts: Sequence[Pairs], printed: Sequence[Mapping[str, object]]) -> tuple[int, int]:

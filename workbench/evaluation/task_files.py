@@ -15,7 +15,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from workbench.data.checks import Check
 from workbench.data.collection import (
     SPLITS,
     Collection,
@@ -34,6 +33,7 @@ from workbench.data.columns import (
     scored_columns,
     triplet_columns,
 )
+from workbench.data.pairs import Check
 from workbench.data.qrels import judgments_of
 from workbench.data.readers import READERS, Row, Rows, ending, file_rows, file_sha256, open_rows, read_json, sample_file
 from workbench.data.scored_pairs import is_data, read_line_pairs

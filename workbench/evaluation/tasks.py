@@ -17,8 +17,9 @@ import pandas as pd
 
 from workbench.data.collection import Collection, from_pairs, load_collection
 from workbench.data.columns import LABEL_COLUMNS
+from workbench.data.pairs import Pairs, Splits
 from workbench.data.readers import sample_distractors
-from workbench.data.training_rows import Pairs, Splits, has_rows
+from workbench.data.training_rows import has_rows
 from workbench.errors import DataError
 from workbench.evaluation import evaluators
 from workbench.evaluation.evaluators import Sample

@@ -10,7 +10,7 @@ from workbench.views import figures, figures_loss, theme
 from workbench.views.figures_loss import Curve
 from workbench.views.figures_map import embedding_map
 from workbench.views.figures_slices import slice_figure
-from workbench.views.records import Several, Summary
+from workbench.views.summary import Several, Summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup

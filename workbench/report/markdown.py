@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from workbench.evaluation.compare import MetricRow
 from workbench.views.figures import metric_name
-from workbench.views.records import FindingLines, Several, Summary, Verdict, format_p_value, number, signed
+from workbench.views.records import FindingLines, Verdict, format_p_value, number, signed
+from workbench.views.summary import Several, Summary
 from workbench.views.theme import shorten
 
 FINDINGS = 3  # findings that a summary lists

@@ -17,8 +17,8 @@ from workbench.report.site import write
 from workbench.run import Run
 from workbench.views.card_facts import field_text
 from workbench.views.figures import metric_name
-from workbench.views.records import Summary, number, signed
-from workbench.views.summary import summarize
+from workbench.views.records import number, signed
+from workbench.views.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card

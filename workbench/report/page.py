@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.report.drawings import Drawing, drawings, drawings_of_several
 from workbench.views import figures, figures_loss, theme
-from workbench.views.records import Several, Sourced, Summary, format_p_value, number, rank_text, signed
+from workbench.views.records import Sourced, format_p_value, number, rank_text, signed
+from workbench.views.summary import Several, Summary
 
 if TYPE_CHECKING:
     from jinja2 import Environment

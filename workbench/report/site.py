@@ -9,8 +9,7 @@ from urllib.parse import quote
 from workbench.errors import RunError
 from workbench.report.page import page, render
 from workbench.run import Progress, atomic_write, list_runs
-from workbench.views.records import Summary
-from workbench.views.summary import summarize
+from workbench.views.summary import Summary, summarize
 
 FOLDER = "runs"  # of the reports, below the overview
 

@@ -21,35 +21,13 @@ from transformers.trainer_callback import TrainerCallback
 
 from workbench.errors import TrainingError
 from workbench.models.base import load_weights
+from workbench.training.job import Job, StepProgress
 from workbench.training.processes import any_of, is_first, mean_of
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
 
     from workbench.training.energy_use import Energy
-    from workbench.training.trainer import Job
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How often things happen during training."""
-
-    checkpoint_steps: int = 50  # between two checkpoints
-    saving_share: float = 0.02  # of the time, for checkpoints; a large or fast model is saved less often
-    log_seconds: float = 1.0  # between two writes of the log
-    stop_seconds: float = 0.5  # between two looks for a stop request
-    progress_seconds: float = 1.0  # between two updates of run.json
-
-
-@dataclass(frozen=True)
-class StepProgress:
-    """How far training is; the keys of `progress` in run.json."""
-
-    step: int
-    steps: int
-    epoch: float
-    rows_per_second: float | None = None  # since the last write of the log; None before the first
-    seconds_left: float | None = None  # at the pace so far, evaluations and checkpoints included
 
 
 @dataclass

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.cards.known import known_card
-from workbench.data.checks import Check, Tokens, check_pairs, evenly_spaced
+from workbench.data.checks import Tokens, check_pairs, evenly_spaced
 from workbench.data.columns import LABEL_COLUMNS
-from workbench.data.training_rows import Splits, load_splits
+from workbench.data.pairs import Check, Splits
+from workbench.data.training_rows import load_splits
 from workbench.errors import DataError, RecipeError
 from workbench.evaluation.metrics import SIMILARITIES
 from workbench.evaluation.retrieval import Encode
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
 
-    from workbench.training.trainer import Plan
+    from workbench.training.job import Plan
 
 TEXTS_FOR_THE_BASE = 4000
 """Texts of each column, spread over the rows, by which a stand-in base is chosen."""
@@ -70,7 +71,7 @@ def prepare(recipe: Recipe, base: str | None = None) -> Prepared:
 
     `base`: see `load_base`. Raises DataError, BaseError or RecipeError.
     """
-    from workbench.training.trainer import plan
+    from workbench.training.job import plan
 
     _require_trainable(recipe)
     splits, data_note = recipe_rows(recipe)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.cards.card import Card
-from workbench.data.training_rows import Splits, count_printed_rows
+from workbench.data.pairs import Splits
+from workbench.data.training_rows import count_printed_rows
 from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchError
 from workbench.evaluation.projection import STAGES, save_vectors
 from workbench.evaluation.retrieval import Encode, Evaluation
@@ -35,8 +36,8 @@ from workbench.training.processes import from_first, is_first, joined_processes,
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from workbench.training.callbacks import StepProgress, Timing
-    from workbench.training.trainer import Job, Outcome
+    from workbench.training.job import Job, StepProgress, Timing
+    from workbench.training.trainer import Outcome
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
 
@@ -335,8 +336,7 @@ class _Training:
 
     def job(self) -> Job:
         """What the engine needs: rows, loss and plan, and where its log, progress and evaluations go."""
-        from workbench.training.callbacks import Timing
-        from workbench.training.trainer import Job
+        from workbench.training.job import Job, Timing
 
         prepared, writer = self.prepared, self.writer
         tasks, timing, written = tasks_while_training(prepared.tasks), self.timing or Timing(), 0.0

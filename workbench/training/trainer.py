@@ -6,11 +6,9 @@ script with the same arguments (a test holds this).
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import logging
-import math
 import os
 import resource
 import shutil
@@ -18,38 +16,33 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
 import transformers
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import distributed
 from transformers.trainer_callback import PrinterCallback
 
 from workbench.errors import RecipeError
-from workbench.recipe.schema import Recipe, Training
 from workbench.run import Run
-from workbench.training.callbacks import InstrumentedTrainer, Journal, StepProgress, Timing
+from workbench.training.callbacks import InstrumentedTrainer, Journal
 from workbench.training.energy_use import Energy, energy_counters
+from workbench.training.job import Job
 from workbench.training.processes import from_first, is_first, world_size
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from torch import nn
     from transformers import TrainerState
 
 CHECKPOINTS_KEPT = 3  # the last two and the best
 COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 """Files of a whole checkpoint, beside the random state of each process."""
-
-TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-"""What `report_to` may name -> the packages of which it needs one."""
 
 
 @contextmanager
@@ -65,124 +58,6 @@ def denormals_as_zero() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """When things happen, in optimizer steps."""
-
-    steps: int  # in all
-    logging_steps: int  # of the trainer and its trackers; the run's log has a row for every step
-    eval_strategy: str  # no, steps, epoch
-    precision: str  # fp32, fp16, bf16; of the computation, the weights are float32
-    processes: int = 1
-    notes: tuple[str, ...] = ()  # where this departs from the recipe, a sentence each
-
-
-def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int = 1) -> Plan:
-    """What the recipe's numbers come to on this device, with datasets of `rows` rows.
-
-    Raises RecipeError where there are too few rows for a batch, or a tracker is not installed.
-    """
-    training, notes = recipe.training, []
-    _require_trackers(training)
-    per_epoch = steps_per_epoch(training, rows, processes)
-    precision = asked = "fp16" if training.fp16 else "bf16" if training.bf16 else "fp32"
-    if not can_compute(asked):
-        precision = "fp32"
-        notes.append(f"The recipe trains in {asked}, for which this needs a CUDA GPU; here it is fp32.")
-    if training.processes != processes:
-        notes.append(_other_processes(training, processes))
-    if processes > 1 and not training.dataloader_drop_last:
-        notes.append("Several processes train on full batches only; the last rows of an epoch may be left out.")
-    if not measured and training.eval_strategy != "no":
-        notes.append("There is nothing to evaluate on, so nothing is evaluated while training.")
-    return Plan(
-        steps=training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch),
-        logging_steps=max(training.logging_steps, 1),
-        eval_strategy=training.eval_strategy if measured else "no",
-        precision=precision,
-        processes=processes,
-        notes=tuple(notes),
-    )
-
-
-def steps_per_epoch(training: Training, rows: Sequence[int], processes: int = 1) -> int:
-    """Optimizer steps in one pass over datasets of `rows` rows, as the installed trainer counts them.
-
-    Several processes share the full batches, each taking as many; the library drops the rest. The last step of an epoch
-    takes the batches that are left; older trainers made no such step. Raises RecipeError where there is no batch.
-
-    >>> steps_per_epoch(Training(per_device_train_batch_size=8), [1440])
-    180
-    """
-    size = training.per_device_train_batch_size
-    drop_last = training.dataloader_drop_last or processes > 1
-    whole = [number // size if drop_last else math.ceil(number / size) for number in rows]
-    batches = min(whole) * len(whole) if training.multi_dataset_batch_sampler == "round_robin" else sum(whole)
-    if batches < processes:
-        needed = "one batch" if processes == 1 else f"one batch for each of {processes} processes,"
-        raise RecipeError(
-            f"expected at least {needed} of {size} rows, found {sum(rows)} rows; "
-            "use a smaller per_device_train_batch_size or dataloader_drop_last=false."
-        )
-    return math.ceil(batches // processes / training.gradient_accumulation_steps)
-
-
-def _other_processes(training: Training, processes: int) -> str:
-    step = training.per_device_train_batch_size * training.gradient_accumulation_steps
-    here = "one process trains" if processes == 1 else f"{processes} processes train"
-    advice = f"; --processes {training.processes} trains as many" if processes == 1 else ""
-    return (
-        f"The card's numbers imply {training.processes} process{'es' * (training.processes > 1)}; here {here}, so a "
-        f"step sees {step * processes:,} rows and not {step * training.processes:,}{advice}."
-    )
-
-
-def _require_trackers(training: Training) -> None:
-    for name in training.report_to:
-        packages = TRACKERS.get(name)
-        if packages is None:
-            raise RecipeError(
-                f"expected trackers among {', '.join(TRACKERS)} in training.report_to, found {name!r}; remove it."
-            )
-        if not any(importlib.util.find_spec(package) for package in packages):
-            raise RecipeError(
-                f"expected the package {packages[0]!r} for training.report_to, found none; "
-                f"`pip install {packages[0]}`, or leave report_to empty."
-            )
-
-
-def can_compute(precision: str) -> bool:
-    if precision == "fp32":
-        return True
-    return torch.cuda.is_available() and (precision == "fp16" or torch.cuda.is_bf16_supported())
-
-
-@dataclass
-class Job:
-    """Everything that `fit` needs."""
-
-    model: SentenceTransformer
-    loss: nn.Module | dict[str, nn.Module]  # one for each dataset, where there are several
-    rows: Dataset | dict[str, Dataset]
-    held_out: Dataset | dict[str, Dataset] | None  # rows for the loss on unseen data, at each evaluation
-    recipe: Recipe
-    plan: Plan
-    folder: Path  # of checkpoints
-    evaluate: Callable[[int], Mapping[str, float]]  # step -> metrics by name; stores the rankings
-    main_metric: str  # by which the best checkpoint is chosen, one of the names that `evaluate` gives
-    log: Callable[..., None]  # takes rows of the run's log
-    on_step: Callable[[StepProgress], None]
-    stop_requested: Callable[[], bool] = lambda: False
-    earlier: float = 0.0  # seconds of training before a resume
-    timing: Timing = field(default_factory=Timing)
-
-    @property
-    def rows_per_step(self) -> int:
-        """Of all processes together."""
-        training = self.recipe.training
-        return training.per_device_train_batch_size * training.gradient_accumulation_steps * self.plan.processes
 
 
 @dataclass(frozen=True)

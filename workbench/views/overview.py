@@ -11,9 +11,8 @@ from pathlib import Path
 from workbench.evaluation.compare import MetricRow, evaluation_name
 from workbench.run import Run
 from workbench.views.loss_curves import LogColumns
-from workbench.views.records import main_row
 from workbench.views.smoothing import thin
-from workbench.views.summary import Parts, metric_rows
+from workbench.views.summary import Parts, main_row, metric_rows
 from workbench.views.theme import shorten
 
 SPARK_POINTS = 40  # points of the small loss curve

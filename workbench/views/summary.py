@@ -24,15 +24,81 @@ from workbench.views.figures_loss import Curve, axis_of
 from workbench.views.loss_curves import curves
 from workbench.views.map_view import report_map
 from workbench.views.queries import compared_evaluations, preference, queries_view
-from workbench.views.records import Pair, QueriesView, Several, Sourced, Summary, Verdict, duration, signed
+from workbench.views.records import QueriesView, Sourced, Verdict, duration, signed
 from workbench.views.theme import Role
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card
+    from workbench.views.map_view import MapView
+    from workbench.views.records import FindingLines
 
 T = TypeVar("T")
 
 PACKAGES = ("python", "sentence-transformers", "transformers", "torch")  # named first among the versions
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a report of one run shows."""
+
+    run: str  # name of the run folder
+    card: str  # name of the card
+    variant: str  # "as written" or "corrected"
+    status: str
+    verdict: Verdict
+    stand_ins: tuple[str, ...] = ()
+    main_metric: str = ""
+    metrics: tuple[MetricRow, ...] = ()
+    metric_notes: tuple[str, ...] = ()  # how they were measured and compared
+    findings: tuple[FindingLines, ...] | None = None  # None: there is no card to audit
+    curves: tuple[Curve, ...] = ()
+    curve_notes: tuple[str, ...] = ()  # corrections of the card's curve, and what its points are
+    queries: QueriesView = field(default_factory=QueriesView)
+    map: MapView | None = None
+    recipe: tuple[Sourced, ...] = ()
+    recipe_notes: tuple[str, ...] = ()
+    recipe_text: str = ""  # the recipe as YAML
+    checks: tuple[tuple[str, str], ...] = ()  # (severity, sentence) of the data checks
+    machine: tuple[Sourced, ...] = ()
+    command: str = ""
+    versions: tuple[Sourced, ...] = ()
+    hashes: tuple[Sourced, ...] = ()
+    gaps: Mapping[str, str] = field(default_factory=dict)  # part -> why it is missing
+
+    @property
+    def main(self) -> MetricRow | None:
+        return main_row(self.metrics, self.main_metric)
+
+
+def main_row(rows: Sequence[MetricRow], metric: str) -> MetricRow | None:
+    """The row of the main metric; without it the first; None if nothing was measured."""
+    return next((row for row in rows if row.metric == metric), rows[0] if rows else None)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Another run compared with the first."""
+
+    letter: str
+    verdict: str  # of the main metric: "differs", "no significant difference", "not comparable"
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    rows: tuple[MetricRow, ...]  # `before` is the first run, `after` the other
+
+
+@dataclass(frozen=True)
+class Several:
+    """All that a report of several runs shows. `runs`, `letters`, and the values of a difference are parallel."""
+
+    runs: tuple[Summary, ...]
+    letters: tuple[str, ...]  # "A", "B", ...: names of the runs in tables and figures
+    verdict: Verdict
+    metrics: tuple[str, ...]  # those of any run, the main one first
+    main: str
+    pairs: tuple[Pair, ...]  # each other run with the first
+    card: Mapping[str, float]  # metric -> the card's number, if all runs come from one card
+    differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
+    gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
