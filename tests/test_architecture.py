@@ -20,7 +20,7 @@ BUDGET = {
     "__init__": 113,
     "errors": 40,
     "resources": 32,
-    "cards": 3_521,
+    "cards": 3_525,
     "audit": 2_376,
     "recipe": 1_358,
     "run": 447,

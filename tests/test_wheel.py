@@ -140,9 +140,9 @@ def test_a_card_is_reproduced(place: Place) -> None:
 
 def test_the_dashboard_finds_its_pages(place: Place) -> None:
     printed = place.python_says(
-        "import sys; from streamlit.testing.v1 import AppTest; from workbench.resources import shipped\n"
+        "import sys; from streamlit.testing.v1 import AppTest; from workbench.resources import shipped_path\n"
         "sys.argv = ['app.py', 'runs']\n"
-        "app = AppTest.from_file(str(shipped('dashboard/app.py')), default_timeout=120).run()\n"
+        "app = AppTest.from_file(str(shipped_path('dashboard/app.py')), default_timeout=120).run()\n"
         "print([error.value for error in app.exception])"
     )
     assert printed.splitlines()[-1] == "[]"

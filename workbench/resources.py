@@ -10,20 +10,20 @@ from workbench.errors import WorkbenchError
 PACKAGE = Path(__file__).resolve().parent
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether this is an installed wheel, not a clone."""
     return (PACKAGE / "_shipped").is_dir()
 
 
-def shipped(name: str) -> Path:
+def shipped_path(name: str) -> Path:
     """The shipped file or folder `name` ("data/samples/porsche", "dashboard/app.py").
 
     Raises WorkbenchError where it does not exist.
 
-    >>> shipped("data").name
+    >>> shipped_path("data").name
     'data'
     """
-    root = PACKAGE / "_shipped" if installed() else PACKAGE.parent
+    root = PACKAGE / "_shipped" if is_installed() else PACKAGE.parent
     if (root / name).exists():
         return root / name
     raise WorkbenchError(

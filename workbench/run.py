@@ -438,10 +438,10 @@ def open_run(path: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs"
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[Run]:
     """All runs under `root`, newest first; folders without run.json are not runs, unreadable ones are `broken`."""
 
-    def created(run: Run) -> str:
+    def creation_time(run: Run) -> str:
         with suppress(RunError):
             return str(run.record.get("created", ""))
         return ""
 
     found = [Run(path.parent) for path in Path(root).glob(f"*/{FILES['record']}")]
-    return sorted(found, key=lambda run: (created(run), run.name), reverse=True)
+    return sorted(found, key=lambda run: (creation_time(run), run.name), reverse=True)

@@ -172,11 +172,11 @@ def test_single_texts_are_damaged_by_the_denoising_loss(model: SentenceTransform
 def test_a_damaged_text_keeps_its_special_tokens_and_four_tenths_of_the_others() -> None:
     import torch
 
-    from workbench.models.losses import _damaged
+    from workbench.models.losses import _delete_tokens
 
     torch.manual_seed(2)
     ids = torch.tensor([[2, *range(10, 60), 3], [2, 10, 3, *[0] * 49]])
-    made = _damaged({"input_ids": ids, "attention_mask": (ids > 0).long(), "other": 1}, [0, 1, 2, 3])
+    made = _delete_tokens({"input_ids": ids, "attention_mask": (ids > 0).long(), "other": 1}, [0, 1, 2, 3])
     first, second = ([one for one in row if one] for row in made["input_ids"].tolist())
     assert (first[0], first[-1]) == (2, 3)
     assert first[1:-1] == sorted(first[1:-1])  # in their order

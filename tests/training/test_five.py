@@ -15,7 +15,7 @@ from workbench.cards.known import known_card
 from workbench.cards.read import shipped_cards
 from workbench.models.energy_distance import read_similarity
 from workbench.models.lora import adapter_config
-from workbench.resources import shipped
+from workbench.resources import shipped_path
 from workbench.run import Run
 from workbench.training.prepare import prepare, recipe_rows
 
@@ -63,7 +63,7 @@ def trained(name: str, runs: Path, *, corrected: bool) -> Run:
 
 def sample_file(name: str, folder: Path, **columns: str) -> Path:
     """60 rows of a sample, which are evaluated quickly; `columns`: the sample's -> the recipe's."""
-    few = pd.read_parquet(shipped(f"data/samples/{name}/train.parquet")).head(60).rename(columns=columns)
+    few = pd.read_parquet(shipped_path(f"data/samples/{name}/train.parquet")).head(60).rename(columns=columns)
     few[list(columns.values())].to_json(folder / "few.json", orient="records")
     return folder / "few.json"
 

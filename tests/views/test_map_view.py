@@ -54,7 +54,7 @@ def test_the_map_of_a_report_has_some_points_of_each_kind(run: Run, view: MapVie
     whole = maps.report_map(run, "finetune")
     assert whole is not None
     pd.testing.assert_frame_equal(whole.table, view.table)
-    few = view.thinned(100)
+    few = view.thin(100)
     assert few.table["kind"].value_counts().to_dict() == {"document": 50, "query": 50}
     assert (few.total, few.table["id"].iloc[0], few.table["id"].iloc[-1]) == (
         360,

@@ -70,7 +70,7 @@ def not_evaluated(card: Card) -> Iterator[Finding]:
     )
 
 
-def _kept(card: Card, rows: Sequence[LogRow]) -> LogRow | None:
+def _kept_row(card: Card, rows: Sequence[LogRow]) -> LogRow | None:
     """The row whose checkpoint was kept: the bold one, else the last of the log unless the best was loaded."""
     bold = [row for row in rows if row.saved]
     if bold:
@@ -161,7 +161,7 @@ def reported_not_saved(card: Card) -> Iterator[Finding]:
     shared = {id(one) for group in _same_names(card) for one in group}
     joined = len(lookup.runs(card)) != 1 or any(row.step == -1 for row in card.training_log)
     for evaluation, column, value, series, rows in () if joined else _matches(card):
-        kept = _kept(card, [row for row in card.training_log if (row.step or 0) >= 0])
+        kept = _kept_row(card, [row for row in card.training_log if (row.step or 0) >= 0])
         here = next((v for row, v in series if row is kept), None)
         if kept is None or here is None or not rows or kept in rows or id(evaluation) in shared:
             continue

@@ -68,7 +68,7 @@ class Sheet:
         return found or {}
 
 
-def unlinked(text: str) -> str:
+def strip_links(text: str) -> str:
     """Text with `[shown](address)` replaced by what is shown, without comments."""
     return LINK.sub(lambda found: found.group(1), re.sub(r"<!--[^<>]{0,300}-->", "", text)).strip()
 

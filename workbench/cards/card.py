@@ -199,12 +199,12 @@ class Card:
     def summary(self) -> tuple[tuple[str, str, str], ...]:
         """What the card says, in a few rows: (what, value, lines)."""
         rows: list[tuple[str, str, str]] = [("kind", self.kind, "")]
-        rows += _stated("base model", self.base_model) + _stated("revision", self.base_revision)
+        rows += _repr_row("base model", self.base_model) + _repr_row("revision", self.base_revision)
         if self.modules:
             names = " → ".join(module.type for module in self.modules)
             rows.append(("modules", names, str(self.modules[0].line or "")))
-        rows += _stated("similarity", self.similarity) + _stated("longest text", self.max_seq_length, " tokens")
-        rows += _stated("dimensions", self.output_dimension)
+        rows += _repr_row("similarity", self.similarity) + _repr_row("longest text", self.max_seq_length, " tokens")
+        rows += _repr_row("dimensions", self.output_dimension)
         for part in self.datasets:
             size = "size not stated" if part.size is None else f"{part.size:,} rows"
             losses = "" if part.loss is None else "; " + " over ".join(node.name for node in part.loss.chain())
@@ -221,7 +221,7 @@ class Card:
             rows.append(("evaluation", name + shown, _span(evaluation.lines)))
         for name, version in self.versions.items():
             if name in ("Sentence Transformers", "PyLate", "Transformers"):
-                rows += _stated(name, version)
+                rows += _repr_row(name, version)
         if damaged := self.text.repaired_lines + self.text.lost_lines:
             text = f"{self.text.repaired:,} characters repaired, {self.text.lost:,} lost"
             rows.append(("damaged text", text, _span((min(damaged), max(damaged)))))
@@ -248,7 +248,7 @@ class Card:
 _MOST_UNREAD = 8  # rows of the summary; all of them are in `unread`
 
 
-def _stated(what: str, stated: Stated[Any] | None, unit: str = "") -> list[tuple[str, str, str]]:
+def _repr_row(what: str, stated: Stated[Any] | None, unit: str = "") -> list[tuple[str, str, str]]:
     if stated is None:
         return []
     return [(what, f"{stated.value}{unit}", stated.source if stated.line is None else str(stated.line))]

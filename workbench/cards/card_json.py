@@ -101,7 +101,7 @@ def card_from_dict(data: Mapping[str, Any]) -> Card:
     from pydantic import ValidationError
 
     try:
-        return _adapter().validate_python(_nested(_with_not_numbers(data)))
+        return _adapter().validate_python(_with_lines(_with_not_numbers(data)))
     except ValidationError as error:
         first = error.errors()[0]
         raise _refusal(f"a valid {'.'.join(map(str, first['loc']))} ({first['msg']})") from error
@@ -122,7 +122,7 @@ def _refusal(missing: str) -> CardError:
     )
 
 
-def _nested(data: Mapping[str, Any]) -> dict[str, Any]:
+def _with_lines(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data with each line back beside its value, as the fields of a Card."""
     lines, sources = data["lines"], dict(data["sources"])
 

@@ -10,7 +10,7 @@ import re
 from typing import Any, Literal
 
 from workbench.cards import literals
-from workbench.cards.builder import CODE, LINK, STAR_BULLET, Sheet, key_lines, unlinked
+from workbench.cards.builder import CODE, LINK, STAR_BULLET, Sheet, key_lines, strip_links
 from workbench.cards.card import ColumnStatistics, Dataset, Loss, Stated
 from workbench.cards.markdown import Section, Table
 
@@ -158,7 +158,7 @@ def _sample(cell: str, kind: str | None) -> Any:
 
 def _loss(sheet: Sheet, section: Section, text: str, number: int) -> Loss | None:
     code = CODE.search(text)
-    name = code.group(1) if code else unlinked(text).removesuffix("with these parameters:").strip("` ")
+    name = code.group(1) if code else strip_links(text).removesuffix("with these parameters:").strip("` ")
     fence = None
     if text.rstrip().endswith("parameters:"):
         fence = next(sheet.structure.fences_in(number + 1, number + 3), None)

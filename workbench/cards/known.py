@@ -12,7 +12,7 @@ from functools import cache
 
 import yaml
 
-from workbench.resources import shipped
+from workbench.resources import shipped_path
 
 SOURCES = "data/cards/sources.yaml"
 
@@ -48,7 +48,7 @@ def known_card(sha256: str | None) -> KnownCard | None:
 @cache
 def _known_cards() -> dict[str, KnownCard]:
     found = {}
-    for entry in yaml.safe_load(shipped(SOURCES).read_text(encoding="utf-8")).values():
+    for entry in yaml.safe_load(shipped_path(SOURCES).read_text(encoding="utf-8")).values():
         known = KnownCard(
             sample=entry["sample"],
             train=PublicRows(**entry["train"]) if entry["train"] else None,

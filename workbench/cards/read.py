@@ -33,7 +33,7 @@ from workbench.cards.markdown import find_structure
 from workbench.cards.sections import read_sections
 from workbench.cards.text import MAX_BYTES, check_size, read_text
 from workbench.errors import CardError, WorkbenchError
-from workbench.resources import shipped
+from workbench.resources import shipped_path
 
 __all__ = ["card_from_dict", "card_to_dict", "parse_card", "read_card", "shipped_cards"]
 
@@ -77,7 +77,7 @@ def read_card(source: str | os.PathLike[str]) -> Card:
         raise CardError(
             f"Expected a README.md in the folder {str(path)!r}, found none; pass the folder of a model card."
         )
-    if at := _shipped().get(name):
+    if at := _shipped_files().get(name):
         return read_card(at)
     if not name.endswith(".md") and "\\" not in name and _HUB_ID.match(name):
         return _read_hub(name)
@@ -90,7 +90,7 @@ def read_card(source: str | os.PathLike[str]) -> Card:
 
 def shipped_cards() -> tuple[str, ...]:
     """Names of the cards in `data/cards`; `read_card` takes each of them."""
-    return tuple(_shipped())
+    return tuple(_shipped_files())
 
 
 def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = None) -> Card:
@@ -284,11 +284,11 @@ def _step_of(path: Path) -> int:
     return found if isinstance(found, int) else -1
 
 
-def _shipped() -> dict[str, Path]:
+def _shipped_files() -> dict[str, Path]:
     """Short name -> file of every card in `data/cards`."""
     out: dict[str, Path] = {}
     try:
-        folder = shipped("data/cards")
+        folder = shipped_path("data/cards")
     except WorkbenchError:
         return out
     for path in sorted(folder.iterdir()):
@@ -319,7 +319,7 @@ def _read_hub(name: str) -> Card:
             raise CardError(
                 f"Expected a card under the Hub id {name!r}, found none: {reason}; "
                 f"fetch it with `hf download {name} README.md` where there is a network, or pass a file"
-                f"{'' if '/' in name else ' or a shipped card: ' + ', '.join(_shipped())}."
+                f"{'' if '/' in name else ' or a shipped card: ' + ', '.join(_shipped_files())}."
             )
     return parse_card(found.pop("README.md"), name=name.rsplit("/", 1)[-1], beside=found)
 

@@ -89,10 +89,14 @@ def repeated_anchors(card: Card) -> RepeatedAnchors | None:
     if sampler not in ("batch_sampler", "batchsamplers.batch_sampler") or dataset is None:
         return None
     lines = (*argument_lines(card, "batch_sampler"), fact_line(dataset, "samples"))
-    return _printed(dataset, lines) or _comparing(card, dataset, lines) or _known(card, dataset, lines)
+    return (
+        _repeats_in_samples(dataset, lines)
+        or _repeats_by_comparison(card, dataset, lines)
+        or _repeats_by_name(card, dataset, lines)
+    )
 
 
-def _printed(dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
+def _repeats_in_samples(dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
     columns = text_columns(dataset)[:2]
     rows = {tuple(str(sample.get(column)) for column in columns) for sample in dataset.samples}
     counts = Counter(anchor for anchor, _ in rows)
@@ -103,12 +107,12 @@ def _printed(dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
     return RepeatedAnchors(dataset, "samples", lines, count, anchors, printed)
 
 
-def compared(question: str) -> tuple[str, str] | None:
+def find_comparison(question: str) -> tuple[str, str] | None:
     """The two things that a question compares, or None.
 
-    >>> compared("Which is older, Mount Arden or Lake Imber?")
+    >>> find_comparison("Which is older, Mount Arden or Lake Imber?")
     ('Mount Arden', 'Lake Imber')
-    >>> compared("Who wrote Salt and Iron?") is None
+    >>> find_comparison("Who wrote Salt and Iron?") is None
     True
     """
     found = _TWO_THINGS.search(question[:500])
@@ -117,7 +121,7 @@ def compared(question: str) -> tuple[str, str] | None:
     return _OPENING.sub("", found[1]), found[3]
 
 
-def _comparing(card: Card, dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
+def _repeats_by_comparison(card: Card, dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
     """Questions that compare two things, each beside a document on one of them: the other has a row of its own."""
     parts = [part for part in card.datasets if part.columns == dataset.columns]
     question, answer = text_columns(dataset)[:2]
@@ -125,7 +129,7 @@ def _comparing(card: Card, dataset: Dataset, lines: Lines) -> RepeatedAnchors | 
     for part in parts:
         for sample in part.samples:
             printed += 1
-            things = compared(str(sample.get(question)))
+            things = find_comparison(str(sample.get(question)))
             count += things is not None and sum(thing in str(sample.get(answer)) for thing in things) == 1
     if count < 2:
         return None
@@ -133,7 +137,7 @@ def _comparing(card: Card, dataset: Dataset, lines: Lines) -> RepeatedAnchors | 
     return RepeatedAnchors(dataset, "comparisons", lines, count, printed=printed)
 
 
-def _known(card: Card, dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
+def _repeats_by_name(card: Card, dataset: Dataset, lines: Lines) -> RepeatedAnchors | None:
     """A name that suggests public data whose queries have several documents."""
     texts = " ".join(filter(None, (card.name, card.title, dataset.name, dataset.id))).lower()
     known = next((name for name in SEVERAL_POSITIVES if re.search(rf"(?<![a-z]){name}(?![a-z])", texts)), None)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from workbench.cards import literals
-from workbench.cards.builder import CODE, STAR_BULLET, Sheet, list_unread, unlinked
+from workbench.cards.builder import CODE, STAR_BULLET, Sheet, list_unread, strip_links
 from workbench.cards.card import Evaluation, LogRow, Module, Stated
 from workbench.cards.datasets import read_datasets, read_fit
 from workbench.cards.markdown import Fence, Row, Section, Structure, Table
@@ -92,11 +92,11 @@ def _read_description(sheet: Sheet, group: list[Section]) -> None:
     for number, line in sheet.body(group):
         if bullet := _BOLD_BULLET.match(line):
             name = bullet.group(1).strip()
-            sheet.description[name] = Stated(unlinked(bullet.group(2)), number)
+            sheet.description[name] = Stated(strip_links(bullet.group(2)), number)
             _describe(sheet, name.lower(), bullet.group(2), number)
         elif name and re.match(r"\s{2,}[-*] \S", line):
             stated = sheet.description[name]
-            text = f"{stated.value}\n{unlinked(line.strip()[2:])}".strip("\n")
+            text = f"{stated.value}\n{strip_links(line.strip()[2:])}".strip("\n")
             sheet.description[name] = replace(stated, value=text)
         else:
             continue
@@ -114,7 +114,7 @@ _DESCRIBED = {
 
 
 def _describe(sheet: Sheet, name: str, text: str, number: int) -> None:
-    plain = unlinked(text)
+    plain = strip_links(text)
     if name == "base model":
         if plain and plain.lower() != "unknown":
             sheet.state("base_model", plain, number)
@@ -136,11 +136,11 @@ def _read_details(sheet: Sheet, group: list[Section]) -> None:
         sheet.mark(table.first, table.last)
         for row in (row for row in table.rows if row.whole):
             key, text = row.cells
-            sheet.description[key] = Stated(unlinked(text), row.first)
+            sheet.description[key] = Stated(strip_links(text), row.first)
             fact = {"dimensions": "output_dimension", "max sequence length": "max_seq_length"}.get(key.lower())
             amount = literals.number(text)
             if key.lower() == "suitable score functions":
-                sheet.state("similarity", unlinked(text), row.first)
+                sheet.state("similarity", strip_links(text), row.first)
             elif fact and isinstance(amount, int):
                 sheet.state(fact, amount, row.first)
 
@@ -219,13 +219,13 @@ def _read_metrics(sheet: Sheet, section: Section, table: Table, facts: Mapping[s
     names: tuple[str, ...] = ()
     if "dataset" in facts:
         text, number = facts["dataset"]
-        names = tuple(re.findall(r"`([^`]*)`", text)) or (unlinked(text),)
+        names = tuple(re.findall(r"`([^`]*)`", text)) or (strip_links(text),)
         sheet.mark(number)
     evaluator = None
     if "evaluated with" in facts:
         text, number = facts["evaluated with"]
         code = CODE.search(text)
-        evaluator = code.group(1) if code else unlinked(text).removesuffix("with these parameters:").strip() or None
+        evaluator = code.group(1) if code else strip_links(text).removesuffix("with these parameters:").strip() or None
         sheet.mark(number)
     parameters: Mapping[str, Any] = {}
     for fence in sheet.structure.fences_in(section.first, table.first):
@@ -327,7 +327,7 @@ def _read_times(sheet: Sheet, group: list[Section]) -> None:
     _mark_lines(sheet, group, "Carbon emissions were measured")
     for number, line in sheet.body(group):
         if bullet := _BOLD_BULLET.match(line):
-            sheet.training_time[bullet.group(1)] = Stated(unlinked(bullet.group(2)), number)
+            sheet.training_time[bullet.group(1)] = Stated(strip_links(bullet.group(2)), number)
             sheet.mark(number)
 
 

@@ -22,9 +22,9 @@ def dashboard(
     browser: Browser = True,
 ) -> None:
     """Open the dashboard (Streamlit) on 127.0.0.1."""
-    from workbench.resources import shipped
+    from workbench.resources import shipped_path
 
-    page = shipped("dashboard/app.py")
+    page = shipped_path("dashboard/app.py")
     words = [sys.executable, "-m", "streamlit", "run", str(page), "--server.address", "127.0.0.1"]
     words += ["--server.port", str(port), "--server.headless", str(not browser).lower()]
     words += ["--browser.gatherUsageStats", "false", "--", str(runs)]
@@ -41,18 +41,18 @@ def lab(
 
     Without FOLDER these are the notebooks of the clone; a FOLDER gets copies of those that it does not have.
     """
-    from workbench.resources import installed, shipped
+    from workbench.resources import is_installed, shipped_path
 
-    if folder is None and not installed():
-        folder = shipped("notebooks")
+    if folder is None and not is_installed():
+        folder = shipped_path("notebooks")
     else:
         folder = folder or Path("notebooks")
-        _copy_notebooks(shipped("notebooks"), folder)
+        _copy_notebooks(shipped_path("notebooks"), folder)
     words = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", "--ip=127.0.0.1", f"--port={port}"]
     words += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     words += [] if browser else ["--no-browser"]
     words += ["--allow-root"] if os.geteuid() == 0 else []  # root is the only user of a container
-    settings = [str(shipped("notebooks/settings")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    settings = [str(shipped_path("notebooks/settings")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))  # no requests for news or updates
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this Python's kernel, not one of the same name in the user's home
     os.execv(sys.executable, words)

@@ -264,7 +264,7 @@ def _qrels_files(root: Path) -> dict[str, list[Path]]:
 
     Where a file is named exactly as its split (test.tsv), others that only start so (test_large.tsv) are their own.
     """
-    texts = any(_named(root, name) for name in TEXT_FILE_NAMES)
+    texts = any(_files_named(root, name) for name in TEXT_FILE_NAMES)
     for place in (root, *(root / name for name in QRELS_FOLDERS)):
         files = [path for path in sorted(place.glob("*")) if path.is_file() and ending(path) in (*READERS, *QRELS)]
         if place == root:
@@ -292,14 +292,14 @@ def _stem(path: Path) -> str:
     return re.sub(r"-\d+-of-\d+$", "", path.name.partition(".")[0])
 
 
-def _named(folder: Path, name: str) -> list[Path]:
+def _files_named(folder: Path, name: str) -> list[Path]:
     return [path for path in sorted(folder.glob(name + ".*")) if path.is_file() and ending(path) in READERS]
 
 
 def _text_files(root: Path, part: str, split: str) -> list[Path]:
     """The files of the corpus or the queries; those of `split` where each split has its own."""
     for name in TEXT_FILES[part]:
-        files, inside = _named(root, name), _named(root / name, "*")
+        files, inside = _files_named(root, name), _files_named(root / name, "*")
         own, own_inside = ([path for path in each if _split(path) == split] for each in (files, inside))
         if files or inside:
             return own[:1] or files[:1] or own_inside or inside

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from workbench.data.columns import is_number
 from workbench.errors import DataError, WorkbenchError
 from workbench.recipe.schema import Source
-from workbench.resources import shipped
+from workbench.resources import shipped_path
 
 Row = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ def open_rows(source: Source, online: Callable[[], bool]) -> Rows:
 def sample_file(name: str, part: str) -> Path:
     """The Parquet file of one part of a shipped sample. Raises DataError where there is none."""
     try:
-        return shipped(f"data/samples/{name}/{part}.parquet")
+        return shipped_path(f"data/samples/{name}/{part}.parquet")
     except WorkbenchError:
         known = ", ".join(f"sample:{sample}" for sample in shipped_samples()) or "none"
         raise DataError(
@@ -93,7 +93,7 @@ def sample_file(name: str, part: str) -> Path:
 def shipped_samples() -> tuple[str, ...]:
     """Names of the samples that came with the workbench."""
     try:
-        folder = shipped("data/samples")
+        folder = shipped_path("data/samples")
     except WorkbenchError:
         return ()
     return tuple(sorted(path.parent.name for path in folder.glob("*/train.parquet")))
@@ -102,7 +102,7 @@ def shipped_samples() -> tuple[str, ...]:
 def sample_distractors(name: str) -> list[str]:
     """Documents of a sample that answer none of its questions; most samples have none."""
     try:
-        path = shipped(f"data/samples/{name}/corpus.parquet")
+        path = shipped_path(f"data/samples/{name}/corpus.parquet")
     except WorkbenchError:
         return []
     return [str(row["positive"]) for row in file_rows(path)]
@@ -388,7 +388,7 @@ def _hub_rows(source: Source, online: Callable[[], bool]) -> Rows:
             (source.location, "corpus", "corpus"),
         )
     )
-    return _hashed(lambda: _join(qrels, queries, corpus))
+    return _with_hash(lambda: _join(qrels, queries, corpus))
 
 
 def _dataset_rows(source: Source, online: Callable[[], bool]) -> Rows:
@@ -398,10 +398,10 @@ def _dataset_rows(source: Source, online: Callable[[], bool]) -> Rows:
         for batch in loaded.iter(ROWS_AT_ONCE):
             yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
-    return _hashed((lambda: iter(loaded)) if isinstance(loaded, list) else each)
+    return _with_hash((lambda: iter(loaded)) if isinstance(loaded, list) else each)
 
 
-def _hashed(each: Callable[[], Iterator[Row]]) -> Rows:
+def _with_hash(each: Callable[[], Iterator[Row]]) -> Rows:
     digest = hashlib.sha256()
     for row in each():
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")

@@ -83,7 +83,7 @@ def load_pairs(
     if found.sample:
         source = source.model_copy(update={"columns": {**_by_position(tuple(first), wanted), **source.columns}})
     key = hashlib.sha256("\0".join((found.sha256, *wanted, *chain(*source.columns.items()))).encode()).hexdigest()
-    return Pairs(_dataset(_checked(found, wanted, source), in_memory, key), wanted, found.sha256, source.location)
+    return Pairs(_dataset(_checked_rows(found, wanted, source), in_memory, key), wanted, found.sha256, source.location)
 
 
 def load_splits(
@@ -204,7 +204,7 @@ def _by_position(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
     return {name: our for name, our in named.items() if our not in theirs}
 
 
-def _checked(found: Rows, wanted: Sequence[str], source: Source) -> Iterator[dict[str, Any]]:
+def _checked_rows(found: Rows, wanted: Sequence[str], source: Source) -> Iterator[dict[str, Any]]:
     """Rows with our columns alone, every value checked; a row that names several documents gives one for each."""
     names = {
         ours: list(dict.fromkeys([*(theirs for theirs, name in source.columns.items() if name == ours), ours]))

@@ -108,10 +108,10 @@ def queries_needed(differences: Any) -> list[int | None]:
     """
     table = np.asarray(differences, dtype=float)
     deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(table.shape[1])
-    return [_needed(each) for each in deviations.tolist()]
+    return [_sample_size(each) for each in deviations.tolist()]
 
 
-def _needed(deviation: float) -> int | None:
+def _sample_size(deviation: float) -> int | None:
     from scipy.stats import norm
 
     if deviation <= 0:
@@ -271,7 +271,7 @@ def paired_statistic(name: str, gold: Any, before: Any, after: Any, *, resamples
         swap = rng.integers(0, 2, size=(rows, examples)).astype(bool)
         change = compute(right, np.where(swap, first, last)) - compute(right, np.where(swap, last, first))
         extreme += int((np.abs(change) >= observed).sum())
-    return PairedTest(*_ends(changes), extreme / (resamples + 1), _needed(deviation))
+    return PairedTest(*_ends(changes), extreme / (resamples + 1), _sample_size(deviation))
 
 
 def agreement(name: str, gold: Any, values: Any) -> Floats:

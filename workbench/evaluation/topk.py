@@ -325,7 +325,7 @@ def _keys(scores: npt.NDArray[np.float32], ranks: Integers) -> Integers:
     >>> int(keys[0] - keys[1])  # 0 and -0 tie
     1
     """
-    return _ordered((0 - scores).view(np.int32)).astype(np.int64) << 32 | ranks
+    return _order_preserving((0 - scores).view(np.int32)).astype(np.int64) << 32 | ranks
 
 
 def _scores(keys: Integers) -> npt.NDArray[np.float32]:
@@ -336,9 +336,9 @@ def _scores(keys: Integers) -> npt.NDArray[np.float32]:
     >>> keys.argsort().tolist(), _scores(keys).tolist() == scores.tolist()
     ([3, 0, 2, 1], True)
     """
-    return 0 - _ordered((keys >> 32).astype(np.int32)).view(np.float32)
+    return 0 - _order_preserving((keys >> 32).astype(np.int32)).view(np.float32)
 
 
-def _ordered(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def _order_preserving(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """The bits of float32 numbers as integers of the same order, and back: those of negative numbers are inverted."""
     return bits ^ (bits >> 31 & 0x7FFFFFFF)

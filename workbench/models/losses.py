@@ -227,14 +227,14 @@ def _denoising(library: type[nn.Module]) -> type[nn.Module]:
         def forward(self, sentence_features: Any, labels: Any) -> Any:
             columns = list(sentence_features)
             if len(columns) == 1:
-                columns = [_damaged(columns[0], self.tokenizer_encoder.all_special_ids), columns[0]]
+                columns = [_delete_tokens(columns[0], self.tokenizer_encoder.all_special_ids), columns[0]]
             return super().forward(columns, labels)
 
     Denoising.__name__ = Denoising.__qualname__ = library.__name__
     return Denoising
 
 
-def _damaged(features: Mapping[str, Any], special: list[int]) -> dict[str, Any]:
+def _delete_tokens(features: Mapping[str, Any], special: list[int]) -> dict[str, Any]:
     """`features` with most tokens of each text deleted, except special tokens and at least one other.
 
     `input_ids` and `attention_mask` are (rows, tokens) and keep their length, padded to the right.

@@ -145,7 +145,7 @@ class Pass:
         self.put = torch.from_numpy(flat_positions(starts, lengths)).to(pack.ids.device)
         self._found: Tensor | None = None  # (all columns padded, dim)
 
-    def _padded(self, values: Tensor) -> Tensor:
+    def _pad(self, values: Tensor) -> Tensor:
         """(tokens, ...) -> (all columns padded, ...), with zeros where there is no token."""
         return values.new_zeros(self.starts[-1], *values.shape[1:]).index_copy_(0, self.put, values)
 
@@ -155,12 +155,12 @@ class Pass:
     def outputs(self, module: Any, number: int) -> dict[str, Tensor]:
         """(texts, longest, dim) token embeddings of a column, zero where there is no token."""
         if self._found is None:
-            self._found = self._padded(hidden_states(module, self.pack, self.rows))
+            self._found = self._pad(hidden_states(module, self.pack, self.rows))
         return {"token_embeddings": self._column(self._found, number)}
 
     @cached_property
     def _inputs(self) -> tuple[Tensor, Tensor]:
-        return self._padded(self.pack.ids), self._padded(torch.ones_like(self.pack.ids))
+        return self._pad(self.pack.ids), self._pad(torch.ones_like(self.pack.ids))
 
     def features(self, number: int) -> dict[str, Any]:
         """Features of a column for a model inside `packed_forward`."""

@@ -186,7 +186,7 @@ def static_folder(bundled: Path, dimensions: int | None = None) -> Path:
             f"expected 1 to {MOST_DIMENSIONS:,} columns for the base {STATIC!r}, found {width:,}; "
             "change base.static_dimensions."
         )
-    return _cached(f"static-{width}-{VERSION}", lambda folder: _make_static(folder, bundled, width))
+    return _cache_folder(f"static-{width}-{VERSION}", lambda folder: _make_static(folder, bundled, width))
 
 
 def scratch_folder(texts: Sequence[str], seed: int) -> Path:
@@ -203,7 +203,7 @@ def scratch_folder(texts: Sequence[str], seed: int) -> Path:
         )
     digest = hashlib.sha256(json.dumps([VERSION, seed, HIDDEN, LAYERS, HEADS, POSITIONS, VOCABULARY]).encode())
     hash_texts(digest, words)
-    return _cached(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
+    return _cache_folder(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
 
 
 def hash_texts(digest: hashlib._Hash, texts: Iterable[str]) -> None:
@@ -213,7 +213,7 @@ def hash_texts(digest: hashlib._Hash, texts: Iterable[str]) -> None:
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
 
 
-def _cached(name: str, make: Callable[[Path], None]) -> Path:
+def _cache_folder(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of the cache, made first where it is not there.
 
     Of several processes that train together only the first makes it: Transformers lets no other save a model.

@@ -40,7 +40,7 @@ def word(value: str) -> str:
     return f'<span class="word {text(value)}">{text(value)}</span>'
 
 
-def muted(inner: str) -> str:
+def muted_text(inner: str) -> str:
     return f'<p class="muted">{inner}</p>'
 
 

@@ -19,7 +19,7 @@ from plotly import graph_objects as go
 
 from workbench.errors import RunError, WorkbenchError
 from workbench.notebook.fit import Fit
-from workbench.notebook.html import Fallback, block, code, muted, rows, text, word
+from workbench.notebook.html import Fallback, block, code, muted_text, rows, text, word
 from workbench.recipe.schema import own_values
 from workbench.training.background import resume
 from workbench.views.card_facts import field_text
@@ -95,7 +95,7 @@ class Live:
             status = self.run.status
             if self._note == STOPPING and status != "running":
                 self._note = ""
-            note = muted(text(self._note)) if self._note else ""
+            note = muted_text(text(self._note)) if self._note else ""
             self.head.value = block(_head(self.run, status, self._set_by_user) + note)
             self.stop.disabled = status != "running" or self.run.has_stop_request()
             self.resume.disabled = status not in ("stopped", "failed", "interrupted")
@@ -236,7 +236,7 @@ def _head(run: Run, status: str, set_by_user: str) -> str:
         f'<p>{word(status)} {name}{text(set_by_user)} <span class="muted">from {text(base)}, {text(device)}</span></p>'
         f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{steps}" aria-valuenow="{step}">'
         f'<i style="width: {100 * step / max(steps, 1):.1f}%"></i></div><div class="facts">{facts}</div>'
-        + (muted(code(why)) if why else "")
+        + (muted_text(code(why)) if why else "")
     )
 
 

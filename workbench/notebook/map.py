@@ -16,7 +16,7 @@ from plotly import graph_objects as go
 from workbench.errors import RunError
 from workbench.evaluation.projection import STAGES, Method, Stage, preservation_text, project
 from workbench.notebook.fit import Fit
-from workbench.notebook.html import Fallback, block, muted, rows, text
+from workbench.notebook.html import Fallback, block, muted_text, rows, text
 from workbench.notebook.table import Table, plain_rows
 from workbench.views.figures_map import embedding_map
 from workbench.views.map_view import MapView, Polygon, has_vectors, map_view
@@ -93,7 +93,7 @@ class Map:
         counts = Counter(zip(points.queries, points.groups, strict=True))
         values = [["query" if query else "document", group or "–", f"{n:,}"] for (query, group), n in counts.items()]
         table = rows(["Kind", self.by.value, "Points"], values, ["Points"])
-        self._fallback.show(muted(self._caption()) + table, repr(self))
+        self._fallback.show(muted_text(self._caption()) + table, repr(self))
 
     def _figure(self, stage: Stage) -> Any:
         """The figure of one stage, with the selection."""
@@ -159,7 +159,7 @@ class Map:
         if self.selected:
             queries = int((self.map.table["kind"].iloc[self.selected] == "query").sum())
             hint = f"<p>Selected: {queries:,} queries, {len(self.selected) - queries:,} documents.</p>"
-        self.description.value = block(muted(self._caption()) + hint)
+        self.description.value = block(muted_text(self._caption()) + hint)
 
     def _caption(self) -> str:
         shares = preservation_text(self.map.preservation)

@@ -10,7 +10,7 @@ from IPython.display import display
 
 from workbench.errors import RunError
 from workbench.evaluation.examples import has_examples, unit
-from workbench.notebook.html import Fallback, block, muted, rows, text
+from workbench.notebook.html import Fallback, block, muted_text, rows, text
 from workbench.notebook.table import Table, plain_rows
 from workbench.views.figures import metric_name
 from workbench.views.queries import (
@@ -121,7 +121,7 @@ class Queries:
         self.table.columns = list(zip(heads, kinds, strict=True))
         self.table.put(plain_rows(self.shown, names))
         what = text(unit(self.run, self.evaluation.value))
-        self.count.value = block(muted(f"{len(self.shown):,} of {len(self.found):,} {what}; {HINT}"))
+        self.count.value = block(muted_text(f"{len(self.shown):,} of {len(self.found):,} {what}; {HINT}"))
         self.detail.value = ""
 
     def _open(self) -> None:
@@ -157,7 +157,7 @@ class Queries:
 def _hits(hits: Sequence[Hit], query: str) -> str:
     """A ranking; relevant documents and the words of the query are highlighted."""
     if not hits:
-        return muted("The run keeps no ranking here.")
+        return muted_text("The run keeps no ranking here.")
     lines = []
     for hit in hits:
         words = "".join(

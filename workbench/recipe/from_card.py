@@ -106,7 +106,7 @@ def recipe(card: Card, *, corrected: bool = False, overrides: Mapping[str, Any] 
         )
     made = _from_draft(card, draft)
     if corrected:
-        made = _corrected(made, card)
+        made = _apply_fixes(made, card)
     return with_overrides(made, overrides) if overrides else made
 
 
@@ -144,7 +144,7 @@ def _from_draft(card: Card, draft: Draft) -> Recipe:
     return with_origins(made, {path: origin for path, (_, origin) in draft.fields.items()}, versions)
 
 
-def _corrected(made: Recipe, card: Card) -> Recipe:
+def _apply_fixes(made: Recipe, card: Card) -> Recipe:
     from workbench.audit.rules import audit
 
     changes: dict[str, tuple[Any, Origin]] = {}

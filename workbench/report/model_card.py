@@ -51,7 +51,7 @@ def card_text(run: Run) -> str:
     data.register_model(model)
     text = str(ModelCard.from_template(card_data=data, template_path=data.template_path, hf_emoji="🤗").content)
     summary = summarize(run)
-    ours = "\n".join([*_measured(summary), "", *_differences(run, summary), ""])
+    ours = "\n".join([*_measured_section(summary), "", *_differences(run, summary), ""])
     head, mark, rest = text.partition(MARK)
     return f"{head}\n{ours}{mark}{rest}" if mark else f"{text}\n{ours}"
 
@@ -149,7 +149,7 @@ def _examples(run: Run, name: str) -> list[str] | None:
     return [" ".join(text.replace("`", "'").split())[:200] for text in texts]
 
 
-def _measured(summary: Summary) -> list[str]:
+def _measured_section(summary: Summary) -> list[str]:
     queries = summary.queries
     size = f"{queries.measured:,} {queries.unit}" if queries.measured else "the held-out rows"
     rows = (
@@ -199,7 +199,7 @@ def _differences(run: Run, summary: Summary) -> list[str]:
     ]
     if stated:
         lines += ["", *table(["Metric", "The original card", "This model (95% CI)"], stated, left=["Metric"])]
-    lines += ["", "### Recipe", "", *_changed(run, card)]
+    lines += ["", "### Recipe", "", *_changed_fields(run, card)]
     if summary.findings:
         lines += ["", "### Findings on the original card", ""]
     for finding, proof in summary.findings or ():
@@ -208,7 +208,7 @@ def _differences(run: Run, summary: Summary) -> list[str]:
     return lines
 
 
-def _changed(run: Run, card: Card) -> list[str]:
+def _changed_fields(run: Run, card: Card) -> list[str]:
     """The fields of the recipe that differ from the original card, and why."""
     from workbench.errors import RecipeError
     from workbench.recipe.from_card import recipe as read_off

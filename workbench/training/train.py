@@ -168,7 +168,7 @@ def _record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
                 name: {"source": part.origin, "sha256": part.sha256, "rows": len(part)}
                 for name, part in splits.more.items()
             },
-            "printed": _printed(card, splits),
+            "printed": _printed_rows(card, splits),
         },
         "checks": [{"severity": check.severity, "message": check.message} for check in prepared.checks],
         "notes": list(prepared.notes),
@@ -182,7 +182,7 @@ def _record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
     }
 
 
-def _printed(card: Card | None, splits: Splits) -> dict[str, int]:
+def _printed_rows(card: Card | None, splits: Splits) -> dict[str, int]:
     """How many rows the card prints, and how many of them are among ours; nothing where its text is damaged."""
     if card is None or card.text.lost:
         return {}

@@ -47,10 +47,10 @@ def card_facts(card: Card) -> list[Sourced]:
 
 
 def _fact(name: str, value: object, *lines: int | None) -> Sourced:
-    return Sourced(name, _stated(value), "card", tuple(line for line in lines if line is not None))
+    return Sourced(name, _short_text(value), "card", tuple(line for line in lines if line is not None))
 
 
-def _stated(value: object) -> str:
+def _short_text(value: object) -> str:
     return shorten(field_text(value) if isinstance(value, Mapping | list | tuple) else value, LIMIT)
 
 
@@ -65,7 +65,7 @@ def card_metrics(card: Card) -> list[tuple[str, str, float, int | None]]:
 
 def needed_facts(audit: Audit) -> list[Sourced]:
     """What running the recipe again needs; the source is a status of `reproducibility`: on the card, missing, ..."""
-    facts = ((fact, "" if fact.value is None else _stated(fact.value)) for fact in audit.reproducibility.facts)
+    facts = ((fact, "" if fact.value is None else _short_text(fact.value)) for fact in audit.reproducibility.facts)
     return [Sourced(f.name, value, f.status, tuple(f.lines), shorten(f.note, LIMIT)) for f, value in facts]
 
 

@@ -292,10 +292,10 @@ def metric_bars(
     ]
     values = [v for row in rows for v in (row.card, row.before, row.after, row.low, row.high) if v is not None]
     labels = [plain(row.metric, 40) for _, row in numbered]
-    return dot_plot(traces, labels, title=title, dark=dark, xaxis=_padded(values))
+    return dot_plot(traces, labels, title=title, dark=dark, xaxis=_padded_range(values))
 
 
-def _padded(values: Sequence[float], share: float = 0.04) -> dict[str, Any]:
+def _padded_range(values: Sequence[float], share: float = 0.04) -> dict[str, Any]:
     """An axis range that leaves marks at its ends whole."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     pad = (high - low or 1.0) * share
@@ -432,5 +432,5 @@ def per_query_difference(
         dark=dark,
         height=height,
         yaxis={"range": [-1.08, 1.08]},
-        xaxis=_padded([1, max(len(ranked), 2)], share=0.03),
+        xaxis=_padded_range([1, max(len(ranked), 2)], share=0.03),
     )

@@ -55,7 +55,7 @@ def _by_precision(rows: Rows, metric: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _known(value: Any) -> bool:
+def _is_known(value: Any) -> bool:
     return value is not None and value == value
 
 
@@ -64,13 +64,13 @@ def _groups(rows: Rows, title: str, dark: bool) -> Figure:
     colors = palette(dark=dark)
     numbered = list(enumerate(rows[::-1]))  # Plotly draws upwards
     points = {
-        stage: [(place, row[stage], _hover(row, stage)) for place, row in numbered if _known(row.get(stage))]
+        stage: [(place, row[stage], _hover(row, stage)) for place, row in numbered if _is_known(row.get(stage))]
         for stage in STAGES
     }
     ends = []
-    if any(_known(row.get("low")) for row in rows):  # of the change, drawn from before
-        for _, row in ((place, row) for place, row in numbered if _known(row.get("after"))):
-            known = _known(row.get("low"))
+    if any(_is_known(row.get("low")) for row in rows):  # of the change, drawn from before
+        for _, row in ((place, row) for place, row in numbered if _is_known(row.get("after"))):
+            known = _is_known(row.get("low"))
             ends.append((row["before"] + row["low"], row["before"] + row["high"]) if known else (row["after"],) * 2)
     traces = joins(((place, row.get("before"), row.get("after")) for place, row in numbered), colors)
     for stage, (name, symbol) in STAGES.items():
@@ -87,9 +87,9 @@ def _label(row: Mapping[str, Any]) -> str:
 
 def _hover(row: Mapping[str, Any], stage: str) -> str:
     text = f"{_label(row)}<br>{stage}: {row[stage]:.4f}"
-    if stage == "after" and _known(row.get("difference")):
+    if stage == "after" and _is_known(row.get("difference")):
         text += f"<br>change {row['difference']:+.4f}"
-        if _known(row.get("low")):
+        if _is_known(row.get("low")):
             text += f", 95% CI {row['low']:+.4f} to {row['high']:+.4f}"
     return text
 

@@ -215,7 +215,7 @@ class MapView:
             for place, (key, cosine) in enumerate(found, start=1)
         )
 
-    def thinned(self, most: int) -> MapView:
+    def thin(self, most: int) -> MapView:
         """At most `most` points, evenly spread: queries up to half of them, documents for the rest."""
         import numpy as np
 
@@ -300,7 +300,7 @@ def report_map(run: Run, evaluation: str) -> MapView | None:
     if found is None and has_vectors(run, evaluation):
         project(run, evaluation, "pca")
         found = map_view(run, evaluation, "pca")
-    return None if found is None else found.thinned(IN_REPORT)
+    return None if found is None else found.thin(IN_REPORT)
 
 
 def _queries(run: Run, evaluation: str) -> pd.DataFrame:
