@@ -160,7 +160,7 @@ def made_comparison(before: dict[str, float], after: dict[str, float], verdict: 
         "reasons": [STAND_IN, "The run set training.seed to 42; the card says 7."]
         if verdict == "not comparable"
         else [],
-        "notes": ["* decides. Intervals: 95 %, percentile bootstrap over 180 queries, 10,000 resamples, seed 0."],
+        "notes": ["* decides. Intervals: 95%, percentile bootstrap over 180 queries, 10,000 resamples, seed 0."],
         "rows": rows,
         "main_metric": "cosine_ndcg@10",
         "evaluation": "finetune",

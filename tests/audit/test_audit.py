@@ -375,7 +375,7 @@ def test_the_dictionary_has_the_documented_keys() -> None:
     assert set(given["findings"][0]) == {"code", "severity", "message", "evidence", "lines", "fix"}
     assert given["findings"][0]["fix"] == {
         "changes": {"training.warmup_ratio": 0.1, "training.warmup_steps": 0},
-        "sentence": "Warm up for 10 % of the steps.",
+        "sentence": "Warm up for 10% of the steps.",
     }
     assert set(given["reproducibility"]) == {"verdict", "facts"}
     assert set(given["reproducibility"]["facts"][0]) == {"name", "status", "value", "lines", "note"}

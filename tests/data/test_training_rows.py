@@ -369,7 +369,7 @@ def test_sizes_add_up_and_are_those_of_train_test_split(rows: int, held: tuple[f
 @pytest.mark.parametrize("rows", [10, 97, 600, 1797])
 @pytest.mark.parametrize("seed", [42, 7])
 def test_parts_equal_two_calls_of_datasets(rows: int, seed: int) -> None:
-    """The oracle is `datasets`: 20 % held out, then half of that for the test."""
+    """The oracle is `datasets`: 20% held out, then half of that for the test."""
     pairs = of([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(rows)])
     first = pairs.rows.train_test_split(test_size=0.2, seed=seed)
     second = first["test"].train_test_split(test_size=0.5, seed=seed)
@@ -448,11 +448,11 @@ def test_cut_texts_and_unknown_tokens_are_counted() -> None:
     assert check_pairs(rows, tokens=Tokens(count, limit=6)) == (
         Check(
             "warning",
-            "50.0 % of the texts of column 'positive' are longer than 6 tokens and are cut (the longest has 8).",
+            "50.0% of the texts of column 'positive' are longer than 6 tokens and are cut (the longest has 8).",
         ),
         Check(
             "warning",
-            "80.0 % of the tokens of column 'positive' are unknown to the base's tokenizer; it cannot read this "
+            "80.0% of the tokens of column 'positive' are unknown to the base's tokenizer; it cannot read this "
             "language or script well.",
         ),
     )

@@ -87,7 +87,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_queries_needed_reach_the_power_that_they_promise() -> None:
-    """A z test with that many queries finds 0.01 in 80 % of cases."""
+    """A z test with that many queries finds 0.01 in 80% of cases."""
     differences = np.random.default_rng(7).normal(0, 0.2, size=(5000, 1))
     (needed,) = statistics.queries_needed(differences)
     assert needed is not None

@@ -214,7 +214,7 @@ def test_inferred_fields_give_the_calculation(shared: Path) -> None:
     made = recipe(read_card(shared / "cards" / "seeds-clean" / "porsche-mxbai.md"))
     origin = made.provenance["data.split.train"]
     assert origin.source == "inferred"
-    assert "180 batches an epoch × 8 rows = 1,440 of 1,797 rows, which is 80 %" in origin.note
+    assert "180 batches an epoch × 8 rows = 1,440 of 1,797 rows, which is 80%" in origin.note
     assert "1/180" in origin.note
     made = recipe(read_card(shared / "cards" / "seeds-clean" / "hotpotqa-distilbert-energy.md"))
     assert "one of 2 processes" in made.provenance["training.processes"].note
@@ -357,7 +357,7 @@ def test_truncation_is_inferred_from_the_dimensions() -> None:
 
 
 def test_a_split_is_read_off_the_steps_of_an_epoch() -> None:
-    # 800 rows, 80 steps of 8 rows an epoch: 640 rows, 80 %; accuracies are multiples of 1/80, 10 % of the rows.
+    # 800 rows, 80 steps of 8 rows an epoch: 640 rows, 80%; accuracies are multiples of 1/80, 10% of the rows.
     log = (LogRow(0.5, 40, 0.3, None, {}, line=60), LogRow(1.0, 80, 0.2, None, {}, line=61))
     results = tuple(IndexedResult(None, None, "cosine_accuracy@1", count / 80) for count in (41, 57))
     batch = {"per_device_train_batch_size": Stated(8, 50)}
@@ -593,7 +593,7 @@ CORRECTED: dict[str, dict[str, Any]] = {
     },
 }
 """Issue by issue: the learning rate of static embeddings, the full dimension, the scale, the best checkpoint kept, a
-warmup that fits 65 steps. 10 % of the 1,195 steps of one of ten epochs are 1 % of the run."""
+warmup that fits 65 steps. 10% of the 1,195 steps of one of ten epochs are 1% of the run."""
 
 
 @pytest.mark.parametrize("name", FIVE)

@@ -118,7 +118,7 @@ def _data(card: Card) -> Iterator[Fact]:
     division = infer(card).division
     if division is not None and division.split is not None:
         share = division.split.share
-        note = f"{short(share * 100)} % for training, from the batches per epoch; which rows is not known"
+        note = f"{short(share * 100)}% for training, from the batches per epoch; which rows is not known"
         yield _fact("split", "inferred", share, split_lines(card), note)
     else:
         note = "the card names no split of the Hub dataset" if named else "the card does not say which rows it held out"

@@ -124,7 +124,7 @@ def label_ignored(card: Card) -> Iterator[Finding]:
 
     MultipleNegativesRankingLoss and its variants take every pair as a positive one and pull it together.
     Silent when: all labels are equal, or above 0 (they may grade positives); the loss reads labels.
-    Example: columns claim, evidence, label, of which 73 % are -1, under MultipleNegativesRankingLoss.
+    Example: columns claim, evidence, label, of which 73% are -1, under MultipleNegativesRankingLoss.
     """
     for dataset, node in lookup.in_batch_losses(card):
         name, statistics = lookup.class_name(node.name), lookup.label_statistics(dataset)
@@ -135,7 +135,7 @@ def label_ignored(card: Card) -> Iterator[Finding]:
             continue
         bad = sum(share for label, share in (shares or {}).items() if label <= 0)
         mean = statistics.details.get("mean")
-        how = f"{short(bad * 100, 1)} % of them 0 or less" if bad else f"from {short(span[0])} to {short(span[1])}"
+        how = f"{short(bad * 100, 1)}% of them 0 or less" if bad else f"from {short(span[0])} to {short(span[1])}"
         if not bad and isinstance(mean, int | float):
             how += f", mean {short(mean)}"
         yield error(
@@ -276,7 +276,7 @@ def truncated_texts(card: Card) -> Iterator[Finding]:
     most, column = max(hit)
     heavy = most >= 0.9 * limit.value
     sure = 1 - (limit.value - most)  # a text under the limit is at least one token shorter
-    share = f"at least {100 * sure:.0f} % of its texts reach it" if sure > 0.5 else "many reach it"
+    share = f"at least {100 * sure:.0f}% of its texts reach it" if sure > 0.5 else "many reach it"
     yield finding(
         "warning" if heavy else "note",
         f"Texts of {some(dict.fromkeys(name for _, name in hit))} reach the limit of {limit.value} tokens and are "

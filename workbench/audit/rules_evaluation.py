@@ -85,7 +85,7 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
     Without load_best_model_at_end the trainer keeps the last weights. Compared is the metric in the log, or the
     validation loss where there is none. Significance is not tested: with few queries the difference may be noise.
     Silent when: the best row is the last or the bold one; load_best_model_at_end is set; fit() wrote the card (it keeps
-    the best); several metrics without a mean disagree; runs are joined; the difference is below 0.0005 (2 % of a loss).
+    the best); several metrics without a mean disagree; runs are joined; the difference is below 0.0005 (2% of a loss).
     Example: nDCG@10 0.7135, 0.7242, 0.7172 after epochs 1 to 3 and load_best_model_at_end False.
     """
     parts = lookup.runs(card)

@@ -167,7 +167,7 @@ def loss_at_chance(card: Card) -> Iterator[Finding]:
 
     That is ln n for a softmax loss over n candidates, and the entropy of the labels for a classification loss. The
     embeddings collapsed, usually because the learning rate is far too high, or never moved.
-    Silent when: the last losses are more than 1 % from chance; fewer than two losses (eight for classification) were
+    Silent when: the last losses are more than 1% from chance; fewer than two losses (eight for classification) were
     logged; the scale is 1 or less (see scale-as-temperature); losses mix; labels are weighted or their shares unknown.
     Example: batch 32, loss 3.6111 then 3.4661, and a validation loss at the value of equal scores; ln 32 is 3.4657.
     """
@@ -215,7 +215,7 @@ def _label_chance(card: Card, logged: list[tuple[LogRow, float]]) -> Iterator[Fi
     (first, first_value), (last, last_value) = logged[0], logged[-1]
     yield error(
         f"The loss ends at {short(last_value)} (from {short(first_value)}), and always answering the shares of the "
-        f"labels ({some(f'{100 * share:.0f} %' for share in shares)}) gives {short(chance)}: the model does not "
+        f"labels ({some(f'{100 * share:.0f}%' for share in shares)}) gives {short(chance)}: the model does not "
         "distinguish them.",
         [lookup.loss_line(dataset, root), first.line, last.line],
         chance=round(chance, 4),
@@ -240,7 +240,7 @@ def loss_spikes(card: Card) -> Iterator[Finding]:
 
     A row is the mean of many steps, so one spike hides a few steps with a very large loss: a damaged row in the data,
     an overflow in half precision, a long text.
-    Silent when: the row is less than 20 %, or 4.5 times the typical scatter, above the median of its four neighbors;
+    Silent when: the row is less than 20%, or 4.5 times the typical scatter, above the median of its four neighbors;
     fewer than 16 losses were logged; values are zero or negative.
     Example: 2.33 at step 3,875, 5.36 at 3,900, 2.29 at 3,925.
     """
@@ -286,7 +286,7 @@ def _spikes(values: Sequence[float]) -> list[tuple[int, float]]:
 def flat_run(card: Card) -> Iterator[Finding]:
     """Neither the loss nor any metric changed: the training had no effect.
 
-    The first and last third of the losses differ by 2 % at most, and every metric by 0.002 between evaluations. Without
+    The first and last third of the losses differ by 2% at most, and every metric by 0.002 between evaluations. Without
     a logged loss, at least four evaluations agree to 0.0005.
     Silent when: metrics are at their ceiling (0.995); no metric was measured twice; the scale is 1 or less (see
     scale-as-temperature).
@@ -329,7 +329,7 @@ def flat_run(card: Card) -> Iterator[Finding]:
 def diverged(card: Card) -> Iterator[Finding]:
     """The training loss is not a number, or it rose.
 
-    NaN or infinity ends all learning. A last quarter more than 20 % above the first shows a diverging run.
+    NaN or infinity ends all learning. A last quarter more than 20% above the first shows a diverging run.
     Silent when: for rising, fewer than eight losses were logged; losses are negative; several datasets take turns; the
     loss has a term that grows by design (SpladeLoss).
     Example: 2.1, 1.8, nan, nan.
@@ -363,8 +363,8 @@ def overfit(card: Card) -> Iterator[Finding]:
     """The validation loss turned and rose while the training loss kept falling.
 
     Several validation losses are summed. With load_best_model_at_end, which keeps an earlier model, it is a note.
-    Silent when: the last validation loss is less than 10 % above the lowest; the lowest is among the last two of four
-    or more; the training loss did not fall by 5 % after it; a metric improved to the end.
+    Silent when: the last validation loss is less than 10% above the lowest; the lowest is among the last two of four
+    or more; the training loss did not fall by 5% after it; a metric improved to the end.
     Example: validation 0.40 at epoch 2 and 0.64 at epoch 10, training 0.157 and 0.047.
     """
     for part in lookup.runs(card):

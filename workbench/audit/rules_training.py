@@ -13,7 +13,7 @@ from workbench.cards import inference, lookup, steps_per_epoch
 from workbench.cards.card import Card
 from workbench.cards.inference import infer
 
-TENTH = Fix({"training.warmup_ratio": 0.1, "training.warmup_steps": 0}, "Warm up for 10 % of the steps.")
+TENTH = Fix({"training.warmup_ratio": 0.1, "training.warmup_steps": 0}, "Warm up for 10% of the steps.")
 """A share and not a number of steps, so that it also fits a run on fewer rows."""
 FIT_WARMUP = 10_000
 """Default of fit(), in steps."""
@@ -76,10 +76,10 @@ def size_before_split(card: Card) -> Iterator[Finding]:
 
     sentence-transformers 3.1 to below 4.0.1 prints the size from the metadata of the loaded file, which
     `train_test_split` does not change. Shown by such a version, a named dataset (one made in memory has no metadata)
-    and batches per epoch that fit a share such as 80 %.
+    and batches per epoch that fit a share such as 80%.
     Silent when: all rows fit the log; no share fits; several processes fit and training and evaluation claim different
     sizes (see world-size).
-    Example: 1,797 training and 1,797 evaluation rows; 180 batches of 8 an epoch are at most 1,440 rows, 80 % of 1,797.
+    Example: 1,797 training and 1,797 evaluation rows; 180 batches of 8 an epoch are at most 1,440 rows, 80% of 1,797.
     """
     division = infer(card).division
     if division is None or division.split is None:
@@ -91,7 +91,7 @@ def size_before_split(card: Card) -> Iterator[Finding]:
     both = "training and evaluation both claim" if inference.same_size(card) else "the file holds and the card states"
     yield warning(
         f"The sizes are those before the split: {batches:,} batches of {batch} an epoch are at most "
-        f"{batches * batch:,} rows, {short(share * 100)} % of the {rows:,} that {both}{also}.",
+        f"{batches * batch:,} rows, {short(share * 100)}% of the {rows:,} that {both}{also}.",
         split_lines(card),
         stated_rows=rows,
         batches_per_epoch=batches,
@@ -106,7 +106,7 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
     """The rows per epoch in the log are not those that the card states, and no simple explanation fits.
 
     Either rows were filtered after they were counted, or size, batch size and log belong to different runs.
-    Silent when: one process, several processes or a usual split fits; the difference is under 2 %; an epoch has fewer
+    Silent when: one process, several processes or a usual split fits; the difference is under 2%; an epoch has fewer
     than 20 batches; the log joins runs; the sampler groups rows by label.
     Example: 10,000 rows in batches of 10 make 1,000 batches an epoch; the log shows 137.
     """
@@ -117,7 +117,7 @@ def size_mismatch(card: Card) -> Iterator[Finding]:
     shared = [f"{reading.processes} processes" for reading in division.readings if reading.share == 1]
     if shown is None or abs(shown * batch / rows - 1) < 0.02 or len(shared) == 1 or division.split is not None:
         return
-    guess = some(f"{short(reading.share * 100)} % of the rows" for reading in division.readings if reading.share < 1)
+    guess = some(f"{short(reading.share * 100)}% of the rows" for reading in division.readings if reading.share < 1)
     if inference.sizes_of_files(card) and shown * batch < rows and not shared and not guess:
         library = lookup.version(card, "Sentence Transformers")
         guess = (
@@ -169,7 +169,7 @@ def stopped_early(card: Card) -> Iterator[Finding]:
     The run was stopped, or the card was written at a checkpoint. `fit()` writes the card whenever its evaluation
     improves, so the model is that of the last row. With load_best_model_at_end it is a note: early stopping looks like
     this.
-    Silent when: the last row is within one logging or evaluation interval, or 5 %, of the end; the log joins runs.
+    Silent when: the last row is within one logging or evaluation interval, or 5%, of the end; the log joins runs.
     Example: 15 epochs of 11,768 steps declared; the log ends at step 35,304, epoch 3.
     """
     parts, planned = lookup.runs(card), infer(card).planned_steps
@@ -255,18 +255,18 @@ def joined_logs(card: Card) -> Iterator[Finding]:
 def warmup_units(card: Card) -> Iterator[Finding]:
     """Warmup was counted in batches, not in the trainer's steps, or is longer than the run.
 
-    A common recipe is 10 % of rows / batch size. That counts the batches of one process; accumulation and several
+    A common recipe is 10% of rows / batch size. That counts the batches of one process; accumulation and several
     processes make the optimizer steps fewer, so the warmup lasted several times longer than intended.
     Silent when: warmup is a ratio below 1; batches and steps are the same; the number is no round share of the batches;
     the card was written by fit(), except for a note where its default of 10,000 steps exceeds the run.
-    Example: warmup_steps 956 = 10 % of 153,000 / 16, but an epoch has 1,195 steps: 0.8 epochs of warmup.
+    Example: warmup_steps 956 = 10% of 153,000 / 16, but an epoch has 1,195 steps: 0.8 epochs of warmup.
     """
     planned = infer(card).planned_steps
     if infer(card).fit is not None:
         if planned is not None and planned < FIT_WARMUP:
             yield note(
                 f"fit() warms up for {FIT_WARMUP:,} steps by default, and this run has {planned:,}: unless the script "
-                f"changed that, the learning rate never exceeded {short(planned / 100, 2)} % of its value.",
+                f"changed that, the learning rate never exceeded {short(planned / 100, 2)}% of its value.",
                 lookup.fact_lines(card.training_datasets(), "size"),
                 TENTH,
                 planned_steps=planned,
@@ -297,7 +297,7 @@ def _share_of_batches(card: Card, warmup: float, planned: int, lines: list[int |
     share = next(shares, None)
     if steps > 0.9 * batches or share is None:
         return
-    meant, part, percent = max(1, round(steps * share)), round(steps * share / planned, 4), f"{short(share * 100)} %"
+    meant, part, percent = max(1, round(steps * share)), round(steps * share / planned, 4), f"{short(share * 100)}%"
     yield warning(
         f"Warmup of {short(warmup)} steps is {percent} of the {batches:,.0f} batches that {sum(rows):,} rows make, but "
         f"an epoch has {steps:,} optimizer steps: it lasted {short(warmup / steps, 2)} epochs.",
@@ -330,7 +330,7 @@ def learning_rate(card: Card) -> Iterator[Finding]:
                 "Static embeddings need a learning rate around 0.2; the default of fit(), 2e-05 (and the 5e-05 shown), "
                 "is far too small for them and explains the flat log.",
                 [*lines, *(found.line for found in card.modules)],
-                Fix(STATIC, "Train at 0.2 with 10 % warmup, in bfloat16."),
+                Fix(STATIC, "Train at 0.2 with 10% warmup, in bfloat16."),
                 shown=rate,
             )
         return

@@ -114,14 +114,14 @@ def _token_checks(pairs: Pairs, tokens: Tokens) -> Iterator[Check]:
         if cut:
             yield Check(
                 "warning",
-                f"{100 * cut / len(texts):.1f} % of the texts of column {column!r} are longer than {tokens.limit} "
+                f"{100 * cut / len(texts):.1f}% of the texts of column {column!r} are longer than {tokens.limit} "
                 f"tokens and are cut (the longest has {max(lengths):,}).",
             )
         share = sum(unknown) / max(sum(lengths), 1)
         if share > UNKNOWN:
             yield Check(
                 "warning",
-                f"{100 * share:.1f} % of the tokens of column {column!r} are unknown to the base's tokenizer; it "
+                f"{100 * share:.1f}% of the tokens of column {column!r} are unknown to the base's tokenizer; it "
                 "cannot read this language or script well.",
             )
 

@@ -63,7 +63,7 @@ def choose(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
         tokenizer.no_padding()
         share = unknown_share(tokenizer, texts)
         if share > MOST_UNKNOWN:
-            unknown = f"{100 * share:.0f} % of the tokens in them"
+            unknown = f"{100 * share:.0f}% of the tokens in them"
             return SCRATCH, f"because the tokenizer of {BUNDLED} does not know {unknown}"
     return BUNDLED, ""
 

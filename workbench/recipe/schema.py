@@ -213,7 +213,7 @@ class Recipe(Part):
         pooling = f", {base.pooling} pooling" if base.pooling else ""
         split = data.split
         parts = (split.train, split.validation, split.test) if split else ()
-        shares = ", split " * bool(parts) + " / ".join(f"{100 * part:.0f} %" for part in parts)
+        shares = ", split " * bool(parts) + " / ".join(f"{100 * part:.0f}%" for part in parts)
         batch = f"batch {training.per_device_train_batch_size} × {training.gradient_accumulation_steps}"
         cut = f" at {plan.truncate_dim} dimensions" if plan.truncate_dim else ""
         lines = [

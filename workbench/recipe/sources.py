@@ -112,10 +112,10 @@ def put_split(draft: Draft, card: Card, train: Dataset) -> None:
         draft.put("training.processes", found.processes, "inferred", lines[0], note=note)
     elif whole and not several:
         rest, queries = round(1 - found.share, 4), infer(card).queries
-        note, measured = f"{seen}, which is {100 * found.share:.0f} %", rest
+        note, measured = f"{seen}, which is {100 * found.share:.0f}%", rest
         if queries and (part := round(queries / rows, 2)) < rest:
             measured = part
-            note += f"; accuracies are multiples of 1/{queries}, {100 * part:.0f} % of the rows"
+            note += f"; accuracies are multiples of 1/{queries}, {100 * part:.0f}% of the rows"
         put_shares(draft, (found.share, measured, round(rest - measured, 4)), lines, note)
 
 
