@@ -25,7 +25,7 @@ from workbench.models.energy_distance import energy_encoder
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Base, LossSpec, Recipe
 from workbench.run import Run, list_runs
-from workbench.training import trainer
+from workbench.training import job, trainer
 from workbench.training.fast import engine, tables
 from workbench.training.prepare import encode_with
 
@@ -126,7 +126,7 @@ def test_bfloat16_stays_near_the_trainer(
         kinds.add(query.dtype)
         return attention.padded_attention(query, key, value, layout, 0.0, scale)
 
-    monkeypatch.setattr(trainer, "can_compute", lambda precision: True)
+    monkeypatch.setattr(job, "can_compute", lambda precision: True)
     monkeypatch.setattr(trainer, "SentenceTransformerTrainingArguments", OnTheCpu)
     recipe = with_overrides(without_dropout(make(made)), {"training.bf16": True})
     theirs = trained("trainer", recipe, tmp_path / "trainer", max_steps=4)
