@@ -17,8 +17,8 @@ import streamlit as st
 from workbench.errors import CardError, RecipeError, RunError
 from workbench.evaluation.projection import Method, Stage, Vectors, load_vectors
 from workbench.run import Run, list_runs
+from workbench.views import loss_curves, overview, playground
 from workbench.views import map_view as maps
-from workbench.views import overview, playground
 from workbench.views import queries as q
 from workbench.views.log_tail import LogTail
 from workbench.views.loss_curves import Axis, Curves, LogColumns, curves
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from workbench.audit.rules import Audit
     from workbench.cards.card import Card
+    from workbench.evaluation.comparison import Comparison
+    from workbench.evaluation.replay import Number
     from workbench.recipe.schema import Recipe
 
 P = ParamSpec("P")
@@ -125,7 +127,14 @@ def beside_card(run: Run, axis: Axis) -> Curves:
     return curves(run, axis=axis, log=log(run))
 
 
-def comparison(run: Run, others: Sequence[Run] = ()) -> dict[str, Any]:
+@kept(lambda run: [run.file("card"), run.file("log")], 50, shared=True)
+def loss_numbers(run: Run) -> tuple[Number, ...]:
+    """The card's logged losses beside the run's at the same steps."""
+    card = card_of(run)
+    return loss_curves.loss_numbers(card, log(run)) if card is not None and card.training_log else ()
+
+
+def comparison(run: Run, others: Sequence[Run] = ()) -> Comparison:
     """A run with its card, as stored or computed now, or with other runs."""
     return _comparison(run, tuple(str(other.path) for other in others))
 
@@ -137,11 +146,12 @@ def _compared_files(run: Run, others: tuple[str, ...]) -> list[Path]:
 
 
 @kept(_compared_files, 50, "Comparing …")
-def _comparison(run: Run, others: tuple[str, ...]) -> dict[str, Any]:
+def _comparison(run: Run, others: tuple[str, ...]) -> Comparison:
     from workbench.evaluation.compare import compare
+    from workbench.views.summary import stored_comparison
 
-    stored = None if others else run.comparison()
-    return stored if stored is not None else compare([run, *(Run(Path(path)) for path in others)]).to_dict()
+    stored = None if others else stored_comparison(run)
+    return stored if stored is not None else compare([run, *(Run(Path(path)) for path in others)])
 
 
 # --- maps and vectors ---
@@ -249,6 +259,13 @@ def shipped_card(name: str) -> Card:
     from workbench.cards.read import read_card
 
     return read_card(name)
+
+
+@st.cache_data(max_entries=50, show_spinner="Asking the Hub …")
+def hub_card(identity: str, revision: str) -> Card:
+    from workbench.cards.read import read_hub_card
+
+    return read_hub_card(identity, revision or "main")
 
 
 @st.cache_data(max_entries=20, show_spinner=False)

@@ -7,9 +7,9 @@ import pandas as pd
 import parts
 import streamlit as st
 
+from workbench.cards.metric_names import metric_name
 from workbench.cards.read import shipped_cards
 from workbench.views import card_facts
-from workbench.views.figures import metric_name
 from workbench.views.overview import find_run
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
     only = st.toggle(f"Only corrected fields ({len(changed)})", key="changes", bind="query-params")
     table = pd.DataFrame(
         [
-            (f.name, f.value, f.corrected if f.changed else "", f.source, f.line_ranges, f.note)
+            (f.name, f.value, f.other if f.changed else "", f.source, f.line_ranges, f.note)
             for f in (changed if only else fields)
         ],
         columns=["Field", "As written", "Corrected", "From", "Lines", "Note"],
@@ -177,19 +177,25 @@ def show(card: "Card") -> None:
 parts.title("Card", "What a model card states, what the audit finds, and the recipe.")
 runs = [run for run in cached.runs() if run.file("card").exists()]
 names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
-left, right = st.columns(2)
+left, middle, right = st.columns([4, 3, 4])
 with left:
     if names:
         parts.keep("card", names[0], names)
         picked = st.selectbox(
             "Shipped cards, and the cards of your runs", names, index=None, key="card", bind="query-params"
         )
+with middle:
+    identity = st.text_input(
+        "Or a Hub id", placeholder="owner/model", key="hub", bind="query-params", help="owner/model@revision, too"
+    )
 with right:
     file = st.file_uploader(
         "Or drop a README.md", type=["md"], help="It stays on this machine and cannot be shared by address."
     )
 if file is not None:
     show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))
+elif identity:
+    show(cached.hub_card(*identity.strip().partition("@")[::2]))
 elif picked is not None:
     if picked.startswith("run "):
         found = find_run(runs, picked.removeprefix("run "))
@@ -199,4 +205,4 @@ elif picked is not None:
     else:
         show(cached.shipped_card(picked))
 else:
-    parts.empty("No card chosen", "Choose a card, or drop a README.md.")
+    parts.empty("No card chosen", "Choose a card, name one of the Hub, or drop a README.md.")

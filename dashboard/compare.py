@@ -1,7 +1,7 @@
 """Compare: a run with its card or other runs: numbers, intervals, verdict, and reasons; downloads."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +10,20 @@ import pandas as pd
 import parts
 import streamlit as st
 
+from workbench.cards.metric_names import metric_name, metric_names, name_metrics
 from workbench.errors import DataError, WorkbenchError
-from workbench.evaluation.examples import unit
+from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.report.export import report_page
 from workbench.run import Run
-from workbench.views.figures import metric_bars, metric_name, metric_names, name_metrics
+from workbench.views.figures import after_value, metric_bars
 from workbench.views.figures_map import query_scatter
 from workbench.views.overview import short_names
 from workbench.views.queries import DOWNLOADS, download, group_names
-from workbench.views.summary import MEANINGS, metric_row
+from workbench.views.summary import card_verdict, runs_verdict
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
-RUNS_MEANINGS = {
-    "differs": "The other run's main metric differs significantly from the first one's.",
-    "no significant difference": "On these queries, the two runs do not differ significantly.",
-    "not comparable": "The two runs were not measured on the same thing.",
-}
 FORMS = {
     "csv": ("Queries (CSV)", "csv", "One row per query: text, relevant documents, ranks, metrics"),
     "parquet": ("Queries (Parquet)", "parquet", "The same, with types"),
@@ -36,43 +32,66 @@ FORMS = {
 }
 
 
-def columns(first: str, last: str, with_card: bool) -> "dict[str, ColumnConfig]":
-    """Headings of the metrics table; `before` and `after` are the two runs where runs are compared."""
+def number_columns(names: Iterable[str], help: str = "") -> "dict[str, ColumnConfig]":
+    """Headings of columns of numbers that have no other settings."""
+    return {name: st.column_config.NumberColumn(name, format="%.4f", width=80, help=help) for name in names}
+
+
+def metric_column(measured: str) -> "ColumnConfig":
+    help = f"Over {measured}; * marks the main one. {parts.ABBREVIATIONS}"
+    return st.column_config.TextColumn("Metric", help=help, pinned=True)
+
+
+def card_columns(found: Comparison) -> "dict[str, ColumnConfig]":
+    """Headings of the table of a card's numbers and the run's."""
     number = partial(st.column_config.NumberColumn, format="%.4f", width=80)
-    found: dict[str, ColumnConfig] = {
-        "run": st.column_config.TextColumn("With", help="The run that is compared with the first", width=310),
-        "metric": st.column_config.TextColumn(
-            "Metric", help="A mean over queries; * marks the main one. " + parts.ABBREVIATIONS, pinned=True
-        ),
-    }
-    if with_card:
-        found["card"] = number("Card", help="The number on the card")
+    several = len(found.seeds) > 1
+    after = number("After", help="The trained model")
+    if several:
+        after = number(f"Mean of {len(found.seeds)}", width=90, help="Mean of the trainings, each with another seed")
     return {
-        **found,
-        "before": number(first, help="The base model, before training" if with_card else "The run chosen first"),
-        "after": number(last, help="The trained model" if with_card else "The run it is compared with"),
-        "low": number("Low", help=f"Lower end of the 95% CI of {last}, over queries"),
-        "high": number("High", help=f"Upper end of the 95% CI of {last}, over queries"),
-        "difference": number("Difference", format="%+.4f", width=95, help=f"{last} minus {first}"),
-        "p_holm": number("p", help="p value of the paired randomization test, Holm-corrected for all metrics"),
-        "wins": st.column_config.NumberColumn("Wins", help=f"Queries for which {last} is better"),
-        "losses": st.column_config.NumberColumn("Losses", help=f"Queries for which {last} is worse"),
-        "verdict": st.column_config.TextColumn("Verdict"),
+        "metric": metric_column(found.unit),
+        "card": number("Card", help="The number on the card"),
+        "before": number("Before", help="The base model, before training"),
+        "after": after,
+        **({"deviation": number("SD", help="Standard deviation between the trainings")} if several else {}),
+        "card_difference": number("Card − ours", format="%+.4f", width=95),
+        "card_low": number("Low", format="%+.4f", help="Lower end of the 95% CI of card − ours"),
+        "card_high": number("High", format="%+.4f", help="Upper end of the 95% CI of card − ours"),
+        "detectable": number("Not excluded", width=105, help="The largest error of the card that these runs allow"),
+        "margin": number("Margin", format="±%g", help="Within it the card's number counts as reproduced"),
+        "verdict": st.column_config.TextColumn("Verdict", width=155),
         "reason": st.column_config.TextColumn("Reason", width="large"),
     }
 
 
-def verdict(found: dict[str, Any], others: int) -> None:
-    word = str(found.get("verdict") or "")
-    meaning = RUNS_MEANINGS.get(word, "") if others else MEANINGS.get(word, ("", ""))[1]
-    if others > 1 and word == "differs":
-        meaning = "The main metric of at least one other run differs significantly from the first one's."
-    with st.container(border=True, gap="xsmall"):
-        parts.verdict(word)
-        if meaning:
-            st.text(meaning)
-        for reason in found.get("reasons") or []:
-            st.text(f"· {name_metrics(reason, metrics_of(found))}")
+def change_columns(first: str, last: str, measured: str) -> "dict[str, ColumnConfig]":
+    """Headings of the table of changes: by training, or from the first run to another."""
+    number = partial(st.column_config.NumberColumn, format="%.4f", width=80)
+    return {
+        "run": st.column_config.TextColumn("With", help="The run that is compared with the first", width=310),
+        "metric": metric_column(measured),
+        "before": number(first),
+        "after": number(last),
+        "difference": number(f"{last} − {first.lower()}", format="%+.4f", width=110),
+        "difference_low": number("Low", format="%+.4f", help="Lower end of the 95% CI of the difference"),
+        "difference_high": number("High", format="%+.4f", help="Upper end of the 95% CI of the difference"),
+        "p_adjusted": number("p", help="Paired randomization test, adjusted for all metrics (max-T)"),
+        "wins": st.column_config.NumberColumn("Better", help=f"{measured} for which {last} is better", width=70),
+        "ties": st.column_config.NumberColumn("Equal", width=70),
+        "losses": st.column_config.NumberColumn("Worse", help=f"{measured} for which {last} is worse", width=70),
+        "verdict": st.column_config.TextColumn("Verdict", width=180),
+        "reason": st.column_config.TextColumn("Reason", width="large"),
+    }
+
+
+def verdict(found: Comparison) -> None:
+    if found.kind == "card":
+        parts.verdict(card_verdict(found))
+        return
+    reasons = [name_metrics(each, metrics_of(found)) for each in found.reasons]
+    shown = runs_verdict(found.verdict, found.main_metric, "the first", len(found.names) - 1, reasons)
+    parts.verdict(replace(shown, sentence=found.sentence, facts=tuple(found.facts("−").items())))
 
 
 def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
@@ -86,34 +105,104 @@ def names_of(run: Run, others: Sequence[Run]) -> tuple[str, str]:
     return "First", "Other"
 
 
-def numbers(found: dict[str, Any], run: Run, others: Sequence[Run]) -> None:
-    """The metrics as figure and table, the main one marked."""
-    main = found.get("main_metric")
-    rows = sorted(found.get("rows") or [], key=lambda row: row["metric"] != main)  # the main one first
+def numbers(found: Comparison, run: Run, others: Sequence[Run]) -> None:
+    """The metrics as figure and tables, the main one marked."""
+    rows = sorted(found.rows, key=lambda row: row.metric != found.main_metric)  # the main one first
     if not rows:
         parts.empty("Nothing measured", "This comparison holds no metric.")
         return
     first, last = names_of(run, others)
     names = metric_names(metrics_of(found))
     if len(others) < 2:
-        marks = [replace(metric_row(row), metric=names[row["metric"]]) for row in rows]
-        title = axis([row["metric"] for row in rows], unit(run, str(found.get("evaluation"))))
+        marks = [replace(row, metric=names[row.metric]) for row in rows]
+        title = axis([row.metric for row in rows], found.unit)
         parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
-    table = pd.DataFrame(rows)
-    table["metric"] = [names[str(name)] + (" *" if name == main else "") for name in table["metric"]]
-    config = columns(first, last, with_card=not others)
-    shown = [name for name in config if name in table and (name != "run" or len(others) > 1)]
-    said = [str(reason or "") for reason in table.get("reason", ())]
-    if not any(said) or all(reason in (found.get("reasons") or []) for reason in said):
-        shown = [name for name in shown if name != "reason"]  # already shown above, for all of them
-    height: Any = "content" if len(table) < 20 else 560
-    st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
-    for note in found.get("notes") or []:
+    table = pd.DataFrame([asdict(replace(row, after=after_value(row))) for row in rows])
+    table["metric"] = [names[name] + (" *" if name == found.main_metric else "") for name in table["metric"]]
+    if len(found.seeds) == 1 and "deviation" in table:
+        table = table.drop(columns="deviation")  # assumed
+    changes = change_columns(first, last, found.unit)
+    if others:
+        show_table(table, changes if len(others) > 1 else without(changes, "run"), found)
+    else:
+        show_table(table, card_columns(found), found)
+        of_run = pd.DataFrame([asdict(row) for row in rows]).assign(metric=table["metric"])
+        judged = any(row.card_difference is not None for row in rows)
+        with st.expander("Change by training" + ", of this run" * (len(found.seeds) > 1), expanded=not judged):
+            show_table(of_run, without(changes, "run", "verdict", "reason"), found)
+    if len(found.seeds) > 1:
+        with st.expander("Every seed"):
+            each_seed(found, rows, names)
+    for note in found.notes:
         st.text(name_metrics(note, names))
 
 
-def metrics_of(found: dict[str, Any]) -> list[str]:
-    return [str(row["metric"]) for row in found.get("rows") or []]
+def without(columns: "dict[str, ColumnConfig]", *names: str) -> "dict[str, ColumnConfig]":
+    return {name: column for name, column in columns.items() if name not in names}
+
+
+def show_table(table: pd.DataFrame, config: "dict[str, ColumnConfig]", found: Comparison) -> None:
+    """The columns of `config` that have a value; reasons only where they are not above already."""
+    said = set(found.reasons) | {""}
+    table = table.round(dict.fromkeys(("card_difference", "difference"), 4))
+    numbers = table.select_dtypes("float").columns
+    table[numbers] += 0.0  # no minus before zero
+    shown = [name for name in config if name in table and table[name].notna().any()]
+    if "reason" in shown and set(table["reason"].fillna("")) <= said:
+        shown.remove("reason")
+    if "margin" in shown and "detectable" in config and "detectable" not in shown:
+        shown.remove("margin")  # the replay decides
+    height: Any = "content" if len(table) < 20 else 560
+    st.dataframe(table[shown], column_config=config, hide_index=True, placeholder="–", height=height)
+
+
+def each_seed(found: Comparison, rows: Sequence[MetricRow], names: dict[str, str]) -> None:
+    """Every training's number, a column for each seed."""
+    seeds = [str(seed) for seed in found.seeds]
+    table = pd.DataFrame(
+        [{"metric": names[row.metric], **dict(zip(seeds, row.values, strict=False))} for row in rows if row.values]
+    )
+    config = {"metric": metric_column(found.unit), **number_columns(seeds, "After training with this seed")}
+    st.dataframe(table, column_config=config, hide_index=True, placeholder="–", height="content")
+
+
+def replay(found: Comparison) -> None:
+    """The card's logged and printed numbers beside the run's."""
+    if found.replay is None:
+        return
+    st.subheader("Replay", anchor=False)
+    one = found.replay
+    st.markdown(f"**:{'green' if one.word == 'replayed exactly' else 'gray'}[{one.word}]**")
+    st.text(" ".join([one.sentence, *([f"{one.agreeing}."] if one.numbers else [])]))
+    if not one.numbers:
+        return
+    rows = one.shown()
+    with st.expander(f"{len(rows):,} numbers", expanded=one.first is not None):
+        table = pd.DataFrame(
+            {
+                "Number": [each.name for each in rows],
+                "When": [each.when for each in rows],
+                "Line": [each.line for each in rows],
+                "Card": [each.card for each in rows],
+                "Ours": [each.ours for each in rows],
+                "Card − ours": [round(each.difference, 6) + 0.0 for each in rows],
+                "Equal": [each.equal for each in rows],
+            }
+        )
+        number = st.column_config.NumberColumn
+        config = {
+            "Line": number(help="Line of the card", width=60),
+            "Card": number(format="%.6f", help="Most cards print four places"),
+            "Ours": number(format="%.6f"),
+            "Card − ours": number(format="%+.6f"),
+            "Equal": st.column_config.CheckboxColumn(help="Equal as printed: within half of the last digit"),
+        }
+        height: Any = "content" if len(rows) < 20 else 560
+        st.dataframe(table, column_config=config, hide_index=True, placeholder="–", height=height)
+
+
+def metrics_of(found: Comparison) -> list[str]:
+    return [row.metric for row in found.rows]
 
 
 def axis(metrics: Iterable[str], measured: str) -> str:
@@ -221,13 +310,15 @@ def save(label: str, made: Callable[[], bytes], name: str, kind: str, help: str)
 def show(run: Run, others: Sequence[Run]) -> None:
     found = cached.comparison(run, others)
     if others:
-        each_run([run, *others], unit(run, str(found.get("evaluation"))))
-    verdict(found, len(others))
+        each_run([run, *others], found.unit)
+    verdict(found)
     numbers(found, run, others)
     if others:
-        parts.fragment(query_by_query, run, others, found.get("evaluation"))
+        parts.fragment(query_by_query, run, others, found.evaluation)
         differences(run, others)
-    downloads(run, found.get("evaluation"))
+    else:
+        replay(found)
+    downloads(run, found.evaluation)
 
 
 parts.title("Compare", "A run against the numbers on its card, or against other runs on the same queries.")

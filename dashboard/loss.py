@@ -9,13 +9,13 @@ import cached
 import parts
 import streamlit as st
 
+from workbench.cards.metric_names import metric_name
 from workbench.errors import WorkbenchError
 from workbench.run import Run
 from workbench.views import overview
-from workbench.views.figures import metric_name
-from workbench.views.figures_loss import Along, Curve, axis_of, loss_curves
+from workbench.views.figures_loss import Along, Curve, axis_of, loss_curves, loss_differences
 from workbench.views.log_tail import checkpoint_steps, logged_names, training_row_count
-from workbench.views.loss_curves import Axis
+from workbench.views.loss_curves import Axis, best_kept
 from workbench.views.theme import CONFIG, Role
 
 QUANTITIES = {
@@ -80,9 +80,10 @@ def files_of(run: Run, *_: object) -> list[Path]:
 @cached.kept(files_of, 8, shared=True)  # 100,000 rows are some 10 MB
 def curve(run: Run, key: str) -> Curve:
     """The run's log of one quantity, without a name."""
-    best = (run.record.get("best") or {}).get("step")
     saved = checkpoint_steps(run) if key == "loss" else ()
-    return Curve.of_log("", cached.log(run), key=key, kept=best, train_rows=training_row_count(run), saved=saved)
+    return Curve.of_log(
+        "", cached.log(run), key=key, kept=best_kept(run), train_rows=training_row_count(run), saved=saved
+    )
 
 
 def curves(runs: Sequence[Run], key: str, along: Along, with_card: bool) -> tuple[list[Curve], list[str]]:
@@ -173,17 +174,29 @@ def show(runs: Sequence[Run]) -> None:
         parts.empty("Nothing logged yet", f"None of these runs has logged {quantity(key)}{by}. {waiting}")
     else:
         st.plotly_chart(figure, theme=None, config=CONFIG, key="curves")
-        legend(marks, said)
+        if marks:
+            st.caption(" · ".join(marks))
+        if key == "loss" and st.session_state["with_card"]:
+            differences(runs)
+        corrections(said)
     if st.session_state.get("live") and not live:
         st.session_state["live"] = False
         st.rerun()
     st.session_state["live"] = bool(live)
 
 
-def legend(marks: Sequence[str], said: Sequence[str]) -> None:
-    """What the marks mean, and how the card's curve was corrected."""
-    if marks:
-        st.caption(" · ".join(marks))
+def differences(runs: Sequence[Run]) -> None:
+    """The card's logged losses minus those of each run."""
+    names = overview.short_names([cached.row(run) for run in runs])
+    found = {names[run.name]: numbers for run in runs if (numbers := cached.loss_numbers(run))}
+    if found:
+        st.markdown("**The card's logged losses minus ours**")
+        parts.chart(loss_differences, found if len(found) > 1 else {"": next(iter(found.values()))}, key="differences")
+        st.caption("Inside the band they are equal as printed (half of the last digit) · crosses: they differ")
+
+
+def corrections(said: Sequence[str]) -> None:
+    """How the card's curve was corrected, and how far ours is from it."""
     if said:
         with st.container(border=True, gap="xxsmall"):
             st.markdown("**Compared with the card**")

@@ -9,14 +9,16 @@ import pandas as pd
 import parts
 import streamlit as st
 
+from workbench.cards.metric_names import metric_name
 from workbench.cards.read import shipped_cards
 from workbench.run import STATUSES, Run
-from workbench.views.figures import metric_name
+from workbench.views.figures import after_value
 from workbench.views.overview import RunRow, find_run, status_reason
+from workbench.views.summary import MEANINGS
 
 SORTS = ["newest", "largest gain", "card"]
 NOT_YET = "not compared yet"
-VERDICTS = {"reproduced": "green", "differs": "orange", "not comparable": "gray", NOT_YET: "gray"}
+VERDICTS = {**{word: parts.COLORS[tone] for word, (tone, _) in MEANINGS.items()}, NOT_YET: "gray"}
 STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupted": "yellow", "failed": "orange"}
 COLORS = {**STATES, "broken": "red"}
 COLUMNS = {
@@ -27,21 +29,22 @@ COLUMNS = {
     ),
     "verdict": st.column_config.MultiselectColumn(
         "Verdict",
-        help="Against the card: reproduced, differs, or not comparable; select the run to see why",
+        help="On the card: " + ", ".join(MEANINGS) + "; the Compare page says why",
         options=list(VERDICTS),
         color=list(VERDICTS.values()),
-        width=140,
+        width=155,
     ),
     "metric": st.column_config.TextColumn(
         "Metric", help="The recipe's main metric, a mean over queries. " + parts.ABBREVIATIONS
     ),
     "before": st.column_config.NumberColumn("Before", format="%.4f", help="The base model, before training"),
-    "after": st.column_config.NumberColumn("After", format="%.4f", help="The trained model"),
+    "after": st.column_config.NumberColumn("After", format="%.4f", help="The trained model; of several seeds the mean"),
+    "seeds": st.column_config.NumberColumn("Seeds", help="Trainings that the verdict rests on", width=60),
     "gain": st.column_config.NumberColumn("Change", format="%+.4f", help="After minus before"),
-    "interval": st.column_config.TextColumn("95% CI", help="Bootstrap confidence interval of After, over queries"),
     "printed": st.column_config.NumberColumn("Card", format="%.4f", help="The number on the card"),
+    "off": st.column_config.NumberColumn("Card − ours", format="%+.4f", help="Where they were compared", width=95),
     "losses": st.column_config.LineChartColumn("Loss", help="Training loss over steps", width=90),
-    "created": st.column_config.DatetimeColumn("Started (UTC)", format="YYYY-MM-DD HH:mm", width=125),
+    "created": st.column_config.DatetimeColumn("Started (UTC)", format="YYYY-MM-DD HH:mm", width=120),
     "name": st.column_config.TextColumn("Run", help="Name of the run's folder", width=320),
 }
 
@@ -55,10 +58,11 @@ def as_record(row: RunRow, status: str) -> dict[str, object]:
         "verdict": [row.verdict or NOT_YET] if main.after is not None or row.verdict else None,
         "metric": metric_name(main.metric) or None,
         "before": main.before,
-        "after": main.after,
+        "after": after_value(main),
+        "seeds": len(main.values) or None,
         "gain": main.difference,
-        "interval": None if main.low is None or main.high is None else f"{main.low:.4f} – {main.high:.4f}",
         "printed": main.card,
+        "off": None if main.card_difference is None else round(main.card_difference, 4) + 0.0,
         "losses": list(row.losses),
         "created": pd.to_datetime(row.created or "", errors="coerce", utc=True),
         "name": row.name,
@@ -72,7 +76,7 @@ def tally(rows: Sequence[tuple[RunRow, str]]) -> None:
     wrong = sum(states[status] for status in ("failed", "interrupted", "broken"))
     with st.container(horizontal=True, gap="medium"):
         st.metric("Runs", f"{len(rows):,}", width="content")
-        for word in (*list(VERDICTS)[:3], NOT_YET):
+        for word in VERDICTS:
             st.metric(word.capitalize(), f"{verdicts[word]:,}", width="content")
         st.metric("Running", f"{states['running']:,}", width="content")
         st.metric("Need attention", f"{wrong:,}", width="content", help="Failed, interrupted or broken")

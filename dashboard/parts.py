@@ -20,7 +20,7 @@ from workbench.evaluation.projection import Stage
 from workbench.run import Run
 from workbench.views.overview import RunRow, find_run
 from workbench.views.queries import compared_evaluations
-from workbench.views.records import Hit, duration
+from workbench.views.records import Hit, Verdict, duration
 from workbench.views.theme import CONFIG, remove_controls
 from workbench.views.words import shared_words
 
@@ -41,6 +41,8 @@ STYLE = """<style>
 .wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
 .wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
   text-underline-offset: .18em; text-decoration-color: #e69f00; }
+.wb-facts { display: flex; flex-wrap: wrap; gap: .15rem 1.5rem; font-variant-numeric: tabular-nums; }
+.wb-facts b { font-weight: 650; }
 .wb-source { font: .8rem/1.5 ui-monospace, "Source Code Pro", Menlo, Consolas, "Noto Sans Mono", monospace; }
 .wb-source div { display: flex; gap: .75rem; padding: 0 .4rem; border-left: 3px solid transparent; }
 .wb-source i { flex: 0 0 2.6rem; text-align: right; font-style: normal; opacity: .55; user-select: none; }
@@ -56,11 +58,17 @@ ABBREVIATIONS = (
     "nDCG@10: normalized discounted cumulative gain of the top 10, at most 1 · MRR: mean reciprocal rank of the first "
     "relevant document · MAP: mean average precision. On cards the similarity comes first: cosine_ndcg@10"
 )
-VERDICTS = {
-    "reproduced": ("green", ":material/check:"),
-    "differs": ("orange", ":material/close:"),
-    "not comparable": ("gray", ":material/help:"),
-    "no significant difference": ("gray", ":material/drag_handle:"),
+COLORS = {"good": "green", "bad": "orange", "info": "blue", "open": "gray"}  # of a tone
+ICONS = {
+    "reproduced exactly": ":material/done_all:",
+    "reproduced": ":material/check:",
+    "differs": ":material/close:",
+    "cannot tell": ":material/question_mark:",
+    "not comparable": ":material/help:",
+    "better": ":material/trending_up:",
+    "worse": ":material/trending_down:",
+    "equivalent": ":material/equal:",
+    "no significant difference": ":material/drag_handle:",
 }
 
 
@@ -155,13 +163,28 @@ def no_runs(folder: str) -> None:
     )
 
 
-def verdict(word: str | None) -> None:
-    """The verdict as word, sign, and color; an unknown word as plain text."""
-    if word in VERDICTS:
-        color, icon = VERDICTS[word]
-        st.markdown(f"### :{color}[{icon} {word}]")
-    else:
-        st.text(word or "no verdict yet")
+def verdict(found: Verdict) -> None:
+    """The verdict as word, sign, and color, with what it rests on."""
+    with st.container(border=True, gap="xsmall"):
+        if found.word in ICONS:
+            st.markdown(f"### :{COLORS[found.tone]}[{ICONS[found.word]} {found.word}]")
+        else:
+            st.text(found.word or "no verdict yet")
+        st.text(found.meaning)
+        if found.sentence:
+            st.text(found.sentence)
+        facts(found.facts)
+        for statement in found.statements:
+            st.text(statement)
+        for reason in found.reasons:
+            st.text(f"· {reason}")
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Names and values on one line, escaped."""
+    pieces = (f"<span>{html.escape(name)} <b>{html.escape(remove_controls(value))}</b></span>" for name, value in rows)
+    if inner := "".join(pieces):
+        st.html(f'<div class="wb-facts">{inner}</div>')
 
 
 def turn_to(page: str) -> None:

@@ -8,9 +8,10 @@ import parts
 import playground
 import streamlit as st
 
+from workbench.cards.metric_names import metric_name
 from workbench.evaluation.examples import unit
 from workbench.run import Run
-from workbench.views.figures import metric_name, per_query_difference, rank_changes
+from workbench.views.figures import per_query_difference, rank_changes
 from workbench.views.figures_slices import slice_figure
 from workbench.views.map_view import has_vectors
 from workbench.views.queries import compared_evaluations, filter_queries, filters, group_names, query_outcomes

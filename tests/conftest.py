@@ -23,6 +23,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # torch's threads must not compet
     os.environ["OMP_NUM_THREADS"] = str(max(share, 1))
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="workbench-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+os.fsync = lambda file: None  # no test needs its files after a power failure, and thousands of calls wait for the disk
 
 QUIET = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -35,9 +36,16 @@ SHARED = ROOT.parent / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the most slow tests first, so that no worker starts a long file when the others have finished."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    """Files that take longest first, so that no worker starts a long file when the others have finished.
+
+    About ten seconds a slow test, three a browser test, a hundred one of both, one a test of the trainer.
+    """
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        slow, browser = (item.get_closest_marker(name) is not None for name in ("slow", "browser"))
+        usual = 1 if "training" in item.path.parts else 0.5 if {"cli", "report"} & {*item.path.parts} else 0
+        seconds[item.path] += 100 if slow and browser else 10 if slow else 3 if browser else usual
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")

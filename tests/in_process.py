@@ -15,6 +15,8 @@ from workbench import cli
 
 Done = subprocess.CompletedProcess[str]
 
+COLUMNS = "200"  # of the terminal
+
 
 def workbench(*words: object, folder: Path | None = None) -> Done:
     """`workbench WORDS` in `folder`."""
@@ -31,7 +33,7 @@ def _run(call: Callable[[], object], command: Sequence[str], folder: Path | None
     out, err, code = io.StringIO(), io.StringIO(), 0
     arguments, environment = sys.argv, dict(os.environ)
     sys.argv = list(command)
-    os.environ["COLUMNS"] = "200"
+    os.environ["COLUMNS"] = COLUMNS
     try:
         with contextlib.chdir(folder or Path.cwd()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             call()
@@ -41,4 +43,6 @@ def _run(call: Callable[[], object], command: Sequence[str], folder: Path | None
         sys.argv = arguments
         os.environ.clear()
         os.environ.update(environment)
+        if torch := sys.modules.get("torch"):  # UMAP leaves it other threads, which make trainings three times as slow
+            torch.set_num_threads(torch.get_num_threads())
     return Done(list(command), code, out.getvalue(), err.getvalue())

@@ -287,7 +287,7 @@ def trained(folder: Path) -> dict[str, Any]:
 
 def searched() -> dict[str, bool]:
     """Whether the search finds the same documents on the GPU, of each similarity."""
-    from workbench.evaluation.metrics import SIMILARITIES
+    from workbench.cards.metric_names import SIMILARITIES
     from workbench.evaluation.topk import top_k
 
     drawn = np.random.default_rng(1)

@@ -3,6 +3,8 @@
 import math
 import random
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import pandas as pd
 
 from workbench.cards.card import Card, Dataset, LogRow, Module, Stated
 from workbench.cards.card import Evaluation as CardEvaluation
+from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.evaluation.examples import evaluation_from_table, save_examples
+from workbench.evaluation.replay import Number, Replay
 from workbench.recipe.schema import Base, Data, EvaluationPlan, LossSpec, Origin, Recipe, Source, Split, Training
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, create, write_json, write_parquet
 
 STAND_IN = "bundled all-MiniLM-L6-v2 in place of mixedbread-ai/mxbai-embed-large-v1: the hub could not be reached"
+ADVISED = f"{STAND_IN}; name the card's own with --base FOLDER --base-is-the-cards."
 HOSTILE = (
     "</script><script>window.hostile=1</script><img src=x onerror=window.hostile=1> <b>bold</b> $x^2$ %{x} "
     "\u2028 \u202eevil"
@@ -133,39 +138,80 @@ def _stage(run: Path, name: str, stage: str, ranks: list[int | None], chance: ra
     return found
 
 
-def made_comparison(before: dict[str, float], after: dict[str, float], verdict: str) -> dict[str, Any]:
-    rows = [
-        {
-            "metric": metric,
-            "verdict": verdict,
-            "reason": STAND_IN if verdict == "not comparable" else "",
-            "card": 0.7172 + place / 100 if metric != "cosine_map@100" else None,
-            "card_line": 300 + place if metric != "cosine_map@100" else None,
-            "before": before[metric],
-            "after": after[metric],
-            "low": after[metric] - 0.045,
-            "high": after[metric] + 0.04,
-            "difference": after[metric] - before[metric],
-            "difference_low": after[metric] - before[metric] - 0.03,
-            "difference_high": after[metric] - before[metric] + 0.03,
-            "p": 0.0004,
-            "p_holm": 0.0028,
-        }
-        for place, metric in enumerate(METRICS)
-    ]
-    return {
-        "kind": "card",
-        "names": ["card 'porsche-mxbai'", "run"],
-        "verdict": verdict,
-        "reasons": [STAND_IN, "The run set training.seed to 42; the card says 7."]
-        if verdict == "not comparable"
-        else [],
-        "notes": ["* decides. Intervals: 95%, percentile bootstrap over 180 queries, 10,000 resamples, seed 0."],
-        "rows": rows,
-        "main_metric": "cosine_ndcg@10",
-        "evaluation": "finetune",
-        "queries": 180,
-    }
+def made_replay(*, exact: bool) -> Replay:
+    """Three numbers of the card; the last one is ours, too, if `exact`."""
+    numbers = (
+        Number("Training Loss", "loss", "training", 100, 0.1834, 0.18342, 310),
+        Number("Training Loss", "loss", "training", 200, 0.0955, 0.09549, 312),
+        Number("finetune cosine_ndcg@10", "metric", "after", 540, 0.7172, 0.7172 if exact else 0.7023, 33),
+    )
+    if exact:
+        return Replay(
+            "replayed exactly", "reproduced exactly", "Every number is ours: 2 losses, 1 metric.", numbers, 540
+        )
+    return Replay("replayed for 200 steps", None, "Every number agrees up to step 200.", numbers, 200)
+
+
+def made_comparison(
+    before: dict[str, float],
+    after: dict[str, float],
+    verdict: str,
+    seeds: Sequence[int] = (42,),
+    card: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Seed k is (k - the mean of k) / 100 off the mean, which is `after`; the interval of card - ours is ±0.012."""
+    judged, middle = verdict != "not comparable", (len(seeds) - 1) / 2
+    printed = card or {metric: 0.7172 + place / 100 for place, metric in enumerate(METRICS[:-1])}
+    rows = []
+    for metric in METRICS:
+        row = MetricRow(
+            metric,
+            verdict=verdict if metric in printed else "not comparable",  # type: ignore[arg-type]
+            reason=ADVISED if not judged else "" if metric in printed else "The card does not report this metric.",
+            card=printed.get(metric),
+            card_line=300 + METRICS.index(metric) if metric in printed else None,
+            before=before[metric],
+            after=after[metric],
+            low=after[metric] - 0.045,
+            high=after[metric] + 0.04,
+            difference=after[metric] - before[metric],
+            difference_low=after[metric] - before[metric] - 0.03,
+            difference_high=after[metric] - before[metric] + 0.03,
+            p=0.0004,
+            p_adjusted=0.0028,
+            wins=100,
+            ties=60,
+            losses=20,
+        )
+        if judged:
+            row = replace(
+                row,
+                values=tuple(after[metric] + (place - middle) / 100 for place in range(len(seeds))),
+                mean=after[metric],
+                deviation=0.0158,
+            )
+        if judged and verdict != "reproduced exactly" and row.card is not None:
+            off = row.card - after[metric]
+            row = replace(row, card_difference=off, card_low=off - 0.012, card_high=off + 0.012, margin=0.02)
+            row = replace(row, detectable=abs(off) + 0.01)
+        rows.append(row)
+    return Comparison(
+        kind="card",
+        names=("card 'porsche-mxbai'", "run"),
+        verdict=verdict,  # type: ignore[arg-type]
+        reasons=() if judged else (ADVISED, "The run set training.seed to 42; the card says 7."),
+        notes=("* main metric. Intervals: 95%, BCa bootstrap over 180 queries (10,000 resamples, seed 0).",),
+        rows=tuple(rows),
+        main_metric="cosine_ndcg@10",
+        evaluation="finetune",
+        queries=180,
+        sentence="6 of 6 metrics; cosine_ndcg@10: the made-up reason." if judged else "",
+        seeds=tuple(seeds),
+        same_examples=judged,
+        effect_ratio=0.97 if judged else None,
+        statements=("The user states that rows.json holds the card's evaluation examples.",) if judged else (),
+        replay=made_replay(exact=verdict == "reproduced exactly") if judged else None,
+    ).to_dict()
 
 
 def made_run(
@@ -178,8 +224,13 @@ def made_run(
     verdict: str | None = "not comparable",
     status: str = "finished",
     steps: int = 54,
+    seeds: Sequence[int] = (42,),
+    near: float | None = None,
 ) -> Run:
-    """A finished run of `queries` queries and `steps` log rows; hostile texts in every place that data reaches."""
+    """A finished run of `queries` queries and `steps` log rows; hostile texts in every place that data reaches.
+
+    `near`: the card's numbers are so much above ours; by default they are anything.
+    """
     chance = random.Random(7)
     name = "porsche-mxbai"
     the_card, recipe = made_card(name), made_recipe(name)
@@ -268,7 +319,8 @@ def made_run(
         _stage(writer.path, evaluation, "step-360", [*after], chance)
         last = _stage(writer.path, evaluation, "after", [*after], chance)
     if verdict:
-        write_json(writer.path / "comparison.json", made_comparison(first, last, verdict))
+        printed = None if near is None else {metric: round(value + near, 4) for metric, value in last.items()}
+        write_json(writer.path / "comparison.json", made_comparison(first, last, verdict, seeds, printed))
     writer.update(status=status, created="2026-11-20T10:00:00Z", finished="2026-11-20T10:06:45Z", seconds=405.2)
     return writer.run
 

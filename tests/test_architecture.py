@@ -17,22 +17,24 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workbench"
 
 BUDGET = {
-    "__init__": 113,
-    "errors": 40,
+    "__init__": 122,
+    "errors": 155,
     "resources": 32,
-    "cards": 3_525,
-    "audit": 2_376,
-    "recipe": 1_358,
-    "run": 447,
-    "data": 1_710,
-    "models": 2_658,
-    "evaluation": 3_687,
-    "training": 2_721,
-    "views": 3_501,
-    "report": 1_000,
-    "pipeline": 126,
-    "notebook": 883,
-    "cli": 923,
+    "cards": 4_084,
+    "audit": 2_834,
+    "recipe": 1_505,
+    "run_forms": 169,
+    "run": 499,
+    "data": 2_266,
+    "models": 2_860,
+    "evaluation": 5_440,
+    "training": 3_374,
+    "views": 3_620,
+    "report": 1_156,
+    "pipeline": 158,
+    "notebook": 924,
+    "cli": 1_236,
+    "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
 change that raises one says why in its commit."""
@@ -66,8 +68,8 @@ PUBLIC = {
     "Audit", "Card", "Collection", "Comparison", "Evaluation", "Finding", "Recipe", "Run",
     "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
     "audit", "compare", "evaluate", "explore", "findings", "finished", "list_runs", "live", "load_collection",
-    "load_recipe", "map", "open_run", "parse_card", "read_card", "recipe", "register_loss", "report", "reproduce",
-    "resume", "shipped_cards", "start", "train", "wait",
+    "load_model", "load_recipe", "map", "open_run", "parse_card", "read_card", "recipe", "register_loss", "report",
+    "reproduce", "resume", "shipped_cards", "start", "train", "wait",
 }  # fmt: skip
 FORBIDDEN_NAMES = {"utils", "util", "common", "core", "base_", "helpers", "types", "misc"}
 LONGEST_FILE = 600

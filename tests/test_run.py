@@ -33,6 +33,14 @@ def test_two_runs_in_one_second_have_two_folders(tmp_path: Path) -> None:
     assert made(tmp_path).path != made(tmp_path).path
 
 
+def test_what_is_written_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, place, synced = made(tmp_path), tmp_path / "it.json", []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_ino, place.exists())))
+    writer.log({"step": 1})
+    write_json(place, {})
+    assert synced == [(writer.run.file("log").stat().st_ino, False), (place.stat().st_ino, False)]
+
+
 def test_a_folder_that_cannot_be_finished_is_removed(tmp_path: Path) -> None:
     def write(run: Run) -> None:
         run.file("recipe").write_text("half")
@@ -137,14 +145,27 @@ def test_opening_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         open_run(tmp_path / "none", tmp_path)
     assert str(caught.value) == (
-        f"expected a run folder (one that holds run.json), found none at {str(tmp_path / 'none')!r}; "
-        "`workbench runs` lists those there are."
+        f"expected a run (a folder that holds run.json), found none at {str(tmp_path / 'none')!r} or in the folder "
+        f"{str(tmp_path)!r}; `workbench runs` lists those there are, --runs names another folder."
     )
 
 
 def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:
     writer = made(tmp_path)
     assert open_run(writer.path.name, tmp_path).path == writer.path
+
+
+def test_a_run_is_found_by_the_beginning_of_its_name_or_as_the_latest(tmp_path: Path) -> None:
+    first, second = (
+        create(tmp_path, card_name=name, recipe_sha256="0123456789", record={}, write=lambda _: None).path
+        for name in ("porsche-a", "porsche-b")
+    )
+    RunWriter(first).update(created="2026-01-01T00:00:00Z")
+    RunWriter(second).update(created="2026-02-01T00:00:00Z")
+    assert open_run("latest", tmp_path).path == second
+    assert open_run("porsche-a", tmp_path).path == first
+    with pytest.raises(RunError, match="expected one run, found 2 that begin with 'porsche-'"):
+        open_run("porsche-", tmp_path)
 
 
 def test_stages_are_in_order_and_the_main_metric_is_shown(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.slow
 NOTEBOOKS = sorted(path.name for path in (Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -87,29 +90,89 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Place:
-    folder = tmp_path_factory.mktemp("elsewhere")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder / "wheel"), str(root)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
+def pip(*words: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    (wheel,) = (folder / "wheel").glob("*.whl")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, root)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def environment_with(wheel: Path, folder: Path) -> Place:
+    """A virtual environment with nothing but the wheel."""
     made = folder / "env"
     venv.create(made, with_pip=False, symlinks=True)
-    python = made / "bin" / "python"
-    install = [*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    pip("--python", made / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
     (site,) = made.glob("lib/python*/site-packages")
+    (folder / "work").mkdir()
+    return Place(made / "bin" / "python", site, folder / "work")
+
+
+@pytest.fixture(scope="module")
+def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The wheel and what it requires without an extra."""
+    place = environment_with(wheel, tmp_path_factory.mktemp("light"))
+    (found,) = metadata.distributions(path=[str(place.site)], name="card-workbench")
+    waiting, names = list(found.requires or ()), set()
+    while waiting:
+        needed = Requirement(waiting.pop())
+        if (needed.marker is not None and not needed.marker.evaluate({"extra": ""})) or needed.name in names:
+            continue
+        names.add(needed.name)
+        library = metadata.distribution(needed.name)
+        waiting += library.requires or ()
+        for file in library.files or ():
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                (place.site / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file.locate(), place.site / file)
+    return place
+
+
+@pytest.fixture(scope="module")
+def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The wheel and the libraries of the tests."""
+    place = environment_with(wheel, tmp_path_factory.mktemp("elsewhere"))
     # A line of a .pth file adds a folder without the .pth files in it: not the clone that is installed there.
-    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (place.site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     for name in ("share", "etc"):  # JupyterLab's pages and the kernel that ipykernel brings
         there = Path(sys.prefix) / name
-        if there.is_dir() and not (made / name).exists():
-            (made / name).symlink_to(there)
-    (folder / "work").mkdir()
-    return Place(python, site, folder / "work")
+        if there.is_dir() and not (place.python.parents[1] / name).exists():
+            (place.python.parents[1] / name).symlink_to(there)
+    return place
+
+
+def test_reading_auditing_and_the_recipe_need_little(light: Place) -> None:
+    size = sum(path.stat().st_size for path in light.site.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert size < 40_000_000
+    for words, shown in {
+        ("show", "porsche-mxbai"): "Sentence Transformers 3.3.1",
+        ("audit", "porsche-mxbai", "--format", "sarif"): '"ruleId": "best-not-kept"',
+        ("recipe", "porsche-mxbai", "--corrected"): "load_best_model_at_end: true",
+        ("explain", "best-not-kept"): "## best-not-kept",
+    }.items():
+        done = light.workbench(*words)
+        assert (done.returncode, shown in done.stdout) == (0, True), done.stderr
+
+
+def test_what_needs_more_names_the_extra(light: Place) -> None:
+    for words, extra in {
+        ("train", "porsche-minilm"): "train", ("reproduce", "porsche-minilm"): "train", ("doctor",): "train",
+        ("dashboard",): "dashboard", ("lab",): "notebooks", ("audit", "acme/model"): "hub",
+    }.items():  # fmt: skip
+        done = light.workbench(*words)
+        assert done.returncode == 2
+        assert done.stderr.strip().endswith(f'install it: pip install "card-workbench[{extra}]".'), done.stderr
+    code = "import workbench as wb\nprint(len(wb.audit('porsche-mxbai')))\n"
+    code += "try: wb.train\nexcept ImportError as error: print(error)"
+    counted, refused = light.python_says(code).splitlines()
+    assert int(counted) == 11
+    assert refused.endswith('pip install "card-workbench[train]"')
 
 
 def test_the_package_is_the_wheels_and_carries_all_that_is_shipped(place: Place, root: Path) -> None:
@@ -130,7 +193,7 @@ def test_the_package_is_the_wheels_and_carries_all_that_is_shipped(place: Place,
 
 
 def test_a_card_is_reproduced(place: Place) -> None:
-    done = place.workbench("reproduce", "porsche-mxbai", "--base", "scratch:small", "--max-steps", "2")
+    done = place.workbench("reproduce", "porsche-mxbai", "--base", "bundled:static", "--max-steps", "2")
     assert done.returncode == 0, done.stderr
     (run,) = (path for path in (place.folder / "runs").iterdir() if (path / "run.json").is_file())
     assert json.loads((run / "run.json").read_text())["status"] == "finished"

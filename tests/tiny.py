@@ -52,8 +52,13 @@ WORDS = [
 ]
 
 
-def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1, words: Sequence[str] = tuple(WORDS)) -> Path:
-    """A BERT of two layers with random weights, mean pooling, that knows `words`, saved as the library saves it."""
+def tiny_base(
+    folder: Path, *, dimension: int = 32, dropout: float = 0.1, words: Sequence[str] = tuple(WORDS), seed: int = 7
+) -> Path:
+    """A BERT of two layers with random weights, mean pooling, that knows `words`, saved as the library saves it.
+
+    One layer if `dimension` is large.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
@@ -63,19 +68,19 @@ def tiny_base(folder: Path, *, dimension: int = 32, dropout: float = 0.1, words:
     source = folder / "source"
     source.mkdir(parents=True)
     (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"0123456789"]))
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(words) + 15,
         hidden_size=dimension,
-        num_hidden_layers=2,
+        num_hidden_layers=2 if dimension <= 128 else 1,
         num_attention_heads=2,
-        intermediate_size=2 * dimension,
+        intermediate_size=64,
         max_position_embeddings=64,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
     BertModel(config).save_pretrained(source)
-    BertTokenizerFast(vocab=str(source / "vocab.txt"), model_max_length=32).save_pretrained(source)
+    BertTokenizerFast(vocab=str(source / "vocab.txt"), model_max_length=32, strip_accents=False).save_pretrained(source)
     transformer = Transformer(str(source), max_seq_length=32)
     model = SentenceTransformer(
         modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")], device="cpu"

@@ -2,11 +2,11 @@
 
     import workbench as wb
 
-    card = wb.read_card("porsche-mxbai")        # a README.md, its folder, a shipped name, or a Hub id
-    wb.audit(card)                              # what it contradicts, hides, or cannot have measured
-    run = wb.train(wb.recipe(card), card=card)  # train it again: a run folder
-    wb.compare(run)                             # its numbers beside the card's: intervals and a verdict
-    wb.report(run)                              # one HTML file
+    card = wb.read_card("porsche-mxbai")  # a README.md, its folder, a shipped name, or a Hub id
+    wb.audit(card)                        # what it contradicts, hides, or cannot have measured
+    run = wb.train(card)                  # train it again: a run folder
+    wb.compare(run)                       # its numbers beside the card's: intervals and a verdict
+    wb.report(run)                        # one HTML file
 
 In a notebook `wb.start` trains in a separate process, `await wb.finished(run)` waits for it, and `wb.live`,
 `wb.findings`, `wb.explore` and `wb.map` show things.
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from workbench.errors import RunError as RunError
     from workbench.errors import TrainingError as TrainingError
     from workbench.errors import WorkbenchError as WorkbenchError
-    from workbench.evaluation.compare import Comparison as Comparison
     from workbench.evaluation.compare import compare as compare
+    from workbench.evaluation.comparison import Comparison as Comparison
     from workbench.evaluation.retrieval import Evaluation as Evaluation
     from workbench.models.losses import register_loss as register_loss
     from workbench.notebook.findings import findings as findings
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from workbench.notebook.query_table import explore as explore
     from workbench.notebook.waiting import finished as finished
     from workbench.pipeline import evaluate as evaluate
+    from workbench.pipeline import load_model as load_model
     from workbench.pipeline import reproduce as reproduce
     from workbench.recipe.from_card import recipe as recipe
     from workbench.recipe.schema import Recipe as Recipe
@@ -68,7 +69,8 @@ _NAMES = {
     "errors": (
         "BaseError", "CardError", "DataError", "RecipeError", "RunError", "TrainingError", "WorkbenchError",
     ),
-    "evaluation.compare": ("Comparison", "compare"),
+    "evaluation.compare": ("compare",),
+    "evaluation.comparison": ("Comparison",),
     "evaluation.retrieval": ("Evaluation",),
     "models.losses": ("register_loss",),
     "notebook.findings": ("findings",),
@@ -76,7 +78,7 @@ _NAMES = {
     "notebook.map": ("map",),
     "notebook.query_table": ("explore",),
     "notebook.waiting": ("finished",),
-    "pipeline": ("evaluate", "reproduce"),
+    "pipeline": ("evaluate", "load_model", "reproduce"),
     "recipe.from_card": ("recipe",),
     "recipe.schema": ("Recipe",),
     "recipe.yaml_io": ("load_recipe",),
@@ -91,9 +93,16 @@ __all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("card-workbench")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if missing := import_module("workbench.errors").install_line(error.name):
+            raise ModuleNotFoundError(missing, name=error.name) from error
+        raise
     globals()[name] = value
     return value
 

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from workbench.cards.metric_names import metric_name
 from workbench.errors import RunError
+from workbench.run_forms import mismatch, parse_log, read_json, wrong_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +54,6 @@ FILES = {
 }
 """What `Run.file` gives -> its place in the folder. `{}` are the evaluation, then the stage (`before`, `step-N` or
 `after`); of a map the evaluation, the method, and `together` or `apart`."""
-
-FORMS: dict[str, dict[str, Any]] = {
-    "record": dict.fromkeys(("base", "data", "progress", "process", "best", "versions"), dict) | {"checks": list},
-    "metrics": {"metrics": dict, "settings": dict},
-    "comparison": {"rows": list},
-}
-"""JSON file -> the values in it that are objects, or lists of objects, where there are any."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
@@ -106,8 +101,8 @@ def this_process() -> dict[str, Any]:
 
 def is_alive(process: Mapping[str, Any]) -> bool:
     """Whether the process that `this_process` described still runs; one of another host is assumed to."""
-    pid = int(process.get("pid", -1))
-    if pid <= 0:
+    pid = int(process.get("pid") or -1)
+    if not 0 < pid < 1 << 31:  # else no system has such a process
         return False
     if process.get("host") != socket.gethostname():
         return True
@@ -150,6 +145,9 @@ class Run:
         )
         return f"<Run {self.name!r}: {self.status}{changes}>"
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     def _repr_html_(self) -> str:
         import pandas as pd
 
@@ -167,7 +165,7 @@ class Run:
                 metric = self.main_metric(name, next(iter(means)))
                 values = [means.get(stage, {}).get(metric) for stage in ("before", "after")]
                 before, after = ("-" if value is None else f"{value:.4f}" for value in values)
-                rows.append((name, "nDCG@10" if metric.endswith("_ndcg@10") else metric, before, after))
+                rows.append((name, metric_name(metric), before, after))
         return rows
 
     @property
@@ -178,14 +176,15 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What run.json holds.
 
-        schema_version, status, card, variant, recipe_sha256, created, finished (ISO times, UTC), seconds, process
-        {pid, host, started}, base {asked, model, sha256, stand_in, note, unknown_share}, data {source, sha256,
-        stand_in, note, rows: {train, validation, test}, more: {name: {source, sha256, rows}}}, checks [{severity,
-        message}], notes (where training departs from the recipe), device, precision, processes, versions {package:
-        version}, command (list of words), progress {step, steps, epoch, rows_per_second, seconds_left, phase}, best
-        {step, metric, value}, cost {peak_memory (bytes), rows_per_second, device, processes, precision, joules (None
-        where nothing counts them), counted (what does)}, peak_memory and rows_per_second once more, error (a sentence,
-        where it failed). A phase is "measure STAGE", "train", "stopped" or "trained".
+        schema_version, status, card, variant, recipe_sha256, created, finished (ISO times, UTC), seconds, process {pid,
+        host, started}, base {asked, model, sha256, stand_in, note, unknown_share}, data {source, sha256, stand_in,
+        note, rows: {train, validation, test}, more: {name: {source, sha256, rows}}}, trained {path in the recipe: what
+        was trained in its place}, checks [{severity, message}], notes (where training departs from the recipe), device,
+        precision, processes, versions {package: version}, command (list of words), progress {step, steps, epoch,
+        rows_per_second, seconds_left, phase}, best {step, metric, value}, cost {peak_memory (bytes), rows_per_second,
+        device, processes, precision, joules (None where nothing counts them), counted (what does)}, peak_memory and
+        rows_per_second once more, error (a sentence, where it failed). A phase is "measure STAGE", "train", "stopped"
+        or "trained".
         """
         return self._json("record")
 
@@ -225,6 +224,12 @@ class Run:
 
         read = partial(pd.read_parquet, filters=filters)
         table: pd.DataFrame = self._load(read, "a Parquet table", name, *parts)
+        wrong = wrong_column(table, name)
+        if wrong or (filters is None and table.empty):
+            raise RunError(
+                f"expected {wrong or 'rows'} in {str(self.file(name, *parts))!r} as the workbench writes it, found "
+                f"{'something else' if wrong else 'none'}; evaluate again, or train again."
+            )
         return table
 
     def stop(self) -> None:
@@ -255,6 +260,20 @@ class Run:
             return recipe.model_copy(update={"card_sha256": self._json("card").get("sha256") or None})
         return recipe
 
+    def trained_recipe(self) -> Any:
+        """The recipe with what was trained where it asks for something else, such as a stand-in; a Recipe."""
+        from workbench.recipe.overrides import with_changes
+        from workbench.recipe.schema import Origin
+
+        origin, base, trained = (
+            Origin(source="file", note=FILES["record"]),
+            self.record.get("base"),
+            self.record.get("trained"),
+        )
+        if trained is None and base and base.get("stand_in"):  # written by an older version
+            trained = {"base.model": base.get("model"), "base.revision": None}
+        return with_changes(self.recipe(), {path: (value, origin) for path, value in (trained or {}).items()})
+
     def card(self) -> Any | None:
         """The Card that the recipe came from, or None."""
         from workbench.cards.read import card_from_dict
@@ -262,33 +281,42 @@ class Run:
         return card_from_dict(self._json("card")) if self.file("card").exists() else None
 
     def comparison(self) -> dict[str, Any] | None:
-        """What `compare` stored, or None where it has not run."""
-        if not self.file("comparison").exists():
-            return None
-        stored = self._json("comparison")
-        for each in (stored, *stored.get("rows", ())):
-            if each.get("verdict") == "not told apart":  # as older versions wrote it
-                each["verdict"] = "no significant difference"
-        return stored
+        """What `compare` stored, or None where it has not run. It may be by an older rule: see `read_comparison`."""
+        return self._json("comparison") if self.file("comparison").exists() else None
 
-    def log(self) -> list[dict[str, Any]]:
-        """Log rows in order of step, the later line winning where a step was logged twice.
+    def map_settings(self, *parts: str) -> dict[str, Any]:
+        """How the map of an evaluation, method, and `together` or `apart` was made: parameters, kept."""
+        return self._json("map_settings", *parts)
+
+    @overload
+    def log(self, *, as_frame: Literal[False] = False) -> list[dict[str, Any]]: ...
+
+    @overload
+    def log(self, *, as_frame: Literal[True]) -> pd.DataFrame: ...
+
+    def log(self, *, as_frame: bool = False) -> list[dict[str, Any]] | pd.DataFrame:
+        """Log rows, or a DataFrame of them, in order of step, the later line winning where a step was logged twice.
 
         Keys: step, epoch, time (seconds since the start), and where there are any: loss, learning_rate, grad_norm,
         rows_per_second, eval_loss, components (name -> value, of a loss that has parts), and metrics named
         `<evaluation>_<metric>`. There is a row for every optimizer step; a half-written last line is left out.
         """
         rows: dict[int, dict[str, Any]] = {}
-        if not self.file("log").exists():
-            return []
-        for line in self.file("log").read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed while writing it
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows[row["step"]] = {**rows.get(row["step"], {}), **row}
-        return [rows[step] for step in sorted(rows)]
+        text = self._load(Path.read_bytes, "a log", "log") if self.file("log").exists() else b""
+        for row in parse_log(text.splitlines()):
+            rows[row["step"]] = {**rows.get(row["step"], {}), **row}
+        ordered = [rows[step] for step in sorted(rows)]
+        if not as_frame:
+            return ordered
+        import pandas as pd
+
+        return pd.DataFrame(ordered, columns=None if ordered else ["step", "epoch", "loss"])
+
+    def load_model(self) -> Any:
+        """The SentenceTransformer that the run kept, in float32. Raises RunError where it has none (yet)."""
+        import workbench  # a room above this one has it
+
+        return workbench.load_model(self)
 
     def evaluations(self) -> dict[str, tuple[str, ...]]:
         """Evaluation name -> its stages in order: before, step-N by N, after."""
@@ -313,7 +341,18 @@ class Run:
     def per_query(self, evaluation: str, stage: str) -> pd.DataFrame:
         """One row per query: query_id, query, relevant, rank (of the first relevant document, 1-based, null beyond
         the depth kept), ranks (of all of them), and one column per metric ("ndcg@10")."""
-        return self.table("queries", evaluation).merge(self.table("values", evaluation, stage), on="query_id")
+        return self.joined("queries", evaluation, stage, "query_id")
+
+    def joined(self, name: str, evaluation: str, stage: str, identity: str) -> pd.DataFrame:
+        """The table `name` of an evaluation and its values at a stage, which have the same rows, by the column
+        `identity`."""
+        table, values = self.table(name, evaluation), self.table("values", evaluation, stage)
+        if identity not in values or set(table[identity]) != set(values[identity]):
+            raise RunError(
+                f"expected values of the {len(table):,} rows of {str(self.file(name, evaluation))!r} in "
+                f"{str(self.file('values', evaluation, stage))!r}, found those of others; evaluate again."
+            )
+        return table.merge(values, on=identity)
 
     def documents(self, evaluation: str) -> pd.DataFrame:
         """Every document retrieved or relevant: document_id, document."""
@@ -325,14 +364,12 @@ class Run:
         return self.table("hits", evaluation, stage).merge(documents, on="document_id", how="left")
 
     def _json(self, name: str, *parts: str) -> dict[str, Any]:
-        value = self._load(lambda path: json.loads(path.read_text(encoding="utf-8")), "JSON", name, *parts)
+        value: Any = self._load(read_json, "JSON", name, *parts)
         path = str(self.file(name, *parts))
         if not isinstance(value, dict):
             raise RunError(f"expected a JSON object in {path!r}, found {type(value).__name__}; the run cannot be read.")
-        for key, kind in FORMS.get(name, {}).items():
-            found = value.get(key) or kind()
-            if not isinstance(found, kind) or not all(isinstance(row, dict) for row in found if kind is list):
-                raise RunError(f"expected {key!r} in {path!r} as the workbench writes it, found {found!r:.60}.")
+        if wrong := mismatch(value, name):
+            raise RunError(f"expected {wrong[0]!r} in {path!r} as the workbench writes it, found {wrong[1]}.")
         return value
 
     def _load(self, read: Callable[[Path], Any], kind: str, name: str, *parts: str) -> Any:
@@ -344,7 +381,7 @@ class Run:
             )
         try:
             return read(path)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise RunError(f"expected {kind} in {str(path)!r}, found something else ({error}).") from error
 
 
@@ -369,6 +406,12 @@ class RunWriter:
         """Merge `fields` into run.json."""
         if self.writes:
             write_json(self.run.file("record"), {**self.run.record, **fields})
+
+    def remove_half_written(self) -> None:
+        """Remove the files that a killed process was writing."""
+        for path in self.path.rglob(".*.tmp"):
+            with suppress(OSError):
+                path.unlink()
 
     def log(self, *rows: Mapping[str, Any]) -> None:
         """Append rows to the log, on the disk when this returns."""
@@ -422,16 +465,25 @@ def create(
 
 
 def open_run(path: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs") -> Run:
-    """Open a run by its folder, or by its name in the folder `runs`.
+    """Open a run by its folder; or, in the folder `runs`, by its name, its beginning, or "latest". A Run is itself.
 
-    Raises RunError where there is no run.json.
+    Raises RunError where there is no run.json, or several runs begin so.
     """
+    if isinstance(path, Run):
+        return path
     for run in (Run(Path(path)), Run(Path(runs) / Path(path).name)):
         if run.file("record").is_file():
             return run
+    name, known = str(path), list_runs(runs)
+    found = known[:1] if name == "latest" else [run for run in known if name and run.name.startswith(name)]
+    if len(found) == 1 and not Path(path).exists():
+        return found[0]
+    if len(found) > 1:
+        names = ", ".join(run.name for run in found[:5])
+        raise RunError(f"expected one run, found {len(found)} that begin with {name!r} ({names}); write more of it.")
     raise RunError(
-        f"expected a run folder (one that holds run.json), found none at {str(path)!r}; "
-        "`workbench runs` lists those there are."
+        f"expected a run (a folder that holds run.json), found none at {name!r} or in the folder "
+        f"{os.path.abspath(runs)!r}; `workbench runs` lists those there are, --runs names another folder."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from healthy_card import (
@@ -29,7 +30,20 @@ from healthy_card import (
 
 from workbench.audit.finding import Finding
 from workbench.audit.rules import RULES, audit
-from workbench.cards.card import Card, ColumnStatistics, Dataset, IndexedResult, Loss, Module, Stated, Text
+from workbench.cards import lookup
+from workbench.cards.card import (
+    Card,
+    ColumnStatistics,
+    Dataset,
+    IndexedResult,
+    LogRow,
+    Loss,
+    Module,
+    Stated,
+    Text,
+    Unread,
+)
+from workbench.cards.read import parse_card
 
 Make = Callable[[], Card]
 
@@ -100,6 +114,42 @@ def _inside_matryoshka() -> Card:
 def _unbounded_similarity() -> Card:
     card = with_loss(healthy(), "MultipleNegativesRankingLoss", scale=20.0, similarity_fct="<lambda>")
     return with_log(card, [row(100, 7000.0), row(200, 5.0)])
+
+
+def _logged_only(*rows: LogRow) -> Card:
+    bare = without_evaluation(healthy())
+    return replace(bare, training_log=(*bare.training_log, *rows))
+
+
+NOT_PULLED = Unread("final_eval_results.csv", (1, 1), lookup.POINTER)
+TWO_CARDS = b"""---
+tags:
+- sentence-transformers
+---
+# One
+
+### Model Description
+
+- **Model Type:** Sentence Transformer
+---
+tags:
+- sentence-transformers
+---
+# Two
+
+### Model Description
+
+- **Model Type:** Sentence Transformer
+"""
+PATHS = (
+    "acme/base", r"C:\Users\me\base", "/root/.cache/huggingface/hub/models--acme--base/snapshots/1a2b/", "./out/best",
+    "/content/drive/checkpoint-500", "models/other",
+)  # fmt: skip
+"""Other paths of the healthy card's base, and paths that may be it."""
+
+
+def _beside(base: str) -> Card:
+    return replace(_shape_beside(), beside={"adapter_config.json": {**LORA, "base_model_name_or_path": base}})
 
 
 def _three_matryoshka_dimensions() -> Card:
@@ -191,6 +241,16 @@ def _measured(*values: float, **values_by_name: object) -> Card:
 def _table_of_another_epoch() -> Card:
     card = _measured(0.7135, 0.7242, 0.7172, load_best_model_at_end=False)
     return replace(card, evaluations=(evaluation(0.7242),))
+
+
+def _accuracy_from(first: int, last: int, queries: int = 180) -> Card:
+    """accuracy@1 of so many queries at the beginning and at the end, with the unrounded values in model-index."""
+    exact = {"cosine_accuracy@1": last / queries, "cosine_accuracy@10": 161 / queries, "cosine_ndcg@10": 0.71}
+    indexed = tuple(IndexedResult("information-retrieval", "dev", name, value) for name, value in exact.items())
+    measured = evaluation(0.71, **{name: round(value, 4) for name, value in exact.items()})
+    rows = [row(step, metrics={"dev_cosine_accuracy@1": round(hits / queries, 4)}, line=step)
+            for step, hits in ((1000, first), (3000, last))]  # fmt: skip
+    return replace(with_log(healthy(), rows), evaluations=(measured,), model_index=indexed)
 
 
 def _twenty_four_queries() -> Card:
@@ -424,6 +484,11 @@ ILL: dict[str, dict[str, Make]] = {
     "not-evaluated": {
         "never evaluated": lambda: with_args(without_evaluation(healthy()), eval_strategy="no"),
     },
+    "evaluation-not-shown": {
+        "a row without a number": lambda: _logged_only(row(1000)),
+        "results beside the card": lambda: replace(_logged_only(), beside={"eval/dev_results.csv": [{"epoch": 1}]}),
+        "results that were not pulled": lambda: replace(_logged_only(), unread=(NOT_PULLED,)),
+    },
     "best-not-kept": {
         "second epoch was best": lambda: _measured(0.7135, 0.7242, 0.7172, load_best_model_at_end=False),
     },
@@ -444,6 +509,9 @@ ILL: dict[str, dict[str, Make]] = {
             healthy(), evaluations=(evaluation(0.6017, **{"cosine_recall@10": 0.9}),)
         ),
         "twenty four queries": _twenty_four_queries,
+    },
+    "gain-unresolved": {
+        "four of 180 queries": lambda: _accuracy_from(106, 110),
     },
     "metric-nan": {
         "correlation of nothing": lambda: replace(
@@ -528,6 +596,13 @@ ILL: dict[str, dict[str, Make]] = {
     "files-disagree": {
         "other losses": _other_losses,
         "other limit": lambda: replace(healthy(), beside={"sentence_bert_config.json": {"max_seq_length": 128}}),
+        "adapter of another base": lambda: _beside("unsloth/Llama-3.2-3B"),
+    },
+    "bases-disagree": {
+        "another above": lambda: replace(healthy(), front_matter={"base_model": "unsloth/Llama-3.2-3B"}),
+    },
+    "second-card": {
+        "two files joined": lambda: parse_card(TWO_CARDS, name="two"),
     },
     "sampler-seed": {
         "old sampler": lambda: versions(healthy(), st="3.3.1"),
@@ -642,6 +717,12 @@ NEAR: dict[str, dict[str, Make]] = {
         "only a validation loss": lambda: replace(
             without_evaluation(healthy()), training_log=(row(100, 1.0), row(200, validation=0.9))
         ),
+        "a row without a number": lambda: _logged_only(row(1000)),
+    },
+    "evaluation-not-shown": {
+        "never evaluated": lambda: without_evaluation(healthy()),
+        "shown elsewhere": lambda: with_log(healthy(), [*healthy_log(), row(3001)]),
+        "a log of another writer": lambda: _logged_only(replace(row(1000), source="trainer_state.json")),
     },
     "best-not-kept": {
         "best was loaded": lambda: replace(_measured(0.7135, 0.7242, 0.7172), evaluations=()),
@@ -660,6 +741,10 @@ NEAR: dict[str, dict[str, Make]] = {
     },
     "metric-identities": {
         "several golds": _several_golds,
+    },
+    "gain-unresolved": {
+        "six of 180 queries": lambda: _accuracy_from(106, 112),
+        "nothing gained": lambda: _accuracy_from(106, 106),
     },
     "dataset-unnamed": {
         "named without id": lambda: with_rows(healthy(), name="quora-pairs", id=None),
@@ -724,6 +809,7 @@ NEAR: dict[str, dict[str, Make]] = {
     },
     "hidden-adapter": {
         "adapter shown": lambda: _shape_beside(),
+        "adapter of another base": lambda: _beside("unsloth/Llama-3.2-3B"),
     },
     "hidden-prompts": {
         "empty prompts beside": lambda: replace(
@@ -732,6 +818,18 @@ NEAR: dict[str, dict[str, Make]] = {
     },
     "files-disagree": {
         "same losses": _same_losses,
+        "steps that are no numbers": lambda: replace(
+            healthy(), beside={"trainer_state.json": {"log_history": [{"step": {}, "loss": 9.9}, {"step": 100.5}, 3]}}
+        ),
+        **{path: partial(_beside, path) for path in PATHS},
+    },
+    "bases-disagree": {
+        **{path: partial(replace, healthy(), front_matter={"base_model": [path]}) for path in PATHS},
+    },
+    "second-card": {
+        "another heading of level 1": lambda: parse_card(
+            TWO_CARDS.replace(b"### Model Description\n\n", b"", 1), name="x"
+        ),
     },
     "sampler-seed": {
         "fixed sampler": lambda: versions(healthy(), st="3.4.0"),

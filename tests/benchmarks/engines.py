@@ -170,13 +170,22 @@ def prepared(shape: Shape, config: Any, steps: int, folder: Path) -> Prepared:
     file = folder / "rows.jsonl"
     made = rows(shape, (steps + 1) * rows_per_step(asked), asked.data.columns)
     file.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    return _few_steps(asked, str(file), steps, str(base(shape, config, folder, asked.base.max_seq_length or 512)))
+
+
+def on_sample(card: str, sample: str, steps: int, folder: Path) -> Prepared:
+    """The same on a shipped sample and the base that stands in for the card's own."""
+    return _few_steps(wb.recipe(wb.read_card(card)), f"sample:{sample}", steps, "bundled:minilm")
+
+
+def _few_steps(asked: Recipe, location: str, steps: int, base: str) -> Prepared:
     settings: dict[str, Any] = {
-        "data.train.location": str(file), "training.eval_strategy": "no", "training.max_steps": steps,
+        "data.train.location": location, "training.eval_strategy": "no", "training.max_steps": steps,
         "training.warmup_steps": 0, "training.warmup_ratio": 0.0, "training.engine": "fast",
     }  # fmt: skip
     recipe = with_overrides(asked, settings)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": None, "evaluation": None})})
-    return prepare(recipe, str(base(shape, config, folder, recipe.base.max_seq_length or 512)))
+    return prepare(recipe, base)
 
 
 # --- turns ---------------------------------------------------------------------------------------------------------
@@ -238,8 +247,8 @@ def turn(ready: Prepared, folder: Path, *, fast: bool, dropout: bool = True, war
             module.p = 0.0
     steps, kept = ready.plan.steps, []
     job = Job(
-        model=model, loss=loss, rows=ready.rows, held_out=None, recipe=ready.recipe, plan=ready.plan,
-        folder=folder / "checkpoints", evaluate=lambda step: {}, main_metric="",
+        model=model, loss=loss, rows=ready.rows, held_out=None, not_held_out=0, recipe=ready.recipe, plan=ready.plan,
+        folder=folder / "checkpoints", evaluate=lambda step: {}, best_metric=None, higher_is_better=True,
         log=lambda *rows: kept.extend(row["loss"] for row in rows), on_step=lambda progress: None,
     )  # fmt: skip
     arguments = training_arguments(job)

@@ -37,7 +37,7 @@ def measured(shape: Any, chosen: argparse.Namespace, folder: Path) -> tuple[tupl
     import engines
 
     config = shape.small if chosen.small else shape.real
-    steps = shape.steps if chosen.small else chosen.steps
+    steps = min(shape.steps, chosen.steps) if chosen.small else chosen.steps
     ready = engines.prepared(shape, config, steps, folder)
     rows = engines.rows_per_step(ready.recipe)
     apart, losses = engines.without_dropout(ready, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from workbench.cards.known import known_card
 from workbench.cards.read import read_card, shipped_cards
 from workbench.errors import DataError
+from workbench.evaluation.given_sets import open_sets
 from workbench.recipe.from_card import recipe
 from workbench.recipe.schema import Recipe
 from workbench.recipe.yaml_io import load_recipe, recipe_yaml, save_recipe
@@ -28,13 +30,28 @@ def known_facts(made: Recipe) -> tuple[object, ...]:
     return made.training.prompts.get("sentence_0"), made.evaluation.repeated_queries
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+FIVE = [name for name, entry in ENTRIES.items() if not entry.get("own")]
+
+
+@pytest.mark.parametrize("name", FIVE)
 def test_the_damaged_the_clean_and_the_shipped_copy_of_each_card_are_known(shared: Path, name: str) -> None:
     cards = shared / "cards"
     files = [cards / "seeds" / f"{name}.md", cards / "seeds-clean" / f"{name}.md", FOLDER / name / "README.md"]
     assert ENTRIES[name]["sha256"] == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     assert len({id(known_card(read_card(file).sha256)) for file in files}) == 1
     assert set(ENTRIES) == set(shipped_cards())
+
+
+def test_the_card_of_this_project_knows_its_own_rows_and_examples() -> None:
+    card = read_card("porsche-minilm")
+    assert ENTRIES[card.name]["sha256"] == [card.sha256]
+    made = recipe(card)
+    assert (made.data.train.location, recipe_rows(made)[1]) == ("sample:porsche", "")
+    (each,) = open_sets(card, made, ())
+    assert (list(each.tasks), each.known) == (["porsche-test"], True)
+    other = replace(card, sha256="0" * 64)  # the same facts in an edited file
+    assert recipe(other).data.train.location == "unknown"
+    assert open_sets(other, recipe(other), ()) == []
 
 
 def test_a_renamed_copy_keeps_what_is_known(tmp_path: Path) -> None:

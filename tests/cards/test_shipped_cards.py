@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import sample_rows
 
 from workbench.cards.card import Card
 from workbench.cards.read import read_card, shipped_cards
@@ -51,8 +53,27 @@ def made() -> ModuleType:
     return module
 
 
-def test_the_five_are_shipped() -> None:
-    assert shipped_cards() == NAMES
+OWN = "porsche-minilm"  # made by a script in its folder
+
+
+def test_the_five_and_our_own_are_shipped() -> None:
+    assert set(shipped_cards()) == {*NAMES, OWN}
+
+
+def test_our_own_card_has_the_facts_of_its_script_and_the_first_rows_of_the_sample() -> None:
+    card, script = read_card(OWN), (FOLDER / OWN / "make_card.py").read_text(encoding="utf-8")
+    assert (card.unread, card.base_model and card.base_model.value) == ((), "sentence-transformers/all-MiniLM-L6-v2")
+    for name in ("learning_rate", "per_device_train_batch_size", "num_train_epochs"):
+        stated, found = card.argument(name), re.search(rf"{name}=([^,]+),", script)
+        assert stated is not None
+        assert found is not None
+        assert float(stated.value) == float(found[1])
+    for part, dataset in zip(("train", "validation"), card.datasets, strict=True):
+        rows = sample_rows.read("porsche")[part]
+        assert dataset.size == len(rows)
+        assert [dict(row) for row in dataset.samples] == [
+            {name: row[name] for name in ("anchor", "positive")} for row in rows[:3]
+        ]
 
 
 @pytest.mark.parametrize("name", NAMES)

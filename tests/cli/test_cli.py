@@ -8,15 +8,19 @@ import resource
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from in_process import workbench
+from synthetic_run import made_run
+from tiny import WORDS, tiny_base
 
-from workbench import open_run
+from workbench import __version__, open_run
 
-STEPS = ("--base", "scratch:small", "--max-steps", "2")
+WORDPAIRS = list(zip(WORDS[:12], WORDS[5:17], strict=True))
+STEPS = ("--base", "bundled:static", "--max-steps", "2")
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -220,7 +224,7 @@ class TestBadData:
 
     def test_columns_that_are_no_pairs_are_refused(self, rows: Path, tmp_path: Path) -> None:
         words = ("--data", rows, "--columns", "anchor", "--runs", tmp_path)
-        assert "theirs=ours" in error_of(workbench("train", "porsche-mxbai", *STEPS, *words))
+        assert "FILE_COLUMN=NAME" in error_of(workbench("train", "porsche-mxbai", *STEPS, *words))
 
 
 class TestBadPlaces:
@@ -230,6 +234,49 @@ class TestBadPlaces:
         assert "no-such/base" in error_of(workbench("train", "porsche-mxbai", *words))
         assert time.perf_counter() - start < 25
 
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--margin", "0"), "expected a margin above 0"),
+            (("--margin", "nan"), "expected a margin above 0"),
+            (("--base-is-the-cards",), "expected --base FOLDER with --base-is-the-cards, found none"),
+            (
+                ("--evaluation-set", "other=scored.jsonl"),
+                "expected an evaluation set that the card 'porsche-mxbai' names",
+            ),
+            (("--evaluation-set", "scored.jsonl"), "expected examples for the card's InformationRetrievalEvaluator"),
+            (("--base", "bundled:minilm", "--base-is-the-cards"), "expected the card's base with --base-is-the-cards"),
+        ],
+    )
+    def test_statements_that_contradict_the_card_are_refused(
+        self, words: tuple[str, ...], said: str, rows: Path, tmp_path: Path
+    ) -> None:
+        scored = [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": n / 9} for n in range(10)]
+        (tmp_path / "scored.jsonl").write_text("\n".join(map(json.dumps, scored)))
+        base = () if "--base" in words or "--base-is-the-cards" in words else ("--base", "bundled:static")
+        done = workbench("reproduce", "porsche-mxbai", "--json", "--data", rows, *base, *words, folder=tmp_path)
+        assert said in error_of(done)
+        assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--set", "num_train_epochs=-1"), "expected epochs or steps to train for, found num_train_epochs -1"),
+            (("--set", "optim=adamm"), "adamm is not a valid OptimizerNames"),
+            (("--set", "lr_scheduler_type=cosin"), "cosin is not a valid SchedulerType"),
+            (("--no-stand-ins",), "expected the card's own base, found a stand-in"),
+            (("--resume", "latest"), "expected --resume RUN without CARD|RECIPE, --data, --max-steps, found both"),
+        ],
+    )
+    def test_what_cannot_be_trained_is_refused_before_anything_is_evaluated(
+        self, words: tuple[str, ...], said: str, rows: Path, tmp_path: Path
+    ) -> None:
+        if "--resume" in words:
+            made_run(tmp_path / "runs", queries=20, steps=5)
+        done = workbench("train", "porsche-mxbai", *STEPS[-2:], "--data", rows, *words, folder=tmp_path)
+        assert said in error_of(done)
+        assert len(list((tmp_path / "runs").glob("*"))) == ("--resume" in words)
+
     def test_a_runs_folder_that_is_a_file_is_refused(self, rows: Path, tmp_path: Path) -> None:
         place = tmp_path / "runs"
         place.write_text("a file")
@@ -237,28 +284,17 @@ class TestBadPlaces:
         assert str(place) in error_of(workbench("train", "porsche-mxbai", *words))
 
     def test_a_full_disk_is_one_sentence_and_runs_are_still_listed(self, rows: Path, tmp_path: Path) -> None:
-        def limit_file_size() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-        runs = tmp_path / "runs"
-        words = [
-            sys.executable,
-            "-m",
-            "workbench.cli",
-            "train",
-            "porsche-mxbai",
-            *STEPS,
-            "--data",
-            rows,
-            "--runs",
-            runs,
-        ]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=limit_file_size)
-        assert done.returncode == 2, (done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
+        base = tiny_base(tmp_path / "made", dimension=512)  # the card truncates to 512
+        runs, (soft, hard) = tmp_path / "runs", resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            done = workbench("train", "porsche-mxbai", "--base", base, *STEPS[2:], "--data", rows, "--runs", runs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (done.returncode, "File too large" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
         listed = workbench("runs", "--runs", runs, "--json")
         assert listed.returncode == 0
-        assert {row["status"] for row in json.loads(listed.stdout)} <= {"failed"}
+        assert [row["status"] for row in json.loads(listed.stdout)] == ["failed"]
 
     def test_a_missing_run_is_refused(self, tmp_path: Path) -> None:
         assert "run" in error_of(workbench("compare", "none", "--runs", tmp_path))
@@ -322,6 +358,24 @@ def test_evaluate_takes_a_beir_folder(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["metrics"]["cosine_ndcg@10"] == 1.0
 
 
+def test_evaluate_puts_prompts_before_the_texts_of_scored_pairs(tmp_path: Path) -> None:
+    """Equal to pairs whose texts begin with the prompt; of other kinds they are refused."""
+    base, metrics = tiny_base(tmp_path / "tiny", words=[*WORDS, "query", "passage"]), {}
+    pairs = [(f"how many {one} does it have", f"the {other} of the car", n) for n, (one, other) in enumerate(WORDPAIRS)]
+    for name, start, words in (
+        ("plain", "", ()),
+        ("prompted", "", ("--prompt", "text=query the ", "--prompt", "query=passage ")),
+        ("written", "query the ", ()),
+    ):
+        rows = [{"sentence1": start + one, "sentence2": start + two, "score": score} for one, two, score in pairs]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        done = workbench("evaluate", base, "--on", tmp_path / f"{name}.jsonl", "--json", *words)
+        metrics[name] = json.loads(done.stdout)["metrics"]
+    assert metrics["prompted"] == metrics["written"] != metrics["plain"]
+    said = error_of(workbench("evaluate", base, "--on", tmp_path / "plain.jsonl", "--prompt", "passage=a "))
+    assert said == "expected a prompt for query, document or text, found one for 'passage'; name one of these."
+
+
 def test_doctor_checks_everything() -> None:
     done = workbench("doctor", "--json")
     rows = {row["what"]: row for row in json.loads(done.stdout)}
@@ -330,8 +384,25 @@ def test_doctor_checks_everything() -> None:
     assert done.returncode == 0
 
 
+def test_a_verdict_can_be_required(tmp_path: Path) -> None:
+    run = made_run(tmp_path, queries=20, steps=5)
+    words = ("compare", "latest", "--runs", tmp_path, "--require")
+    assert workbench(*words, "not comparable").returncode == 0
+    assert workbench(*words, "reproduced").returncode == 1
+    assert "expected a verdict with --require" in error_of(workbench(*words, "fine"))
+    assert run.name in workbench("runs", "--runs", tmp_path).stdout
+
+
+def test_a_name_near_a_shipped_card_is_suggested() -> None:
+    assert "Did you mean porsche-mxbai?" in error_of(workbench("show", "porsche-mxbay"))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert workbench("--version").stdout == f"workbench {__version__}\n" == f"workbench {version('card-workbench')}\n"
+
+
 def test_every_command_has_help() -> None:
-    listed = workbench("--help").stdout
+    listed = workbench("-h").stdout
     for command in (
         "show", "audit", "recipe", "reproduce", "train", "stop", "runs", "evaluate", "compare", "slices", "map",
         "report", "export", "dashboard", "lab", "doctor",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hub_cache import cached_model
 from large_run import long_log, mapped_run
 from streamlit.testing.v1 import AppTest
 from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
@@ -54,7 +55,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with a run that ended well, a corrected one, a hostile one and a broken one."""
     root = tmp_path_factory.mktemp("runs")
     long_log(mapped_run(root, topics=False), 600)
-    RunWriter(made_run(root, stand_in=False, verdict="differs").path).update(variant="corrected")
+    seeds = made_run(root, stand_in=False, verdict="differs", seeds=(42, 43, 44), near=0.03)
+    RunWriter(seeds.path).update(variant="corrected")
     RunWriter(mapped_run(root, topics=False, hostile=True).path).update(card="hostile")
     (made_run(root).path / "run.json").write_text("{", encoding="utf-8")
     return root
@@ -115,6 +117,12 @@ def obeyed(app: AppTest) -> str:
 def test_every_page_opens(folder: Path, name: str) -> None:
     app = page(name)
     assert len(app.title) == 1
+
+
+def test_a_path_in_the_address_opens_nothing(folder: Path) -> None:
+    app = page("retrieval.py", run="../../../etc")
+    assert "The address has an unknown name." in obeyed(app)
+    assert "root:" not in obeyed(app) + texts(app)
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "card.py"])
@@ -220,6 +228,34 @@ def test_compare_shows_the_stored_verdict_with_its_reasons(folder: Path) -> None
     main, *others = sorted(stored["rows"], key=lambda row: row["metric"] != stored["main_metric"])
     assert table["metric"].tolist()[0] == "nDCG@10 *"
     assert table["after"].tolist() == pytest.approx([row["after"] for row in (main, *others)])
+
+
+def test_compare_shows_seeds_replay_and_statements(folder: Path) -> None:
+    app = page("compare.py", run=named(folder, "porsche-mxbai", "corrected").name)
+    for said in (
+        "The user states that rows.json holds the card's evaluation examples.",
+        "mean of 3 trainings, seeds 42 to 44",
+        "a card up to 0.0400 off",
+        "2 of 3 numbers are equal; the first that differs: finetune cosine_ndcg@10",
+    ):
+        assert said in texts(app).replace("<b>", "").replace("</b>", "")
+    judged, changes, seeds, replayed = (table.value for table in app.dataframe[:4])
+    assert judged["card_difference"].tolist()[0] == pytest.approx(0.03, abs=1e-4)
+    assert {"deviation", "detectable", "margin"} <= set(judged)
+    assert {"difference", "p_adjusted", "wins"} <= set(changes)
+    assert list(seeds) == ["metric", "42", "43", "44"]
+    assert replayed["Equal"].tolist() == [True, True, False]
+    assert "Each seed" in app.get("plotly_chart")[0].proto.spec
+
+
+def test_the_overview_knows_every_verdict(folder: Path) -> None:
+    labels = [metric.label for metric in page("overview.py").metric]
+    assert labels[1:6] == ["Reproduced exactly", "Reproduced", "Differs", "Cannot tell", "Not comparable"]
+
+
+def test_the_losses_of_card_and_run_are_subtracted(folder: Path) -> None:
+    app = page("loss.py", runs=named(folder, "porsche-mxbai", "corrected").name)
+    assert "Validation loss, different (3)" in app.get("plotly_chart")[1].proto.spec
 
 
 def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
@@ -458,6 +494,20 @@ def test_a_dropped_card_is_read_and_its_text_stays_text(folder: Path) -> None:
     assert "binary data" in texts(app)
 
 
+def test_a_card_of_the_hub_is_read_by_its_id(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from huggingface_hub import constants
+
+    (model := tmp_path / "model").mkdir()
+    (model / "README.md").write_text(CARD)
+    cached_model(tmp_path / "cache", model, "acme/mine", reference="v2")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    app = page("card.py", hub="acme/mine@v2")
+    assert [error.value for error in app.exception] == []
+    assert "SentenceTransformer based on a/b" in texts(app)
+    for wrong, said in {"acme/mine": "found none", "../model": "cannot be one", str(model): "cannot be one"}.items():
+        assert said in texts(app.text_input[0].set_value(wrong).run())
+
+
 @pytest.mark.parametrize("view", ["what it says", "what is needed", "recipe"])
 def test_the_tables_of_a_shipped_card(folder: Path, view: str) -> None:
     app = page("card.py", card="korean-law-lora", view=view)
@@ -543,7 +593,7 @@ def test_a_file_of_another_form_is_a_sentence(tmp_path: Path, monkeypatch: pytes
     pd.DataFrame({"something": [1]}).to_parquet(run.path / "evaluations" / "finetune" / "after.parquet")
     start(tmp_path, monkeypatch)
     app = page("retrieval.py", run=run.name)
-    assert "expected the files of run" in texts(app)
+    assert "expected a column 'query_id' in" in texts(app)
 
 
 def test_a_run_whose_folder_vanishes_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

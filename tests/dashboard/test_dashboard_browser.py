@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pandas as pd
 import pytest
 from large_run import mapped_run
-from synthetic_run import KOREAN, SINHALA, made_run
+from synthetic_run import SINHALA, made_run
 from tiny import tiny_base, tiny_recipe, tiny_rows
 
 from workbench.cards.read import read_card
@@ -317,13 +317,6 @@ def test_the_card_as_written_beside_corrected(page: Page, address: str, korean: 
     assert load_recipe(waiting.value.path()).loss.parameters["scale"] == 20.0
 
 
-def test_a_path_in_the_address_opens_nothing(page: Page, address: str, whole: Run) -> None:
-    page.goto(f"{address}retrieval?{urlencode({'run': '../../../etc'})}")
-    settle(page)
-    page.get_by_text("The address has an unknown name.").wait_for()
-    assert page.get_by_text("root:").count() == 0
-
-
 def maps(page: Page) -> Locator:
     return page.locator(".wb-panel canvas")
 
@@ -421,22 +414,6 @@ def test_two_runs_are_compared_and_taken_away(page: Page, address: str, folder: 
         page.get_by_role("button", name="Judgments (TREC qrels)").click()
     lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
     assert (len(lines), lines[0]) == (180, "q0 0 d0 1")
-
-
-def test_the_playground_says_which_model_is_missing(page: Page, address: str, whole: Run) -> None:
-    page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'view': 'playground'})}")
-    settle(page)
-    field = page.get_by_role("textbox", name="Your query")
-    field.fill("<img src=x onerror=window.hostile=1>")
-    field.press("Enter")
-    page.get_by_text("This model cannot answer.").first.wait_for()
-    assert page.evaluate("window.hostile") is None
-
-
-def test_korean_is_shown(page: Page, address: str, whole: Run) -> None:
-    page.goto(f"{address}retrieval?{urlencode({'run': whole.name, 'query': 'q0'})}")
-    settle(page)
-    shown(page, KOREAN).wait_for()
 
 
 def test_dark_is_dark(browser: Browser, address: str, whole: Run) -> None:

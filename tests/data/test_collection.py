@@ -12,7 +12,7 @@ import pytest
 from hub_cache import cached_dataset
 
 from workbench.data.collection import Collection, from_folder, from_pairs, load_collection
-from workbench.data.readers import shipped_samples
+from workbench.data.sources import shipped_samples
 from workbench.errors import DataError
 
 COLUMNS = {"user_query": "anchor", "positive_answer": "positive"}
@@ -63,8 +63,8 @@ def test_a_valid_collection_has_no_checks() -> None:
         ),
         (
             {"relevant": {"q1": {"x9": 1.0}}},
-            "expected relevant documents of 'small' in its corpus, found none of them there (the first is 'x9'); "
-            "do the ids of corpus and judgments agree?",
+            "expected relevant documents of 'small' in its corpus, found none of them there: the first is 'x9', and "
+            "the corpus has 'd1', 'd2'; write the ids alike.",
         ),
     ],
 )
@@ -243,7 +243,10 @@ def test_numeric_ids_and_repeated_lines_are_accepted(tmp_path: Path) -> None:
     corpus = '{"_id": 1, "text": "one"}\n{"id": "d2", "text": "two"}\n{"_id": "1", "text": "one"}\n'
     collection = from_folder(folder(tmp_path, corpus=corpus, qrels="q1\t1\t1\n"))
     assert collection.corpus == {"1": "one", "d2": "two"}
-    assert [check.message for check in collection.check()] == ["1 rows of corpus.jsonl repeat another row: kept once."]
+    assert [check.message for check in collection.check()] == [
+        "1 rows of corpus.jsonl repeat another row: kept once.",
+        "1 of 2 queries have no judgment: left out.",
+    ]
 
 
 def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
@@ -270,7 +273,7 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
         (
             "queries",
             '{"_id": "q1", "words": "one?"}\n',
-            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'words'; fix that row.",
+            "expected an object with an '_id' and a 'text' in {path}, row 1, found '_id', 'words'; rename its columns.",
         ),
         (
             "queries",
@@ -281,19 +284,20 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
         (
             "qrels",
             "q1\td1\t1\nq2\td2\tyes\n",
-            "expected query id, document id and a number separated by tabs in {path}, found 'q2\\td2\\tyes' in line 2; "
-            "fix or remove that line.",
+            "expected query-id, corpus-id and a number called score in {path}, row 2, found 1 'q2', 2 'd2', 3 'yes'; "
+            "fix or remove that row.",
         ),
         (
             "qrels",
             "q1\td1\tnan\n",
-            "expected query id, document id and a number separated by tabs in {path}, found 'q1\\td1\\tnan' in line 1; "
-            "fix or remove that line.",
+            "expected query-id, corpus-id and a number called score in {path}, row 1, found 1 'q1', 2 'd1', 3 'nan'; "
+            "fix or remove that row.",
         ),
         (
             "qrels",
             "q1\t1\n",
-            "expected three fields (or TREC's four) in {path}, line 1, found 2; fix or remove that line.",
+            "expected the columns query-id, corpus-id and score (or no heading, and three fields or TREC's four) in "
+            "{path}, row 1, found '1', '2'; rename them.",
         ),
     ],
 )
@@ -405,7 +409,7 @@ def test_a_missing_split_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_collection(root, split="test")
     assert str(caught.value) == (
-        f"expected judgments in {str(root / 'qrels' / 'test.tsv')!r}, found dev.tsv; choose a split that is there."
+        f"expected judgments in {str(root / 'qrels' / 'test.tsv')!r}, found 'dev.tsv'; choose a split that is there."
     )
 
 

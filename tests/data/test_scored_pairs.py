@@ -139,7 +139,7 @@ def test_scores_match_one_line_each_as_in_semeval(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         scored_pairs(str(tmp_path))
     assert str(caught.value) == (
-        "expected one file of texts for the scores of 'scores.txt', found STS.input.MSRpar.txt, STS.input.SMT.txt; "
+        "expected one file of texts for the scores of 'scores.txt', found 'STS.input.MSRpar.txt', 'STS.input.SMT.txt'; "
         "keep one in the folder."
     )
 

@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 from workbench.cards.read import read_card
 from workbench.data.checks import Tokens, check_pairs
 from workbench.data.pairs import Check, Pairs
-from workbench.data.readers import shipped_samples
-from workbench.data.training_rows import count_printed_rows, load_pairs, load_splits, split_pairs, split_sizes
+from workbench.data.sources import shipped_samples
+from workbench.data.training_rows import (
+    count_printed_rows,
+    load_pairs,
+    load_splits,
+    printed_places,
+    split_pairs,
+    split_sizes,
+)
 from workbench.errors import DataError
 from workbench.recipe.schema import Data, Source, Split
 
@@ -210,7 +217,7 @@ def test_a_beir_folder_without_the_split_lists_the_others(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         load(folder, ("query", "text"))
     wanted = folder / "qrels" / "train.tsv"
-    assert str(caught.value) == f"expected judgments in {str(wanted)!r}, found dev; name a split that is there."
+    assert str(caught.value) == f"expected judgments in {str(wanted)!r}, found 'dev'; name a split that is there."
 
 
 def test_a_judgment_of_an_unknown_document_is_an_error(tmp_path: Path) -> None:
@@ -378,6 +385,20 @@ def test_parts_equal_two_calls_of_datasets(rows: int, seed: int) -> None:
     assert [part.texts("anchor") for part in parts if part is not None] == expected
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize(("rows", "share"), [(10, 0.1), (97, 0.2), (600, 0.25)])
+def test_one_part_held_out_equals_one_call_of_datasets(rows: int, share: float, part: str) -> None:
+    """The same rows in the same order: an evaluation loss depends on how they fall into batches."""
+    pairs = of([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(rows)])
+    expected = pairs.rows.train_test_split(test_size=share, seed=3)
+    train, *held = split_pairs(
+        pairs, Split(**{"train": 1 - share, "validation": 0.0, "test": 0.0, part: share}, seed=3)
+    )
+    (only,) = [each for each in held if each is not None]
+    assert train.texts("anchor") == list(expected["train"]["anchor"])
+    assert only.texts("anchor") == list(expected["test"]["anchor"])
+
+
 def test_parts_are_disjoint_complete_and_reproducible() -> None:
     pairs = of([{"anchor": f"q{n}", "positive": f"a{n}"} for n in range(50)])
     parts = [part for part in split_pairs(pairs, Split()) if part is not None]
@@ -397,6 +418,18 @@ def test_shares_above_one_are_an_error() -> None:
 
 def test_shares_below_one_leave_rows_out() -> None:
     assert split_sizes(10, Split(train=0.5, validation=0.2, test=0.1)) == (5, 2, 1)
+
+
+def test_rows_that_are_the_training_part_already_are_not_divided_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"anchor": f"question {number}", "positive": f"answer {number}"} for number in range(24)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    split = Split(train=0.8, validation=0.2, test=0.0)
+    for expected, parts in ((30, 1), (24, 2), (None, 2)):
+        data = Data(train=Source(location=str(path), rows=expected), split=split, columns=PAIR)
+        found = load_splits(data)
+        assert len(found.parts()) == parts
+    assert len(load_splits(data.model_copy(update={"train": data.train.model_copy(update={"rows": 30})})).train) == 24
 
 
 def test_a_split_without_training_rows_is_an_error() -> None:
@@ -479,8 +512,25 @@ def test_the_rows_that_a_card_prints_are_found_among_its_own(tmp_path: Path) -> 
         {"anchor": "question 2", "positive": "another answer..."},
         {"anchor": "question 3", "score": 0.5},
     ]
-    assert count_printed_rows([pairs], printed) == (2, 3)
+    assert count_printed_rows([pairs], printed) == (2, 4)
+    assert printed_places(pairs, printed) == [[1], [2], [], []]
     assert count_printed_rows([pairs], []) == (0, 0)
+
+
+def test_printed_numbers_match_to_the_places_that_are_printed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    scores = (0.0, 0.123456, 1, 0.5)
+    rows = [{"sentence1": "find: one", "sentence2": "two", "score": score} for score in (*scores, 0.5)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    pairs = load_pairs(Source(location=str(path)), ("sentence1", "sentence2", "score"))
+    printed = [
+        {"sentence1": "one", "sentence2": "two", "score": score} for score in (0, 0.1235, 0.1234, 1.0, 0.5, 0.49)
+    ]
+    prompts = {"sentence1": "find: "}
+    assert printed_places(pairs, printed, prompts) == [[0], [1], [], [2], [3, 4], []]
+    assert printed_places(pairs, printed) == [[]] * 6
+    backwards = [dict(reversed(row.items())) for row in printed[:1]]  # columns in another order
+    assert printed_places(pairs, backwards, prompts) == [[0]]
 
 
 def test_the_porsche_rows_are_those_that_their_card_prints(shared: Path) -> None:
@@ -490,3 +540,12 @@ def test_the_porsche_rows_are_those_that_their_card_prints(shared: Path) -> None
     assert count_printed_rows([load_pairs(source, PAIR)], samples) == (3, 3)
     others = Source(location="sample:porsche", split="train")
     assert count_printed_rows([load_pairs(others, PAIR)], samples) == (0, 3)
+
+
+def test_a_name_that_no_column_has_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"anchor": "a", "positive": "b"}\n', encoding="utf-8")
+    found = load(path, question="anchor")
+    assert found.rows[0] == {"anchor": "a", "positive": "b"}
+    (check,) = found.checks
+    assert (check.severity, check.message) == ("warning", f"No column 'question' in {str(path)!r}: not renamed.")

@@ -375,9 +375,11 @@ def test_folders_without_anything_to_measure_are_errors(tmp_path: Path) -> None:
         open_task(tmp_path)
     assert str(caught.value) == (
         f"expected a collection (corpus.jsonl, queries.jsonl and qrels/test.tsv) or a file of pairs in "
-        f"{str(tmp_path)!r}, found de, en; name the file, or the folder that holds them."
+        f"{str(tmp_path)!r}, found 'de', 'en'; name the file, or the folder that holds them."
     )
     for name in ("one", "two"):
         put(tmp_path / "several" / f"{name}.csv", table([("sentence1", "sentence2", "score"), *PAIRS]))
-    with pytest.raises(DataError, match=r"expected one file of the split 'test' in .*, found one, two; name the file"):
+    with pytest.raises(
+        DataError, match=r"expected one file of the split 'test' in .*, found 'one', 'two'; name the file"
+    ):
         open_task(tmp_path / "several")

@@ -101,7 +101,9 @@ def test_a_folder_of_its_own_is_the_validation(tmp_path: Path) -> None:
 def test_no_held_out_rows_are_noted_with_the_fix() -> None:
     found, notes = recipe_tasks(recipe(), pair_splits(0))
     assert found == {}
-    assert notes == ["The recipe holds no rows out, so nothing is measured; --set data.split.test=0.1 divides them."]
+    assert len(notes) == 1
+    assert notes[0].startswith("The recipe holds no rows out, so nothing is measured; --evaluation-set")
+    assert "--set data.split.test=0.1" in notes[0]
 
 
 def test_the_suggested_fix_works() -> None:
@@ -280,3 +282,9 @@ def test_both_kinds_are_saved_in_their_own_form(tmp_path: Path) -> None:
     assert len(run.per_query("test", "before")) == 2
     with pytest.raises(DataError, match="store this one under another name"):
         tasks.save(tmp_path, "test", "after", items["test"].measure(encode))
+
+
+def test_columns_of_the_held_out_rows_that_nothing_reads_are_noted() -> None:
+    part = rows(anchor=["q", "r"], positive=["a", "b"], negative_1=["x", "x"], negative_2=["y", "y"])
+    notes = recipe_tasks(recipe("TripletEvaluator"), Splits(part, test=part))[1]
+    assert notes == ["TripletEvaluator reads anchor, positive, negative_1 of the held-out rows, not negative_2."]

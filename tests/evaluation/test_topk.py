@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.cards.metric_names import LIBRARY_SIMILARITIES, SIMILARITIES
 from workbench.errors import DataError
 from workbench.evaluation import topk
-from workbench.evaluation.metrics import LIBRARY_SIMILARITIES, SIMILARITIES
 
 LIBRARY = LIBRARY_SIMILARITIES
 

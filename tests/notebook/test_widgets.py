@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from large_run import add_vectors
-from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
+from synthetic_run import HOSTILE, KOREAN, SINHALA, made_card, made_item_run, made_run
 
 import workbench as wb
 from workbench.cards.card import Card
@@ -20,6 +20,7 @@ from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Origin
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, RunWriter
+from workbench.views.loss_curves import loss_numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -167,13 +168,28 @@ def test_what_the_user_set_distinguishes_two_runs_of_a_card(tmp_path: Path) -> N
     view.update()
     assert "<b>porsche-mxbai</b>, as written, seed 42 <" in view.head.value
     recipe = run.recipe()
-    given = recipe.model_copy(
-        update={"provenance": {**recipe.provenance, "training.max_steps": Origin(source="user", note="max_steps")}}
-    )
+    arguments = {"training.max_steps": "max_steps", "data.train.location": "data", "data.train.config": "data"}
+    origins = {path: Origin(source="user", note=note) for path, note in arguments.items()}
+    given = recipe.model_copy(update={"provenance": {**recipe.provenance, **origins}})
     save_recipe(with_overrides(given, {"learning_rate": 2e-6, "data.split.seed": 7}), run.path / "recipe.yaml")
     view = live(run)
     view.update()
     assert "<b>porsche-mxbai</b>, as written, split.seed 7, learning_rate 2e-06, seed 42 <" in view.head.value
+
+
+def test_the_losses_that_equal_the_card_s_are_counted_on_its_own_base_and_rows(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    logged = loss_numbers(made_card(), run.log())
+    assert logged
+    stands_in = live(run)
+    stands_in.update()
+    assert "replayed" not in stands_in.head.value
+    own = {part: {**run.record[part], "stand_in": False} for part in ("base", "data")}
+    RunWriter(run.path).update(**own)
+    view = live(run)
+    view.update()
+    equal = sum(number.equal for number in logged)
+    assert f"losses replayed <b>{equal} of {len(logged)}</b>" in view.head.value
 
 
 def test_a_saved_notebook_keeps_a_table_in_place_of_each_widget(

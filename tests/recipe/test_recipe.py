@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from workbench.audit.rules import audit
@@ -22,12 +24,23 @@ from workbench.cards.card import (
     Module,
     Stated,
 )
-from workbench.cards.read import read_card
+from workbench.cards.read import parse_card, read_card
 from workbench.errors import RecipeError
 from workbench.recipe.from_card import recipe
 from workbench.recipe.overrides import parse_setting, with_overrides
-from workbench.recipe.schema import Base, LossSpec, Origin, Recipe, Source, difference, leaves, recipe_sha256
-from workbench.recipe.yaml_io import load_recipe, recipe_yaml, save_recipe
+from workbench.recipe.schema import (
+    Base,
+    Lora,
+    LossSpec,
+    Origin,
+    Recipe,
+    Source,
+    difference,
+    leaves,
+    recipe_sha256,
+    with_origins,
+)
+from workbench.recipe.yaml_io import load_recipe, read_yaml, recipe_yaml, save_recipe
 
 FIVE = {
     "hotpotqa-distilbert-energy": {
@@ -255,6 +268,98 @@ def test_the_parameters_of_an_old_card_did_run() -> None:
     assert (training.weight_decay, training.eval_strategy, training.eval_steps) == (0.01, "steps", 1000)
 
 
+def test_what_a_recipe_does_not_hold_of_an_old_card_is_said() -> None:
+    loader = {"class": "torch.utils.data.DataLoader", "batch_size": 8, "sampler": "torch.utils.data.SequentialSampler"}
+    stated = {
+        "epochs": Stated(2, 111),
+        "steps_per_epoch": Stated(100, 112),
+        "DataLoader": Stated(loader, 113),
+        "scheduler": Stated("WarmupMine", 119),
+        "optimizer_class": Stated("<class 'torch.optim.SGD'>", 115),
+        "optimizer_params": Stated({"lr": 3e-5, "eps": 1e-6, "momentum": 0.9}, 116),
+        "evaluator": Stated("NoneType", 117),
+        "callback": Stated("mine.Callback", 118),
+    }
+    made = recipe(small(hyperparameters=stated))
+    assert (made.training.max_steps, made.training.adam_epsilon) == (200, 1e-6)
+    assert made.provenance["training.max_steps"].lines == (112,)
+    assert made.notes == (
+        "`scheduler` = 'WarmupMine' (line 119) is not known: linear is taken.",
+        "`momentum` = 0.9 of optimizer_params (line 116) is not used.",
+        "`optimizer_class` = \"<class 'torch.optim.SGD'>\" is not known: adamw_torch is taken.",
+        "`SequentialSampler` of DataLoader (line 113) is not used: rows are drawn in random order.",
+        "`callback` = 'mine.Callback' (line 118) is not used: a recipe does not hold it.",
+    )
+    apart = {"class": "sentence_transformers.datasets.NoDuplicatesDataLoader", "batch_size": 8}
+    made = recipe(small(hyperparameters={**stated, "DataLoader": Stated(apart, 113)}))
+    assert made.training.batch_sampler == "no_duplicates"
+
+
+def test_a_module_that_a_recipe_does_not_build_is_said() -> None:
+    modules = (Module(0, "Router", {"default_route": "document"}, line=72), Module(1, "Normalize", {}))
+    assert recipe(small(modules=modules)).notes == (
+        "The module `Router` (line 72) is not in a recipe: it is trained only where the base has it.",
+    )
+
+
+def test_a_static_table_without_a_size_is_as_wide_as_the_output() -> None:
+    modules = (Module(0, "StaticEmbedding", {}, line=66),)
+    made = recipe(small(modules=modules, output_dimension=Stated(64, 55)))
+    assert (made.base.static_dimensions, made.provenance["base.static_dimensions"].lines) == (64, (55,))
+    longer = (*modules, Module(1, "Dense", {"out_features": 64}))
+    assert recipe(small(modules=longer, output_dimension=Stated(64, 55))).base.static_dimensions is None
+
+
+def test_an_adapter_of_another_base_is_not_trained() -> None:
+    beside = {"adapter_config.json": {"base_model_name_or_path": "unsloth/Llama-3.2-3B", "r": 16}}
+    made = recipe(small(beside=beside, base_model=Stated("acme/base", 4)))
+    assert made.base.lora is None
+    assert made.notes == (
+        "adapter_config.json is not used: it adapts unsloth/Llama-3.2-3B, which is not the card's base.",
+    )
+    beside["adapter_config.json"]["base_model_name_or_path"] = r"D:\models\base"
+    assert recipe(small(beside=beside, base_model=Stated("acme/base", 4))).base.lora == Lora(r=16)
+
+
+@pytest.mark.parametrize(
+    "word", ["1e1", "\x85", "a\u2028b", "no", "0x10", "12:30", "~", "", " x", "1e999", "\ufeff", "a\nb", "!!int x"]
+)
+def test_any_text_is_the_same_after_writing_and_reading(word: str, tmp_path: Path) -> None:
+    made = recipe(small()).model_copy(update={"notes": (word, f"x{word}y")})
+    made = made.model_copy(update={"base": made.base.model_copy(update={"model": word, "prompts": {word: word}})})
+    made = with_origins(made, made.provenance)
+    save_recipe(made, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == made
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("!!int ''", "'' is no int"), ("!!bool maybe", "'maybe' is no bool"), ("!!float x", "'x' is no float"),
+        ("!!int 0x1F", "'0x1F' is no int"), ("!!null 1", "'1' is no null"),
+        ("!!timestamp x", "could not determine a constructor for the tag 'tag:yaml.org,2002:timestamp'"),
+        ("!!set {a}", "could not determine a constructor for the tag 'tag:yaml.org,2002:set'"),
+    ],
+)  # fmt: skip
+def test_a_tag_that_does_not_fit_is_refused_everywhere(text: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(yaml.YAMLError, match=f"^{re.escape(problem)}"):
+        read_yaml(text)
+    assert parse_setting(f"x={text}") == ("x", text)
+    (tmp_path / "recipe.yaml").write_text(f"name: {text}")
+    with pytest.raises(RecipeError, match=f"found something else \\({re.escape(problem)}, line 1, column 7\\)"):
+        load_recipe(tmp_path / "recipe.yaml")
+    card = parse_card(f"---\ntags: [sentence-transformers]\nx: {text}\n---\n# SentenceTransformer\n".encode(), name="x")
+    assert [part.reason for part in card.unread if part.section == "header"] == [f"no valid YAML: {problem}"]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [1, {"a": math.inf}]])
+def test_a_number_that_no_file_can_hold_is_refused(value: object) -> None:
+    made = recipe(small())
+    for path in ("loss.parameters.scale", "training.lr_scheduler_kwargs.x", "training.max_grad_norm"):
+        with pytest.raises(RecipeError, match=f"^expected a (finite )?number for '{path}', found "):
+            with_overrides(made, {path: value})
+
+
 def test_fit_has_the_defaults_that_are_written_down() -> None:
     import inspect
 
@@ -371,8 +476,8 @@ def test_a_split_is_read_off_the_steps_of_an_epoch() -> None:
 
 def test_a_card_without_a_loss_has_no_recipe() -> None:
     message = (
-        "expected a training loss on the card 'small', found none; there is nothing to train again. "
-        "Is it the card of a model that was never trained, or was the training part cut off?"
+        "expected a training loss on the card 'small', found none in what was understood of it, so it cannot be "
+        "trained again. Was the model never trained, or is the training told in other words, or cut off?"
     )
     with pytest.raises(RecipeError, match=f"^{re.escape(message)}$"):
         recipe(small(datasets=()))
@@ -413,12 +518,14 @@ def test_a_card_with_several_datasets_keeps_each_with_its_own_loss() -> None:
             "source": Source(location="a/qa", revision="ab12", rows=90).model_dump(),
             "columns": ("q", "a"),
             "loss": None,
+            "evaluation": None,
         },
         {
             "name": "dataset_3",
             "source": Source(rows=70).model_dump(),
             "columns": ("anchor", "positive", "negative"),
             "loss": {"name": "TripletLoss", "parameters": dict(TRIPLETS.parameters), "inner": None},
+            "evaluation": None,
         },
     ]
     assert made.training.multi_dataset_batch_sampler == "round_robin"
@@ -450,8 +557,11 @@ def test_a_real_card_with_a_loss_for_each_dataset(shared: Path) -> None:
     assert (further.name, further.source.rows, further.loss.name) == ("triplet", 5_000, "TripletLoss")
     assert made.training.processes == 2
     assert made.notes == (
-        "The evaluation rows of the further datasets ('triplet') are not used; those of the first are.",
+        "`load_best_model_at_end` is set, but the log does not show by which value: the row that was kept, step 5160, "
+        "is not the best by any column.",
     )
+    assert further.evaluation is not None
+    assert (further.evaluation.location, further.evaluation.rows) == ("unknown", 1_500)
 
 
 def test_a_fix_reaches_the_loss_of_the_dataset_that_needs_it() -> None:
@@ -605,7 +715,8 @@ def test_corrected_recipes_carry_the_fixes_and_say_which_finding(shared: Path, n
     assert (written.variant, made.variant) == ("as written", "corrected")
     assert set(made.provenance) == set(found)
     changed = {path for path, _, _ in difference(written, made) if path in found}
-    assert {path for path, origin in made.provenance.items() if origin.source == "finding"} == changed
+    fixed = {path for path, origin in made.provenance.items() if origin.source == "finding"}
+    assert {path for path in fixed if found[path] is not None} == changed
     assert all(made.provenance[path].note for path in changed)
 
 
@@ -643,8 +754,12 @@ def test_overrides_by_leaf_name_and_by_path() -> None:
             "expected a field of the recipe, found 'learning_rte'; the nearest are training.learning_rate",
         ),
         (
-            {"seed": 1},
-            "expected one field, found 2 named 'seed': data.split.seed, training.seed; write the whole path.",
+            {"location": "x"},
+            "expected one field, found 2 named 'location': data.train.location, data.evaluation.location; write the",
+        ),
+        (
+            {"batch_size": 8},
+            "expected a field of the recipe, found 'batch_size'; the nearest is training.per_device_train_batch_size.",
         ),
         ({"zzz": 1}, "expected a field of the recipe, found 'zzz'; `workbench recipe CARD` shows all of them."),
         ({"learning_rate": "fast"}, "expected a number for 'training.learning_rate', found 'fast'."),
@@ -661,6 +776,11 @@ def test_an_override_that_cannot_be_says_what_was_expected(override: dict[str, A
     with pytest.raises(RecipeError) as caught:
         with_overrides(recipe(small()), override)
     assert str(caught.value).startswith(message)
+
+
+def test_a_bare_seed_is_the_training_s() -> None:
+    made, before = with_overrides(recipe(small()), {"seed": 7}), recipe(small())
+    assert [(path, value) for path, _, value in difference(before, made)] == [("training.seed", 7)]
 
 
 def test_every_new_field_can_be_set() -> None:

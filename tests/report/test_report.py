@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from large_run import add_vectors
-from synthetic_run import HOSTILE, KOREAN, SINHALA, STAND_IN, made_card, made_item_run, made_run
+from synthetic_run import ADVISED, HOSTILE, KOREAN, SINHALA, STAND_IN, made_card, made_item_run, made_run
 
 from workbench.audit.finding import Finding, Fix
 from workbench.cards.card import LogRow, Stated
 from workbench.cards.card_json import card_to_dict
 from workbench.data.collection import Collection
 from workbench.errors import RunError, WorkbenchError
-from workbench.evaluation.compare import MetricRow
+from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.evaluation.examples import evaluation_from_table, save_examples
 from workbench.evaluation.projection import save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
+from workbench.recipe.yaml_io import save_recipe
 from workbench.report.export import report
 from workbench.report.markdown import escape, markdown, markdown_of_several
 from workbench.report.model_card import card_text, model_card
@@ -102,17 +103,50 @@ class Reader(HTMLParser):
 # --- summarize ---
 
 
+def test_seeds_replay_and_statements_stand_beside_the_verdict(tmp_path):
+    run = made_run(tmp_path, verdict="reproduced", seeds=(42, 43, 44), near=0.004, stand_in=False)
+    words = Reader(own(render(summarize(run), written=WRITTEN))).words
+    for said in (
+        "the recipe gives the card's numbers within the margin. 6 of 6 metrics; nDCG@10: the made-up reason.",
+        "card − ours +0.0040 (95% CI −0.0080 to +0.0160) margin ±0.02 SD between seeds 0.0158 not excluded a card "
+        "up to 0.0140 off ours mean of 3 trainings, seeds 42 to 44 measured on 180 queries, the card's own",
+        "The user states that rows.json holds the card's evaluation examples.",
+        "Metric Card Line Before Mean of 3 SD Card − ours 95% CI Not excluded Margin Verdict",
+        "Metric 42 43 44 Mean SD",
+        "replayed for 200 steps 2 of 3 numbers are equal; the first that differs: finetune cosine_ndcg@10 after "
+        "training: 0.7172 on the card, 0.7023 here.",
+        "Training Loss at step 200 312 0.0955 0.0955 +0.0000 yes finetune cosine_ndcg@10 after training 33 0.7172 "
+        "0.7023 +0.0149 no",
+    ):
+        assert said in words
+    text = markdown(summarize(run))
+    assert "## porsche-mxbai: reproduced ✅" in text
+    assert "| Metric | Card | Before | Mean of 3 (SD) | Card − ours | 95% CI | Verdict |" in text
+    assert "seeds 42 to 44" in text
+    assert "**Replay: replayed for 200 steps.** 2 of 3 numbers are equal" in text
+
+
+@pytest.mark.parametrize(
+    ("word", "tone", "opened"), [("reproduced exactly", "good", False), ("cannot tell", "open", True)]
+)
+def test_the_numbers_of_a_replay_are_folded_where_all_agree(tmp_path, word, tone, opened):
+    page = own(render(summarize(made_run(tmp_path, verdict=word, stand_in=False, near=0.0)), written=WRITTEN))
+    assert f'<div class="verdict {tone}" id="verdict">' in page
+    assert ("<details open>\n<summary>All 3 numbers</summary>" in page) == opened
+    assert "one training, seed 42" in page
+
+
 def test_a_finished_run_on_a_stand_in(run):
     summary = summarize(run)
     assert summary.gaps == {}
     assert (summary.card, summary.variant, summary.status) == ("porsche-mxbai", "as written", "finished")
     assert (summary.verdict.word, summary.verdict.tone) == ("not comparable", "open")
-    assert summary.stand_ins == (STAND_IN,)
+    assert summary.stand_ins == (ADVISED,)
     # the stand-in is a reason too, and is said in its own band
     assert summary.verdict.reasons == ("The run set training.seed to 42; the card says 7.",)
     stored = json.loads((run.path / "comparison.json").read_text())["rows"]
     assert [row.metric for row in summary.metrics] == [row["metric"] for row in stored]
-    assert summary.main == MetricRow(**stored[4])
+    assert summary.main == Comparison.from_dict(run.comparison()).rows[4]
     queries = summary.queries
     assert len(queries.outcomes) == 180
     assert (queries.evaluation, queries.metric, queries.depth) == ("finetune", "nDCG@10", 100)
@@ -140,8 +174,24 @@ def test_movers_are_sorted_and_hold_texts(run):
 def test_curves_are_the_cards_and_ours(run):
     card, ours = summarize(run).curves
     assert (card.role, card.kept, list(card.steps)[:3]) == ("card", 540, [100, 180, 200])
-    assert (ours.role, ours.kept, len(ours.steps)) == ("after", 360, 54)
+    assert (ours.role, ours.kept, len(ours.steps)) == ("after", None, 54)  # the last model was kept, not the best
     assert [step for step, value in zip(ours.steps, ours.evaluated, strict=True) if value] == [180, 360, 540]
+
+
+def test_the_best_checkpoint_is_marked_only_if_it_was_kept(tmp_path):
+    run = made_run(tmp_path)
+    training = run.recipe().training.model_copy(update={"load_best_model_at_end": True})
+    save_recipe(run.recipe().model_copy(update={"training": training}), run.file("recipe"))
+    assert summarize(run).curves[1].kept == 360
+
+
+def test_the_first_screen_says_each_thing_once(run, page):
+    """The stand-in is the first reason, the verdict a heading, each table has a caption, and better is one number."""
+    head = page[: page.index('<section id="metrics"')]
+    assert '<h2 class="word">not comparable</h2>' in head
+    assert head.index("A stand-in was used") < head.index("The run set training.seed")
+    assert page.count("<table") == page.count("<caption")
+    assert "Better / equal / worse" not in page
 
 
 def test_large_dots_are_explained_if_there_are_any(run, page, lacking):
@@ -215,7 +265,7 @@ def test_smaller_embeddings_are_measured_if_the_run_keeps_vectors(tmp_path, smal
 
 def test_recipe_rows_keep_their_provenance(run):
     rows = {row.name: row for row in summarize(run).recipe}
-    assert rows["training.learning_rate"] == Sourced("training.learning_rate", "2e-05", "card", (31,))
+    assert rows["training.learning_rate"] == Sourced("training.learning_rate", "2e-05", "card", (31,), other="2e-05")
     assert rows["training.seed"].source == "user"
     assert rows["loss.inner.parameters.scale"].value == "20"
     assert rows["training.fp16"].value == "no"
@@ -505,7 +555,7 @@ def test_hostile_text_is_text_everywhere(tmp_path):
     page = render(summarize(run), written=WRITTEN)
     reader = Reader(own(page))
     assert {tag for tag, _ in reader.elements} & {"img", "b", "iframe", "object"} == set()
-    assert len(reader.all("script")) == 9  # five figures, the colors, the settings, plotly.js, ours
+    assert len(reader.all("script")) == 10  # six figures, the colors, the settings, plotly.js, ours
     assert reader.words.count("</script><script>window.hostile=1</script>") > 10
     for name in ("loss", "metrics", "ranks", "changes"):
         json.loads(reader.scripts[f"figure-{name}-data"])
@@ -558,8 +608,10 @@ def test_five_thousand_queries_stay_small_and_quick(tmp_path):
     assert seconds < 20
 
 
-def test_report_writes_the_file_whole(run, tmp_path):
+def test_report_writes_the_file_whole_and_a_notebook_links_to_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     out = report(run, tmp_path / "new folder" / "report.html")
+    assert '<a href="new%20folder/report.html" target="_blank">' in out._repr_html_()
     assert out == tmp_path / "new folder" / "report.html"
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert os.listdir(out.parent) == ["report.html"]
@@ -692,8 +744,8 @@ def test_other_runs_are_compared_with_the_first(pair):
     values = pair[0].per_query("finetune", "after")["ndcg@10"]
     assert row.difference == pytest.approx(1 - values.mean())
     assert row.difference_low < row.difference < row.difference_high
-    assert (row.verdict, several.verdict.word, several.verdict.tone) == ("differs", "differs", "info")
-    assert several.verdict.meaning == "In nDCG@10 at least one of the runs differs from run A."
+    assert (row.verdict, several.verdict.word, several.verdict.tone) == ("better", "better", "good")
+    assert several.verdict.meaning == "The other run is better than run A in nDCG@10."
     assert several.differences == (("training.learning_rate", ("2e-05", "3e-05")),)
     stored = {row["metric"]: row["card"] for row in pair[0].comparison()["rows"]}
     assert several.card["cosine_ndcg@10"] == stored["cosine_ndcg@10"] is not None
@@ -713,7 +765,7 @@ def test_the_page_of_several_runs_stands_alone(pair):
     assert "training.learning_rate 2e-05 3e-05" in reader.words
     assert "Metric Card A" in reader.words
     assert "The card's number" in reader.scripts["figure-metrics-data"]
-    assert "B vs. A: differs" in reader.words
+    assert "B vs. A: better" in reader.words
     assert render_several(summarize_several(pair), written=WRITTEN) == page
 
 
@@ -757,15 +809,17 @@ def test_a_summary_in_markdown_has_verdict_findings_and_table(run):
         "- **warning** Finding 2. (`code-2`, line 2)",
         "- and 2 more",
     ]
+    head, changes = (line for line in lines if line.startswith("| Metric"))
     rows = [line for line in lines if line.startswith("|")]
-    assert {row.count("|") for row in rows} == {8}
+    assert [row.count("|") for row in rows] == [head.count("|")] * 9 + [changes.count("|")] * 9
     main = summarize(run).main
-    assert f"| **nDCG@10** | {main.card:.4f} | {main.before:.4f} | {main.after:.4f} (" in text
+    assert f"| **nDCG@10** | {main.card:.4f} | {main.before:.4f} | {main.after:.4f} | not comparable |" in text
+    assert f"| **nDCG@10** | {main.before:.4f} | {main.after:.4f} ({main.low:.4f} to {main.high:.4f}) | +" in text
 
 
 def test_the_markdown_of_several_runs_has_a_column_for_each(pair):
     text = markdown_of_several(summarize_several(pair))
-    assert text.splitlines()[0] == "## 2 runs: differs 🔵"
+    assert text.splitlines()[0] == "## 2 runs: better ✅"
     assert "| Metric | A | B |" in text
     assert "| **nDCG@10** | " in text
     assert "| `training.learning_rate` | 2e-05 | 3e-05 |" in text
@@ -888,17 +942,19 @@ def test_the_new_models_card_is_one_that_we_can_read(trained):
 
     text = card_text(trained)
     card = parse_card(text.encode(), name="new")
+    assert card.unread == ()
     (ours,) = card.evaluations
     assert (ours.evaluator, ours.datasets) == ("InformationRetrievalEvaluator", ("finetune",))
     measured = trained.metrics("finetune", "after")
     assert {name: ours.metrics[name] for name in measured} == pytest.approx(measured, abs=5e-5)
     assert ours.main_metric == "cosine_ndcg@10"
-    assert card.base_model is None  # a stand-in is not named as the base
+    assert card.base_model.value == "sentence-transformers/all-MiniLM-L6-v2"  # the stand-in, by its name on the Hub
     assert [row.step for row in card.training_log if row.validation_loss is not None] == [180, 360, 540]
     assert len(card.training_log) == 54
     assert card.datasets[0].size == 1437
     assert card.datasets[0].loss.name == "MatryoshkaLoss"
     assert card.hyperparameters["learning_rate"].value == 2e-5
+    assert not {"processes", "engine", "stop_step"} & set(card.hyperparameters)  # they are no arguments of the trainer
     assert card.versions["Sentence Transformers"].value == "6.0.1"  # those of the training, not of the writing
 
 
@@ -908,12 +964,45 @@ def test_the_new_models_card_has_our_numbers_and_the_differences(trained):
     assert text.index("## Evaluation by Card Workbench") < text.index("## How this card differs from the original")
     assert text.index("## How this card differs from the original") < text.index("## Training Details")
     assert f"| **nDCG@10** | {main.before:.4f} | {main.after:.4f} | {main.low:.4f} to {main.high:.4f} |" in text
-    assert f"| nDCG@10 | {main.card:.4f} | {main.after:.4f} ({main.low:.4f} to {main.high:.4f}) |" in text
+    assert f"| nDCG@10 | {main.card:.4f} | {main.after:.4f} | not comparable |" in text
     assert "**Verdict on the original's numbers: not comparable.**" in text
     assert "> **A stand-in was used, so this model is not a reproduction.**" in text
     assert "`dataset-unnamed`" in text
     assert "The original cannot be trained as written: expected a training loss on the card" in text
     assert card_text(trained) == text
+
+
+@pytest.mark.parametrize("name", ["ranking", "matryoshka"])
+def test_the_recipe_of_the_new_models_card_is_the_one_that_ran(name, tmp_path):
+    """Run -> card -> recipe: what no card holds is missing, such as the seed of the split; nothing is false."""
+    from huggingface_hub import ModelCard
+    from tiny import tiny_base, tiny_recipe, tiny_rows
+
+    from workbench.audit.rules import audit
+    from workbench.cards.read import read_card
+    from workbench.recipe.from_card import recipe
+    from workbench.recipe.schema import LossSpec, difference
+    from workbench.training.train import train
+
+    base = tiny_base(tmp_path / "tiny")
+    made = tiny_recipe(base, tiny_rows(tmp_path / "<b>rows.json"), max_steps=12, eval_strategy="steps", eval_steps=4)
+    made = made.model_copy(update={"training": made.training.model_copy(update={"logging_steps": 3, "seed": 5})})
+    if name == "matryoshka":
+        loss = LossSpec(name="MatryoshkaLoss", parameters={"matryoshka_dims": [32, 16]}, inner=made.loss)
+        made = made.model_copy(update={"loss": loss})
+    run = train(made, runs=tmp_path / "runs")
+    path = model_card(run)
+    assert path == run.path / "model" / "README.md"
+    ModelCard.load(path)
+    card = read_card(path)
+    assert card.unread == ()
+    losses = [row["loss"] for row in run.log() if "loss" in row]
+    logged = {row.step: row.training_loss for row in card.training_log if row.training_loss is not None}
+    assert logged == {step: pytest.approx(sum(losses[step - 3 : step]) / 3, abs=5e-5) for step in (3, 6, 9, 12)}
+    changed = {path.rpartition(".")[2] for path, _, _ in difference(recipe(card), run.trained_recipe())}
+    assert changed <= {"location", "rows", "train", "validation", "test", "name", "pooling", "max_seq_length"}
+    assert not [finding for finding in audit(card) if finding.severity == "error"]
+    assert "<b>" not in path.read_text(encoding="utf-8").replace("<b>rows.json", "")
 
 
 def test_hostile_data_in_the_new_models_card_is_text(trained):
@@ -930,7 +1019,6 @@ def test_hostile_data_in_the_new_models_card_is_text(trained):
 def test_the_new_models_card_says_what_was_corrected_and_why(trained, tmp_path):
     from workbench.cards.read import card_to_dict, read_card
     from workbench.recipe.from_card import recipe
-    from workbench.recipe.yaml_io import save_recipe
 
     run = Run(tmp_path / trained.name)
     shutil.copytree(trained.path, run.path)
@@ -973,7 +1061,7 @@ def shown(**data: object) -> dict:
     return {"output_type": "display_data", "metadata": {}, "data": {k.replace("__", "/"): v for k, v in data.items()}}
 
 
-def test_a_notebook_is_executed_and_its_figures_are_kept(tmp_path):
+def test_a_notebook_is_executed_and_its_figures_are_kept(tmp_path, capfd):
     path = tmp_path / "some.ipynb"
     code = (
         "from pathlib import Path\nfrom workbench.views import figures_loss\nprint(Path.cwd().name, 6 * 7)\n"
@@ -982,6 +1070,7 @@ def test_a_notebook_is_executed_and_its_figures_are_kept(tmp_path):
     path.write_text(json.dumps(notebook(("markdown", "# Its title\n\nSome *prose*.", []), ("code", code, []))))
     before = path.read_bytes()
     out = export_notebook(path, written=WRITTEN)
+    assert "WARNING" not in capfd.readouterr().err  # of a kernel on open sockets
     assert out == tmp_path / "some.html"
     page = out.read_text(encoding="utf-8")
     reader = Reader(own(page).replace("<br>", "<br/>"))

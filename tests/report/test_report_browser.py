@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,15 @@ class Opened:
         self.context.close()
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.fixture(scope="module")
+def drawn(browser, file) -> Iterator[Opened]:
+    """The report with all its figures, for tests that leave it as it is."""
+    with Opened(browser, file) as opened:
+        opened.draw_all()
+        yield opened
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_it_draws_in_silence_and_fits(browser, file, width, scheme):
     with Opened(browser, file, viewport={"width": width, "height": 900}, color_scheme=scheme) as opened:
         opened.draw_all()
@@ -98,36 +106,32 @@ def test_it_draws_in_silence_and_fits(browser, file, width, scheme):
         assert f"rgb({red}, {green}, {blue})" in drawn
 
 
-def test_hostile_text_does_nothing_and_is_shown(browser, file):
-    with Opened(browser, file) as opened:
-        opened.draw_all()
-        page = opened.page
-        assert page.evaluate("window.hostile") is None
-        assert page.locator("img, .plot a, .plot b").count() == 0
-        mark = page.locator("#figure-changes .plot .points path").first
-        mark.scroll_into_view_if_needed()
-        box = mark.bounding_box()
-        for place in range(12):  # the hostile question is among the first, which all gained the same
-            page.mouse.move(box["x"] + box["width"] / 2 + place, box["y"] + box["height"] / 2)
-            page.wait_for_timeout(120)
-            shown = page.locator("#figure-changes .hoverlayer").text_content() or ""
-            if "hostile" in shown:
-                break
-        assert "<b>bold</b> $x^2$ %{x}" in shown.replace("\xa0", " ")
-        assert page.evaluate("window.hostile") is None
-        assert opened.said == []
+def test_hostile_text_does_nothing_and_is_shown(drawn):
+    page = drawn.page
+    assert page.evaluate("window.hostile") is None
+    assert page.locator("img, .plot a, .plot b").count() == 0
+    mark = page.locator("#figure-changes .plot .points path").first
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    for place in range(12):  # the hostile question is among the first, which all gained the same
+        page.mouse.move(box["x"] + box["width"] / 2 + place, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(120)
+        shown = page.locator("#figure-changes .hoverlayer").text_content() or ""
+        if "hostile" in shown:
+            break
+    assert "<b>bold</b> $x^2$ %{x}" in shown.replace("\xa0", " ")
+    assert page.evaluate("window.hostile") is None
+    assert drawn.said == []
 
 
-def test_no_button_sends_a_figure_away(browser, file):
-    with Opened(browser, file) as opened:
-        opened.draw_all()
-        titles = opened.page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(each => each.dataset.title)")
-        assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
-        opened.page.locator("#figure-metrics .plot").hover()
-        with opened.page.expect_download() as download:
-            opened.page.locator("#figure-metrics .modebar-btn[data-title^=Download]").click()
-        assert download.value.suggested_filename.endswith(".png")
-        assert opened.said == []
+def test_no_button_sends_a_figure_away(drawn):
+    titles = drawn.page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(each => each.dataset.title)")
+    assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
+    drawn.page.locator("#figure-metrics .plot").hover()
+    with drawn.page.expect_download() as download:
+        drawn.page.locator("#figure-metrics .modebar-btn[data-title^=Download]").click()
+    assert download.value.suggested_filename.endswith(".png")
+    assert drawn.said == []
 
 
 def test_no_network_even_when_a_script_asks(browser, file):
@@ -165,17 +169,15 @@ def test_on_paper_all_figures_are_drawn_and_light(browser, file):
         assert 3 <= len(pages) <= 18
 
 
-def test_the_log_button_switches_the_axis(browser, file):
-    with Opened(browser, file) as opened:
-        opened.draw_all()
-        button = opened.page.get_by_role("button", name="Log scale")
-        kind = "document.querySelector('#figure-loss .plot').layout.yaxis.type"
-        assert button.get_attribute("aria-pressed") == "false"
-        button.click()
-        assert button.get_attribute("aria-pressed") == "true"
-        assert opened.page.evaluate(kind) == "log"
-        button.click()
-        assert opened.page.evaluate(kind) == "linear"
+def test_the_log_button_switches_the_axis(drawn):
+    button = drawn.page.get_by_role("button", name="Log scale")
+    kind = "document.querySelector('#figure-loss .plot').layout.yaxis.type"
+    assert button.get_attribute("aria-pressed") == "false"
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    assert drawn.page.evaluate(kind) == "log"
+    button.click()
+    assert drawn.page.evaluate(kind) == "linear"
 
 
 def test_losses_that_span_decades_begin_on_a_log_axis(browser, tmp_path):
@@ -219,36 +221,33 @@ def test_it_opens_within_two_seconds(browser, file):
     assert min(seconds) < 2.0
 
 
-def test_keyboard_readers_reach_tables_and_details(browser, file):
-    with Opened(browser, file) as opened:
-        names = opened.page.evaluate(
-            "[...document.querySelectorAll('[tabindex]')].map(box => box.getAttribute('aria-label'))"
-        )
-        assert all(names)
-        assert opened.page.locator("summary").count() >= 2
+def test_keyboard_readers_reach_tables_and_details(drawn):
+    names = drawn.page.evaluate(
+        "[...document.querySelectorAll('[tabindex]')].map(box => box.getAttribute('aria-label'))"
+    )
+    assert all(names)
+    assert drawn.page.locator("summary").count() >= 2
 
 
 @pytest.mark.skipif(shutil.which("fc-list") is None, reason="fontconfig is not installed")
-def test_korean_and_sinhala_have_glyphs(browser, file):
-    with Opened(browser, file) as opened:
-        session = opened.context.new_cdp_session(opened.page)
-        session.send("DOM.enable")
-        session.send("CSS.enable")
-        document = session.send("DOM.getDocument")
-        for text, script in ((KOREAN, "CJK"), (SINHALA, "Sinhala")):
-            opened.page.get_by_text(text).first.evaluate("node => node.setAttribute('data-here', '')")
-            node = session.send("DOM.querySelector", {"nodeId": document["root"]["nodeId"], "selector": "[data-here]"})
-            fonts = session.send("CSS.getPlatformFontsForNode", {"nodeId": node["nodeId"]})["fonts"]
-            opened.page.evaluate("document.querySelector('[data-here]').removeAttribute('data-here')")
-            if not any(script in font["familyName"] for font in fonts):
-                pytest.skip(f"no Noto font for {script} is installed: {[font['familyName'] for font in fonts]}")
+def test_korean_and_sinhala_have_glyphs(drawn):
+    session = drawn.context.new_cdp_session(drawn.page)
+    session.send("DOM.enable")
+    session.send("CSS.enable")
+    document = session.send("DOM.getDocument")
+    for text, script in ((KOREAN, "CJK"), (SINHALA, "Sinhala")):
+        drawn.page.get_by_text(text).first.evaluate("node => node.setAttribute('data-here', '')")
+        node = session.send("DOM.querySelector", {"nodeId": document["root"]["nodeId"], "selector": "[data-here]"})
+        fonts = session.send("CSS.getPlatformFontsForNode", {"nodeId": node["nodeId"]})["fonts"]
+        drawn.page.evaluate("document.querySelector('[data-here]').removeAttribute('data-here')")
+        if not any(script in font["familyName"] for font in fonts):
+            pytest.skip(f"no Noto font for {script} is installed: {[font['familyName'] for font in fonts]}")
 
 
 # --- the other pages ---
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_several_runs_draw_in_silence_and_fit(browser, several, width, scheme):
     with Opened(browser, several, viewport={"width": width, "height": 900}, color_scheme=scheme) as opened:
         opened.draw_all()
@@ -303,10 +302,9 @@ def test_chromium_prints_the_report(tmp_path):
     assert len(re.findall(rb"\.8353 \.3686 0 (?:rg|RG)", drawn)) >= 2  # marks of queries that lost: a figure's color
 
 
-def test_rankings_unfold(browser, file):
-    with Opened(browser, file) as opened:
-        folded = opened.page.locator(".rankings").first
-        assert not folded.locator(".ranked").first.is_visible()
-        folded.locator("summary").click()
-        assert folded.locator(".ranked").first.is_visible()
-        assert folded.locator(".ranked li").count() == 10
+def test_rankings_unfold(drawn):
+    folded = drawn.page.locator(".rankings").first
+    assert not folded.locator(".ranked").first.is_visible()
+    folded.locator("summary").click()
+    assert folded.locator(".ranked").first.is_visible()
+    assert folded.locator(".ranked li").count() == 10

@@ -6,6 +6,8 @@ same on every machine. What it is built from is tested in tests/models.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformerTrainingArguments
 from test_trainer import RECIPES, Made, lora, made_in, matryoshka, ranking, scored, several
 from tiny import tiny_recipe
 from tiny import train_often as train
@@ -22,10 +23,10 @@ from torch import nn
 
 from workbench.models import attention, packing
 from workbench.models.energy_distance import energy_encoder
+from workbench.models.stand_ins import multilingual_folder
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Base, LossSpec, Recipe
 from workbench.run import Run, list_runs
-from workbench.training import job, trainer
 from workbench.training.fast import engine, tables
 from workbench.training.prepare import encode_with
 
@@ -34,13 +35,6 @@ ENERGY = LossSpec(
     parameters={"scale": 1.0, "similarity_fct": "energy", "distance": "manhattan", "special_tokens": False},
 )
 TEXTS = ["how many brake", "a", "the wheel of the car model year is it", "price", "does the engine have power", "price"]
-
-
-class OnTheCpu(SentenceTransformerTrainingArguments):
-    """Arguments that take bfloat16 without a GPU."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**{**given, "use_cpu": True})
 
 
 def energy(made: Made) -> Recipe:
@@ -113,6 +107,27 @@ def test_the_fast_engine_has_the_losses_of_the_trainer(
             assert ours.metrics(name, at) == pytest.approx(theirs.metrics(name, at), abs=1e-4)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_multilingual_base_has_the_losses_of_the_trainer(
+    made: Made, tmp_path: Path, made_trainers: list[Any]
+) -> None:
+    """Without dropout, as the other bases here; its table of 250,037 rows gets its gradient on the touched ones."""
+    base = tmp_path / "base"
+    shutil.copytree(multilingual_folder(), base)
+    config = json.loads((base / "config.json").read_text())
+    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (base / "config.json").write_text(json.dumps(config | without))
+    recipe = scored(made).model_copy(update={"base": Base(model=str(base))})
+    training = recipe.training.model_copy(update={"learning_rate": 2e-5, "eval_strategy": "no"})
+    recipe = recipe.model_copy(update={"training": training})
+    theirs, ours = (trained(kind, recipe, tmp_path / kind, max_steps=6) for kind in ("trainer", "fast"))
+    assert [len(table.weight) for table in made_trainers[0].tables] == [250_037]
+    assert len(numbers(theirs, "loss")) == 6
+    for key in ("loss", "grad_norm"):
+        assert numbers(ours, key) == pytest.approx(numbers(theirs, key), rel=1e-4), key
+
+
 @pytest.mark.parametrize("make", [ranking, matryoshka, lora, energy])
 def test_bfloat16_stays_near_the_trainer(
     make: Callable[[Made], Recipe], made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,8 +141,6 @@ def test_bfloat16_stays_near_the_trainer(
         kinds.add(query.dtype)
         return attention.padded_attention(query, key, value, layout, 0.0, scale)
 
-    monkeypatch.setattr(job, "can_compute", lambda precision: True)
-    monkeypatch.setattr(trainer, "SentenceTransformerTrainingArguments", OnTheCpu)
     recipe = with_overrides(without_dropout(make(made)), {"training.bf16": True})
     theirs = trained("trainer", recipe, tmp_path / "trainer", max_steps=4)
     ours = trained("fast", recipe, tmp_path / "fast", max_steps=4)

@@ -12,30 +12,32 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
-from tiny import tiny_base, tiny_recipe, tiny_rows
+from tiny import tiny_recipe
 from tiny import train_often as train
 
 from workbench.cards.read import read_card
-from workbench.errors import BaseError, DataError, RecipeError, RunError, TrainingError, WorkbenchError
+from workbench.errors import (
+    BaseError,
+    DataError,
+    OutOfMemoryError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    WorkbenchError,
+    enough_memory,
+)  # fmt: skip
+from workbench.evaluation.projection import STAGES, load_vectors
+from workbench.models.losses import register_loss
 from workbench.pipeline import evaluate
 from workbench.recipe.schema import Base, EvaluationPlan, LossSpec, Origin
 from workbench.run import Run, RunWriter, list_runs
-from workbench.training.prepare import evaluation_tasks
+from workbench.training.prepare import run_tasks
 
 STEPS = 18  # 48 rows in batches of 8, 3 epochs
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_rows(tmp_path_factory.mktemp("rows") / "rows.json")
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_the_energy_distance_is_trained_evaluated_and_saved(base: Path, rows: Pa
     assert run.record["best"]["metric"] == "validation_energy_ndcg@10"
     assert run.settings("test", "after")["energy_special_tokens"] is False
     copy = shutil.copytree(run.path / "model", tmp_path / "copy")  # a model folder that no run knows
-    alone = evaluate(copy, evaluation_tasks(run.recipe())["test"].collection)  # type: ignore[attr-defined]
+    alone = evaluate(copy, run_tasks(run)["test"].collection)  # type: ignore[attr-defined]
     assert dict(alone.metrics) == pytest.approx(run.metrics("test", "after"))
     assert len(losses(run)) == STEPS
 
@@ -296,6 +298,46 @@ def test_a_half_written_evaluation_is_made_again(finished: Run, tmp_path: Path) 
         (folder / name).unlink()
     (folder / ".step-18-hits.parquet.1.tmp").write_bytes(b"half")
     assert_same(train(None, resume=run.path), finished)
+
+
+def test_an_evaluation_is_listed_once_it_is_whole(base: Path, rows: Path, tmp_path: Path) -> None:
+    """Its means are the last of its files, so that a kill before them has it made again."""
+    run = train(tiny_recipe(base, rows), runs=tmp_path, max_steps=1)
+    for name in ("validation", "test"):
+        for stage in ("before", "after"):
+            listed = run.file("metrics", name, stage).stat().st_mtime_ns
+            parts = [run.file("vectors", name, stage), run.file("hits", name, stage), run.file("values", name, stage)]
+            assert max(part.stat().st_mtime_ns for part in parts) <= listed
+
+
+def test_vectors_that_an_older_version_left_out_are_made(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    for stage in ("before", "after"):
+        run.file("vectors", "validation", stage).unlink()
+    assert_same(train(None, resume=run.path), finished)
+    for stage in STAGES:
+        made, first = (load_vectors(each, "validation", stage) for each in (run, finished))
+        assert (made.query_ids, made.document_ids) == (first.query_ids, first.document_ids)
+        assert made.documents == pytest.approx(first.documents, abs=1e-6)
+
+
+def test_checkpoints_are_removed_before_the_run_has_finished(finished: Run, tmp_path: Path) -> None:
+    """A kill between the two would leave them for good, since a finished run is not resumed."""
+    run = copied(finished, tmp_path)
+    shutil.rmtree(run.path / "checkpoints" / "checkpoint-18")  # a kill in the middle of the removal
+    (run.path / "evaluations" / ".after.json.7.tmp").write_text("half")
+    seen = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and Path(arguments[1]) == run.path / "run.json":
+            record = json.loads(Path(arguments[0]).read_text())
+            seen.append((record["status"], (run.path / "checkpoints").exists()))
+
+    sys.addaudithook(watch)
+    assert_same(train(None, resume=run.path), finished)
+    assert seen[0] == ("running", True)
+    assert seen[-1] == ("finished", False)
+    assert list(run.path.rglob("*.tmp")) == []
 
 
 @pytest.mark.parametrize("model", ["kept", "half", "none"])
@@ -429,7 +471,7 @@ def test_errors_before_training_leave_no_run(
 
 
 def test_train_requires_a_recipe_or_a_run() -> None:
-    with pytest.raises(RecipeError, match="expected a recipe or a run to resume, found neither"):
+    with pytest.raises(RecipeError, match="expected a card, a recipe or a run to resume, found none"):
         train(None)
 
 
@@ -450,10 +492,10 @@ def test_a_loss_that_is_not_finite_fails_the_run(base: Path, rows: Path, tmp_pat
     assert run.record["error"].startswith("expected a finite loss, found nan")
 
 
-def test_a_refused_argument_fails_the_run(base: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_refused_argument_leaves_no_run(base: Path, rows: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"found some that it refuses \(sgd_of_yesterday"):
         train(tiny_recipe(base, rows, optim="sgd_of_yesterday"), runs=tmp_path)
-    assert [run.status for run in list_runs(tmp_path)] == ["failed"]
+    assert list_runs(tmp_path) == []
 
 
 def test_a_run_that_failed_on_a_full_disk_can_be_resumed(finished: Run, base: Path, rows: Path, tmp_path: Path) -> None:
@@ -470,6 +512,80 @@ def test_a_run_that_failed_on_a_full_disk_can_be_resumed(finished: Run, base: Pa
     assert run.status == "failed"
     (run.path / "checkpoints").unlink()
     assert_same(train(None, resume=run.path), finished)
+
+
+HUGE = 10**14  # numbers; no machine has room for them
+
+
+class Greedy(torch.nn.Module):
+    """A loss that asks for 373 TiB, of torch or of numpy."""
+
+    def __init__(self, model: Any, library: str = "torch") -> None:
+        super().__init__()
+        self.library = library
+
+    def forward(self, features: Any, labels: Any) -> torch.Tensor:
+        return torch.empty(HUGE) if self.library == "torch" else torch.from_numpy(np.empty(HUGE, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("library", "asked"), [("torch", "372,529.0 GiB"), ("numpy", "364. TiB")])
+def test_memory_that_runs_out_while_training_is_a_sentence(
+    library: str, asked: str, base: Path, rows: Path, tmp_path: Path
+) -> None:
+    register_loss("__main__.Greedy", Greedy)
+    loss = LossSpec(name="__main__.Greedy", parameters={"library": library})
+    with pytest.raises(OutOfMemoryError) as caught:
+        train(tiny_recipe(base, rows).model_copy(update={"loss": loss}), runs=tmp_path)
+    message = (
+        f"expected enough memory for the training, found that it ran out when {asked} more were asked for; use smaller "
+        "batches, fewer or shorter rows, or a smaller model."
+    )
+    assert str(caught.value) == message
+    (run,) = list_runs(tmp_path)
+    assert (run.status, run.record["error"]) == ("failed", message)
+
+
+def test_memory_that_runs_out_while_loading_is_a_sentence(base: Path, rows: Path, tmp_path: Path) -> None:
+    """A layer of 10 million by 10 million numbers."""
+    large = Path(shutil.copytree(base, tmp_path / "large"))
+    modules = json.loads((large / "modules.json").read_text())
+    kind = "sentence_transformers.models.Dense"
+    (large / "modules.json").write_text(
+        json.dumps([*modules, {"idx": 2, "name": "2", "path": "2_Dense", "type": kind}])
+    )
+    (large / "2_Dense").mkdir()
+    (large / "2_Dense" / "config.json").write_text(
+        json.dumps(
+            {"in_features": 10**7, "out_features": 10**7, "activation_function": "torch.nn.modules.linear.Identity"}
+        )
+    )
+    with pytest.raises(
+        OutOfMemoryError, match=r"expected enough memory for the model .*large'.* ran out when .*GiB more"
+    ):
+        train(tiny_recipe(large, rows), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "found that it ran out; use"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 1 GiB"),
+            "when 2.50 GiB more",
+        ),
+        (MemoryError("malloc of size 4294967296 failed"), "when 4.0 GiB more"),
+        (OSError(12, "Cannot allocate memory"), "found that it ran out; use"),
+    ],
+)
+def test_whatever_says_that_memory_ran_out_is_understood(error: Exception, said: str) -> None:
+    """Also where a reader has made an error of its own of it."""
+    with pytest.raises(OutOfMemoryError, match=said), enough_memory("it"):
+        raise error
+    with pytest.raises(OutOfMemoryError, match=said), enough_memory("it"):
+        raise DataError("cannot be loaded") from error
+    with pytest.raises(DataError, match="cannot be loaded"), enough_memory("it"):
+        raise DataError("cannot be loaded") from ValueError("memory")
 
 
 def test_provenance_names_the_arguments_of_the_user(base: Path, rows: Path, tmp_path: Path) -> None:

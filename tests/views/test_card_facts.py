@@ -34,7 +34,7 @@ def test_recipe_fields_show_what_a_correction_changes() -> None:
     finding = Origin(source="finding", note="learning-rate")
     corrected = corrected.model_copy(update={"provenance": {**corrected.provenance, "training.learning_rate": finding}})
     changed = [field for field in card_facts.recipe_fields(written, corrected) if field.changed]
-    assert [(f.name, f.value, f.corrected, f.source, f.line_ranges) for f in changed] == [
+    assert [(f.name, f.value, f.other, f.source, f.line_ranges) for f in changed] == [
         ("training.learning_rate", "2e-05", "0.2", "card", "31")
     ]
     assert changed[0].note == "corrected: learning-rate"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.cards.card import Card, LogRow
-from workbench.evaluation.compare import MetricRow
+from workbench.evaluation.comparison import MetricRow
+from workbench.evaluation.replay import Number
 from workbench.views import figures, figures_loss, smoothing, theme
 from workbench.views.figures_loss import Curve
 from workbench.views.records import QueryOutcome
@@ -33,16 +34,23 @@ METRICS = [
     MetricRow("nDCG@10", card=0.72, before=0.62, after=0.71, low=0.66, high=0.75),
     MetricRow("MAP@100", before=0.5, after=0.6),
 ]
+LOSSES = [
+    Number("Training Loss", "loss", "training", 10, 0.5, 0.50004, 12),
+    Number("Training Loss", "loss", "training", 20, 0.4, 0.4003, 13),
+    Number("Validation Loss", "loss", "training", 20, 0.3, 0.3, 14),
+]
 EVERY = {
     "loss": lambda **k: figures_loss.loss_curves(
         [curve(), curve(name="card", role="card", evaluated=[None, 1.1, 0.9])], **k
     ),
+    "differences": lambda **k: figures_loss.loss_differences({"run": LOSSES}, **k),
     "metrics": lambda **k: figures.metric_bars(METRICS, **k),
     "ranks": lambda **k: figures.rank_changes(QUERIES, **k),
     "changes": lambda **k: figures.per_query_difference(QUERIES, **k),
 }
 EMPTY = {
     "loss": figures_loss.loss_curves([]),
+    "differences": figures_loss.loss_differences({}),
     "metrics": figures.metric_bars([]),
     "ranks": figures.rank_changes([]),
     "changes": figures.per_query_difference([]),
@@ -246,6 +254,31 @@ def test_a_metric_has_its_interval_and_the_card_its_dashed_line():
     assert named(figure, "Before").marker.symbol == "circle-open"
 
 
+def test_each_seed_is_a_dot_and_the_interval_is_that_of_the_card():
+    seeds = (0.70, 0.72, 0.71)
+    row = MetricRow("nDCG@10", card=0.73, before=0.6, after=0.70, low=0.6, high=0.8, values=seeds, mean=0.71)
+    judged = MetricRow(**{**vars(row), "card_difference": 0.02, "card_low": -0.01, "card_high": 0.05})
+    drawn = figures.metric_bars([judged])
+    assert named(drawn, "Each seed").x == seeds
+    after = named(drawn, "After, mean of 3 seeds")
+    assert after.x == (0.71,)
+    assert (after.error_x.array[0], after.error_x.arrayminus[0]) == pytest.approx((0.03, 0.03))
+    between_runs = figures.metric_bars([MetricRow("nDCG@10", before=0.6, after=0.7, low=0.65, high=0.74)])
+    assert not [trace for trace in between_runs.data if "seed" in (trace.name or "")]
+
+
+def test_differences_of_losses_are_inside_the_band_or_crosses():
+    drawn = figures_loss.loss_differences({"": LOSSES})
+    equal, different = named(drawn, "Training loss, equal (1)"), named(drawn, "Training loss, different (1)")
+    assert (equal.x, different.x) == ((10,), (20,))
+    assert equal.y == pytest.approx((-0.00004,))
+    assert different.y == pytest.approx((-0.0003,))
+    assert different.marker.symbol == "circle-x-open"
+    band = named(drawn, "Equal: half a printed digit")
+    assert max(band.y) == pytest.approx(0.5e-4 + 2e-5 * 0.5)  # half a digit, and rounding of another machine
+    assert named(drawn, "Validation loss, equal (1)").marker.symbol == "square"
+
+
 def test_equal_ranks_share_a_mark_and_lost_ones_are_beyond_the_axis():
     figure = figures.rank_changes(QUERIES, depth=50)
     assert [trace.name for trace in figure.data if trace.name] == ["Better rank (2)", "Same rank (2)", "Worse rank (1)"]
@@ -266,7 +299,7 @@ def test_ranks_that_are_all_known_need_no_line_for_lost_ones():
 
 def test_differences_are_sorted_and_counted():
     figure = figures.per_query_difference(QUERIES)
-    assert [trace.name for trace in figure.data] == ["Higher (2)", "No change (2)", "Lower (1)"]
+    assert [trace.name for trace in figure.data] == ["Higher", "No change", "Lower"]
     assert [y for trace in figure.data for y in trace.y] == pytest.approx([0.7, 0.63, 0, 0, -0.3])
     assert [x for trace in figure.data for x in trace.x] == [1, 2, 3, 4, 5]
 
@@ -274,7 +307,7 @@ def test_differences_are_sorted_and_counted():
 def test_differences_of_many_queries_are_thinned_and_still_counted():
     many = [QueryOutcome(f"q{n}", 2, 1, 0.0, n / 5000) for n in range(1, 5001)]
     (trace,) = figures.per_query_difference(many, points=100).data
-    assert (len(trace.x), trace.x[0], trace.x[-1], trace.name) == (100, 1, 5000, "Higher (5,000)")
+    assert (len(trace.x), trace.x[0], trace.x[-1], trace.name) == (100, 1, 5000, "Higher")
 
 
 @pytest.mark.parametrize("name", ["loss", "metrics", "ranks", "changes"])

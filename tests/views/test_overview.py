@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from synthetic_run import made_item_run, made_run
 
-from workbench.evaluation.compare import compare, evaluation_name, save_comparison
+from workbench.evaluation.card_evaluation import evaluation_name
+from workbench.evaluation.compare import compare, save_comparison
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import RunWriter, write_json

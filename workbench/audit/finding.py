@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from workbench.cards.card import Card
 
@@ -65,7 +65,7 @@ class Rule:
     """A decorator: a pure function Card -> findings as a rule of the audit.
 
     The function's name is the code; its docstring is the documentation: what the finding means and why it matters, then
-    the paragraphs `Silent when:` and `Example:`. `findings.md` is written from it.
+    the paragraphs `Silent when:`, `Example:` and, where the recipe can be corrected, `Fix:`. `findings.md` holds them.
     """
 
     check: Callable[[Card], Iterable[Finding]]
@@ -78,11 +78,50 @@ class Rule:
         for found in self.check(card):
             yield replace(found, code=self.code)
 
-    def documentation(self) -> tuple[str, str, str]:
-        """The docstring in its three parts: meaning, when the rule is silent, an example."""
+    def documentation(self) -> Documentation:
+        """The docstring in its parts."""
         meaning, _, rest = inspect.cleandoc(self.check.__doc__ or "").partition("Silent when:")
-        silent, _, example = rest.partition("Example:")
-        return meaning.strip(), silent.strip(), example.strip()
+        silent, _, rest = rest.partition("Example:")
+        example, _, fix = rest.partition("Fix:")
+        return Documentation(*(part.strip() for part in (meaning, silent, example, fix)))
+
+
+class Documentation(NamedTuple):
+    """What a rule's docstring says. `fix`: what --corrected changes in the recipe; empty for nothing."""
+
+    meaning: str
+    silent: str
+    example: str
+    fix: str
+
+    @property
+    def short(self) -> str:
+        return self.meaning.partition("\n")[0]
+
+
+def spans(lines: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each block of consecutive lines.
+
+    >>> spans((3, 4, 5, 9))
+    [(3, 5), (9, 9)]
+    """
+    found: list[tuple[int, int]] = []
+    for line in sorted(set(lines)):
+        if found and line == found[-1][1] + 1:
+            found[-1] = found[-1][0], line
+        else:
+            found.append((line, line))
+    return found
+
+
+def line_ranges(lines: Iterable[int], most: int = 100) -> str:
+    """Line numbers with consecutive ones joined, at most so many ranges.
+
+    >>> line_ranges((3, 4, 5, 9)), line_ranges((3, 5), most=1)
+    ('3-5, 9', '3, …')
+    """
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in spans(lines)]
+    return ", ".join([*texts[:most], *(["…"] if len(texts) > most else [])])
 
 
 def to_json(value: Any) -> Any:

@@ -6,6 +6,7 @@ missing. Where fit() wrote the card, its optimizer arguments are missing: they a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,14 +20,15 @@ from workbench.cards.inference import infer
 Status = Literal["on the card", "beside the card", "inferred", "missing", "not needed"]
 ESSENTIAL = ("base model", "training data", "loss", "loss parameters", "learning rate", "batch size", "epochs")
 """Without one of these a recipe has to guess the core of the training."""
-BEFORE_3 = {
-    "lr_scheduler_type": "scheduler",
-    "optim": "optimizer_class",
-    "per_device_train_batch_size": "batch_size",
-    "num_train_epochs": "epochs",
+OTHER_NAMES = {
+    "lr_scheduler_type": ("scheduler",),
+    "optim": ("optimizer_class",),
+    "per_device_train_batch_size": ("batch_size",),
+    "num_train_epochs": ("epochs", "num_epochs"),
+    "learning_rate": ("body_learning_rate",),
+    "warmup_ratio": ("warmup_proportion",),
 }
-"""Trainer arguments -> their names on cards from before library 3.0."""
-LORA_SHAPE = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_dora")
+"""Trainer arguments -> their names on cards from before library 3.0, and on those of SetFit."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ def reproducibility(card: Card) -> Reproducibility:
     trained = lookup.has_training(card)
     facts = tuple(_facts(card)) if trained or card.base_model else ()
     if not trained:
-        return Reproducibility(facts, "The card describes no training, so there is nothing to run again.")
+        told = lookup.untold_training(card)
+        verdict = "The card describes no training, so there is nothing to run again."
+        if told:
+            verdict = f"What the card says of its training (line {told[0]}) was not understood, so no run is known."
+        return Reproducibility(facts, verdict)
     missing = [fact.name for fact in facts if fact.status == "missing"]
     needed = [fact for fact in facts if fact.status != "not needed"]
     core = [name for name in missing if name in ESSENTIAL]
@@ -147,13 +153,21 @@ def _loss(card: Card) -> Iterator[Fact]:
 
 
 def _argument(card: Card, name: str) -> Stated[Any] | None:
-    """A training argument, also by the name of cards from before library 3.0."""
-    found = card.argument(name) or card.argument(BEFORE_3.get(name, name))
+    """A training argument, also by its other names."""
+    found = next(filter(None, map(card.argument, (name, *OTHER_NAMES.get(name, ())))), None)
     parameters = card.argument("optimizer_params")
     if found is None and name == "learning_rate" and parameters is not None:
         rate = parameters.value.get("lr") if isinstance(parameters.value, dict) else None
         return None if rate is None else Stated(rate, parameters.line, parameters.source)
     return found
+
+
+def _number_fact(name: str, stated: Stated[Any] | None) -> Fact:
+    """A fact that has to be a number; of SetFit's two, the first is the body's."""
+    value = stated.value[0] if stated and isinstance(stated.value, list) and stated.value else stated and stated.value
+    if stated is None or (isinstance(value, int | float) and math.isfinite(value)):
+        return _stated_fact(name, stated)
+    return Fact(name, "missing", note=f"the card says {str(value)[:40]!r}, which is no number")
 
 
 def _arguments(card: Card) -> Iterator[Fact]:
@@ -167,9 +181,10 @@ def _arguments(card: Card) -> Iterator[Fact]:
         if infer(card).fit is not None:
             yield Fact(label, "missing", note="fit() printed a default that did not run")
         else:
-            yield _stated_fact(label, _argument(card, name))
-    yield _stated_fact("batch size", _argument(card, "per_device_train_batch_size"))
-    yield _stated_fact("accumulation", card.argument("gradient_accumulation_steps"))
+            found = _argument(card, name)
+            yield _stated_fact(label, found) if label in ("schedule", "optimizer") else _number_fact(label, found)
+    yield _number_fact("batch size", _argument(card, "per_device_train_batch_size"))
+    yield _number_fact("accumulation", card.argument("gradient_accumulation_steps"))
     division = infer(card).division
     count = division.processes if division is not None else None
     if count is None:
@@ -179,7 +194,7 @@ def _arguments(card: Card) -> Iterator[Fact]:
     else:
         note = "from rows, batch size and the log's epoch column"
         yield _fact("processes", "inferred", count, size_lines(card), note)
-    yield _stated_fact("epochs", _argument(card, "num_train_epochs") or card.argument("max_steps"))
+    yield _number_fact("epochs", _argument(card, "num_train_epochs") or card.argument("max_steps"))
     yield _stated_fact("seed", card.argument("seed"))
     yield _stated_fact("batch sampler", card.argument("batch_sampler"))
     precise = [name for name in ("bf16", "fp16") if lookup.argument(card, name) is True]
@@ -202,8 +217,7 @@ def _model(card: Card) -> Iterator[Fact]:
         yield Fact("prompts", "missing", note="the card does not say whether prompts were used")
     lora = lookup.lora_config(card)
     if lora is not None:
-        shape = {key: lora[1][key] for key in LORA_SHAPE if key in lora[1]}
-        yield Fact("adapter shape", "beside the card", shape, note=lora[0])
+        yield Fact("adapter shape", "beside the card", lookup.lora_shape(lora[1]), note=lora[0])
     elif lookup.adapter(card) is not None:
         yield Fact("adapter shape", "missing", note="the architecture shows an adapter, but not its shape")
     else:
@@ -219,4 +233,5 @@ def _evaluation(card: Card) -> Fact:
         return _fact("evaluation set", "on the card", held or public, map(lookup.first_line, card.evaluations))
     if card.evaluations or lookup.validation_losses(card.training_log):
         return Fact("evaluation set", "missing", note="it was evaluated on data that cannot be found again")
-    return Fact("evaluation set", "missing", note="nothing was evaluated")
+    shown = "its numbers are not on the card" if lookup.unshown_evaluations(card) else "the card shows no evaluation"
+    return Fact("evaluation set", "missing", note=shown)

@@ -9,15 +9,19 @@ The rules are in rules_loss, rules_training, rules_evaluation, rules_data and ru
 from __future__ import annotations
 
 import html
+import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from workbench.audit import rules_data, rules_evaluation, rules_loss, rules_model, rules_training
 from workbench.audit.finding import SEVERITIES, Finding, Rule, some
 from workbench.audit.reproducibility import Reproducibility, reproducibility
 from workbench.cards.card import Card
+from workbench.cards.inference import infer
+from workbench.cards.metric_arithmetic import Resolution
+from workbench.cards.read import read_card
 
 RULES: tuple[Rule, ...] = tuple(
     rule
@@ -35,6 +39,7 @@ class Audit:
     card: str  # the card's short name
     findings: tuple[Finding, ...]
     reproducibility: Reproducibility
+    resolutions: tuple[Resolution, ...] = ()  # of each evaluation whose number of queries its values imply
 
     def __len__(self) -> int:
         return len(self.findings)
@@ -62,19 +67,21 @@ class Audit:
         return {severity: found[severity] for severity in SEVERITIES}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: findings (code, severity, message, evidence, lines, fix) and reproducibility."""
+        """Plain JSON values: findings (code, severity, message, evidence, lines, fix), reproducibility, resolutions."""
         return {
             "findings": [found.to_dict() for found in self.findings],
             "reproducibility": self.reproducibility.to_dict(),
+            "resolutions": [asdict(each) for each in self.resolutions],
         }
 
-    def _tally(self) -> str:
+    def tally(self) -> str:
+        """How many findings of each severity, in words."""
         counts = self.counts().items()
         words = [f"{number} {severity}{'s' if number != 1 else ''}" for severity, number in counts if number]
         return ", ".join(words) or "nothing found"
 
     def __repr__(self) -> str:
-        head = f"Audit of {self.card}: {self._tally()}"
+        head = f"Audit of {self.card}: {self.tally()}"
         rows = [f"  {found.severity:<8} {found.code:<24} {_where(found)}{found.message}" for found in self.findings]
         return "\n".join([head, *rows, f"  {self.reproducibility.verdict}"])
 
@@ -90,7 +97,7 @@ class Audit:
         )
         head = "".join(f"<th {left}>{name}</th>" for name in ("", "code", "finding", "lines", "fix"))
         return (
-            f"<p><b>{html.escape(self.card)}</b>: {html.escape(self._tally())}</p>"
+            f"<p><b>{html.escape(self.card)}</b>: {html.escape(self.tally())}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<p>{html.escape(self.reproducibility.verdict)}</p>"
         )
@@ -100,15 +107,17 @@ def _where(found: Finding) -> str:
     return f"line{'s' if len(found.lines) > 1 else ''} {some(found.lines, 6)}: " if found.lines else ""
 
 
-def audit(card: Card) -> Audit:
-    """Check a card by every rule, and list what is needed to run it again.
+def audit(card: Card | str | os.PathLike[str]) -> Audit:
+    """Check a card, or what `read_card` takes, by every rule, and list what is needed to run it again.
 
     >>> found = audit(Card(name="bare", kind="sentence-transformer"))
     >>> len(found), found.reproducibility.verdict
     (0, 'The card describes no training, so there is nothing to run again.')
     """
+    card = card if isinstance(card, Card) else read_card(card)
     findings = sorted((found for rule in RULES for found in rule(card)), key=Finding.order)
-    return Audit(card.name, tuple(findings), reproducibility(card))
+    resolutions = (facts.resolution for facts in infer(card).metrics if facts.resolution is not None)
+    return Audit(card.name, tuple(findings), reproducibility(card), tuple(dict.fromkeys(resolutions)))
 
 
 def findings_page() -> str:
@@ -125,6 +134,15 @@ def findings_page() -> str:
         "result is at risk. note: worth knowing. Written from the docstrings of the rules.",
     ]
     for rule in sorted(RULES, key=lambda rule: rule.code):
-        meaning, silent, example = rule.documentation()
-        parts += ["", f"## {rule.code}", "", meaning, "", f"- Silent when {silent}", f"- Example: {example}"]
+        parts += ["", documented(rule)]
     return "\n".join(parts) + "\n"
+
+
+def documented(rule: Rule) -> str:
+    """Markdown of one code: what it means, when it is silent, an example, and what --corrected changes."""
+    about = rule.documentation()
+    fix = about.fix or "no change of the recipe corrects it."
+    return "\n".join(
+        [f"## {rule.code}", "", about.meaning, "", f"- Silent when {about.silent}", f"- Example: {about.example}",
+         f"- Fix: {fix}"]
+    )  # fmt: skip

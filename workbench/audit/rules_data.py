@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,7 @@ def duplicate_anchors(card: Card) -> Iterator[Finding]:
     one, or where a name suggests public data whose queries have several documents.
     Silent when: the sampler is no_duplicates; the loss uses no in-batch negatives; nothing shows repeats.
     Example: 153,000 rows of HotpotQA, two for each question, batch 16: 1 row in 10,200 shares a batch with its double.
+    Fix: keep rows that share a text out of one batch.
     """
     found = infer(card).repeated_anchors
     if found is None:
@@ -154,15 +156,23 @@ def label_range(card: Card) -> Iterator[Finding]:
     """Labels are outside the range of the loss.
 
     CosineSimilarityLoss compares a cosine, -1 to 1, with the label; binary losses take 0 to 1. Scores of 0 to 5 can
-    never be met, and the loss pushes every pair together.
+    never be met, and the loss pushes every pair together. SoftmaxLoss takes whole numbers from 0, one for each class.
     Silent when: labels are within the range or have no statistics; the loss has another range.
     Example: CosineSimilarityLoss with labels from 0 to 5.
     """
     for dataset, node in lookup.loss_nodes(card):
         name, statistics = lookup.class_name(node.name), lookup.label_statistics(dataset)
         allowed, span = LABEL_RANGES.get(name), lookup.label_range(statistics) if statistics else None
+        if name == "SoftmaxLoss":
+            classes = node.parameters.get("num_labels")
+            allowed = (0.0, classes - 1.0 if isinstance(classes, int) else math.inf)
         if allowed is None or statistics is None or span is None:
             continue
+        if name == "SoftmaxLoss" and statistics.type == "float":
+            yield error(
+                f"{name} takes whole numbers as labels, but the column {statistics.column} holds others.",
+                [lookup.fact_line(dataset, "statistics"), lookup.loss_line(dataset, node)],
+            )
         if span[0] < allowed[0] - 1e-6 or span[1] > allowed[1] + 1e-6:
             yield error(
                 f"{name} takes labels from {short(allowed[0])} to {short(allowed[1])}, but the column "
@@ -297,6 +307,7 @@ def prompts_in_texts(card: Card) -> Iterator[Finding]:
     Silent when: samples have no common beginning with a word like query, passage or represent and a colon; prompts are
     configured; fewer than two different samples; the model is a cross-encoder, whose texts are often templates.
     Example: every query begins with an instruction for searching, every document with one for retrieving.
+    Fix: keep the prompts by name and strip them from the texts.
     """
     prefixes = infer(card).prompts
     if prefixes is None:

@@ -12,7 +12,8 @@ from workbench.audit.finding import Finding, Fix, Rule, error, note, short, some
 from workbench.cards import lookup
 from workbench.cards.card import Card, Evaluation, LogRow
 from workbench.cards.inference import infer
-from workbench.cards.metric_arithmetic import close, same_rounded
+from workbench.cards.literals import real
+from workbench.cards.metric_arithmetic import CHANGED, close, same_rounded
 
 HIGHER_IS_BETTER = re.compile(r"(ndcg|mrr|map|accuracy|precision|recall|spearman|pearson|_ap|f1|mcc)", re.IGNORECASE)
 FEW_QUERIES = 300
@@ -29,6 +30,7 @@ def evaluation_unused(card: Card) -> Iterator[Finding]:
     The rows were held out and never used: no validation loss, no choice of a checkpoint.
     Silent when: a validation loss was logged; eval_strategy is set; there is no evaluation dataset.
     Example: 17,000 evaluation rows and eval_strategy no.
+    Fix: evaluate after every epoch.
     """
     datasets = card.evaluation_datasets()
     strategy = lookup.argument(card, "eval_strategy") or lookup.argument(card, "evaluation_strategy")
@@ -48,25 +50,52 @@ def evaluation_unused(card: Card) -> Iterator[Finding]:
 
 @Rule
 def not_evaluated(card: Card) -> Iterator[Finding]:
-    """Nothing was measured: no evaluation, no metric in the log, no validation loss.
+    """The card shows no evaluation: no table, no metric in the log, no validation loss.
 
     A training loss shows how well the rows were learned, not whether the model became better at its task.
-    Silent when: anything was measured; the card is older than library 3.0, whose cards hold no numbers; there is an
-    unused evaluation dataset (see evaluation-unused).
+    Silent when: anything was measured, also without its numbers (see evaluation-not-shown); the card is older than
+    library 3.0, whose cards hold no numbers; there is an unused evaluation dataset (see evaluation-unused).
     Example: a table with steps and training loss only, and no section Evaluation.
+    Fix: hold out a part of the rows and evaluate on it before and during training.
     """
     if not card.training_datasets() or not lookup.has_trainer(card):
         return
-    measured = card.evaluations or card.model_index or lookup.metrics(card.training_log)
-    if measured or lookup.validation_losses(card.training_log) or card.evaluation_datasets():
+    if _has_numbers(card) or card.evaluation_datasets() or lookup.unshown_evaluations(card):
         return
     changes: dict[str, Any] = {"data.split": {"train": 0.8, "validation": 0.1, "test": 0.1}}
     if lookup.argument(card, "eval_strategy") not in ("steps", "epoch"):
         changes["training.eval_strategy"] = "epoch"
     yield warning(
-        "Nothing was evaluated, before or after training: nothing on the card shows whether it helped.",
+        "The card shows no evaluation, before or after training: nothing on it shows whether training helped.",
         lookup.argument_lines(card, "eval_strategy"),
         Fix(changes, "Hold out a part of the rows and evaluate on it before and during training."),
+    )
+
+
+def _has_numbers(card: Card) -> bool:
+    measured = card.evaluations or card.model_index or lookup.metrics(card.training_log)
+    return bool(measured or lookup.validation_losses(card.training_log))
+
+
+@Rule
+def evaluation_not_shown(card: Card) -> Iterator[Finding]:
+    """The model was evaluated, and the numbers are not on the card.
+
+    A row of the log without any number is an evaluation, because a training step is only logged with its loss: so the
+    card looks where an evaluator gives no metric that the trainer knows. Evaluators also write files with results.
+    Silent when: the card has any number of an evaluation; neither the log nor a file beside the card shows one.
+    Example: rows of Epoch and Step only, and eval/validation_eval_results.csv beside the card.
+    """
+    steps, files = lookup.unshown_evaluations(card) or ((), ())
+    if not (steps or files) or _has_numbers(card):
+        return
+    where = f"after step{'s' * (len(steps) > 1)} {some((f'{row.step:,}' for row in steps), 6)}" if steps else "once"
+    beside = f"; {some(files)} beside it {'hold' if len(files) > 1 else 'holds'} results" if files else ""
+    yield note(
+        f"The model was evaluated {where}, but the numbers are not on the card{beside}.",
+        [row.line for row in steps[:10]],
+        steps=[row.step for row in steps],
+        files=files,
     )
 
 
@@ -87,6 +116,7 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
     Silent when: the best row is the last or the bold one; load_best_model_at_end is set; fit() wrote the card (it keeps
     the best); several metrics without a mean disagree; runs are joined; the difference is below 0.0005 (2% of a loss).
     Example: nDCG@10 0.7135, 0.7242, 0.7172 after epochs 1 to 3 and load_best_model_at_end False.
+    Fix: keep the checkpoint with the best evaluation.
     """
     parts = lookup.runs(card)
     if len(parts) != 1 or infer(card).fit or not (card.hyperparameters or card.non_default):
@@ -130,12 +160,17 @@ def best_not_kept(card: Card) -> Iterator[Finding]:
 
 def _column(columns: Collection[str], evaluation: Evaluation) -> tuple[str, float] | None:
     """The log column that an evaluation's main metric belongs to, and the evaluation's value of it."""
+    there = (found for found in _columns(evaluation) if found[0] in columns)
+    return next(
+        ((column, evaluation.metrics[metric]) for column, metric in there if metric in evaluation.metrics), None
+    )
+
+
+def _columns(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    """How the log names the metrics of an evaluation, and their own names; the main one first."""
     for name in evaluation.datasets or ("",):
         for metric in filter(None, (evaluation.main_metric, *evaluation.metrics)):
-            column = f"{name}_{metric}" if name else metric
-            if column in columns and metric in evaluation.metrics:
-                return column, evaluation.metrics[metric]
-    return None
+            yield f"{name}_{metric}" if name else metric, metric
 
 
 def _matches(card: Card) -> Iterator[tuple[Evaluation, str, float, list[tuple[LogRow, float]], list[LogRow]]]:
@@ -262,7 +297,8 @@ def metric_identities(card: Card) -> Iterator[Finding]:
                 broken=list(facts.broken),
             )
         if facts.queries is not None and 2 <= facts.queries < FEW_QUERIES:
-            metric = max((m for m in evaluation.metrics if "accuracy@" in m), key=lambda m: int(m.rsplit("@", 1)[1]))
+            at = {name: real(name.rpartition("@")[2]) or 0.0 for name in evaluation.metrics if "accuracy@" in name}
+            metric = max(at, key=lambda name: at[name])
             small[facts.queries].append((evaluation, metric))
     for queries, group in small.items():
         evaluation, metric = group[0]
@@ -275,6 +311,34 @@ def metric_identities(card: Card) -> Iterator[Finding]:
             queries=queries,
             hits=hits,
         )
+
+
+@Rule
+def gain_unresolved(card: Card) -> Iterator[Finding]:
+    """A gain in accuracy of so few queries that the card's evaluation cannot show it.
+
+    An accuracy is a share of the queries. Where the best row is less than six queries better than the first, a sign
+    test at 5% cannot tell the two apart, whichever queries changed.
+    Silent when: the gain is six queries or more; nothing was gained; the number of queries is unknown; the metric is no
+    accuracy, because small changes of many queries may be significant.
+    Example: accuracy@1 0.5889 before training and 0.6111 after, on 180 queries: four queries.
+    """
+    inferred = zip(card.evaluations, infer(card).metrics, strict=True)
+    counts = {column: facts.queries for one, facts in inferred for column, _ in _columns(one) if "accuracy@" in column}
+    for column, series in lookup.metrics(card.training_log).items():
+        queries = counts.get(column)
+        if queries is None or len(series) < 2:
+            continue
+        (first_row, first), (best_row, best) = series[0], max(series, key=lambda pair: pair[1])
+        gained = round((best - first) * queries)
+        if 0 < gained < CHANGED:
+            yield note(
+                f"Only {gained} of {queries:,} queries were gained: {column} rose from {short(first)} to "
+                f"{short(best)}, and a difference needs {CHANGED} queries.",
+                [first_row.line, best_row.line],
+                queries=queries,
+                gained=gained,
+            )
 
 
 @Rule

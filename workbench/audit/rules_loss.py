@@ -34,6 +34,7 @@ def scale_as_temperature(card: Card) -> Iterator[Finding]:
     Silent when: the scale is above 1 (exactly 1 with cosine: a warning); the similarity is unbounded, as a dot product.
     Example: scale 0.05, batch 4: the loss is between 1.3122 and 1.4622; logged 1.3812 to 1.3681 is a gap between
     positive and negative similarity of 0.14 growing to 0.49.
+    Fix: take the inverse of a temperature that was given as a scale; scale cosine similarities by 20.
     """
     for dataset, node in lookup.loss_nodes(card):
         name, path = lookup.class_name(node.name), lookup.loss_path(card, dataset, node)

@@ -10,6 +10,7 @@ from typing import Any
 from workbench.audit.finding import Finding, Fix, Rule, note, short, some, warning
 from workbench.cards import lookup
 from workbench.cards.card import Card, Dataset, Loss
+from workbench.cards.front_matter import texts
 from workbench.cards.inference import infer
 
 KNOWN_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "maxsim", "none", "unknown")
@@ -35,6 +36,7 @@ def untrained_dimension(card: Card) -> Iterator[Finding]:
     dimensions get no gradient, or only through shared weights.
     Silent when: the output dimension is among the listed ones, or unknown.
     Example: matryoshka_dims 512 and 256, output (and evaluation) 1,024.
+    Fix: train the full dimensions too.
     """
     output = card.output_dimension
     if output is None or not isinstance(output.value, int):
@@ -142,6 +144,7 @@ def similarity_mismatch(card: Card) -> Iterator[Finding]:
     which the loss did not see and the ranking follows.
     Silent when: a Normalize module makes both equal; the similarities agree; the similarity of the loss is unknown.
     Example: similarity_fct cos_sim, similarity function Dot Product, pooling without Normalize.
+    Fix: rank as the loss does.
     """
     spec, stated = infer(card).softmax, card.similarity
     if spec is None or stated is None or lookup.module(card, "Normalize") is not None:
@@ -170,9 +173,11 @@ def adapter_unspecified(card: Card) -> Iterator[Finding]:
     """
     module = lookup.adapter(card)
     if module is not None and lookup.lora_config(card) is None:
+        pointer = lookup.is_pointer(card, "adapter_config.json")
+        how = "fetch adapter_config.json with `git lfs pull`" if pointer else "put adapter_config.json beside it"
         yield warning(
-            f"{module.architecture} shows an adapter whose rank, alpha, dropout and layers are not on the card: put "
-            "adapter_config.json beside it, or set them.",
+            f"{module.architecture} shows an adapter whose rank, alpha, dropout and layers are not on the card: {how}, "
+            "or set them.",
             [module.line],
             architecture=module.architecture,
         )
@@ -184,30 +189,26 @@ def hidden_adapter(card: Card) -> Iterator[Finding]:
 
     adapter_config.json says that only adapter weights were trained; the architecture shows the plain model, which looks
     like full fine-tuning.
-    Silent when: there is no adapter_config.json beside the card; the architecture shows the PEFT model.
+    Silent when: there is no adapter_config.json beside the card, or one of another base (see files-disagree); the
+    architecture shows the PEFT model.
     Example: adapter_config.json with r 8 and DoRA beside a card whose architecture is a plain BertModel.
+    Fix: train an adapter of the shape in adapter_config.json.
     """
     found = lookup.lora_config(card)
     if found is None or lookup.adapter(card) is not None or not card.modules:
         return
     name, config = found
-    targets = sorted(map(str, config.get("target_modules") or ()))
-    shape = {
-        "r": config.get("r"),
-        "alpha": config.get("lora_alpha"),
-        "dropout": config.get("lora_dropout"),
-        "target_modules": targets,
-        "use_dora": bool(config.get("use_dora")),
-    }
-    known = {key: value for key, value in shape.items() if value is not None}
+    shape = {"use_dora": False, **lookup.lora_shape(config)}
     kind = "DoRA" if shape["use_dora"] else str(config.get("peft_type", "LoRA"))
+    r, alpha, targets = (shape.get(key, "unknown") for key in ("r", "alpha", "target_modules"))
+    layers = some(targets) if isinstance(targets, list) else "unknown layers"
     yield warning(
-        f"{name} beside the card shows that only an adapter was trained ({kind}, r {shape['r']}, alpha "
-        f"{shape['alpha']}, on {some(targets)}), which the architecture does not show.",
+        f"{name} beside the card shows that only an adapter was trained ({kind}, r {r}, alpha {alpha}, on {layers}), "
+        "which the architecture does not show.",
         [card.modules[0].line],
-        Fix({"base.lora": known}, "Train an adapter of that shape."),
+        Fix({"base.lora": shape}, "Train an adapter of that shape."),
         file=name,
-        **known,
+        **shape,
     )
 
 
@@ -240,7 +241,8 @@ def files_disagree(card: Card) -> Iterator[Finding]:
 
     Compared are the logged losses (trainer_state.json), the length limit (sentence_bert_config.json), the similarity
     (config_sentence_transformers.json) and the base model (adapter_config.json).
-    Silent when: they agree; the files are missing; a step is in only one of them.
+    Silent when: they agree; the files are missing; a step is in only one of them; a base is a local folder, which may
+    be any model.
     Example: max_seq_length 128 on the card, 512 beside it.
     """
     for file, sentence, lines in (*_state_differences(card), *_config_differences(card)):
@@ -254,11 +256,10 @@ def _state_differences(card: Card) -> Iterator[Difference]:
     found = lookup.file_beside(card, "trainer_state.json")
     if found is None or not isinstance(found[1], Mapping) or len(lookup.runs(card)) != 1:
         return
-    history = found[1].get("log_history")
-    entries = [entry for entry in history if isinstance(entry, Mapping)] if isinstance(history, list) else []
-    by_step = {entry.get("step"): entry["loss"] for entry in entries if isinstance(entry.get("loss"), int | float)}
-    logged = [(row, value) for row, value in lookup.finite_losses(card.training_log) if row.step in by_step]
-    pairs = [(row, here, by_step[row.step]) for row, here in logged]
+    entries = lookup.logged_entries(found[1])
+    by_step = {step: loss for step, entry in entries if isinstance(loss := entry.get("loss"), int | float)}
+    logged = lookup.finite_losses(card.training_log)
+    pairs = [(row, here, by_step[row.step]) for row, here in logged if row.step is not None and row.step in by_step]
     wrong = [(row, here, there) for row, here, there in pairs if abs(here - there) > 1e-4 + 1e-4 * abs(there)]
     if wrong:
         row, here, there = wrong[0]
@@ -280,11 +281,42 @@ def _config_differences(card: Card) -> Iterator[Difference]:
         there = config[1].get("similarity_fn_name")
         if isinstance(there, str) and _letters(there) not in _letters(similarity.value):
             yield config[0], f"names the similarity {there}, the card {similarity.value}", [similarity.line]
-    lora = lookup.lora_config(card)
-    if lora and base is not None:
-        there = lora[1].get("base_model_name_or_path")
-        if isinstance(there, str) and there.rsplit("/", 1)[-1].lower() != base.value.rsplit("/", 1)[-1].lower():
-            yield lora[0], f"adapts {there}, the card {base.value}", [base.line]
+    if (foreign := lookup.foreign_adapter(card)) and base is not None:
+        what = f"adapts {foreign[1]}, and the card's base is {base.value}: it is not this model's and is not used"
+        yield foreign[0], what, [base.line]
+
+
+@Rule
+def bases_disagree(card: Card) -> Iterator[Finding]:
+    """The front matter and the text name different base models.
+
+    One of them belongs to another model, as where the README.md of an adapter was written over.
+    Silent when: they name the same model, also by another path; one of them is a local folder, which may be any model.
+    Example: base_model unsloth/Llama-3.2-3B above a text on all-MiniLM-L6-v2.
+    """
+    named, stated = texts(card.front_matter, "base_model"), card.base_model
+    if stated is None or not named or any(lookup.same_model(name, stated.value) is not False for name in named):
+        return
+    line = next((at for at, text in enumerate(card.lines, 1) if text.startswith("base_model:")), None)
+    yield warning(
+        f"The front matter names the base {some(named)}, the text {stated.value}: one of them is another model's.",
+        [line, stated.line],
+        front_matter=list(named),
+        text=stated.value,
+    )
+
+
+@Rule
+def second_card(card: Card) -> Iterator[Finding]:
+    """The file holds two cards, one below the other.
+
+    Only the first is read: facts of two models in one table mean nothing.
+    Silent when: at most one heading of level 1 has a model description below it.
+    Example: two cards written into one README.md by `cat`.
+    """
+    for part in card.unread:
+        if part.reason == lookup.SECOND:
+            yield warning(f"The file holds two cards: the second begins at line {part.lines[0]}.", [part.lines[0]])
 
 
 def _letters(text: str) -> str:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Generic, Literal, TypeVar
 
+from workbench.cards.metric_names import metric_name
+
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 """Version of the JSON of `card_to_dict`; raised when a field changes its meaning or goes away."""
 
-Kind = Literal["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector", "unknown"]
+Kind = Literal["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector", "setfit", "unknown"]
 Number = int | float
 
 
@@ -29,6 +31,13 @@ class Stated(Generic[T]):
     value: T
     line: int | None = None  # 1-based line; None where the source has no useful lines
     source: str = "README.md"  # the file: README.md, or one beside it (adapter_config.json, ...)
+
+    def __str__(self) -> str:
+        """
+        >>> print(Stated(2e-05, 251))
+        2e-05
+        """
+        return str(self.value)
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,7 @@ class Card:
             rows.append(("training log", text, str(self.training_log[0].line or self.training_log[0].source)))
         for evaluation in self.evaluations:
             main = evaluation.main_metric or next(iter(evaluation.metrics), None)
-            shown = "" if main is None else f": {main} {evaluation.metrics[main]:g}"
+            shown = "" if main is None else f": {metric_name(main)} {evaluation.metrics[main]:g}"
             name = ", ".join(evaluation.datasets) or evaluation.name
             rows.append(("evaluation", name + shown, _span(evaluation.lines)))
         for name, version in self.versions.items():

@@ -4,7 +4,7 @@ The schema, version 1. Line numbers are kept apart from the values, under `lines
 
     schema_version      1
     name, sha256        short name of the card; SHA-256 of the file's bytes
-    kind                "sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector" or "unknown"
+    kind                "sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector", "setfit" or "unknown"
     title, library_version, base_model, base_revision, license, similarity      text or null
     languages, tags, citations      lists of text
     max_seq_length      tokens, or null

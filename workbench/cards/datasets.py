@@ -123,7 +123,7 @@ def _details(text: str) -> tuple[dict[str, Any], str | None]:
     unit = None
     for item in re.findall(r"<li>(.{0,300}?)</li>", text, re.DOTALL):
         key, _, shown = item.rpartition(": ")
-        share = re.fullmatch(r"~?(\d*\.?\d+)%", shown)
+        share = re.fullmatch(r"~?(\d{0,9}\.?\d{1,9})%", shown)
         amount = _AMOUNT.match(shown)
         if share:
             out[key] = round(float(share.group(1)) / 100, 6)
@@ -173,7 +173,7 @@ def read_fit(sheet: Sheet, group: list[Section]) -> None:
     for number, line in sheet.body([section]):
         if _FIT_LABEL.match(line):
             sheet.mark(number)
-        loader = re.match(r"`([\w.]*)`? of length (\d+)", line)
+        loader = re.match(r"`([\w.]*)`? of length (\d{1,12})", line)
         named = re.match(r"`([\w.]+)`", line)
         fence = next(sheet.structure.fences_in(number + 1, number + 2), None)
         if loader:

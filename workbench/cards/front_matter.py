@@ -1,8 +1,8 @@
 """YAML header of a card -> plain data and the unrounded results, each with its line.
 
 A header may be hostile: the safe loader runs no code; depth is bounded before libyaml sees the text (it recurses in C);
-aliases are bounded, because ten lines of them can expand to a billion values. Dates, `no` and `12:30` stay text. A
-header that is no valid YAML as a whole is read key by key, and the broken keys are listed.
+aliases are bounded, because ten lines of them can expand to a billion values. What is text: see `plain_yaml`. A header
+that is no valid YAML as a whole is read key by key, and the broken keys are listed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from workbench.cards.card import IndexedResult
@@ -53,10 +52,12 @@ def _read_block(header: Header, lines: list[str], first: int, last: int) -> str 
     """Read some lines of YAML into `header`; the reason where that cannot be done."""
     import yaml
 
+    from workbench.cards.plain_yaml import plain_loader
+
     text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", "\n".join(lines[first - 1 : last]))
     if _too_deep(text):
         return f"YAML nested deeper than {_DEEPEST} levels"
-    loader = _loader()(text)
+    loader = plain_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -76,25 +77,6 @@ def _read_block(header: Header, lines: list[str], first: int, last: int) -> str 
         if key.value == "model-index":
             header.results.extend(_results(item, first))
     return None
-
-
-@cache
-def _loader() -> Any:
-    """The C safe loader without YAML 1.1's dates, yes/no, base-60 numbers and merge keys."""
-    import yaml
-
-    parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("CardLoader", (parent,), {"yaml_implicit_resolvers": {}})
-    add = loader.add_implicit_resolver  # type: ignore[attr-defined]
-    add("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-    add("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-    add("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9]\d{0,17})$"), list("-+0123456789"))
-    floats = (
-        r"^(?:[-+]?(?:\d{1,18}\.\d{0,25}|\.\d{1,25}|\d{1,18}(?=[eE]))(?:[eE][-+]?\d{1,3})?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    )
-    add("tag:yaml.org,2002:float", re.compile(floats), list("-+0123456789."))
-    return loader
 
 
 def _too_deep(text: str) -> bool:
@@ -155,7 +137,7 @@ def _entry(node: Any, key: str) -> Any:
 
 def _text(node: Any, key: str) -> str | None:
     item = _entry(node, key)
-    return item.value if item is not None and isinstance(item.value, str) and item.value else None
+    return plain(item.value) if item is not None and isinstance(item.value, str) and item.value else None
 
 
 def texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:

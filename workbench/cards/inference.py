@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from workbench.cards import lookup
 from workbench.cards.card import Card, Dataset, Evaluation, Loss
 from workbench.cards.loss_bounds import Band, mixed_band, softmax_band
-from workbench.cards.metric_arithmetic import broken_identities, queries_of, same_rounded
+from workbench.cards.metric_arithmetic import Resolution, broken_identities, queries_of, resolution, same_rounded
 from workbench.cards.samples import Prompts, RepeatedAnchors, prompts_in_texts, repeated_anchors
+from workbench.cards.schedule import Schedule, schedule_of
 from workbench.cards.steps_per_epoch import Epoch, Reading, epoch_of, readings
 
 SPLIT_SIZE_BUG = ((3, 1, 0), (4, 0, 1))
@@ -36,6 +37,7 @@ class Inferred:
     planned_steps: int | None  # optimizer steps of the training, from max_steps, or epochs and `epoch` or sizes
     logging_steps: int  # optimizer steps between two log rows: stated, else usual in the log, else 500
     summed: int  # micro-batch losses that a logged training loss adds up, from versions; 1: it is a mean
+    schedule: Schedule | None  # when and by what the log's last run was evaluated
     fit: Fit | None  # marks of the old model.fit()
     softmax: Softmax | None  # the card's one softmax loss, ready for arithmetic
     loss_band: Band | None  # values that a logged training loss can take, from `softmax`, sizes and `summed`
@@ -58,14 +60,16 @@ def infer(card: Card) -> Inferred:
         epoch, softmax = _epoch(card), _softmax(card)
         sums = _sums_accumulation(card) and lookup.finite_losses(lookup.last_run(card))
         summed = lookup.accumulation(card) if sums else 1
+        planned = _planned_steps(card, epoch)
         division, batch = _division(card, epoch), lookup.batch_size(card)
         processes = division.shared.processes if division and division.shared else 1
         known = Inferred(
             epoch=epoch,
             division=division,
             rows_per_step=None if batch is None else batch * lookup.accumulation(card) * processes,
-            planned_steps=_planned_steps(card, epoch),
+            planned_steps=planned,
             logging_steps=_logging_steps(card),
+            schedule=schedule_of(card, epoch, planned),
             summed=summed,
             fit=_fit_marks(card),
             softmax=softmax,
@@ -156,10 +160,9 @@ def _planned_steps(card: Card, epoch: Epoch | None) -> int | None:
     most = lookup.number(card, "max_steps")
     if most and most > 0:
         return int(most)
-    epochs = lookup.number(card, "num_train_epochs")
-    if epochs is None and not card.hyperparameters:
+    epochs = lookup.epochs(card)
+    if epochs is None:
         return None
-    epochs = 3 if epochs is None else epochs
     if epoch:
         return math.ceil(epochs * epoch.steps(epoch.batches[0])[0])
     rows, batch = lookup.sizes(card), lookup.batch_size(card)
@@ -184,7 +187,7 @@ def _seconds(card: Card) -> float | None:
     """From "17.883 hours" or "23.4 minutes"."""
     for name in ("Training", "Hours Used"):
         stated = card.training_time.get(name)
-        found = re.match(r"(\d+(?:\.\d+)?)\s*(second|minute|hour|day)", str(stated.value)) if stated else None
+        found = re.match(r"(\d{1,9}(?:\.\d{1,9})?)\s*(second|minute|hour|day)", str(stated.value)) if stated else None
         if found:
             return float(found[1]) * _UNITS[found[2]]
     return None
@@ -312,7 +315,8 @@ def _dimensions(wrapper: Loss) -> float:
     per_step = wrapper.parameters.get("n_dims_per_step", -1)
     if not isinstance(dims, list) or not dims:
         return 1.0
-    total = float(sum(weights)) if isinstance(weights, list) and len(weights) == len(dims) else float(len(dims))
+    stated = [each for each in weights if isinstance(each, int | float)] if isinstance(weights, list) else []
+    total = float(sum(stated)) if len(stated) == len(dims) else float(len(dims))
     if isinstance(per_step, int) and 0 < per_step < len(dims):
         return total * per_step / len(dims)
     return total
@@ -354,16 +358,19 @@ class MetricFacts:
 
     broken: tuple[str, ...]  # identities that the values break, as sentences
     queries: int | None  # number of queries, or a divisor of it, from accuracies; None for NanoBEIR, whose are means
+    resolution: Resolution | None  # of the main metric on so many queries
 
 
 def _metric_facts(card: Card, evaluation: Evaluation) -> MetricFacts:
-    exact = _exact_values(card, evaluation)
+    exact = exact_values(card, evaluation)
     nano = any("Nano" in name for name in (evaluation.evaluator or "", *evaluation.datasets))
     queries = None if nano else queries_of(exact or evaluation.metrics, exact=bool(exact))
-    return MetricFacts(tuple(broken_identities(evaluation.metrics)), queries)
+    main = evaluation.main_metric or next(iter(evaluation.metrics), "")
+    found = None if queries is None else resolution(main, evaluation.metrics.get(main, math.nan), queries)
+    return MetricFacts(tuple(broken_identities(evaluation.metrics)), queries, found)
 
 
-def _exact_values(card: Card, evaluation: Evaluation) -> dict[str, float]:
+def exact_values(card: Card, evaluation: Evaluation) -> dict[str, float]:
     """model-index entries that belong to an evaluation: one for each metric, rounding to its table."""
     found = {}
     for metric, value in evaluation.metrics.items():

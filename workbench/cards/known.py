@@ -1,4 +1,4 @@
-"""Public facts about the five shipped cards that the cards themselves do not state, keyed by content.
+"""Public facts about the shipped cards that the cards themselves do not state, keyed by content.
 
 The key is the SHA-256 of the README.md: the damaged and the clean original and the shipped copy of each card. A renamed
 copy is the same card; an edited one, or another card in a folder of the same name, is not known.
@@ -31,6 +31,8 @@ class KnownCard:
     """What is known about the rows of one card."""
 
     sample: str  # shipped sample that stands in for them: "porsche"
+    own: bool = False  # the sample is no stand-in: the card trained on it
+    evaluation_sets: tuple[str, ...] = ()  # its own: "NAME=PLACE", as --evaluation-set takes them
     train: PublicRows | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)  # column -> what its texts begin with
     repeated_queries: str | None = None  # "merged": a question has one row for each of its answers
@@ -51,6 +53,8 @@ def _known_cards() -> dict[str, KnownCard]:
     for entry in yaml.safe_load(shipped_path(SOURCES).read_text(encoding="utf-8")).values():
         known = KnownCard(
             sample=entry["sample"],
+            own=entry.get("own", False),
+            evaluation_sets=tuple(entry.get("evaluation_sets", ())),
             train=PublicRows(**entry["train"]) if entry["train"] else None,
             prompts=entry.get("prompts", {}),
             repeated_queries=entry.get("repeated_queries"),

@@ -19,6 +19,8 @@ _NOT_NUMBERS = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -mat
 _REPR = re.compile(r"<[^<>\n]{1,300}>")  # <function f at 0x7f>, <class 'torch.nn.MSELoss'>
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\((.*)\)$", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-8 cannot hold them
+_LARGEST, _SMALLEST = 1e100, 1e-100
+"""Magnitudes between which a number is one: products and quotients of a few of them are finite. Others stay text."""
 _LONGEST_LITERAL = 100_000
 _DEEPEST_LITERAL = 40
 
@@ -26,15 +28,20 @@ _DEEPEST_LITERAL = 40
 def number(text: str) -> int | float | None:
     """The number that `text` is, NaN and infinity included, else None.
 
-    >>> number("1,797"), number("2e-05"), number("nan") is math.nan, number("-")
-    (1797, 2e-05, True, None)
+    >>> number("1,797"), number("2e-05"), number("nan") is math.nan, number("-"), number("1e999")
+    (1797, 2e-05, True, None, None)
     """
     text = text.strip()
-    if re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text):
+    if "," in text and re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text):
         text = text.replace(",", "")
-    if _NUMBER.match(text):
-        return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
-    return _NOT_NUMBERS.get(text.lower())
+    if not _NUMBER.match(text):
+        return _NOT_NUMBERS.get(text.lower())
+    found = int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+    return found if _in_bounds(found) else None
+
+
+def _in_bounds(found: float) -> bool:
+    return not found or _SMALLEST <= abs(found) <= _LARGEST
 
 
 def real(text: str) -> float | None:
@@ -76,10 +83,15 @@ def parameters(text: str) -> Mapping[str, Any] | None:
     if _too_deep(text):
         return None
     try:
-        found = json.loads(text)
+        found = read_json(text)
     except (ValueError, RecursionError):
         found = literal(text.strip())
-    return dict(plain(found)) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def read_json(text: str) -> Any:
+    """The JSON in `text` as plain data. Raises ValueError or RecursionError where it is none."""
+    return plain(json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 100 else digits[:100]))
 
 
 def loss(name: str, settings: Mapping[str, Any], line: int | None, key_lines: Mapping[str, int]) -> Loss:
@@ -134,13 +146,19 @@ def _node(node: ast.expr) -> Any:
     try:
         return plain(ast.literal_eval(node))
     except (ValueError, TypeError, MemoryError, RecursionError):
-        return ast.unparse(node)
+        try:
+            return plain(ast.unparse(node))
+        except (ValueError, RecursionError):  # an integer of more digits than Python prints
+            return f"<{type(node).__name__}>"
 
 
 def plain(item: Any) -> Any:
-    """Only what JSON knows, besides NaN and infinity: dict with text keys, list, str, int, float, bool, None."""
+    """Only what JSON knows, besides NaN and infinity: dict with text keys, list, str, int, float, bool, None.
+
+    A number out of bounds (see `number`) and a character that UTF-8 cannot hold are replaced.
+    """
     if isinstance(item, dict):
-        return {plain(str(key)): plain(part) for key, part in item.items()}
+        return {plain(str(plain(key) if isinstance(key, int) else key)): plain(part) for key, part in item.items()}
     if isinstance(item, list | tuple):
         return [plain(part) for part in item]
     if isinstance(item, set | frozenset):
@@ -148,9 +166,9 @@ def plain(item: Any) -> Any:
     if isinstance(item, str):
         return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", item)
     if isinstance(item, float):
-        return math.nan if math.isnan(item) else item
+        return math.nan if math.isnan(item) else item if math.isinf(item) or _in_bounds(item) else repr(item)
     if isinstance(item, int) and not isinstance(item, bool):
-        return item if abs(item) < 2**63 else float(item) if abs(item) < 2**1000 else str(item)[:100]
+        return item if abs(item) < 2**63 else float(item) if _in_bounds(item) else hex(item)[:100]
     return item if item is None or isinstance(item, bool) else str(item)
 
 

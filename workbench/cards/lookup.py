@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 from workbench.cards.card import Card, ColumnStatistics, Dataset, Evaluation, LogRow, Loss, Module
+from workbench.cards.literals import real
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 """Columns that sentence-transformers passes to a loss as labels and not as text."""
@@ -34,6 +35,12 @@ IN_BATCH = SOFTMAX | {
 }
 """Losses that take the other rows of the batch as negatives."""
 
+POINTER = "a Git LFS pointer instead of the file; `git lfs pull` fetches the file"
+"""Reason why a file beside a card was not read."""
+
+SECOND = "a second card begins here: give each card a file of its own"
+"""Reason why the end of a file was not read."""
+
 Series = list[tuple[LogRow, float]]  # rows of the log with a finite value of one column, in order
 
 
@@ -46,8 +53,22 @@ def argument(card: Card, name: str) -> Any:
 def number(card: Card, name: str) -> float | None:
     """A training argument as a finite number; True and False are none."""
     value = argument(card, name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    return value if _is_amount(value) else None
+
+
+def _is_amount(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def epochs(card: Card) -> float | None:
+    """Declared epochs: as the trainer prints them, else as SetFit does (of the body, then of the head).
+
+    3, the trainer's default, where the trainer wrote the card without them.
+    """
+    stated = argument(card, "num_epochs")
+    stated = stated[0] if isinstance(stated, list) and stated else stated
+    default = 3 if card.hyperparameters and has_trainer(card) else None
+    return next(filter(_is_amount, (number(card, "num_train_epochs"), stated, default)), None)
 
 
 def argument_lines(card: Card, *names: str) -> list[int | None]:
@@ -70,12 +91,23 @@ def has_trainer(card: Card) -> bool:
     """Whether the trainer of library 3.0 or later wrote the card: it logs and lists its arguments."""
     library = version(card, "Sentence Transformers")
     by_trainer = card.argument("per_device_train_batch_size") or card.argument("seed")
-    return by_trainer is not None and (library is None or library.numbers >= (3, 0, 0))
+    return by_trainer is not None and card.kind != "setfit" and (library is None or library.numbers >= (3, 0, 0))
 
 
 def has_training(card: Card) -> bool:
     """Whether the card describes a training at all."""
     return bool(card.training_datasets() or card.training_log or card.hyperparameters or card.non_default)
+
+
+_TRAINING = re.compile(r"\b(?:fine-?tun|trained on|training (?:data|set|proc|ran|took)|epochs?\b|learning rate)", re.I)
+
+
+def untold_training(card: Card) -> list[int]:
+    """Lines about a training that were not understood."""
+    parts = [range(part.lines[0], part.lines[1] + 1) for part in card.unread if part.section not in card.beside]
+    return [
+        line for part in parts for line in part if line <= len(card.lines) and _TRAINING.search(card.lines[line - 1])
+    ]
 
 
 @dataclass(frozen=True, order=True)
@@ -100,7 +132,7 @@ def version(card: Card, package: str) -> Version | None:
     text = stated.value if stated else None
     if text is None and package == "Sentence Transformers" and "PyLate" not in card.versions:
         text = card.library_version
-    found = re.match(r"\s*v?(\d+(?:\.\d+)*)(.*)", text or "")
+    found = re.match(r"\s*v?(\d{1,9}(?:\.\d{1,9})*)(.*)", text or "")
     numbers = (*map(int, found[1].split(".")), 0, 0)[:3] if found else ()
     return Version(numbers, bool(re.search(r"dev|rc|a\d|b\d", found[2]))) if found else None
 
@@ -147,16 +179,16 @@ def label_values(statistics: ColumnStatistics) -> dict[float, float] | None:
     >>> label_values(ColumnStatistics("label", "int", {"0": 0.695, "1": 0.305}))
     {0.0: 0.695, 1.0: 0.305}
     """
-    try:
-        return {float(label): float(share) for label, share in statistics.details.items()} or None
-    except (ValueError, TypeError):
-        return None
+    found = {real(label): share for label, share in statistics.details.items()}
+    finite = all(label is not None and math.isfinite(label) for label in found)
+    known = {label: float(share) for label, share in found.items() if label is not None and _is_amount(share)}
+    return known if finite and known and len(known) == len(found) else None
 
 
 def label_range(statistics: ColumnStatistics) -> tuple[float, float] | None:
     """Lowest and highest label, from min and max or from the values listed."""
     low, high = statistics.details.get("min"), statistics.details.get("max")
-    if isinstance(low, int | float) and isinstance(high, int | float):
+    if _is_amount(low) and _is_amount(high):
         return float(low), float(high)
     shares = label_values(statistics)
     return (min(shares), max(shares)) if shares else None
@@ -180,6 +212,21 @@ def last_run(card: Card) -> tuple[LogRow, ...]:
     return parts[-1] if parts else ()
 
 
+def unshown_evaluations(card: Card) -> tuple[list[LogRow], list[str]] | None:
+    """Evaluations without numbers on the card: rows of its log (see `is_unshown`) and files of results beside it."""
+    rows = [row for row in card.training_log if is_unshown(row)]
+    names = [*card.beside, *(part.section for part in card.unread if is_pointer(card, part.section))]
+    files = [name for name in names if name.endswith(".csv")]
+    return (rows, files) if rows or files else None
+
+
+def is_unshown(row: LogRow) -> bool:
+    """Whether a row is an evaluation whose numbers are not in the log: a training step is only logged with its loss."""
+    if row.training_loss is not None or row.validation_loss is not None or row.source != "README.md":
+        return False
+    return (row.step or 0) > 0 and all(number is None for number in row.metrics.values())
+
+
 def training_losses(rows: Iterable[LogRow]) -> Series:
     """Rows with a training loss, NaN and infinity included."""
     return [(row, row.training_loss) for row in rows if row.training_loss is not None]
@@ -190,7 +237,7 @@ def finite_losses(rows: Iterable[LogRow]) -> Series:
 
 
 @lru_cache(maxsize=1024)
-def _is_loss(column: str) -> bool:
+def is_loss(column: str) -> bool:
     return column.lower() == "loss" or column.lower().endswith((" loss", "_loss"))
 
 
@@ -200,7 +247,7 @@ def _columns(rows: Iterable[LogRow], *, losses: bool) -> dict[str, Series]:
     for row in rows:
         values = {"Validation Loss": row.validation_loss} if losses else {}
         for name, value in (*values.items(), *row.metrics.items()):
-            if value is not None and _is_loss(name) == losses and math.isfinite(value):
+            if value is not None and is_loss(name) == losses and math.isfinite(value):
                 found.setdefault(name, []).append((row, value))
     return found
 
@@ -259,15 +306,19 @@ def is_static(card: Card) -> bool:
 def static_table(card: Card) -> tuple[int, int | None] | None:
     """Dimensions of the embedding table of a static model, and the line that says so.
 
+    The library prints `StaticEmbedding({})` since 6.0; of a model that is nothing else, the output is as wide.
+
     >>> table = Module(0, "StaticEmbedding", {"embedding": "EmbeddingBag(30522, 1024, mode='mean')"}, line=9)
     >>> static_table(Card(name="x", kind="sentence-transformer", modules=(table,)))
     (1024, 9)
     """
     if (found := module(card, "StaticEmbedding")) is None:
         return None
-    match = re.search(r"EmbeddingBag\(\d+, (\d+)", str(dict(found.parameters)))
-    size = int(match[1]) if match else found.parameters.get("embedding_dim")
-    return (size, found.line) if isinstance(size, int) else None
+    match = re.search(r"EmbeddingBag\(\d+, (\d{1,9})", str(dict(found.parameters)))
+    size, line = int(match[1]) if match else found.parameters.get("embedding_dim"), found.line
+    if size is None and card.output_dimension is not None and len(card.modules) == 1:
+        size, line = card.output_dimension.value, card.output_dimension.line
+    return (size, line) if isinstance(size, int) else None
 
 
 def adapter(card: Card) -> Module | None:
@@ -281,10 +332,65 @@ def file_beside(card: Card, name: str) -> tuple[str, Any] | None:
     return next((item for item in card.beside.items() if "/" not in item[0] and ("." + item[0]).endswith(ends)), None)
 
 
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/")  # a model in the Hub's cache
+_HUB_ID = re.compile(r"(?!(?:models?|out|outputs?|results?|runs|checkpoints|data|tmp)/)[\w-][\w.-]*/[\w.-]+$")
+
+
+def same_model(one: str, other: str) -> bool | None:
+    """Whether two names are of the same model; None where one of them is a folder, whose name proves nothing.
+
+    >>> same_model("BAAI/bge-m3", r"C:\\models\\bge-m3"), same_model("BAAI/bge-m3", "unsloth/Llama-3.2-3B")
+    (True, False)
+    >>> same_model("BAAI/bge-m3", "~/hub/models--BAAI--bge-m3/snapshots/56a9/"), same_model("BAAI/bge-m3", "out/best")
+    (True, None)
+    """
+    paths = [name.replace("\\", "/").rstrip("/") for name in (one, other)]
+    names = ["/".join(found.groups()) if (found := _CACHED.search(f"{path}/")) else path for path in paths]
+    first, second = (name.rpartition("/")[2].lower() for name in names)
+    return True if first == second else False if all(map(_HUB_ID.match, names)) else None
+
+
 def lora_config(card: Card) -> tuple[str, Mapping[str, Any]] | None:
-    """adapter_config.json beside the card."""
+    """adapter_config.json beside the card, unless it adapts another base than the card's."""
     found = file_beside(card, "adapter_config.json")
-    return found if found and isinstance(found[1], Mapping) else None
+    return found if found and isinstance(found[1], Mapping) and foreign_adapter(card) is None else None
+
+
+def foreign_adapter(card: Card) -> tuple[str, str] | None:
+    """The adapter_config.json beside the card and the base that it adapts, where that is not the card's."""
+    name, config = file_beside(card, "adapter_config.json") or ("", None)
+    theirs = config.get("base_model_name_or_path") if isinstance(config, Mapping) else None
+    ours = card.base_model
+    known = isinstance(theirs, str) and ours is not None and same_model(theirs, ours.value) is False
+    return (name, str(theirs)) if known else None
+
+
+def lora_shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What adapter_config.json says of the adapter's shape, by the names of `recipe.schema.Lora`."""
+    shape: dict[str, Any] = {}
+    for theirs, ours in (("r", "r"), ("lora_alpha", "alpha"), ("lora_dropout", "dropout")):
+        if _is_amount(value := config.get(theirs)) and (ours != "r" or isinstance(value, int)):
+            shape[ours] = value
+    targets = config.get("target_modules")
+    targets = [targets] if isinstance(targets, str) else targets
+    if isinstance(targets, list) and targets and all(isinstance(each, str) for each in targets):
+        shape["target_modules"] = sorted(targets)
+    if isinstance(config.get("use_dora"), bool):
+        shape["use_dora"] = config["use_dora"]
+    return shape
+
+
+def logged_entries(state: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Steps and entries of the log in a trainer_state.json."""
+    history = state.get("log_history")
+    for entry in history if isinstance(history, list) else ():
+        if isinstance(entry, Mapping) and isinstance(step := entry.get("step"), int):
+            yield int(step), entry
+
+
+def is_pointer(card: Card, name: str) -> bool:
+    """Whether a file beside the card is a Git LFS pointer instead of itself."""
+    return any(part.section.endswith(name) and part.reason == POINTER for part in card.unread)
 
 
 def class_name(name: str) -> str:

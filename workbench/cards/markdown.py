@@ -18,6 +18,7 @@ _OPEN_ROW_ENDS = re.compile(
     r"|#{2,4} (?:Training|Evaluation|Environmental|Framework|Additional|Citation|Non-Default|All|Unnamed)\b)"
 )
 _CODE_CELLS = re.compile(r"</code>\s*\|\s*(?=<code>)")
+_KEY = re.compile(r"[A-Za-z_][\w-]*\s*:(?:\s|$)")
 _LONGEST_ROW = 60  # lines of one row whose cells hold line ends
 _MOST_LINES = 15_000  # lines outside header and tables that are taken apart; a real card has a few hundred
 _MOST_AHEAD = 20_000  # lines that may be looked at in one card to find where such rows end
@@ -100,11 +101,25 @@ def find_structure(lines: list[str]) -> Structure:
     return structure
 
 
+def second_card(structure: Structure) -> int | None:
+    """First line of a second card in the same file: a heading of level 1 with a description of another model."""
+    heads: list[int] = []
+    for at, section in enumerate(structure.sections):
+        inside = itertools.takewhile(lambda each: each.level != 1, structure.sections[at + 1 :])
+        if section.level == 1 and any(each.title.lower() == "model description" for each in inside):
+            heads.append(section.first)
+    if len(heads) < 2:
+        return None
+    keys = [*structure.lines[heads[0] : heads[1]]]
+    opened = (at for at in range(len(keys) - 1) if keys[at].rstrip() == "---" and _KEY.match(keys[at + 1]))
+    return heads[0] + 1 + next(opened, heads[1] - heads[0] - 1)
+
+
 def _find_header(lines: list[str]) -> tuple[tuple[int, int] | None, int, bool]:
     """Lines of the YAML header, lines to skip (its marks too), and whether it is closed."""
     for start, line in enumerate(lines[:50], 1):
         after = (line for line in lines[start : start + 20] if line.strip() and not line.startswith("#"))
-        if line.rstrip() == "---" and re.match(r"[A-Za-z_][\w-]*\s*:(?:\s|$)", next(after, "")):
+        if line.rstrip() == "---" and _KEY.match(next(after, "")):
             closing = next((at for at in range(start, len(lines)) if lines[at].rstrip() == "---"), None)
             if closing is not None:
                 return (start + 1, closing), closing + 1, True

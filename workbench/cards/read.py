@@ -21,18 +21,20 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from workbench.cards import literals
+from workbench.cards import literals, lookup
 from workbench.cards.builder import Sheet
-from workbench.cards.card import Card, Kind, LogRow, Module, Stated, Unread
+from workbench.cards.card import Card, Dataset, Kind, LogRow, Module, Stated, Unread
 from workbench.cards.card_json import card_from_dict, card_to_dict
 from workbench.cards.front_matter import Header, read_header, texts
-from workbench.cards.markdown import find_structure
+from workbench.cards.markdown import find_structure, second_card
 from workbench.cards.sections import read_sections
 from workbench.cards.text import MAX_BYTES, check_size, read_text
-from workbench.errors import CardError, WorkbenchError
+from workbench.errors import CardError, NotACardError, WorkbenchError, check_installed
 from workbench.resources import shipped_path
 
 __all__ = ["card_from_dict", "card_to_dict", "parse_card", "read_card", "shipped_cards"]
@@ -49,9 +51,11 @@ BESIDE = (
 """Files beside a card that complete it; evaluation results (`*.csv`) and the last checkpoint's state come with them."""
 
 _HUB_SECONDS = 4.0
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _LONGEST_BESIDE = 20_000_000  # bytes; a trainer_state.json of a long run has a few million
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+$|[A-Za-z0-9][\w.-]*$")
 _KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("setfit", ("setfit",)),
     ("multi-vector", ("pylate", "colbert", "multivectorencoder", "multi-vector", "late-interaction")),
     ("cross-encoder", ("crossencoder", "cross-encoder", "cross encoder")),
     ("sparse-encoder", ("sparseencoder", "sparse-encoder", "sparse encoder", "splade", "csr ", "inference-free")),
@@ -60,27 +64,39 @@ _KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
 _MARKS = re.compile(r"sentence-transformers|sbert\.net|SentenceTransformer|CrossEncoder|SparseEncoder|PyLate|pylate")
 
 
-def read_card(source: str | os.PathLike[str]) -> Card:
-    """The card at `source`: a Markdown file, a folder with a README.md, the name of a shipped card, or a Hub id.
+def read_card(source: str | os.PathLike[str], *, revision: str | None = None) -> Card:
+    """The card at `source`: a Markdown file, a folder with a README.md, the name of a shipped card, or a Hub id; or the
+    card that a run came from (`source` is a Run or its folder).
+
+    `revision` is a branch, tag or commit of a Hub id, main by default; of anything else there is none.
 
     Files beside the card are read with it: those in `BESIDE` from its folder, or `NAME.<file>` beside `NAME.md`.
     Raises CardError for anything that cannot be read as a card.
     """
     path, name = Path(source), str(source)
+    if revision is not None:
+        return read_hub_card(name, revision)
     try:
         file = path / "README.md" if path.is_dir() else path
         if file.is_file():
             return _read_file(file)
+        if (path / "card.json").is_file():  # as `card_to_dict` wrote it into a run folder
+            return card_from_dict(json.loads((path / "card.json").read_bytes()))
     except OSError as error:
         raise CardError(f"Expected a readable model card, found {str(path)!r} ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise CardError(f"Expected a card in {str(path / 'card.json')!r}, found other JSON ({error}).") from error
     if path.is_dir():
         raise CardError(
             f"Expected a README.md in the folder {str(path)!r}, found none; pass the folder of a model card."
         )
     if at := _shipped_files().get(name):
         return read_card(at)
+    near = get_close_matches(name, _shipped_files(), n=1, cutoff=0.75)
+    if near and "/" not in name:
+        raise CardError(f"Expected a shipped card, found {name!r}. Did you mean {near[0]}?")
     if not name.endswith(".md") and "\\" not in name and _HUB_ID.match(name):
-        return _read_hub(name)
+        return read_hub_card(name)
     known = ", ".join(shipped_cards()) or "none"
     raise CardError(
         f"Expected a Markdown file, a folder with a README.md, a shipped card ({known}) or a Hub id, found {name!r}, "
@@ -100,12 +116,21 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
     """
     if not data.strip():
         raise CardError(f"Expected the text of a model card, found an empty file in {name!r}; pass the README.md.")
+    if data.startswith(_POINTER):
+        raise CardError(
+            f"Expected the text of a model card, found a Git LFS pointer in {name!r}; run `git lfs pull` in its "
+            "repository."
+        )
     lines, text = read_text(data, name)
     structure = find_structure(lines)
+    unread = []
+    if (second := second_card(structure)) is not None:
+        unread.append(Unread("", (second, len(lines)), lookup.SECOND))
+        structure = find_structure(lines[: second - 1])
     header = Header() if structure.header is None else read_header(lines, *structure.header)
     sheet = read_sections(structure)
     _check_card(sheet, header, name)
-    unread = [Unread("header", (first, last), reason) for first, last, reason in header.broken]
+    unread += [Unread("header", (first, last), reason) for first, last, reason in header.broken]
     if structure.header is not None and not structure.header_closed:
         unread.append(Unread("header", (structure.header[0], structure.header[0]), "header without its closing ---"))
     _fall_back(sheet, header)
@@ -113,14 +138,19 @@ def parse_card(data: bytes, *, name: str, beside: Mapping[str, bytes] | None = N
     _complete(sheet, files)
     version = sheet.versions.get("Sentence Transformers") or sheet.versions.get("PyLate")
     title = next((section.title for section in structure.sections if section.level == 1), None)
+    kind = _kind(sheet, header, title)
+    if kind == "setfit" and (stated := sheet.hyperparameters.get("loss")):  # its card has no section of a dataset
+        line = stated.line or 0
+        of_body = literals.loss(str(stated.value), {}, line, {})
+        sheet.datasets.append(Dataset("train", None, loss=of_body, lines=(line, line), facts={"loss": line}))
     facts = ("base_model", "base_revision", "similarity", "max_seq_length", "output_dimension")
     parts = ("modules", "datasets", "evaluations", "citations")
     same = ("description", "non_default", "hyperparameters", "training_time", "versions")
     read: dict[str, Any] = {key: sheet.facts.get(key) for key in facts}
     read |= {key: tuple(getattr(sheet, key)) for key in parts} | {key: getattr(sheet, key) for key in same}
     return Card(
-        name=name,
-        kind=_kind(sheet, header, title),
+        name=literals.plain(name),
+        kind=kind,
         title=title,
         library_version=None if version is None else version.value,
         languages=texts(header.data, "language"),
@@ -146,7 +176,7 @@ def _check_card(sheet: Sheet, header: Header, name: str) -> None:
     if found or named or tagged or "Model Type" in sheet.description or any(map(_MARKS.search, lines)):
         return
     first = next((line.strip() for line in lines if line.strip()), "")[:60]
-    raise CardError(
+    raise NotACardError(
         f"Expected the model card of a Sentence Transformers model, found a text without any of its marks in {name!r} "
         f"(it starts with {first!r}); pass the model's README.md."
     )
@@ -183,6 +213,9 @@ def _parse_beside(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Unre
     parsed: dict[str, Any] = {}
     broken = []
     for name, data in files.items():
+        if data.startswith(_POINTER):
+            broken.append(Unread(name, (1, 1), lookup.POINTER))
+            continue
         try:
             text = data.decode("utf-8-sig")
             if name.endswith(".csv"):
@@ -191,7 +224,7 @@ def _parse_beside(files: Mapping[str, bytes]) -> tuple[dict[str, Any], list[Unre
                     {str(key): _csv_value(cell) for key, cell in row.items() if isinstance(cell, str)} for row in rows
                 ]
             else:
-                parsed[name] = literals.plain(json.loads(text))
+                parsed[name] = literals.read_json(text)
         except (ValueError, RecursionError, csv.Error) as error:
             broken.append(Unread(name, (1, 1), f"file beside the card that cannot be read: {type(error).__name__}"))
     return parsed, broken
@@ -221,7 +254,10 @@ def _complete(sheet: Sheet, files: Mapping[str, Any]) -> None:
 
     for fact, file, key, kind in _COMPLETING:
         value = content(file).get(key)
-        if fact not in sheet.facts and isinstance(value, kind) and value:
+        theirs, ours = content(file).get("base_model_name_or_path"), sheet.facts.get("base_model")
+        if isinstance(theirs, str) and ours is not None and lookup.same_model(theirs, ours.value) is False:
+            continue  # see lookup.foreign_adapter
+        if fact not in sheet.facts and isinstance(value, kind) and value and value is not True:
             sheet.facts[fact] = Stated(value, None, file)
     config = "config_sentence_transformers.json"
     shown = content(config).get("__version__")
@@ -238,22 +274,20 @@ def _complete(sheet: Sheet, files: Mapping[str, Any]) -> None:
 
 def _state_log(state: Mapping[str, Any]) -> Iterator[LogRow]:
     """The log of trainer_state.json, one row per step as the card prints it."""
-    rows: dict[int, dict[str, Any]] = {}
-    history = state.get("log_history")
-    for entry in history if isinstance(history, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            rows.setdefault(entry["step"], {}).update(entry)
+    rows: dict[int, dict[str, float]] = {}
+    for step, entry in lookup.logged_entries(state):
+        numbers = {key: float(item) for key, item in entry.items() if isinstance(item, int | float)}
+        rows.setdefault(step, {}).update(numbers)
     for step, entry in rows.items():
         if "loss" not in entry and not any(key.startswith("eval_") for key in entry):
             continue
-        numbers = {key: float(item) for key, item in entry.items() if isinstance(item, int | float)}
-        numbers = {key: math.nan if math.isnan(item) else item for key, item in numbers.items()}
-        epoch, loss, validation = (numbers.get(key) for key in ("epoch", "loss", "eval_loss"))
+        epoch, loss, validation = (entry.get(key) for key in ("epoch", "loss", "eval_loss"))
         metrics = {
             key.removeprefix("eval_"): item
-            for key, item in numbers.items()
+            for key, item in entry.items()
             if key.startswith("eval_") and key != "eval_loss" and not key.endswith(("_runtime", "_per_second"))
         }
+        epoch = epoch if epoch is not None and math.isfinite(epoch) else None
         yield LogRow(epoch, step, loss, validation, metrics, source="trainer_state.json")
 
 
@@ -299,13 +333,17 @@ def _shipped_files() -> dict[str, Path]:
     return out
 
 
-def _read_hub(name: str) -> Card:
-    """A card from the Hub: from the local cache, else over the network within seconds."""
+def read_hub_card(name: str, revision: str = "main") -> Card:
+    """A card from the Hub by its id: from the local cache, else over the network within seconds.
+
+    Raises CardError for no id, and where the card is neither in the cache nor can be had.
+    """
+    check_installed("huggingface_hub")
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        cached = {file: try_to_load_from_cache(name, file) for file in ("README.md", *BESIDE)}
+        cached = {file: try_to_load_from_cache(name, file, revision=revision) for file in ("README.md", *BESIDE)}
     except HFValidationError as error:
         raise CardError(
             f"Expected the id of a model on the Hub, found {name!r}, which cannot be one; pass owner/model."
@@ -314,11 +352,12 @@ def _read_hub(name: str) -> Card:
     if "README.md" not in found:
         reason = "it is not in the local cache and HF_HUB_OFFLINE is set"
         if not constants.HF_HUB_OFFLINE:
-            found, reason = _fetch(f"{constants.ENDPOINT}/{name}/resolve/main")
+            found, reason = _fetch(f"{constants.ENDPOINT}/{name}/resolve/{quote(revision, safe='')}")
         if "README.md" not in found:
+            at = "" if revision == "main" else f" --revision {revision}"
             raise CardError(
                 f"Expected a card under the Hub id {name!r}, found none: {reason}; "
-                f"fetch it with `hf download {name} README.md` where there is a network, or pass a file"
+                f"fetch it with `hf download {name} README.md{at}` where there is a network, or pass a file"
                 f"{'' if '/' in name else ' or a shipped card: ' + ', '.join(_shipped_files())}."
             )
     return parse_card(found.pop("README.md"), name=name.rsplit("/", 1)[-1], beside=found)

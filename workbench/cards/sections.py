@@ -115,7 +115,7 @@ _DESCRIBED = {
 
 def _describe(sheet: Sheet, name: str, text: str, number: int) -> None:
     plain = strip_links(text)
-    if name == "base model":
+    if name in ("base model", "sentence transformer body"):  # the second on cards of SetFit
         if plain and plain.lower() != "unknown":
             sheet.state("base_model", plain, number)
         if revision := _REVISION.search(text):
@@ -210,9 +210,30 @@ def _read_evaluation(sheet: Sheet, group: list[Section]) -> None:
         if section is group[0] and not facts:
             continue
         for table in sheet.structure.tables_in(section.first, section.last):
-            if table.header and table.header[0].strip("* ").lower() == "metric":
+            first = table.header[0].strip("* ").lower() if table.header else ""
+            if first == "metric":
                 _read_metrics(sheet, section, table, facts)
                 break
+            if first == "label":
+                _read_label_metrics(sheet, section, table)
+
+
+def _read_label_metrics(sheet: Sheet, section: Section, table: Table) -> None:
+    """The table of SetFit: one row for each label or for all, one column for each metric."""
+    metrics: dict[str, float] = {}
+    lines: dict[str, int] = {}
+    for row in table.rows:
+        label, *cells = (cell.strip("* ") for cell in row.cells)
+        for head, text in zip(table.header[1:], cells, strict=False):
+            name = head.lower() if label.lower() == "all" else f"{head.lower()} of {label}"
+            if (amount := literals.real(text)) is None:
+                sheet.miss(section, row.first, row.last, f"metric whose value is no number: {text[:40]!r}")
+            else:
+                metrics[name], lines[name] = amount, row.first
+    sheet.mark(table.first, table.last)
+    span = (section.first, table.last)
+    main = next(iter(metrics), None)
+    sheet.evaluations.append(Evaluation(None, section.title, (), {}, metrics, main, span, metric_lines=lines))
 
 
 def _read_metrics(sheet: Sheet, section: Section, table: Table, facts: Mapping[str, tuple[str, int]]) -> None:
@@ -319,6 +340,7 @@ def _read_log_row(sheet: Sheet, section: Section, row: Row, heads: list[str]) ->
         own = "Validation Loss" if "Validation Loss" in heads else "loss"
         epoch, step = amounts.pop("Epoch", None), amounts.pop("Step", None)
         step = None if step is None or not math.isfinite(step) else int(step)
+        epoch = None if epoch is None or not math.isfinite(epoch) else epoch
         losses = amounts.pop("Training Loss", None), amounts.pop(own, None)
         sheet.log.append(LogRow(epoch, step, *losses, amounts, saved, row.first, gains=gains))
 
@@ -380,11 +402,13 @@ _READERS: dict[str, Reader] = {
     "usage": _mark_all,
     "usage (sentence-transformers)": _mark_all,
     "usage (huggingface transformers)": _mark_all,
+    "evaluation by card workbench": _mark_all,  # what `workbench report --card` adds
+    "how this card differs from the original": _mark_all,
     "model sources": _mark_all,
     "additional resources": _mark_all,
     "citing & authors": _mark_all,
 }
 _WITH_CHILDREN = {
     "evaluation", "training dataset", "training datasets", "evaluation dataset", "evaluation datasets", "usage",
-    "citation", "citing & authors", "training logs", "additional resources",
+    "citation", "citing & authors", "training logs", "additional resources", "how this card differs from the original",
 }  # fmt: skip

@@ -70,8 +70,9 @@ def _decode(data: bytes, name: str) -> str:
             "pass the model's README.md."
         )
     text = data.decode("utf-8", errors="replace")
-    whole = sum(1 for character in text if not character.isascii() and character != LOST)
-    return text if whole >= text.count(LOST) else data.decode("cp1252", errors="replace")
+    lost = text.count(LOST)
+    whole = sum(1 for character in text if not character.isascii()) - lost if lost else 0
+    return text if whole >= lost else data.decode("cp1252", errors="replace")
 
 
 def _binary(head: bytes) -> bool:

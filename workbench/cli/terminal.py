@@ -7,6 +7,7 @@ to a file or another program is not wrapped.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,15 +16,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from workbench.cards.literals import plain
 from workbench.run import Progress
 
 PIPE_WIDTH = 140  # columns of a table in a file or pipe
 out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-_HIDDEN = (127, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C1 controls, line separators, controls of the writing direction, and what UTF-8 cannot hold."""
 _VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
-_VISIBLE |= dict.fromkeys(_HIDDEN, "\N{REPLACEMENT CHARACTER}")
 
 
 def printable(text: object) -> str:
@@ -32,13 +34,14 @@ def printable(text: object) -> str:
     >>> printable("a\\x1b[31mred")
     'a␛[31mred'
     """
-    return str(text).translate(_VISIBLE)
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(text).translate(_VISIBLE))
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
-    """Print standard JSON on one line, or indented. NaN and infinities become null."""
+    """Print standard JSON on one line, or indented, its control characters escaped. NaN and infinities become null."""
     finite = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
-    print(json.dumps(finite, ensure_ascii=False, indent=indent))
+    text = json.dumps(finite, ensure_ascii=False, indent=indent)
+    print(_UNSAFE.sub(lambda found: f"\\u{ord(plain(found[0])):04x}", text))
 
 
 def say(text: object, style: str = "", indent: int = 0) -> None:

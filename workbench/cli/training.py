@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Option
+from typer import Argument, Context, Exit, Option
 
 from workbench.cli import options
-from workbench.cli.cards import severity_counts
+from workbench.cli.audit import severity_counts
 from workbench.cli.results import print_metrics
 from workbench.cli.terminal import print_json, progress_bars, say, table
 from workbench.errors import RunError
@@ -18,19 +18,29 @@ from workbench.training.processes import is_first, launch
 if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
     from workbench.run import Run
+    from workbench.training.given import Statements
 
 
 def train(
+    context: Context,
     source: Annotated[str | None, Argument(metavar="CARD|RECIPE", help="A card, or a recipe file (.yaml).")] = None,
     corrected: options.Corrected = False,
     base: options.BaseName = None,
     data: options.DataName = None,
     columns: options.Columns = None,
+    evaluation_set: options.EvaluationSets = None,
+    base_is_the_cards: options.BaseIsTheCards = False,
+    split_seed: options.SplitSeed = None,
+    split_file: options.SplitFile = None,
+    rows_in_order: options.RowsInOrder = False,
+    margin: options.Margin = None,
     settings: options.Settings = None,
     max_steps: options.MaxSteps = None,
     resume: Annotated[str | None, Option("--resume", metavar="RUN", help="Resume this run.")] = None,
     processes: options.Processes = 1,
     runs: options.Runs = Path("runs"),
+    no_stand_ins: options.NoStandIns = False,
+    quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train the recipe of a card, or a recipe file."""
@@ -41,15 +51,19 @@ def train(
     arguments: dict[str, Any]
     if resume is not None:
         stopped = open_run(resume, runs)
+        why = "a run has its own recipe, base and rows"
+        options.refuse(context, "--resume RUN", why, but=("resume", "processes", "runs", "quiet", "as_json"))
+        if stopped.status == "finished":
+            say(f"{stopped.name} has finished already; there is nothing to resume.")
         made, arguments = stopped.recipe(), {"resume": stopped.path}
     elif source is None:
         raise RunError("expected a card, a recipe file or --resume RUN, found none of them.")
     else:
-        card = options.find_card(source)
-        made = options.find_recipe(source, card, corrected=corrected, settings=settings)
-        arguments = {"card": card, **_arguments(base, data, columns, max_steps, runs, as_json)}
-    with progress_bars(quiet=as_json or not is_first()) as on_progress:
-        run = fit(made, on_progress=on_progress, **arguments)
+        made, card = options.find_recipe(source, corrected=corrected, settings=settings)
+        arguments = {"card": card, **_arguments(base, data, columns, max_steps, runs, no_stand_ins, as_json)}
+        arguments |= _statements(evaluation_set, base_is_the_cards, split_seed, split_file, rows_in_order, margin)
+    with progress_bars(quiet=quiet or as_json or not is_first()) as on_progress:
+        run = fit(made, progress=False, on_progress=on_progress, **arguments)
     if not is_first():
         return
     if as_json:
@@ -60,7 +74,13 @@ def train(
 
 
 def _arguments(
-    base: str | None, data: str | None, columns: str | None, max_steps: int | None, runs: Path, as_json: bool
+    base: str | None,
+    data: list[str] | None,
+    columns: list[str] | None,
+    max_steps: int | None,
+    runs: Path,
+    no_stand_ins: bool,
+    as_json: bool,
 ) -> dict[str, Any]:
     """The command's options as arguments of `train`."""
     return {
@@ -69,8 +89,28 @@ def _arguments(
         "data": data,
         "columns": options.parse_columns(columns),
         "max_steps": max_steps,
+        "stand_ins": not no_stand_ins,
         "command": ["workbench", *sys.argv[1:]],
         "on_run": None if as_json else _print_checks,
+    }
+
+
+def _statements(
+    evaluation_set: list[str] | None,
+    base_is_the_cards: bool,
+    split_seed: int | None,
+    split_file: str | None,
+    rows_in_order: bool,
+    margin: float | None,
+) -> Statements:
+    """What the user states about the card, as arguments of `train`."""
+    return {
+        "evaluation_set": evaluation_set,
+        "base_is_the_cards": base_is_the_cards,
+        "split_seed": split_seed,
+        "split_file": split_file,
+        "rows_in_order": rows_in_order,
+        "margin": margin,
     }
 
 
@@ -80,40 +120,53 @@ def reproduce(
     base: options.BaseName = None,
     data: options.DataName = None,
     columns: options.Columns = None,
+    evaluation_set: options.EvaluationSets = None,
+    base_is_the_cards: options.BaseIsTheCards = False,
+    split_seed: options.SplitSeed = None,
+    split_file: options.SplitFile = None,
+    rows_in_order: options.RowsInOrder = False,
+    margin: options.Margin = None,
     settings: options.Settings = None,
     max_steps: options.MaxSteps = None,
     seeds: Annotated[int, Option("--seeds", min=1, help="Train this many times, each with a different seed.")] = 1,
     processes: options.Processes = 1,
     runs: options.Runs = Path("runs"),
     to: Annotated[Path | None, Option("--out", help="The HTML report; default: RUN/report.html.")] = None,
+    quiet: options.Quiet = False,
     as_json: options.AsJson = False,
     strict: options.Strict = False,
+    require: options.Require = None,
+    no_stand_ins: options.NoStandIns = False,
 ) -> None:
     """Audit, train, evaluate, compare and report a card in one go."""
+    options.check_required(require)
     from workbench.audit.rules import audit
     from workbench.pipeline import finish
     from workbench.training.train import train as fit
 
     launch(sys.argv[1:], processes)
-    found = options.find_card(card)
+    made, found = options.find_recipe(card, corrected=corrected, settings=settings)
     if not as_json and found is not None and is_first():
         say(f"{found.name}: {severity_counts(audit(found).counts())} (details: workbench audit {card})")
-    made = options.find_recipe(card, found, corrected=corrected, settings=settings)
-    arguments = {"card": found, **_arguments(base, data, columns, max_steps, runs, as_json)}
+    arguments = {"card": found, **_arguments(base, data, columns, max_steps, runs, no_stand_ins, as_json)}
+    arguments |= _statements(evaluation_set, base_is_the_cards, split_seed, split_file, rows_in_order, margin)
     if seeds > 1:
-        _repeat(made, seeds, arguments, as_json)
-        return
-    with progress_bars(quiet=as_json or not is_first()) as on_progress:
-        run = fit(made, on_progress=on_progress, **arguments)
+        runs_made = _repeat(made, seeds, arguments, quiet or as_json)
+    else:
+        with progress_bars(quiet=quiet or as_json or not is_first()) as on_progress:
+            runs_made = [fit(made, progress=False, on_progress=on_progress, **arguments)]
     if not is_first():
         return
+    run = runs_made[0]
+    for other in runs_made[1:]:
+        finish(other)
     comparison, page = finish(run, to)
     if as_json:
-        print_json({"run": str(run.path), "status": run.status, "report": str(page), **comparison.to_dict()})
+        paths = {"run": str(run.path), "runs": [str(each.path) for each in runs_made], "report": str(page)}
+        print_json({**paths, "status": run.status, **comparison.to_dict()})
     else:
         say(f"{comparison!r}\n\nrun     {run.path}\nreport  {page}\nto see it:  workbench dashboard {runs}")
-    if strict and comparison.verdict == "differs":
-        raise Exit(1)
+    raise Exit(options.exit_code(comparison.verdict, require, strict))
 
 
 def _print_checks(run: Run) -> None:
@@ -121,27 +174,20 @@ def _print_checks(run: Run) -> None:
     record = run.record
     rows = [("stand-in", record[part]["note"]) for part in ("base", "data") if record.get(part, {}).get("stand_in")]
     rows += [(check["severity"], check["message"]) for check in record.get("checks") or []]
+    rows += [("stated", each["sentence"]) for each in record.get("statements") or []]
     rows += [("note", note) for note in record.get("notes") or []]
     if rows:
         table(("checked", "found before training"), rows)
         say("")
 
 
-def _repeat(made: Recipe, seeds: int, arguments: dict[str, Any], as_json: bool) -> None:
-    """Train a recipe with several seeds and print the spread of its metrics."""
-    from workbench.pipeline import finish
-    from workbench.training.seeds import compare_seeds, repeat
+def _repeat(made: Recipe, seeds: int, arguments: dict[str, Any], quiet: bool) -> list[Run]:
+    """Train a recipe with several seeds, unless the first training decides."""
+    from workbench.evaluation.compare import is_decided
+    from workbench.training.seeds import repeat
 
-    with progress_bars(quiet=as_json or not is_first()) as on_progress:
-        done = repeat(made, seeds, on_progress=on_progress, **arguments)
-    if not is_first():
-        return
-    pages = [finish(run)[1] for run in done]
-    found = compare_seeds(done, card=arguments["card"])
-    if as_json:
-        print_json({"runs": [str(run.path) for run in done], **found.to_dict()})
-    else:
-        say("\n".join([repr(found), "\nreports:", *map(str, pages)]))
+    with progress_bars(quiet=quiet or not is_first()) as on_progress:
+        return repeat(made, seeds, enough=is_decided, on_progress=on_progress, **arguments)
 
 
 def stop(name: options.RunName, runs: options.Runs = Path("runs")) -> None:

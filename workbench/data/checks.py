@@ -79,6 +79,9 @@ def _repeats(pairs: Pairs, hashes: Hashes) -> Iterator[Check]:
         yield Check("warning", f"{again:,} of {rows:,} training rows repeat another row.")
     if any(column in LABEL_COLUMNS for column in pairs.columns):
         return  # a text may have a score with each of many others
+    if rows and hashes.shape[1] > 1 and (hashes[:, 0] == hashes[:, 1]).all():
+        one, two = _text_columns(pairs)[:2]
+        yield Check("warning", f"{one!r} and {two!r} hold the same text in all {rows:,} training rows.")
     for place, column in enumerate(pairs.columns[:2]):
         repeated = rows - len(np.unique(hashes[:, place]))
         if repeated > again:

@@ -14,26 +14,24 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from workbench.data.columns import ID_NAMES, TEXT_NAMES
 from workbench.data.pairs import Check
 from workbench.data.qrels import QRELS, gains_of, judgment, read_qrels
 from workbench.data.readers import (
-    NOT_CACHED,
     READERS,
-    datasets_online,
     ending,
     file_rows,
-    first_line,
     read_json,
     read_table,
-    sample_distractors,
+    text_columns,
+    text_row,
 )
-from workbench.data.training_rows import SAMPLE_PARTS, load_pairs
-from workbench.errors import DataError
+from workbench.data.sources import NOT_CACHED, datasets_online, sample_distractors
+from workbench.data.training_rows import SAMPLE_PARTS, load_pairs, unread_columns
+from workbench.errors import DataError, first_line, listed, short
 from workbench.recipe.schema import Source
 
 Duplicates = Literal["separate", "merge"]
@@ -120,8 +118,9 @@ class Collection:
             )
         if not any(document in self.corpus for query in queries for document in self.relevant[query]):
             return (
-                f"expected relevant documents of {name!r} in its corpus, found none of them there (the first is "
-                f"{next(iter(self.relevant[queries[0]]))!r}); do the ids of corpus and judgments agree?"
+                f"expected relevant documents of {name!r} in its corpus, found none of them there: the first is "
+                f"{short(next(iter(self.relevant[queries[0]])))}, and the corpus has {listed(self.corpus, 3)}; write "
+                "the ids alike."
             )
         return None
 
@@ -227,6 +226,14 @@ def from_folder(folder: str | Path, split: str | None = None) -> Collection:
     )
     relevant = gains_of([each for path in judged for each in read_qrels(path)], notes)
     asked = {query: text for query, text in queries.items() if query in relevant}
+    if relevant and queries and not asked:
+        raise DataError(
+            f"expected the ids of {root.resolve().name!r} in its judgments, found {listed(relevant, 3)} there and "
+            f"{listed(queries, 3)} in the queries; write them alike."
+        )
+    if len(asked) < len(queries):
+        left_out = len(queries) - len(asked)
+        notes.append(Check("note", f"{left_out:,} of {len(queries):,} queries have no judgment: left out."))
     return Collection(root.resolve().name, asked, corpus, relevant, tuple(notes)).usable()
 
 
@@ -251,7 +258,7 @@ def _judgments(root: Path, split: str | None) -> tuple[str, list[Path]]:
     usual = [name for name in (*SPLITS, *(splits if len(splits) == 1 else ())) if name in splits]
     chosen = split or next(iter(usual), SPLITS[0])
     if chosen not in splits:
-        found = ", ".join(path.name for files in splits.values() for path in files) or "none"
+        found = listed([path.name for files in splits.values() for path in files]) or "none"
         raise DataError(
             f"expected judgments in {str(root / 'qrels' / f'{chosen}.tsv')!r}, found {found}; choose a split that is "
             "there."
@@ -311,12 +318,14 @@ def _read_texts(paths: Sequence[Path], notes: list[Check]) -> dict[str, str]:
     found: dict[str, str] = {}
     rows = 0
     for path in paths:
+        first = list(islice(_text_rows(path), 1))
+        notes += unread_columns(path.name, first, text_columns(tuple(first[0])) if first else ())
         for number, row in enumerate(_text_rows(path), 1):
             key, text = _document(row, path, number)
             if found.setdefault(key, text) != text:
                 raise DataError(
-                    f"expected every id once in {str(path)!r}, found {key!r} again in row {number} with another text; "
-                    "give one of them another id."
+                    f"expected every id once in {str(path)!r}, found {short(key)} again in row {number} with another "
+                    "text; give one of them another id."
                 )
             rows += 1
     if rows > len(found):
@@ -333,7 +342,7 @@ def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             return
     elif ending(path) in (".tsv", ".csv", ".txt"):
         first = next(iter(file_rows(path)), {})
-        if not {str(name).lower() for name in first} & {*ID_NAMES, *TEXT_NAMES}:
+        if not any(text_columns(tuple(first))[:2]):
             for row in read_table(path, headed=False):
                 cells = list(row.values())
                 names = ("_id", "text")[: len(cells)] if len(cells) < 3 else ("_id", "title", "text")
@@ -342,19 +351,10 @@ def _text_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     yield from file_rows(path)
 
 
-def _document(row: Mapping[str, Any], path: Path, number: int) -> tuple[str, str]:
+def _document(row: Mapping[str, Any], place: Path, number: int) -> tuple[str, str]:
     """Id and text of one row, with the title before the text."""
-    key = next((row[name] for name in ID_NAMES if name in row), None)
-    text = next((row[name] for name in TEXT_NAMES if name in row), None)
-    if isinstance(key, bool) or not isinstance(key, str | int) or not isinstance(text, str):
-        raise DataError(
-            f"expected an object with an '_id' and a 'text' in {str(path)!r}, row {number}, found "
-            f"{', '.join(map(repr, row)) or 'nothing'}; fix that row."
-        )
-    title = row.get("title")
-    whole = f"{title} {text}".strip() if isinstance(title, str) else text
-    # halves of surrogate pairs, which JSON can hold and no file or tokenizer can, become U+FFFD
-    return str(key), whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    key, title, text = text_row(row, place, number)
+    return key, f"{title} {text}".strip() if title else text
 
 
 def load_collection(
@@ -387,7 +387,7 @@ def load_collection(
         return from_folder(path, split)
     if path.is_file() or not is_hub_id(place):
         pairs = load_pairs(Source(location=place, columns=dict(columns or {})), pair)
-        return from_pairs(pairs.rows, name=path.stem, duplicates=duplicates).usable()
+        return replace(from_pairs(pairs.rows, name=path.stem, duplicates=duplicates), notes=pairs.checks).usable()
     return _from_hub(place, split, online)
 
 
@@ -425,14 +425,14 @@ def _hub_rows(
         for config in configs:
             try:
                 parts = datasets.load_dataset(identity, config)
-            except (OSError, ValueError) as error:  # what `datasets` raises for all that is missing or malformed
+            except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # missing or malformed
                 why = first_line(error) if reached else why
                 continue
             wanted = split if judged or split in parts else None
             chosen = wanted or ("test" if "test" in parts else next(iter(parts)))
             if chosen in parts:
                 return [dict(row) for row in parts[chosen]]
-            why = f"it has no split {chosen!r}, but {', '.join(parts)}"
+            why = f"it has no split {chosen!r}, but {listed(parts)}"
     raise DataError(
         f"expected a folder, a file, sample:NAME or a Hub collection, found {identity!r}, whose {configs[0]} cannot be "
         f"loaded ({why}); give a local folder."

@@ -43,6 +43,7 @@ class Splits:
     validation: Pairs | None = None
     test: Pairs | None = None
     more: Mapping[str, Pairs] = field(default_factory=dict)  # name -> rows of the recipe's further datasets
+    more_held_out: Mapping[str, Pairs] = field(default_factory=dict)  # name -> their rows for the loss on unseen data
 
     def parts(self) -> dict[str, Pairs]:
         """train, validation and test, those that there are."""

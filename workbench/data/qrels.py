@@ -1,20 +1,21 @@
 """Judgments: which document answers which query, and how well.
 
-Lines of fields separated by tabs or blanks (BEIR's three, TREC's four, two without a gain), rows with names, or an
+Rows with names (BEIR's, ir_datasets', any order), lines of fields without a heading (BEIR's three, TREC's four), or an
 object of objects. A gain above 0 is relevant; 0 and below is judged and not relevant.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from workbench.data.columns import QRELS_NAMES, is_number
+from workbench.data.columns import QRELS_NAMES, as_number, plain
 from workbench.data.pairs import Check
-from workbench.data.readers import ending, file_rows, read_json, text_lines, unreadable
-from workbench.errors import DataError
+from workbench.data.readers import as_id, ending, file_rows, read_json, read_table, text_lines, unreadable
+from workbench.errors import DataError, listed, short
 
 QRELS = (".tsv", ".txt", ".trec", ".qrels", ".csv")
 """Endings of judgments that are lines of fields; others are read as rows."""
@@ -24,27 +25,41 @@ Judgment = tuple[str, str, float]
 
 
 def gains_of(judgments: Sequence[Judgment], notes: list[Check]) -> dict[str, dict[str, float]]:
-    """Query id -> {document id: gain} for gains above 0; queries without any stay, empty."""
+    """Query id -> {document id: gain} for gains above 0; queries without any stay, empty. Of several gains of one
+    document the highest counts."""
     relevant: dict[str, dict[str, float]] = {}
     for query, document, gain in judgments:
         gains = relevant.setdefault(query, {})
-        if gain > 0:
+        if gain > gains.get(document, 0):
             gains[document] = gain
-    below = sum(gain <= 0 for _, _, gain in judgments)
+    given = Counter((query, document) for query, document, _ in set(judgments))
+    contrary = sum(count > 1 for count in given.values())
+    if contrary:
+        text = (
+            f"{contrary:,} of {len(given):,} documents are judged several times for a query: the highest gain counts."
+        )
+        notes.append(Check("warning", text))
+    below = len(given) - sum(map(len, relevant.values()))
     if below:
-        notes.append(Check("note", f"{below:,} of {len(judgments):,} judgments say not relevant."))
+        notes.append(Check("note", f"{below:,} of {len(given):,} judgments say not relevant."))
     return relevant
 
 
 def read_qrels(path: Path) -> Iterator[Judgment]:
-    """The judgments of a file, in any of its layouts. Raises DataError naming the line or row that is broken."""
-    if ending(path) in QRELS:
-        yield from _read_lines(path)
-    elif ending(path) == ".json" and isinstance(whole := read_json(path), dict):
+    """The judgments of a file, in any of its layouts. Raises DataError naming the row that is broken."""
+    if ending(path) == ".json" and isinstance(whole := read_json(path), dict):
         yield from judgments_of(whole, str(path))
-    else:
-        for number, row in enumerate(file_rows(path), 1):
-            yield judgment(row, f"{str(path)!r}, row {number}")
+        return
+    try:
+        rows = file_rows(path)
+        if ending(path) in QRELS:
+            first = next(text_lines(path), "")
+            apart = None if ending(path) == ".csv" else next((each for each in "\t," if each in first), " ")
+            rows = read_table(path, delimiter=apart, quoted=True)
+        for place, row in enumerate(rows, 1):
+            yield judgment(row, f"{str(path)!r}, row {place}")
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def judgments_of(relevant: Mapping[str, Any], where: str) -> Iterator[Judgment]:
@@ -55,10 +70,12 @@ def judgments_of(relevant: Mapping[str, Any], where: str) -> Iterator[Judgment]:
     """
     for query, documents in relevant.items():
         if not isinstance(documents, dict | list):
-            raise DataError(f"expected documents of query {query!r} in {where!r}, found {documents!r}; fix it.")
+            found = f"{short(documents)} for query {short(query)}"
+            raise DataError(f"expected documents of every query in {where!r}, found {found}; fix it.")
         gains = documents if isinstance(documents, dict) else dict.fromkeys(map(str, documents), 1)
         for document, gain in gains.items():
-            yield judgment({"query": query, "document": document, "score": gain}, f"{where!r}, query {query!r}")
+            row = {"query": query, "document": document, "score": gain}
+            yield judgment(row, f"{where!r}, query {short(query)}")
 
 
 def judgment(row: Mapping[str, Any], where: str) -> Judgment:
@@ -67,55 +84,30 @@ def judgment(row: Mapping[str, Any], where: str) -> Judgment:
     >>> judgment({"query-id": 7, "corpus-id": "d", "score": 2}, "the set")
     ('7', 'd', 2.0)
     """
-    plain = {_plain(str(name)): value for name, value in row.items()}
-    query, document, gain = (
-        next((plain[name] for name in names if plain.get(name) is not None), None) for names in QRELS_NAMES
-    )
-    try:
-        number = 1.0 if gain is None else float(gain)
-    except (TypeError, ValueError):
-        number = math.nan
-    if query is None or document is None or not math.isfinite(number):
+    query_column, document_column, gain_column = _columns(tuple(row))
+    query, document = as_id(row.get(query_column)), as_id(row.get(document_column))
+    if not query_column:
         raise DataError(
-            f"expected query-id, corpus-id and a number called score in {where}, found "
-            f"{', '.join(f'{name} {value!r}' for name, value in row.items())[:100]}; fix or remove that row."
+            f"expected the columns query-id, corpus-id and score (or no heading, and three fields or TREC's four) in "
+            f"{where}, found {listed(row) or 'nothing'}; rename them."
         )
-    return str(query), str(document), number
+    value = row.get(gain_column)
+    gain = 1 if value is None else as_number(value)
+    if query is None or document is None or gain is None:
+        found = ", ".join(f"{str(name)[:40]} {short(value)}" for name, value in list(row.items())[:5])
+        raise DataError(
+            f"expected query-id, corpus-id and a number called score in {where}, found {found}; fix or remove that row."
+        )
+    return query, document, float(gain)
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
-
-
-def _read_lines(path: Path) -> Iterator[Judgment]:
-    """Three fields (or TREC's four) a line; under a heading of two, every document that is named is relevant."""
-    try:
-        lines = [(number, line.strip()) for number, line in enumerate(text_lines(path), 1) if line.strip()]
-    except OSError as error:
-        raise unreadable(path, error) from error
-    two = False
-    for place, (number, line) in enumerate(lines):
-        fields = [field.strip() for field in line.split("\t")]
-        if len(fields) == 1:
-            fields = line.split("," if ending(path) == ".csv" else None)
-        if place == 0:
-            two = len(fields) == 2 and all(
-                _plain(field) in names for field, names in zip(fields, QRELS_NAMES, strict=False)
-            )
-            if two or (len(fields) in (3, 4) and not is_number(fields[-1])):
-                continue  # a heading
-        if two and len(fields) == 2:
-            yield fields[0], fields[1], 1.0
-            continue
-        gain = float(fields[-1]) if len(fields) > 1 and is_number(fields[-1]) else math.nan
-        if not math.isfinite(gain):
-            raise DataError(
-                f"expected query id, document id and a number separated by tabs in {str(path)!r}, found {line[:60]!r} "
-                f"in line {number}; fix or remove that line."
-            )
-        if len(fields) not in (3, 4):
-            raise DataError(
-                f"expected three fields (or TREC's four) in {str(path)!r}, line {number}, found {len(fields)}; "
-                "fix or remove that line."
-            )
-        yield fields[0], fields[-2], gain
+@lru_cache(maxsize=64)
+def _columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of query, document and gain: by their names, and by their place where there is no heading; three
+    times "" where names say too little."""
+    if names in (("1", "2", "3"), ("0", "1", "2"), ("1", "2", "3", "4")):  # the last is TREC's
+        return (names[0], names[-2], names[-1])
+    theirs = {plain(str(name)): name for name in reversed(names)}
+    query, document, gain = (next((theirs[name] for name in known if name in theirs), "") for known in QRELS_NAMES)
+    others = [name for name in names if name not in (query, document) and plain(str(name))]
+    return (query, document, gain) if query and document and (gain or not others) else ("", "", "")

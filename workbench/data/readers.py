@@ -1,7 +1,7 @@
-"""Rows of a file, a folder, a shipped sample or a Hub dataset, one at a time.
+"""Rows of a file, one at a time, by the file's ending.
 
-Files are read here and not by `datasets`, whose errors name neither row nor column. Rows count from 1; a header is not
-a row. JSON is read whole, everything else lazily, so millions of rows fit.
+Files are read here and not by `datasets`, whose errors name neither row nor column. Rows count from 1; a heading is not
+a row. JSON is read whole, everything else lazily, so millions of rows fit; lines and JSON files are bounded.
 """
 
 from __future__ import annotations
@@ -12,115 +12,44 @@ import gzip
 import hashlib
 import io
 import json
-import os
-import re
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, AnyStr, Literal, cast
 
-from workbench.data.columns import is_number
-from workbench.errors import DataError, WorkbenchError
-from workbench.recipe.schema import Source
-from workbench.resources import shipped_path
+from workbench.data.columns import ID_NAMES, STS_BENCHMARK, TEXT_NAMES, has_usual_names, is_heading, is_number, plain
+from workbench.errors import DataError, first_line, listed, short
 
 Row = Mapping[str, Any]
 
-HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
-FIRST_ROWS = re.compile(r"(\w+)\[:(\d+)\]")
-"""The first rows of a split, `train[:20000]`: streamed where that saves a download."""
-
 ROWS_AT_ONCE = 10_000
+HEADING_ROWS = 20  # rows that decide whether the one before them is a heading
 QUOTED_LINES = 10_000  # lines that decide whether quotation marks are text
-NOT_CACHED = "the Hub cannot be reached and the local cache does not have it"
-
-STS_BENCHMARK = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
-"""Columns of the STS benchmark's files, which have no heading; further fields are the source."""
+LONGEST_LINE = 2**26  # bytes; a line of gigabytes is no row
+LARGEST_JSON = 2**30  # bytes, unzipped
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a place. Iterating again reads again."""
+def file_rows(path: Path, named: Iterable[str] = ()) -> Iterator[Row]:
+    """Rows of a file, read as its ending says. Raises DataError where it cannot be read.
 
-    each: Callable[[], Iterator[Row]]
-    sha256: str  # of the file's bytes; of the rows where there is no single file
-    documents: Callable[[], Mapping[str, str]] | None = None  # id -> text, where rows name documents by id
-    sample: bool = False  # columns are matched by position: a sample stands in for rows with other names
-
-    def __iter__(self) -> Iterator[Row]:
-        return self.each()
-
-
-def open_rows(source: Source, online: Callable[[], bool]) -> Rows:
-    """The rows at `source.location`; of a large file only the hash is read yet.
-
-    Raises DataError where there is nothing, now or while the rows are read.
+    `named` are columns that the user names: a first row of a table that has them is its heading.
     """
-    location = source.location
-    if location == "unknown" or not location.strip():
-        raise DataError(f"expected a place to take training rows from, found {location!r}; name one with --data.")
-    if location.startswith("sample:"):
-        path = sample_file(location.removeprefix("sample:"), source.split or "train")
-        return Rows(lambda: file_rows(path), file_sha256(path), sample=True)
-    path = Path(os.path.expanduser(location))
-    if os.path.isfile(path):
-        _reader(path)
-        corpus = path.with_name("corpus.jsonl")
-        documents = (lambda: _documents(corpus)) if corpus.is_file() and corpus != path else None
-        return Rows(lambda: file_rows(path), file_sha256(path), documents)
-    if os.path.isdir(path):
-        return _folder_rows(path, source)
-    local = ending(path) in READERS or path.is_absolute() or location.startswith((".", "~"))
-    if local or not HUB_ID.fullmatch(location):
-        raise DataError(f"expected a file of rows at {location!r}, found none; check the path.")
-    return _hub_rows(source, online)
-
-
-def sample_file(name: str, part: str) -> Path:
-    """The Parquet file of one part of a shipped sample. Raises DataError where there is none."""
+    reader = reader_of(path)
     try:
-        return shipped_path(f"data/samples/{name}/{part}.parquet")
-    except WorkbenchError:
-        known = ", ".join(f"sample:{sample}" for sample in shipped_samples()) or "none"
-        raise DataError(
-            f"expected a shipped sample with rows for {part!r}, found 'sample:{name}'; there are: {known}."
-        ) from None
-
-
-def shipped_samples() -> tuple[str, ...]:
-    """Names of the samples that came with the workbench."""
-    try:
-        folder = shipped_path("data/samples")
-    except WorkbenchError:
-        return ()
-    return tuple(sorted(path.parent.name for path in folder.glob("*/train.parquet")))
-
-
-def sample_distractors(name: str) -> list[str]:
-    """Documents of a sample that answer none of its questions; most samples have none."""
-    try:
-        path = shipped_path(f"data/samples/{name}/corpus.parquet")
-    except WorkbenchError:
-        return []
-    return [str(row["positive"]) for row in file_rows(path)]
-
-
-def file_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file, read as its ending says. Raises DataError where it cannot be read."""
-    try:
-        yield from _reader(path)(path)
+        yield from read_table(path, named) if reader is read_table else reader(path)
     except (OSError, EOFError, zlib.error) as error:  # the last two: a damaged gzip file
         raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"expected to read {str(path)!r}, found {getattr(error, 'strerror', None) or error}.")
+    return DataError(f"expected to read {str(path)!r}, found {getattr(error, 'strerror', None) or first_line(error)}.")
 
 
-def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
+def reader_of(path: Path) -> Callable[[Path], Iterator[Row]]:
+    """The function that reads a file. Raises DataError where its ending has none."""
     reader = READERS.get(ending(path))
     if reader is None or (ending(path) == ".parquet" and path.suffix.lower() == ".gz"):
         raise DataError(
@@ -138,27 +67,39 @@ def ending(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
+def require_file(path: Path) -> None:
+    """DataError for a pipe or a device, which may have no end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"expected a file at {str(path)!r}, found a pipe or a device; save its content to a file.")
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     try:
+        require_file(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """Lines with their ends, unzipped: UTF-8, or UTF-16 with a byte order mark, which is never part of the text."""
+def text_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[str]:
+    """Lines with their ends, unzipped: UTF-8, or UTF-16 with a byte order mark, which is never part of the text.
+
+    Raises DataError at a line of more than `longest` bytes.
+    """
+    require_file(path)
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             try:
                 with io.TextIOWrapper(file, encoding="utf-16", newline="") as text:
-                    yield from text
+                    yield from _bounded(text, path, longest)
             except UnicodeDecodeError as error:
                 found = f"expected UTF-16 text in {path.name!r}, found a broken end"
                 raise DataError(f"{found}; save it as UTF-8.") from error
             return
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_bounded(cast("IO[bytes]", file), path, longest), 1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -168,10 +109,28 @@ def text_lines(path: Path) -> Iterator[str]:
                 ) from error
 
 
-def short(value: Any) -> str:
-    """A value for a message."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+def _bounded(file: IO[AnyStr], path: Path, longest: int) -> Iterator[AnyStr]:
+    number = 0
+    while line := file.readline(longest + 1):
+        number += 1
+        if len(line) > longest:
+            raise DataError(
+                f"expected lines of at most {longest:,} bytes in {path.name!r}, found a longer one in line {number}; "
+                "write one row a line."
+            )
+        yield line
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that it has twice, Python would keep the last value without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{short(next(name for name in names if names.count(name) > 1))} twice in one object")
+    return found
+
+
+_parse_json = json.JSONDecoder(object_pairs_hook=_no_repeats).decode
 
 
 def read_json(path: Path) -> Any:
@@ -180,8 +139,14 @@ def read_json(path: Path) -> Any:
     Raises DataError naming the line that is not JSON.
     """
     name = path.name
+    text = "".join(text_lines(path, LARGEST_JSON)) if path.stat().st_size <= LARGEST_JSON else None
+    if text is None or len(text) > LARGEST_JSON:
+        raise DataError(
+            f"expected at most {LARGEST_JSON:,} bytes of JSON in {name!r}, found more; write one object a line into a "
+            "file ending in .jsonl."
+        )
     try:
-        return json.loads("".join(text_lines(path)))
+        return _parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and error.colno == 1:
             return list(_read_jsonl(path))
@@ -189,17 +154,35 @@ def read_json(path: Path) -> Any:
             f"expected a JSON list of objects in {name!r}, found a break in line {error.lineno}, column "
             f"{error.colno} ({error.msg}); fix that line, or use the ending .jsonl for one object a line."
         ) from error
-    except RecursionError as error:
-        raise DataError(f"expected a JSON list of objects in {name!r}, found values nested too deep.") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(
+            f"expected a JSON list of objects in {name!r}, found {_unread(error)}; fix the file."
+        ) from error
+
+
+def _unread(error: Exception) -> str:
+    """What JSON holds that cannot be read, for a message: a name twice, a number of thousands of digits."""
+    return "values nested too deep" if isinstance(error, RecursionError) else first_line(error)
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    rows = enumerate(_json_rows(read_json(path), path.name), 1)
-    return (_as_row(row, number, path.name) for number, row in rows)
+    rows = iter(_json_rows(read_json(path), path.name))
+    first = next(rows, None)
+    if isinstance(first, list) and has_usual_names(first):  # a heading, where rows are lists
+        _require_unique(names := list(map(str, first)), path.name)
+        rows = (dict(zip(names, row, strict=True)) if _fits(row, names) else row for row in rows)
+    elif first is not None:
+        rows = chain([first], rows)
+    return (_as_row(row, number, path.name) for number, row in enumerate(rows, 1))
+
+
+def _fits(row: Any, names: Sequence[str]) -> bool:
+    return isinstance(row, list) and len(row) == len(names)
 
 
 def _json_rows(value: Any, name: str) -> Iterable[Any]:
-    """A list; the only list of objects in an object; or an object of columns, as lists or as pandas writes them."""
+    """A list; the only list of objects in an object; or a table as pandas writes them: lists or objects of columns, or
+    objects of rows."""
     found = type(value).__name__
     if isinstance(value, list):
         return value
@@ -209,11 +192,18 @@ def _json_rows(value: Any, name: str) -> Iterable[Any]:
         if len(tables) == 1:
             return iter(tables[0])
         lists, objects = (all(isinstance(each, kind) for each in columns) for kind in (list, dict))
+        if lists and value.keys() == {"columns", "index", "data"}:
+            names, cells = list(map(str, value["columns"])), value["data"]
+            _require_unique(names, name)
+            if all(_fits(row, names) for row in cells):
+                return [dict(zip(names, row, strict=True)) for row in cells]
         if columns and lists and not tables and len({len(each) for each in columns}) == 1:
             return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+        if columns and objects and all(map(str.isdigit, value)) and not all(map(str.isdigit, columns[0])):
+            return columns
         if columns and objects and all(each.keys() == columns[0].keys() for each in columns):
             return [{column: cells[row] for column, cells in value.items()} for row in columns[0]]
-        found = f"an object with {', '.join(map(repr, list(value)[:8])) or 'nothing in it'}"
+        found = f"an object with {listed(value) or 'nothing in it'}"
     raise DataError(f"expected a JSON list of objects in {name!r}, found {found}; put the rows into one list.")
 
 
@@ -221,9 +211,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
     lines = ((number, line) for number, line in enumerate(text_lines(path), 1) if line.strip())
     for row, (number, line) in enumerate(lines, 1):
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            why = error.msg if isinstance(error, json.JSONDecodeError) else "values nested too deep"
+            value = _parse_json(line)
+        except (RecursionError, ValueError) as error:
+            why = error.msg if isinstance(error, json.JSONDecodeError) else _unread(error)
             shown = line.rstrip("\r\n")[:40]
             raise DataError(
                 f"expected one JSON object a line in {path.name!r}, found {shown!r} in line {number} ({why}); fix or "
@@ -236,43 +226,57 @@ def _as_row(value: Any, number: int, name: str) -> Row:
     if isinstance(value, dict):
         return value
     if isinstance(value, list):
-        return _number_columns(value)
+        return number_columns(value)
     raise DataError(
         f"expected an object with one key a column in {name!r}, row {number}, found {short(value)}; fix that row."
     )
 
 
-def _number_columns(cells: Sequence[Any]) -> Row:
+def number_columns(cells: Sequence[Any]) -> Row:
     """A row of a table without a heading: its columns are 1, 2, 3, ..."""
     return {str(place): value for place, value in enumerate(cells, 1)}
 
 
-def read_table(path: Path, headed: bool | None = None) -> Iterator[Row]:
-    """Rows under a heading; a first row with a number in it is data, with the columns 1, 2, 3, ... (and, where it is
-    one of the STS benchmark's, also under its names). `headed` says so where it is known.
+def read_table(
+    path: Path,
+    named: Iterable[str] = (),
+    headed: bool | None = None,
+    delimiter: str | None = None,
+    quoted: bool = False,
+) -> Iterator[Row]:
+    """Rows under a heading (see `is_heading`); without one the columns are 1, 2, 3, ... and, where it is one of the STS
+    benchmark's tables, also have its names. `headed` says whether there is a heading where that is known.
 
-    Tabs separate fields; in a .csv whatever the first line has most of, because some are not comma-separated.
+    Tabs separate fields; in a .csv whatever the first line has most of, because some are not comma-separated. Between
+    tabs quotation marks are text, unless they are `quoted` or the file shows that they are.
     """
     name = path.name
-    delimiter = max(",\t;|", key=next(text_lines(path), "").count) if ending(path) == ".csv" else "\t"
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" and not _is_quoted(path) else csv.QUOTE_MINIMAL
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(text_lines(path), delimiter=delimiter, quoting=quoting, strict=True)
+    if delimiter is None:
+        delimiter = max(",\t;|", key=next(text_lines(path), "").count) if ending(path) == ".csv" else "\t"
+    quoted = quoted or delimiter not in "\t " or _is_quoted(path, delimiter)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    csv.field_size_limit(LONGEST_LINE)
+    options = {"delimiter": delimiter, "quoting": quoting, "strict": True, "skipinitialspace": delimiter == " "}
+    reader = csv.reader(_without_ends(text_lines(path), delimiter), **options)  # type: ignore[arg-type]
     try:
-        first = next(reader, [])
-        headed = not any(map(is_number, first)) if headed is None else headed
+        lines = ((reader.line_num, fields) for fields in reader if len(fields) > 1 or any(map(str.strip, fields)))
+        sample = list(islice(lines, HEADING_ROWS + 1))
+        first = [cell.strip() for cell in sample[0][1]] if sample else []
+        if headed is None:
+            headed = bool(sample) and is_heading(sample[0][1], [fields for _, fields in sample[1:]], named)
+        if headed:
+            _require_unique(first, name)
         sts = not headed and len(first) >= len(STS_BENCHMARK) and is_number(first[4])
-        lines = (fields for fields in (reader if headed else chain([first], reader)) if fields)
-        for number, fields in enumerate(lines, 1):
+        for number, (line, fields) in enumerate(chain(sample[headed:], lines), 1):
             if len(fields) != len(first) and not (sts and len(fields) >= len(STS_BENCHMARK)):
                 raise DataError(
                     f"expected {len(first)} fields a row in {name!r}, found {len(fields)} in row {number} "
-                    f"(line {reader.line_num}); fix that row."
+                    f"(line {line}); fix that row."
                 )
             if headed:
                 yield dict(zip(first, fields, strict=True))
             else:
-                yield {**(dict(zip(STS_BENCHMARK, fields, strict=False)) if sts else {}), **_number_columns(fields)}
+                yield {**(dict(zip(STS_BENCHMARK, fields, strict=False)) if sts else {}), **number_columns(fields)}
     except csv.Error as error:
         raise DataError(
             f"expected fields separated by {delimiter!r} in {name!r}, found {error} at line {reader.line_num}; "
@@ -280,10 +284,24 @@ def read_table(path: Path, headed: bool | None = None) -> Iterator[Row]:
         ) from error
 
 
-def _is_quoted(path: Path) -> bool:
+def _require_unique(names: Sequence[str], place: str) -> None:
+    """DataError where columns have the same name: the last one would count, without a word."""
+    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"expected every column of {place!r} once, found {listed(twice)} again; rename or remove one of them."
+        )
+
+
+def _without_ends(lines: Iterator[str], delimiter: str) -> Iterator[str]:
+    """The lines; where blanks separate, without those at their ends."""
+    return (f"{line.strip()}\n" for line in lines) if delimiter == " " else lines
+
+
+def _is_quoted(path: Path, delimiter: str) -> bool:
     """Whether quotation marks around the fields of a tab-separated table are not text, as they are in the STS
     benchmark: every field of the first line has them, or marks only enclose fields or are doubled, and some are."""
-    lines = (line.rstrip("\r\n").split("\t") for line in islice(text_lines(path), QUOTED_LINES))
+    lines = (line.rstrip("\r\n").split(delimiter) for line in islice(text_lines(path), QUOTED_LINES))
     first = next(lines, [])
     if all(map(_is_enclosed, first)):
         return True
@@ -301,12 +319,16 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
+    require_file(path)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _require_unique(file.schema_arrow.names, path.name)
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
                 yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"expected a Parquet table in {path.name!r}, found something else ({error}).") from error
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(
+            f"expected a Parquet table in {path.name!r}, found something else ({first_line(error)})."
+        ) from error
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
@@ -320,134 +342,47 @@ READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def is_beir(folder: Path) -> bool:
-    """Whether a folder has BEIR's layout: documents, queries and qrels."""
-    return all((folder / name).is_file() for name in ("corpus.jsonl", "queries.jsonl")) and (folder / "qrels").is_dir()
+# --- rows of texts with ids ----------------------------------------------------------------------------------------
 
 
-def _folder_rows(folder: Path, source: Source) -> Rows:
-    """BEIR's files joined, pairs that name documents of a corpus, or a clone of a Hub dataset."""
-    if is_beir(folder):
-        return _beir_rows(folder, source.split or "train")
-    corpus = folder / "corpus.jsonl"
-    parts = [path for path in folder.glob("*.jsonl") if path != corpus and path.stem.endswith(source.split or "")]
-    if corpus.is_file() and len(parts) == 1:
-        return Rows(lambda: file_rows(parts[0]), file_sha256(parts[0]), lambda: _documents(corpus))
-    tables = [each for each in READERS if each != ".txt"]  # text files of a folder are rarely tables
-    named = bool(folder.resolve().name)  # `datasets` cannot load the root folder
-    if not named or not any(next(folder.glob(f"{inside}*{each}"), None) for inside in ("", "data/") for each in tables):
-        raise DataError(
-            f"expected rows in the folder {str(folder)!r} (BEIR's files, or some ending in {', '.join(tables)}), found "
-            "none; check the path."
-        )
-    return _dataset_rows(source.model_copy(update={"location": str(folder)}), lambda: True)
-
-
-def _documents(path: Path) -> dict[str, str]:
-    """Id -> text of a corpus, without the title, as the cards that train so have it."""
-    return {str(row.get("_id", row.get("id"))): str(row.get("text", "")) for row in file_rows(path)}
-
-
-def _beir_rows(folder: Path, split: str) -> Rows:
-    qrels = folder / "qrels" / f"{split}.tsv"
-    if not qrels.is_file():
-        there = ", ".join(sorted(path.stem for path in qrels.parent.glob("*.tsv"))) or "none"
-        raise DataError(f"expected judgments in {str(qrels)!r}, found {there}; name a split that is there.")
-    queries, corpus = folder / "queries.jsonl", folder / "corpus.jsonl"
-    digest = hashlib.sha256("".join(map(file_sha256, (qrels, queries))).encode())
-    return Rows(lambda: _join(file_rows(qrels), file_rows(queries), file_rows(corpus)), digest.hexdigest())
-
-
-def _join(judgments: Iterable[Row], queries: Iterable[Row], corpus: Iterable[Row]) -> Iterator[Row]:
-    """One row for each relevant document of each query: query, text, title. Only judged texts are kept in memory."""
-    judged = (row for row in judgments if float(row.get("score") or 0) > 0)
-    relevant = [(str(row.get("query-id")), str(row.get("corpus-id"))) for row in judged]
-    asked, found = (
-        {str(row["_id"]): row for row in rows if str(row["_id"]) in ids}
-        for rows, ids in ((queries, {query for query, _ in relevant}), (corpus, {each for _, each in relevant}))
-    )
-    for number, (query, document) in enumerate(relevant, 1):
-        if query not in asked or document not in found:
-            what, missing = ("query", query) if query not in asked else ("document", document)
-            raise DataError(
-                f"expected the {what} {missing!r} of judgment {number}, found none of that id; fix the dataset."
-            )
-        text = found[document]
-        yield {"query": str(asked[query]["text"]), "text": str(text["text"]), "title": str(text.get("title") or "")}
-
-
-def _hub_rows(source: Source, online: Callable[[], bool]) -> Rows:
-    """Rows of a Hub dataset; one in BEIR's layout is joined with its judgments, `NAME-qrels`."""
-    if source.config is not None or not source.location.lower().startswith("beir/"):
-        return _dataset_rows(source, online)
-    qrels, queries, corpus = (
-        load_dataset(source.model_copy(update={"location": location, "config": config, "split": split}), online)
-        for location, config, split in (
-            (f"{source.location}-qrels", None, source.split or "train"),
-            (source.location, "queries", "queries"),
-            (source.location, "corpus", "corpus"),
-        )
-    )
-    return _with_hash(lambda: _join(qrels, queries, corpus))
-
-
-def _dataset_rows(source: Source, online: Callable[[], bool]) -> Rows:
-    loaded = load_dataset(source, online)
-
-    def each() -> Iterator[Row]:  # {column: values} of many rows, far faster than row by row
-        for batch in loaded.iter(ROWS_AT_ONCE):
-            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-
-    return _with_hash((lambda: iter(loaded)) if isinstance(loaded, list) else each)
-
-
-def _with_hash(each: Callable[[], Iterator[Row]]) -> Rows:
-    digest = hashlib.sha256()
-    for row in each():
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
-    return Rows(each, digest.hexdigest())
-
-
-def load_dataset(source: Source, online: Callable[[], bool]) -> Any:
-    """A dataset by `datasets`, memory-mapped; from the local cache where the Hub cannot be reached.
-
-    A split such as `train[:20000]` of a reachable dataset is streamed: a list of rows. Raises DataError where there
-    is none.
-    """
-    place = {"path": source.location, "name": source.config, "revision": source.revision}
-    first = FIRST_ROWS.fullmatch(source.split or "")
-    with datasets_online(online) as (datasets, reached):
-        try:
-            if first is not None and reached:
-                streamed = datasets.load_dataset(**place, split=first[1], streaming=True)
-                with closing(iter(streamed)) as rows:
-                    return list(islice(rows, int(first[2])))
-            return datasets.load_dataset(**place, split=source.split or "train")
-        except (OSError, ValueError) as error:  # what `datasets` raises for all that is missing, gated or malformed
-            raise DataError(
-                f"expected a file, sample:NAME or Hub dataset, found {source.location!r}, which cannot be loaded "
-                f"({first_line(error) if reached else NOT_CACHED}); give a local file with --data."
-            ) from error
-
-
-@contextmanager
-def datasets_online(online: Callable[[], bool]) -> Iterator[tuple[Any, bool]]:
-    """The library `datasets` and whether it may ask the Hub; inside the block it does only then, and offline it does
-    not announce every part that it takes from the cache."""
-    reached = online()
-
-    import datasets
-
-    was, verbosity = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
-    datasets.config.HF_HUB_OFFLINE = was or not reached
-    if not reached:
-        datasets.logging.set_verbosity_error()
+def whole_text(text: str) -> str:
+    """The text; halves of surrogate pairs, which JSON can hold and no file or tokenizer can, become U+FFFD."""
     try:
-        yield datasets, reached
-    finally:
-        datasets.config.HF_HUB_OFFLINE = was
-        datasets.logging.set_verbosity(verbosity)
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def as_id(value: object) -> str | None:
+    """An id as text; a whole number that pandas keeps as a float (7.0) is that number. None for anything else.
+
+    >>> as_id("a"), as_id(7), as_id(7.0), as_id(True)
+    ('a', '7', '7', None)
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return whole_text(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def text_row(row: Row, place: Path, number: int) -> tuple[str, str, str]:
+    """Id, title ("" without one) and text of a row of a corpus or of queries."""
+    identity, text, title = text_columns(tuple(row))
+    key, found = as_id(row.get(identity)), row.get(text)
+    if key is None or not isinstance(found, str):
+        advice = "fix that row" if identity and text else "rename its columns"
+        raise DataError(
+            f"expected an object with an '_id' and a 'text' in {str(place)!r}, row {number}, found "
+            f"{listed(row) or 'nothing'}; {advice}."
+        )
+    above = row.get(title)
+    return key, whole_text(above) if isinstance(above, str) else "", whole_text(found)
+
+
+@lru_cache(maxsize=64)
+def text_columns(names: tuple[Any, ...]) -> tuple[str, str, str]:
+    """The columns of id, text and title among `names`, "" for those that are not there."""
+    theirs = {("_id" if name == "_id" else plain(str(name))): str(name) for name in reversed(names)}
+    return tuple(  # type: ignore[return-value]
+        next((theirs[name] for name in known if name in theirs), "") for known in (ID_NAMES, TEXT_NAMES, ("title",))
+    )

@@ -6,8 +6,8 @@ pairs of equal texts tie exactly. The library computes in float32: its linear co
 ranks only for pairs of equal texts, which rounding orders.
 
 The model is a function `encode(texts, kind)` -> (len(texts), dim). `kind` selects the prompt: "query" and "document"
-where the library calls encode_query and encode_document (triplets, reranking), and "text", no prompt, where it calls
-plain encode (similarity, classification). A model's `default_prompt_name`, which plain encode would add, is ignored.
+where the library calls encode_query and encode_document (triplets, reranking), and "text" where it calls plain encode
+(similarity, classification): no prompt but one that the user gives. A model's `default_prompt_name` is ignored.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.cards.metric_names import LIBRARY_SIMILARITIES
 from workbench.errors import DataError
 from workbench.evaluation.examples import ExampleEvaluation, compute_metrics, evaluation_from_table, example_table
-from workbench.evaluation.metrics import LIBRARY_SIMILARITIES
 from workbench.evaluation.retrieval import encode_texts
 from workbench.run import Progress
 

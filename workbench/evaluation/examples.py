@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.errors import DataError
+from workbench.errors import DataError, RunError
 from workbench.evaluation.retrieval import check_stage, folder_name, save_stage
 from workbench.run import Run, write_parquet
 
@@ -157,12 +157,17 @@ def has_examples(run: Run, name: str) -> bool:
 
 def read_examples(run: Run, name: str, stage: str) -> pd.DataFrame:
     """`ExampleEvaluation.per_example` as stored. Raises RunError where a file is missing or damaged."""
-    return run.table("items", name).merge(run.table("values", name, stage), on="item_id")
+    return run.joined("items", name, stage, "item_id")
 
 
 def unit(run: Run, name: str) -> str:
     """What was measured one by one, in the plural: "queries", "pairs", "triplets"."""
     return str(run.settings(name, "after").get("unit") or "queries")
+
+
+def evaluation_size(run: Run, name: str) -> int:
+    """How many queries or examples an evaluation has."""
+    return int(run.settings(name, "after").get("items") or 0) or len(run.per_query(name, "after"))
 
 
 @dataclass(frozen=True)
@@ -173,29 +178,49 @@ class MetricValues:
     before: float | None = None
     values: Any = None  # (examples,) after training; None where nothing was stored per example
     earlier: Any = None  # (examples,) before training, in the same order
+    ranks: Any = None  # (queries,) of the first relevant document, infinite beyond the depth kept; None for examples
+    earlier_ranks: Any = None  # (queries,) before training
     statistic: str = "mean"  # one of statistics.STATISTICS, which gives the metric from gold and values
     gold: Any = None  # (examples,)
 
 
-def metric_values(run: Run, name: str) -> dict[str, MetricValues]:
-    """Metric -> its stored values, also of a search. Raises RunError where the evaluation cannot be read."""
-    stages = [stage for stage in ("after", "before") if stage in run.evaluations()[name]]
+def stored_statistics(run: Run, name: str, stage: str) -> dict[str, tuple[str, str]]:
+    """Metric -> the statistic that it is, and of which column of `read_examples`.
+
+    Raises RunError where there is none, or a statistic or column that is not there.
+    """
+    from workbench.evaluation.statistics import STATISTICS
+
+    found, columns = run.settings(name, stage).get("statistics") or {}, read_examples(run, name, stage).columns
+    if found and all(len(each) == 2 and each[0] in STATISTICS and each[1] in columns for each in found.values()):
+        return {metric: (statistic, column) for metric, (statistic, column) in found.items()}
+    raise RunError(f"expected statistics of the columns of {name!r}, {stage}, in its settings, found {found!r:.200}.")
+
+
+def metric_values(run: Run, name: str, last: str = "after") -> dict[str, MetricValues]:
+    """Metric -> its stored values, also of a search, at the stage `last` and before training.
+
+    Raises RunError where the evaluation cannot be read.
+    """
+    stages = [stage for stage in (last, "before") if stage in run.evaluations()[name]]
     metrics = {stage: run.metrics(name, stage) for stage in stages}
     statistics: Mapping[str, Sequence[str]]
     if has_examples(run, name):
-        identity, statistics = "item_id", run.settings(name, "after").get("statistics") or {}
+        identity, statistics = "item_id", stored_statistics(run, name, last)
         tables = {stage: read_examples(run, name, stage) for stage in stages}
     else:
-        identity, statistics = "query_id", {metric: ["mean", metric.partition("_")[2]] for metric in metrics["after"]}
-        tables = {stage: run.per_query(name, stage) for stage in stages}
-    table = tables["after"]
+        identity, statistics = "query_id", {metric: ["mean", metric.partition("_")[2]] for metric in metrics[last]}
+        tables = {last: run.per_query(name, last)} | {each: run.table("values", name, each) for each in stages[1:]}
+    table = tables[last]
     earlier = tables["before"].set_index(identity).reindex(table[identity]) if "before" in tables else None
 
-    def column_of(of: pd.DataFrame | None, column: str) -> Any:
-        return of[column].to_numpy(dtype=float) if of is not None and column in of else None
+    def column_of(of: pd.DataFrame | None, column: str, missing: float = np.nan) -> Any:
+        return of[column].to_numpy(dtype=float, na_value=missing) if of is not None and column in of else None
+
+    ranks, earlier_ranks = (column_of(each, "rank", np.inf) for each in (table, earlier))
 
     found = {}
-    for metric, value in metrics["after"].items():
+    for metric, value in metrics[last].items():
         statistic, column = statistics.get(metric, ("mean", ""))
         found[metric] = MetricValues(
             after=value,
@@ -204,6 +229,8 @@ def metric_values(run: Run, name: str) -> dict[str, MetricValues]:
             earlier=column_of(earlier, column) if column in table else None,
             statistic=statistic,
             gold=column_of(table, "gold"),
+            ranks=ranks,
+            earlier_ranks=earlier_ranks,
         )
     return found
 
@@ -216,11 +243,13 @@ def example_changes(run: Run, name: str, metric: str | None = None) -> tuple[str
     """
     from workbench.evaluation.statistics import MEANS, agreement
 
-    settings = run.settings(name, "after")
-    statistics = settings["statistics"]
-    chosen = next(each for each in (metric, settings.get("main_metric"), *statistics) if each in statistics)
+    statistics = stored_statistics(run, name, "after")
+    wanted = (metric, run.settings(name, "after").get("main_metric"), *statistics)
+    chosen = next(each for each in wanted if each in statistics)
     statistic, column = statistics[chosen]
     first, last = read_examples(run, name, "before").set_index("item_id"), read_examples(run, name, "after")
+    if column not in first:
+        raise RunError(f"expected {column!r} of each example of {name!r} before training, found none; train again.")
     table = last[["item_id", *input_columns(last), "gold"]].copy()
     table["score_before"] = first[column].reindex(last["item_id"]).to_numpy(dtype=float)
     table["score_after"] = last[column].to_numpy(dtype=float)

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-LIBRARY_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-SIMILARITIES = (*LIBRARY_SIMILARITIES, "energy")
-"""Named as in sentence-transformers, "energy" is ours; distances are negated, so that higher is nearer."""
-
 CUTS: dict[str, tuple[int, ...]] = {
     "accuracy": (1, 3, 5, 10),
     "precision": (1, 3, 5, 10),

@@ -137,22 +137,40 @@ def load_vectors(run: Run, name: str, stage: Stage) -> Vectors:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            found = Vectors(
-                tuple(json.loads(metadata["query_ids"])),
-                tuple(json.loads(metadata["document_ids"])),
-                file.get_tensor("queries"),
-                file.get_tensor("documents"),
+            queries, documents = (
+                tuple(map(str, json.loads(metadata[f"{kind}_ids"]))) for kind in ("query", "document")
             )
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            found = Vectors(queries, documents, file.get_tensor("queries"), file.get_tensor("documents"))
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
         raise RunError(f"expected vectors in {str(path)!r}, found something else ({error}); train again.") from error
     settings = run.settings(name, stage)
     same = metadata.get("collection_sha256") == settings.get("collection_sha256")
-    if not same or len(found.queries) != len(found.query_ids) or not _match_scores(run, name, stage, found, settings):
+    same &= set(found.query_ids) == set(run.table("queries", name)["query_id"]) and _is_whole(found)
+    if not same or not _match_scores(run, name, stage, found, settings):
         raise RunError(
             f"expected in {str(path)!r} the vectors of the collection that run {run.name!r} measured, found those of "
             "another; they were made for another model or other texts, so train again."
         )
     return found
+
+
+def _ids(text: str) -> tuple[str, ...]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError(f"expected a list of ids, found {found!r:.60}")
+    return tuple(map(str, found))
+
+
+def _is_whole(vectors: Vectors) -> bool:
+    """Whether there is a finite vector of one length for each id."""
+    shapes = [array.shape for array in (vectors.queries, vectors.documents)]
+    counts = [len(set(ids)) for ids in (vectors.query_ids, vectors.document_ids)]
+    return (
+        all(len(shape) == 2 and shape[1] > 0 for shape in shapes)
+        and shapes[0][1] == shapes[1][1]
+        and [shape[0] for shape in shapes] == counts == [len(vectors.query_ids), len(vectors.document_ids)]
+        and all(bool(np.isfinite(array).all()) for array in (vectors.queries, vectors.documents))
+    )
 
 
 def _match_scores(run: Run, name: str, stage: Stage, vectors: Vectors, settings: Mapping[str, Any]) -> bool:
@@ -179,13 +197,9 @@ def load_map(run: Run, name: str, method: Method = "umap", *, together: bool = T
     vectors = [run.file("vectors", name, stage) for stage in STAGES]
     if any(file.is_file() and file.stat().st_mtime_ns > path.stat().st_mtime_ns for file in vectors):
         return None
-    try:
-        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return Map(pd.read_parquet(path), stored["parameters"], stored["kept"])
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"expected a map in {str(path)!r}, found something else ({error}); remove the file, and it is made again."
-        ) from error
+    parts = name, method, "together" if together else "apart"
+    stored = run.map_settings(*parts)
+    return Map(run.table("map", *parts), stored["parameters"], stored["kept"])
 
 
 def project(
@@ -217,6 +231,8 @@ def project(
     started = time.monotonic()
     if on_progress is not None:
         on_progress(f"map by {method}", 0, 1)
+    if together and len({array.shape[1] for array in arrays}) > 1:
+        raise RunError(f"expected vectors of {name!r} of one length before and after, found others; train again.")
     parts = [np.concatenate(arrays)] if together else arrays
     fitted = [_pca(part) if method == "pca" else _umap(part, seed) for part in parts]
     places = np.split(np.concatenate(fitted), np.cumsum([len(array) for array in arrays])[:-1])

@@ -9,14 +9,15 @@ documents, compared by dot product; binary by the sign of each dimension, compar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from workbench.cards.metric_names import metric_name
 from workbench.errors import DataError
 from workbench.evaluation.metrics import every_metric
-from workbench.evaluation.projection import Stage, Vectors, load_vectors
+from workbench.evaluation.projection import STAGES, Vectors, load_vectors
 from workbench.evaluation.tasks import matryoshka
 from workbench.run import Run
 
@@ -25,29 +26,25 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-Precision = Literal["float32", "int8", "binary"]
-BITS: dict[Precision, int] = {"float32": 32, "int8": 8, "binary": 1}
+BITS: dict[str, int] = {"float32": 32, "int8": 8, "binary": 1}
 BY: tuple[str, ...] = ("query length", "relevant documents")
+GROUPS = 4  # of queries by numbers
 
 
-def slice_queries(
-    run: Run, name: str, by: str | Mapping[str, Any], *, metric: str = "ndcg@10", groups: int = 4
-) -> pd.DataFrame:
+def slice_queries(run: Run, name: str, by: str, *, metric: str = "ndcg@10") -> pd.DataFrame:
     """A metric for each group of queries: group, queries, before, after, difference, low, high.
 
-    `by` is "query length" (in words, `groups` groups of about equal size), "relevant documents" (1, 2, 3, 4 or more), a
-    column of `run.per_query`, or query id -> value; numbers of many values are cut into `groups`. low and high are the
-    95% bootstrap interval of the difference. Queries without a value are in the group "unknown".
+    `by` is "query length" (in words, four groups of about equal size), "relevant documents" (1, 2, 3, 4 or more) or a
+    column of `run.per_query`; numbers of many values are cut into four groups. low and high are the 95% bootstrap
+    interval of the difference. Queries without a value are in the group "unknown".
 
     Raises DataError for an unknown column or metric.
     """
-    from workbench.evaluation.statistics import bootstrap_interval
+    from workbench.evaluation.statistics import mean_intervals
 
     after = run.per_query(name, "after")
-    if metric not in after:
-        known = ", ".join(str(column) for column in after.columns if "@" in str(column))
-        raise DataError(f"expected a metric of {name!r}, found {metric!r}; there are {known}.")
-    values = pd.DataFrame({"group": _labels(after, by, groups), "after": after[metric].to_numpy(dtype=float)})
+    metric = query_metric(after, name, metric)
+    values = pd.DataFrame({"group": _labels(after, by), "after": after[metric].to_numpy(dtype=float)})
     if "before" in run.evaluations()[name]:
         before = run.per_query(name, "before").set_index("query_id")[metric]
         values["before"] = before.reindex(after["query_id"]).to_numpy(dtype=float)
@@ -56,7 +53,7 @@ def slice_queries(
         row: dict[str, Any] = {"group": str(group), "queries": len(part), "after": part["after"].mean()}
         if "before" in part:
             changes = (part["after"] - part["before"]).to_numpy()
-            (low,), (high,) = bootstrap_interval(changes[:, None])
+            (low,), (high,) = mean_intervals(changes[:, None], signed=True)
             row |= {"before": part["before"].mean(), "difference": changes.mean(), "low": low, "high": high}
         rows.append(row)
     rows.sort(key=lambda row: _order(row["group"]))
@@ -64,32 +61,43 @@ def slice_queries(
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def _labels(table: pd.DataFrame, by: str | Mapping[str, Any], groups: int) -> list[str]:
+def query_metric(table: pd.DataFrame, name: str, metric: str) -> str:
+    """The column of `run.per_query` of the evaluation `name` with a metric: "ndcg@10", "nDCG@10" or "cosine_ndcg@10".
+
+    Raises DataError where there is none.
+    """
+    known = {metric_name(str(column)).lower(): str(column) for column in table.columns if "@" in str(column)}
+    found = known.get(metric_name(metric).lower())
+    if found is None:
+        shown = ", ".join(map(metric_name, known.values()))
+        raise DataError(f"expected a metric of {name!r}, found {metric!r}; there are {shown}.")
+    return found
+
+
+def _labels(table: pd.DataFrame, by: str) -> list[str]:
     """The group of each query."""
-    if isinstance(by, Mapping):
-        return _group([by.get(query) for query in table["query_id"]], groups)
     if by == "query length":
-        return _group([len(str(query).split()) for query in table["query"]], groups, unit=" words")
+        return _group([len(str(query).split()) for query in table["query"]], unit=" words")
     if by == "relevant documents":
         counts = [len(relevant) for relevant in table["relevant"]]
         return ["4 or more" if count > 3 else str(count) for count in counts]
     if by in table:
-        return _group(table[by].tolist(), groups)
+        return _group(table[by].tolist())
     raise DataError(f"expected {', '.join(BY)} or a column to slice by, found {by!r}; choose one.")
 
 
-def _group(values: Sequence[Any], groups: int, unit: str = "") -> list[str]:
+def _group(values: Sequence[Any], unit: str = "") -> list[str]:
     """Labels of values: the values themselves where there are few, else ranges that hold about as many each.
 
-    >>> _group([1, 2, 3, 4, 5, 6, 7, 8], 2, " words")[::7]
-    ['1 to 4 words', '5 to 8 words']
+    >>> _group([1, 2, 3, 4, 5, 6, 7, 8], " words")[::3]
+    ['1 to 2 words', '3 to 4 words', '7 to 8 words']
     """
     known = [value for value in values if not pd.isna(value)]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    if not numbers or len(set(known)) <= groups:
+    if not numbers or len(set(known)) <= GROUPS:
         return ["unknown" if pd.isna(value) else f"{value}{unit}" for value in values]
     known.sort()
-    cuts = sorted({known[len(known) * part // groups] for part in range(1, groups)})
+    cuts = sorted({known[len(known) * part // GROUPS] for part in range(1, GROUPS)})
     spans: dict[int, list[Any]] = {}
     for value in known:
         spans.setdefault(int(np.searchsorted(cuts, value, side="right")), []).append(value)
@@ -110,14 +118,11 @@ def _order(label: str) -> tuple[bool, bool, float, str]:
 # --- from the vectors ------------------------------------------------------------------------------------------------
 
 
-def at_dimensions(
-    run: Run, name: str, dimensions: Sequence[int] = (), *, stages: Sequence[Stage] = ("before", "after")
-) -> pd.DataFrame:
+def at_dimensions(run: Run, name: str) -> pd.DataFrame:
     """Every metric at each number of dimensions: moment (the stage), dimensions, bytes (per vector), and the metrics.
 
-    By default those that the recipe's Matryoshka loss trains, else the model's own, halved down to 32. Vectors are
-    truncated before normalization.
-    Raises RunError where the run does not keep the vectors of all documents, DataError for more dimensions than it has.
+    Those that the recipe's Matryoshka loss trains, else the model's own, halved down to 32. Vectors are truncated
+    before normalization. Raises RunError where the run has no vectors, DataError where not those of all documents.
     """
     similarity = str(run.settings(name, "after").get("similarity", "cosine"))
     if similarity == "energy":
@@ -127,27 +132,17 @@ def at_dimensions(
         )
 
     def truncate(vectors: Vectors, size: int) -> tuple[Array, Array, str]:
-        whole = vectors.queries.shape[1]
-        if not 1 <= size <= whole:
-            raise DataError(f"expected dimensions from 1 to {whole}, found {size}; choose fewer.")
         return vectors.queries[:, :size], vectors.documents[:, :size], similarity
 
-    return _measure(run, name, stages, "dimensions", lambda vectors: dimensions or _sizes(run, vectors), truncate)
+    return _measure(run, name, "dimensions", lambda vectors: _sizes(run, vectors), truncate)
 
 
-def at_precisions(
-    run: Run,
-    name: str,
-    precisions: Sequence[Precision] = tuple(BITS),
-    *,
-    stages: Sequence[Stage] = ("before", "after"),
-) -> pd.DataFrame:
+def at_precisions(run: Run, name: str) -> pd.DataFrame:
     """Every metric with quantized embeddings: moment (the stage), precision, bytes (per vector), and the metrics.
 
-    Vectors are normalized first, as for cosine. Raises RunError where the run does not keep the vectors of all
-    documents.
+    Vectors are normalized first, as for cosine. Raises as `at_dimensions` does.
     """
-    return _measure(run, name, stages, "precision", lambda vectors: precisions, _quantize)
+    return _measure(run, name, "precision", lambda vectors: tuple(BITS), _quantize)
 
 
 def _sizes(run: Run, vectors: Vectors) -> list[int]:
@@ -176,22 +171,19 @@ def _quantize(vectors: Vectors, precision: str) -> tuple[Array, Array, str]:
             np.asarray(quantize_embeddings(array, "int8", ranges=ranges), dtype=np.float32)
             for array in (np.clip(queries, *ranges), documents)
         )
-    elif precision != "float32":
-        raise DataError(f"expected a precision of {', '.join(BITS)}, found {precision!r}; choose one.")
     return queries, documents, "dot"
 
 
 def _measure(
     run: Run,
     name: str,
-    stages: Sequence[Stage],
     what: str,
     wanted: Callable[[Vectors], Sequence[Any]],
     change: Callable[[Vectors, Any], tuple[Array, Array, str]],
 ) -> pd.DataFrame:
     """One row for each stage and each change of its vectors."""
     rows = []
-    for stage in stages:
+    for stage in STAGES:
         vectors = load_vectors(run, name, stage)
         table = run.per_query(name, stage)
         relevant = dict(zip(table["query_id"], table["relevant"], strict=True))
@@ -203,7 +195,7 @@ def _measure(
             )
         for value in wanted(vectors):
             queries, corpus, similarity = change(vectors, value)
-            size = queries.shape[1] * BITS.get(value, 32) / 8
+            size = -(-queries.shape[1] * BITS.get(value, 32) // 8)
             means = _means(vectors, relevant, queries, corpus, similarity)
             rows.append({"moment": stage, what: value, "bytes": size, **means})
     return pd.DataFrame(rows)

@@ -15,16 +15,16 @@ from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
+from workbench.cards.metric_names import LIBRARY_SIMILARITIES
 from workbench.data.collection import Collection, from_pairs, load_collection
 from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.pairs import Pairs, Splits
-from workbench.data.readers import sample_distractors
+from workbench.data.sources import sample_distractors
 from workbench.data.training_rows import has_rows
 from workbench.errors import DataError
 from workbench.evaluation import evaluators
 from workbench.evaluation.evaluators import Sample
 from workbench.evaluation.examples import ExampleEvaluation, evaluation_from_table, save_examples
-from workbench.evaluation.metrics import LIBRARY_SIMILARITIES
 from workbench.evaluation.retrieval import Encode, Evaluation, evaluate, save_evaluation
 from workbench.recipe.schema import LossSpec, Recipe
 from workbench.run import Progress
@@ -37,6 +37,8 @@ NANO = (
 
 NANO_MEAN = "NanoBEIR_mean"
 NANO_SOURCE = "sentence-transformers/NanoBEIR-en"
+
+NOTHING_HELD_OUT = "The recipe holds no rows out"
 
 BINARY_LABEL_LOSSES = {"ContrastiveLoss", "OnlineContrastiveLoss", "ContrastiveTensionLoss"}
 
@@ -225,8 +227,8 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
     parts = {name: part for name in ("validation", "test") if (part := getattr(splits, name)) is not None}
     if not parts:
         if not found.tasks:
-            advice = "--set data.split.test=0.1 divides them"
-            found.notes.append(f"The recipe holds no rows out, so nothing is measured; {advice}.")
+            advice = "--evaluation-set names the card's examples, --set data.split.test=0.1 divides the rows"
+            found.notes.append(f"{NOTHING_HELD_OUT}, so nothing is measured; {advice}.")
         return
     if found.notes and _evaluator(recipe) == "NanoBEIREvaluator":
         found.notes.append(f"Measured instead: the rows held out ({' and '.join(parts)}).")
@@ -234,6 +236,10 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
     texts = [column for column in train.columns if column not in LABEL_COLUMNS]
     gold = next((column for column in train.columns if column in LABEL_COLUMNS), None)
     kind = _kind(recipe, train, texts, gold, found.notes)
+    used = texts if kind == "RerankingEvaluator" else texts[: 3 if kind == "TripletEvaluator" else 2]
+    if kind not in (None, "InformationRetrievalEvaluator") and len(used) < len(texts):
+        unread = ", ".join(texts[len(used) :])
+        found.notes.append(f"{kind} reads {', '.join(used)} of the held-out rows, not {unread}.")
     if kind == "InformationRetrievalEvaluator":
         merge = recipe.evaluation.repeated_queries == "merged"
         answers = [row for part in (train, *parts.values()) for row in _as_pairs(part, texts)]
@@ -246,7 +252,6 @@ def _add_parts(found: _Found, recipe: Recipe, splits: Splits) -> None:
     elif kind is not None:
         every = main.startswith("max_") or main.endswith("_max")
         every |= any(other in main for other in LIBRARY_SIMILARITIES if other != recipe.base.similarity)
-        used = texts if kind == "RerankingEvaluator" else texts[: 3 if kind == "TripletEvaluator" else 2]
         for name, part in parts.items():
             rows = tuple(zip(*(part.texts(column) for column in used), strict=True))
             values = tuple(map(float, part.rows[gold])) if gold is not None else ()

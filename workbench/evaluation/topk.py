@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from workbench.cards.metric_names import SIMILARITIES
 from workbench.errors import DataError
-from workbench.evaluation.metrics import SIMILARITIES
 
 if TYPE_CHECKING:
     import numpy.typing as npt

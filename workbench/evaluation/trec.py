@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from workbench.errors import DataError
 from workbench.run import Run, atomic_write
 
@@ -24,10 +26,12 @@ def export(run: Run, name: str, stage: str = "after", *, to: str | Path, format:
     "trec" writes NAME-STAGE.run and NAME.qrels; the others write NAME-STAGE.FORMAT, one row per query with its text,
     relevant documents, ranks and metrics, and NAME-STAGE-hits.FORMAT, one row per retrieved document.
 
-    Raises DataError for an unknown format, or ids that the format cannot hold.
+    Raises DataError for an unknown format or stage, or ids that the format cannot hold.
     """
     if format not in FORMATS:
-        raise DataError(f"expected a format of {', '.join(FORMATS)}, found {format!r}; choose one.")
+        raise DataError(f"expected a format of {', '.join(FORMATS)} or model, found {format!r}; choose one.")
+    if stage not in (stages := run.evaluations()[name]):
+        raise DataError(f"expected a stage of {name!r} ({', '.join(stages)}), found {stage!r}; choose one.")
     start, folder = f"{name}-{stage}", Path(to)
     if format == "trec":
         texts = {f"{start}.run": trec_run(run, name, stage), f"{name}.qrels": trec_qrels(run, name, stage)}
@@ -41,18 +45,26 @@ def export(run: Run, name: str, stage: str = "after", *, to: str | Path, format:
             if format == "parquet":
                 table.to_parquet(temporary, index=False)
             elif format == "json":
-                table.to_json(temporary, orient="records", force_ascii=False, indent=1)
+                table.to_json(temporary, orient="records", force_ascii=False, indent=1, double_precision=15)
             else:
                 table.to_csv(temporary, index=False)
     return tuple(folder / file_name for file_name in tables)
 
 
 def trec_run(run: Run, name: str, stage: str) -> Iterator[str]:
-    """Lines of a TREC run file, best document first."""
+    """Lines of a TREC run file, best document first.
+
+    trec_eval ranks by score alone, as float32, and breaks ties by document id, so the scores of a query fall strictly:
+    one that does not is lowered to the next float32, or by 1e-9 near 0.
+    """
     tag = re.sub(r"\s+", "-", f"{run.name}-{stage}")
-    hits = run.hits(name, stage)[["query_id", "document_id", "position", "score"]]
-    for query, document, position, score in hits.itertuples(index=False):
-        yield f"{_id(query)} Q0 {_id(document)} {position} {score:.9g} {tag}\n"
+    hits = run.hits(name, stage).sort_values("position", kind="stable")
+    for query, ranking in hits.groupby("query_id", sort=False):
+        last = np.float32(np.inf)
+        for document, position, given in ranking[["document_id", "position", "score"]].itertuples(index=False):
+            lower = min(np.nextafter(last, np.float32(-np.inf)), last - np.float32(1e-9))
+            last = min(np.float32(given), lower)
+            yield f"{_id(query)} Q0 {_id(document)} {position} {last:.9g} {tag}\n"
 
 
 def trec_qrels(run: Run, name: str, stage: str = "after") -> Iterator[str]:

@@ -22,10 +22,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.data.readers import first_line
-from workbench.errors import BaseError
+from workbench.errors import BaseError, enough_memory, first_line
 from workbench.models import lora, stand_ins
-from workbench.models.stand_ins import BUNDLED, SCRATCH, STATIC
+from workbench.models.multilingual import MULTILINGUAL
+from workbench.models.stand_ins import BUNDLED, STATIC
 from workbench.recipe.schema import Base
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LoadedBase:
     """A base, ready to be trained or measured."""
 
     model: SentenceTransformer  # float32, on the best device there is
-    asked: str  # what was asked for: "auto", a Hub id, a folder, "bundled:minilm", "bundled:static", "scratch:small"
+    asked: str  # what was asked for: "auto", a Hub id, a folder, "bundled:minilm", "bundled:multilingual", …
     name: str  # what it is: the Hub id, the folder, the name of the stand-in
     sha256: str  # of its model.safetensors; of all of them in order of name where it has several
     stand_in: bool  # whether it stands in for the base that the recipe names
@@ -138,26 +138,26 @@ def load_base(
     device: str | None = None,
     seed: int | None = None,
     texts: Sequence[str] | None = None,
+    own: bool = False,
 ) -> LoadedBase:
     """The model that `base` names, or the one asked for in its place.
 
     `asked`: None or "auto" takes the base's own where it is cached or can be fetched, else the best stand-in (see
-    `stand_ins.choose`); a Hub id, a folder, "bundled:minilm", "bundled:static" or "scratch:small" takes that
-    one, and it is a stand-in unless it is the base's own (the same id, or a folder of the same name). The bundled
-    model gives way to a better stand-in. A str as `base` is a model by itself, as in `workbench evaluate MODEL`.
+    `stand_ins.choose`); a Hub id, a folder, "bundled:minilm", "bundled:multilingual" or "bundled:static" takes that
+    one, and it is a stand-in unless it is the base's own (the same id, a folder of the same name, the bundled model
+    under its own name) or said to be (`own`). "bundled:minilm" is a table where the base is one. A str as `base` is a
+    model by itself, as in `workbench evaluate MODEL`.
 
-    `texts` are the training texts: unknown tokens are counted in them, and "scratch:small" trains its tokenizer on
-    them. The same texts and seed give the same base.
+    `texts` are the training texts, whose language decides; unknown tokens are counted in them.
 
     Prompts and LoRA of `base` are applied to whatever is loaded; pooling and length to its own model, because another
-    one was trained with its own ("scratch:small" with none: it takes the length too). `seed` is set before new LoRA
-    weights are drawn.
+    one was trained with its own. `seed` is set before new LoRA weights are drawn.
 
     Raises BaseError where the model cannot be had or is not safetensors.
     """
     wanted = Base(model=base) if isinstance(base, str) else base
     asked = base if asked is None and isinstance(base, str) else asked
-    chosen = _choose(wanted, asked, texts, seed)
+    chosen = _choose(wanted, asked, texts, own)
     if seed is not None:
         from transformers import set_seed
 
@@ -175,7 +175,7 @@ def load_base(
         sha256=weights_sha256(chosen.folder),
         stand_in=chosen.stand_in,
         note=" ".join(note for note in notes if note),
-        unknown_share=stand_ins.unknown_share(model.tokenizer, texts) if texts else None,
+        unknown_share=stand_ins.tokens_of(model.tokenizer, texts)[0] if texts else None,
     )
 
 
@@ -187,39 +187,40 @@ class _Chosen:
     note: str = ""  # the sentence about the stand-in
 
 
-def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, seed: int | None) -> _Chosen:
+def _choose(wanted: Base, asked: str | None, texts: Sequence[str] | None, own: bool) -> _Chosen:
     """Which model to load, and the note about a stand-in."""
     if asked in (None, "auto"):
-        own = None if wanted.model == "unknown" else _find(wanted.model, wanted, texts, seed)
-        if own is not None:
-            return _Chosen(wanted.model, own, False)
+        there = None if wanted.model == "unknown" else _find(wanted.model, wanted)
+        if there is not None:
+            return _Chosen(wanted.model, there, False)
         why = "the card does not name its base" if wanted.model == "unknown" else "it is not cached and not reachable"
         name, reason = stand_ins.choose(wanted, texts)
     else:
         why = f"{asked} was asked for"
-        name, reason = stand_ins.choose(wanted, texts) if asked == BUNDLED != wanted.model else (asked, "")
-    found = _find(name, wanted, texts, seed)
+        own |= asked == BUNDLED and stand_ins.is_bundled(wanted.model)
+        name, reason = stand_ins.choose(wanted, None) if asked == BUNDLED != wanted.model and not own else (asked, "")
+    found = _find(name, wanted)
     if found is None:
         raise BaseError(
             f"expected a base that is a Hub id, a folder with a model or {BUNDLED!r}, found {name!r}, which is "
             "neither on this disk, nor in the local cache, nor reachable on the Hub; use --base auto or --base "
             f"{BUNDLED}."
         )
-    if name == wanted.model or (os.path.isdir(name) and found.resolve().name == wanted.model.split("/")[-1]):
+    if own or name == wanted.model or (os.path.isdir(name) and found.resolve().name == wanted.model.split("/")[-1]):
         return _Chosen(name, found, False)
     return _Chosen(name, found, True, stand_ins.note(wanted, name, why, reason))
 
 
-def _find(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None) -> Path | None:
+def _find(name: str, wanted: Base) -> Path | None:
     """The folder of a model by any of its names; None where it cannot be had."""
     if name == BUNDLED:
         return stand_ins.bundled_folder()
+    if name == MULTILINGUAL:
+        return stand_ins.multilingual_folder()
     if name == STATIC:
         return stand_ins.static_folder(stand_ins.bundled_folder(), wanted.static_dimensions)
-    if name == SCRATCH:
-        return stand_ins.scratch_folder(texts or (), 42 if seed is None else seed)
     if name.startswith(("bundled:", "scratch:")):
-        raise BaseError(f"expected {BUNDLED!r}, {STATIC!r} or {SCRATCH!r}, found {name!r}; there are only these.")
+        raise BaseError(f"expected {BUNDLED!r}, {MULTILINGUAL!r} or {STATIC!r}, found {name!r}; there are only these.")
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
         if _is_model(path) or any((path / pickle).is_file() for pickle in PICKLES):
@@ -227,7 +228,8 @@ def _find(name: str, wanted: Base, texts: Sequence[str] | None, seed: int | None
         needed = "config.json or modules.json, and safetensors"
         raise BaseError(f"expected a model in the folder {name!r} ({needed}), found none.")
     revision = wanted.revision if name == wanted.model else None
-    return None if path.is_absolute() or name.count("/") > 1 else _hub_folder(name, revision)
+    found = None if path.is_absolute() or name.count("/") > 1 else _hub_folder(name, revision)
+    return stand_ins.bundled_folder() if found is None and stand_ins.is_bundled(name) else found
 
 
 def _under_adapter(folder: Path, name: str) -> Path | None:
@@ -320,7 +322,7 @@ def _loading(name: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        with stand_ins.no_progress_bars():
+        with stand_ins.no_progress_bars(), enough_memory(f"the model {name!r}"):
             yield
     except SafetensorError as error:
         found = f"expected whole weights in {name!r}, found a damaged file ({error})"
@@ -371,7 +373,7 @@ def _apply(model: SentenceTransformer, base: Base, chosen: _Chosen) -> list[str]
     notes = []
     if base.pooling is not None and not chosen.stand_in:
         notes += _apply_pooling(model, base.pooling)
-    if base.max_seq_length is not None and (not chosen.stand_in or chosen.name == SCRATCH):
+    if base.max_seq_length is not None and not chosen.stand_in:
         notes += _apply_length(model, base.max_seq_length)
     if base.prompts:
         model.prompts = {**model.prompts, **base.prompts}

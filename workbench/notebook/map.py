@@ -15,11 +15,11 @@ from plotly import graph_objects as go
 
 from workbench.errors import RunError
 from workbench.evaluation.projection import STAGES, Method, Stage, preservation_text, project
-from workbench.notebook.fit import Fit
+from workbench.notebook.figure import Figure
 from workbench.notebook.html import Fallback, block, muted_text, rows, text
 from workbench.notebook.table import Table, plain_rows
 from workbench.views.figures_map import embedding_map
-from workbench.views.map_view import MapView, Polygon, has_vectors, map_view
+from workbench.views.map_view import MapView, has_vectors, map_view
 from workbench.views.queries import compared_evaluations
 from workbench.views.theme import CONFIG, HALF_MAP_HEIGHT
 
@@ -67,20 +67,25 @@ class Map:
         self.by = ipywidgets.Dropdown(options=options, value=first, description="Color by", **wide)
         self.clear = ipywidgets.Button(description="Clear selection", icon="times", disabled=True)
         self.description = ipywidgets.HTML()
-        self.figures = {stage: self._widget(stage) for stage in made.stages}
+        self.figures: dict[Stage, go.Figure] = {}
+        config = {**CONFIG, "modeBarButtonsToRemove": ["autoScale2d"]}
+        self.plots = {stage: Figure(fallback=self._fallback.name, config=config) for stage in made.stages}
+        for stage, plot in self.plots.items():
+            plot.observe(lambda change, stage=stage: self._select_inside(stage, change["new"]), "area")
+        self._draw()
         self.table = Table(label="Selected queries and documents")
         self.table.columns = COLUMNS
         self.table.layout.display = "none"
-        self.by.observe(lambda _: self._recolor(), "value")
+        self.by.observe(lambda _: self._draw(), "value")
         self.clear.on_click(lambda _: self.select([]))
         sides = [
-            ipywidgets.VBox([ipywidgets.HTML(block(f"<b>{TITLES[stage]}</b>")), figure])
-            for stage, figure in self.figures.items()
+            ipywidgets.VBox([ipywidgets.HTML(block(f"<b>{TITLES[stage]}</b>")), plot])
+            for stage, plot in self.plots.items()
         ]
         side = ipywidgets.HBox(sides)
         side.add_class("wb-side").add_class("wb-figures")
-        head, hiding = ipywidgets.HBox([self.by, self.clear]), ipywidgets.HTML(self._fallback.hiding)
-        self.box = ipywidgets.VBox([head, self.description, side, Fit(), self.table, hiding])
+        head = ipywidgets.HBox([self.by, self.clear])
+        self.box = ipywidgets.VBox([head, self.description, side, self.table])
         self._describe()
 
     def __repr__(self) -> str:
@@ -108,39 +113,20 @@ class Map:
             figure = go.Figure([{**trace.to_plotly_json(), "type": "scatter"} for trace in figure.data], figure.layout)
         return figure.update_layout(selections=[])
 
-    def _widget(self, stage: Stage) -> Any:
-        widget = go.FigureWidget(self._figure(stage))
-        widget._config = {**widget._config, **CONFIG, "modeBarButtonsToRemove": ["autoScale2d"]}
-        widget.layout.autosize = True
-        self._listen(widget, stage)
-        return widget
+    def _draw(self) -> None:
+        for stage, plot in self.plots.items():
+            self.figures[stage] = self._figure(stage)
+            plot.put(self.figures[stage])
 
-    def _listen(self, widget: Any, stage: Stage) -> None:
-        for trace in widget.data:
-            trace.on_selection(lambda _trace, _points, selector: self._select_inside(stage, selector))
-            trace.on_deselect(lambda _trace, _points: self.select([]))
-
-    def _recolor(self) -> None:
-        for stage, widget in self.figures.items():
-            drawn = self._figure(stage)
-            with widget.batch_update():
-                widget.data = ()
-                widget.add_traces(list(drawn.data))
-            self._listen(widget, stage)
-
-    def _select_inside(self, stage: Stage, selector: Any) -> None:
-        if area := _polygon(selector):
-            self.select(self.map.inside(stage, area))
+    def _select_inside(self, stage: Stage, area: Sequence[tuple[float, float]]) -> None:
+        self.select(self.map.inside(stage, tuple(area)) if area else [])
 
     def select(self, selected: Sequence[int]) -> None:
         """List these rows of the map's table, and highlight them on both maps."""
         if list(selected) == self.selected:
             return
         self.selected = list(selected)
-        for stage, widget in self.figures.items():
-            with widget.batch_update():
-                for trace, like in zip(widget.data, self._figure(stage).data, strict=True):
-                    trace.selectedpoints = like.selectedpoints
+        self._draw()
         table = self.map.table.iloc[self.map.queries_first(self.selected)].merge(self._ranks(), how="left")
         self.table.put(plain_rows(table, ["text", "kind", "rank_before", "rank_after"]))
         self.table.layout.display = "block" if self.selected else "none"
@@ -167,12 +153,3 @@ class Map:
             f"{self.map.method} of {text(self.evaluation)}: queries are diamonds, documents dots. Neighborhood "
             f"preservation: {shares}."
         )
-
-
-def _polygon(selector: Any) -> Polygon:
-    """The corners of a lasso or a box; empty for anything else."""
-    kind = getattr(selector, "type", "")
-    if kind == "box":
-        (left, right), (low, high) = selector.xrange, selector.yrange
-        return ((left, low), (right, low), (right, high), (left, high))
-    return tuple((float(x), float(y)) for x, y in zip(selector.xs, selector.ys, strict=True)) if kind == "lasso" else ()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 from IPython.display import display
 
+from workbench.cards.metric_names import metric_name
 from workbench.errors import RunError
 from workbench.evaluation.examples import has_examples, unit
 from workbench.notebook.html import Fallback, block, muted_text, rows, text
 from workbench.notebook.table import Table, plain_rows
-from workbench.views.figures import metric_name
 from workbench.views.queries import (
     compared_evaluations,
     filter_queries,
@@ -69,11 +69,10 @@ class Queries:
         self.only = ipywidgets.Dropdown(description="Show", **narrow)
         self.words = ipywidgets.Text(placeholder="words in the text", description="Find", **narrow)
         self.count, self.detail = ipywidgets.HTML(), ipywidgets.HTML()
-        self.table = Table(label="Queries, the largest loss first")
+        self.table = Table(label="Queries, the largest loss first", fallback=self._fallback.name)
         controls = ipywidgets.HBox([self.evaluation, self.metric, self.only, self.words])
         controls.layout.flex_flow = "row wrap"
-        hiding = ipywidgets.HTML(self._fallback.hiding)
-        self.box = ipywidgets.VBox([controls, self.count, self.table, self.detail, hiding])
+        self.box = ipywidgets.VBox([controls, self.count, self.table, self.detail])
         self.evaluation.observe(lambda _: self._read(), "value")
         self.metric.observe(lambda _: self._read_metric(), "value")
         self.only.observe(lambda _: self._fill(), "value")

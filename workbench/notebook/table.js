@@ -34,7 +34,8 @@ function render({ model, el }) {
       line.dataset.place = place;
       columns.forEach(([, kind], at) => line.append(cell("td", shown(row[at], kind), kind, row[at])));
     });
-    el.replaceChildren(table);
+    el.querySelector("table")?.remove();
+    el.prepend(table);
     mark(false);
   };
   const mark = (focus) => {
@@ -69,6 +70,7 @@ function render({ model, el }) {
   model.on("change:rows change:columns", draw);
   model.on("change:chosen", marked);
   draw();
+  drawn(model, el);
   return () => {
     model.off("change:rows change:columns", draw);
     model.off("change:chosen", marked);

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
+from workbench.notebook.view import View, script
 from workbench.views.theme import css_variables, remove_controls
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 MOST_ROWS = 500
 
 
-class Table(anywidget.AnyWidget):
+class Table(View):
     """`columns`: (heading, kind) with a kind of "text", "rank", "number", or "change"; None in a cell is shown as –."""
 
-    _esm = Path(__file__).with_name("table.js")
+    _esm = script("table.js")
     _css = css_variables(".wb-table") + Path(__file__).with_name("table.css").read_text(encoding="utf-8")
 
     label = traitlets.Unicode("").tag(sync=True)  # for screen readers

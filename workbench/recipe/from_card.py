@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from workbench.cards import lookup
 from workbench.cards.card import Card, Dataset, Evaluation, Loss, Stated
 from workbench.cards.inference import Fit, infer
 from workbench.cards.lookup import (
@@ -24,13 +25,20 @@ from workbench.cards.lookup import (
     file_beside,
     finite_losses,
     first_line,
+    foreign_adapter,
+    has_trainer,
+    is_pointer,
     label_statistics,
     label_values,
     last_run,
     lora_config,
+    lora_shape,
     same_loss,
     static_table,
 )
+from workbench.cards.metric_names import SIMILARITIES
+from workbench.cards.read import read_card
+from workbench.cards.schedule import Schedule, interval
 from workbench.errors import RecipeError
 from workbench.recipe.draft import Draft
 from workbench.recipe.overrides import as_lists, put, with_changes, with_overrides
@@ -38,16 +46,27 @@ from workbench.recipe.schema import Origin, Recipe, Training, error_path, recipe
 from workbench.recipe.sources import put_data, put_prompts, put_repeated_queries
 
 POOLING = ("cls", "mean", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
-RANKED_BY = ("cosine", "dot", "euclidean", "manhattan", "energy")
-"""Similarities that an evaluation here can rank by; the name of a metric begins with one."""
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "batch_size": "per_device_train_batch_size",
     "epochs": "num_train_epochs",
+    "use_amp": "fp16",
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "lr_scheduler_warmup_ratio": "warmup_ratio",
+    "lr_scheduler_warmup_steps": "warmup_steps",
+    "num_epochs": "num_train_epochs",
+    "body_learning_rate": "learning_rate",
+    "warmup_proportion": "warmup_ratio",
 }
-"""Arguments of older transformers, and of `fit()` on cards from before sentence-transformers 3.0 -> today's names."""
+"""Arguments of older transformers, of `fit()` before 3.0, of other trainers' cards and of SetFit -> today's names."""
+OF_FIT = {"DataLoader", "scheduler", "optimizer_params", "optimizer_class", "evaluation_steps", "steps_per_epoch"}
+"""Arguments of `fit()` before 3.0 that `put_legacy` translates."""
+OF_SETFIT = ("loss", "setfit")
+BUILT = {"Transformer", "Pooling", "Normalize", "StaticEmbedding"}
+"""Modules whose settings a recipe holds, or that have none."""
 SCHEDULERS = {
     "warmuplinear": "linear",
     "warmupcosine": "cosine",
@@ -56,7 +75,7 @@ SCHEDULERS = {
     "warmupconstant": "constant_with_warmup",
 }
 """Schedulers of `fit()` -> those of the trainer."""
-MAY_BE_NONE = {"data_seed", "eval_steps", "metric_for_best_model"}
+MAY_BE_NONE = {"data_seed", "eval_steps", "metric_for_best_model", "greater_is_better"}
 """Arguments whose None means something."""
 NOT_USED = {
     "it concerns only how processes exchange gradients": ("ddp_find_unused_parameters",),
@@ -66,6 +85,7 @@ NOT_USED = {
     "a run has its own folder": ("output_dir", "overwrite_output_dir"),
     "a run keeps its best and its last checkpoint": ("save_total_limit",),
     "a run must be resumable after a kill": ("save_only_model",),
+    "it changes what is printed, not results": ("disable_tqdm",),
     "it changes speed, not results": ("dataloader_num_workers", "dataloader_pin_memory"),
     "the batch size of the card is what ran": ("auto_find_batch_size",),
 }
@@ -91,18 +111,21 @@ HIDDEN_ADAPTER = "adapter_config.json, of which the card shows nothing"
 """Origin of an adapter that only a file beside the card shows."""
 
 
-def recipe(card: Card, *, corrected: bool = False, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """What has to be run to do what `card` says was done.
+def recipe(
+    card: Card | str | os.PathLike[str], *, corrected: bool = False, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """What has to be run to do what `card` (or the card that `read_card` finds there) says was done.
 
     `corrected` applies the fixes that `audit(card)` proposes, in the order of the findings; `overrides` (see
     `with_overrides`) come after. Raises RecipeError where the card states no loss, because then there is nothing to
     train, and where an override is not possible.
     """
+    card = card if isinstance(card, Card) else read_card(card)
     draft = derive(card)
     if "loss.name" not in draft.fields:
         raise RecipeError(
-            f"expected a training loss on the card {card.name!r}, found none; there is nothing to train again. "
-            "Is it the card of a model that was never trained, or was the training part cut off?"
+            f"expected a training loss on the card {card.name!r}, found none in what was understood of it, so it "
+            "cannot be trained again. Was the model never trained, or is the training told in other words, or cut off?"
         )
     made = _from_draft(card, draft)
     if corrected:
@@ -189,6 +212,12 @@ def put_base(draft: Draft, card: Card) -> None:
         word = re.sub(r" (similarity|product|distance)$", "", str(card.similarity.value).strip().lower())
         draft.put_stated("base.similarity", card.similarity, word)
     put_lora(draft, card)
+    for module in card.modules:
+        if module.type not in BUILT:
+            draft.notes.append(
+                f"The module `{module.type}`{_at(module.line)} is not in a recipe: it is trained only where the base "
+                "has it."
+            )
     _, settings = file_beside(card, "config_sentence_transformers.json") or ("", None)
     prompts = settings.get("prompts") if isinstance(settings, Mapping) else None
     for name, text in prompts.items() if isinstance(prompts, Mapping) else ():
@@ -215,22 +244,27 @@ def put_lora(draft: Draft, card: Card) -> None:
     _, adapter = lora_config(card) or ("", {})
     shown = [module for module in card.modules if "peft" in (module.architecture or "").lower()]
     if not adapter:
+        missing = "there is no adapter_config.json of it beside it"
+        if is_pointer(card, "adapter_config.json"):
+            missing = "adapter_config.json beside it is a Git LFS pointer: run `git lfs pull`"
         if shown:
-            reason = "the card shows a PEFT model but not its shape, and there is no adapter_config.json beside it"
+            reason = f"the card shows a PEFT model but not its shape, and {missing}"
             draft.put("base.lora", {}, "default", shown[0].line, note=reason)
+        if foreign := foreign_adapter(card):
+            draft.notes.append(f"{foreign[0]} is not used: it adapts {foreign[1]}, which is not the card's base.")
         return
     if str(adapter.get("peft_type", "LORA")).upper() != "LORA":
         draft.notes.append(f"adapter_config.json describes {adapter.get('peft_type')!r}, not LORA: it is not used.")
         return
     note = "adapter_config.json" if shown else HIDDEN_ADAPTER
-    names = {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "use_dora": "use_dora"}
-    for theirs, ours in names.items():
-        if isinstance(adapter.get(theirs), int | float):
-            draft.put(f"base.lora.{ours}", adapter[theirs], "file", note=note)
-    modules = adapter.get("target_modules")
-    targets = [modules] if isinstance(modules, str) else modules
-    if isinstance(targets, list | tuple) and targets:
-        draft.put("base.lora.target_modules", sorted(map(str, targets)), "file", note=note)
+    shape = lora_shape(adapter)
+    for ours, value in shape.items():
+        draft.put(f"base.lora.{ours}", value, "file", note=note)
+    names = {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target_modules"}
+    for theirs in (theirs for theirs, ours in names.items() if adapter.get(theirs) is not None and ours not in shape):
+        draft.notes.append(
+            f"`{theirs}` of adapter_config.json cannot be {str(adapter[theirs])[:60]!r}; the default is taken."
+        )
     if adapter.get("use_rslora"):
         draft.notes.append("`use_rslora` of adapter_config.json is not used.")
 
@@ -313,11 +347,15 @@ def put_training(draft: Draft, card: Card) -> None:
             continue
         now = RENAMED.get(name, name)
         value = plain_word(stated.value)
+        if card.kind == "setfit" and isinstance(value, list) and len(value) == 2:
+            value = value[0]  # of the body; the second is of the head
         if now == "adafactor":
             if value is True:
                 draft.put_stated("training.optim", stated, "adafactor", "adafactor: True is optim: adafactor now")
-        elif now == "prompts":
-            continue  # see put_prompts
+        elif (
+            now == "prompts" or (name in OF_FIT and "epochs" in card.hyperparameters) or (name, card.kind) == OF_SETFIT
+        ):
+            continue  # see put_prompts, put_legacy, put_losses
         elif now not in Training.model_fields or now == "report_to":
             note_unused(draft, card, name, stated)
         elif (value is not None or now in MAY_BE_NONE) and (now == name or card.argument(now) is None):
@@ -339,21 +377,50 @@ def put_legacy(draft: Draft, card: Card) -> None:
     stated = card.hyperparameters
     if "scheduler" in stated:
         word = str(stated["scheduler"].value)
-        if word.lower() in SCHEDULERS:
+        if word.lower() not in SCHEDULERS:
+            draft.notes.append(f"`scheduler` = {word!r}{_at(stated['scheduler'].line)} is not known: linear is taken.")
+        else:
             now, note = SCHEDULERS[word.lower()], f"called {word} on the card"
             draft.put_stated("training.lr_scheduler_type", stated["scheduler"], now, note)
     if "optimizer_params" in stated and isinstance(stated["optimizer_params"].value, Mapping):
-        rate = stated["optimizer_params"].value.get("lr")
-        if rate is not None:
-            draft.put_stated("training.learning_rate", stated["optimizer_params"], rate, "lr of optimizer_params")
+        for theirs, value in stated["optimizer_params"].value.items():
+            if ours := {"lr": "learning_rate", "eps": "adam_epsilon"}.get(theirs):
+                draft.put_stated(f"training.{ours}", stated["optimizer_params"], value, f"{theirs} of optimizer_params")
+            elif (theirs, value) != ("correct_bias", True):  # what AdamW does
+                where = _at(stated["optimizer_params"].line)
+                draft.notes.append(f"`{theirs}` = {value!r} of optimizer_params{where} is not used.")
     if "optimizer_class" in stated:
         word = str(stated["optimizer_class"].value)
-        now = "adamw_bnb_8bit" if "AdamW8bit" in word else "adamw_torch"
+        now = "adamw_bnb_8bit" if "AdamW8bit" in word else "adafactor" if "Adafactor" in word else "adamw_torch"
         draft.put_stated("training.optim", stated["optimizer_class"], now, f"{word} on the card")
+        if "AdamW" not in word and now == "adamw_torch":
+            draft.notes.append(f"`optimizer_class` = {word!r} is not known: {now} is taken.")
     every = stated.get("evaluation_steps")
     if every is not None and isinstance(every.value, int) and every.value > 0:
         draft.put_stated("training.eval_strategy", every, "steps", "evaluation_steps above 0")
         draft.put_stated("training.eval_steps", every, note="called evaluation_steps on the card")
+    epochs, steps = lookup.number(card, "epochs"), stated.get("steps_per_epoch")
+    if steps is not None and isinstance(steps.value, int) and steps.value > 0 and epochs:
+        note = f"steps_per_epoch {steps.value:,} on the card, times {epochs:g} epochs"
+        draft.put_stated("training.max_steps", steps, math.ceil(steps.value * epochs), note)
+    put_loader(draft, card)
+
+
+def put_loader(draft: Draft, card: Card) -> None:
+    """How the DataLoader of `fit()` drew rows: in random order, where nothing else is said."""
+    for name, stated in card.hyperparameters.items():
+        if not name.startswith("DataLoader") or not isinstance(stated.value, Mapping):
+            continue
+        words = [class_name(str(stated.value.get(key) or "")) for key in ("class", "sampler", "batch_sampler")]
+        if words[0].startswith("NoDuplicates"):
+            draft.put_stated("training.batch_sampler", stated, "no_duplicates", f"{words[0]} on the card")
+        for word in words:
+            if word not in ("", "DataLoader", "RandomSampler", "BatchSampler", "NoneType", "NoDuplicatesDataLoader"):
+                draft.notes.append(f"`{word}` of {name}{_at(stated.line)} is not used: rows are drawn in random order.")
+
+
+def _at(line: int | None) -> str:
+    return f" (line {line})" if line else ""
 
 
 def plain_word(value: Any) -> Any:
@@ -368,11 +435,12 @@ def plain_word(value: Any) -> Any:
 
 
 def note_unused(draft: Draft, card: Card, name: str, stated: Stated[Any]) -> None:
-    matters = name in card.non_default or (name in CONSEQUENTIAL and bool(stated.value))
-    if matters and name not in RENAMED:
-        where = f" (line {stated.line})" if stated.line else ""
+    by_trainer = has_trainer(card) or card.argument("per_device_train_batch_size")  # prints all of its defaults
+    matters = name in CONSEQUENTIAL or not by_trainer
+    matters = name in card.non_default or (matters and stated.value not in (None, False, "", "NoneType", [], {}))
+    if matters and name not in RENAMED and not name.startswith("DataLoader"):
         why = next((reason for reason, names in NOT_USED.items() if name in names), "a recipe does not hold it")
-        draft.notes.append(f"`{name}` = {stated.value!r}{where} is not used: {why}.")
+        draft.notes.append(f"`{name}` = {stated.value!r}{_at(stated.line)} is not used: {why}.")
 
 
 def put_fit_defaults(draft: Draft, card: Card, fit: Fit) -> None:
@@ -386,35 +454,76 @@ def put_fit_defaults(draft: Draft, card: Card, fit: Fit) -> None:
 
 
 def put_intervals(draft: Draft, card: Card) -> None:
-    """How often was logged and evaluated, from the log: cards print no such arguments."""
+    """How often was logged and evaluated and which model was kept, from the log: cards print few such arguments."""
     logged = [row for row in card.training_log if row.training_loss is not None and row.step]
-    gap = usual_gap([row.step or 0 for row in logged])
+    gap = interval([row.step or 0 for row in logged])
     if gap:
         note = f"the log has a training loss every {gap} steps"
         draft.put("training.logging_steps", gap, "inferred", logged[0].line, logged[-1].line, note=note)
-    measured = [
-        row for row in card.training_log if (row.step or 0) > 0 and any(v is not None for v in row.metrics.values())
-    ]
-    if not measured:
+    schedule = infer(card).schedule
+    if schedule is not None and schedule.at:
+        put_schedule(draft, card, schedule)
+    if draft.value("training.load_best_model_at_end") is True and not draft.value("training.metric_for_best_model"):
+        put_best(draft, schedule)
+
+
+def put_schedule(draft: Draft, card: Card, schedule: Schedule) -> None:
+    """When the log has evaluations, and of what; what the card states wins, except where fit() did not heed it."""
+    strategy, fit, steps = (
+        draft.value("training.eval_strategy"),
+        infer(card).fit,
+        [row.step or 0 for row in schedule.at],
+    )
+    if strategy is None or (strategy == "no" and fit and schedule.strategy == "epoch"):
+        strategy = schedule.strategy
+        by_fit = (
+            "fit() evaluates after every epoch, and so does the log" if fit else "the log has one after every epoch"
+        )
+        note = by_fit if strategy == "epoch" else f"the log has evaluations at {_few(steps)}"
+        draft.put("training.eval_strategy", strategy, "inferred", *schedule.lines, note=note)
+    if strategy == "steps" and (every := schedule.every or interval(steps)):
+        note = f"the log has evaluations every {every} steps" + ", and one at the end" * schedule.at_end
+        draft.put("training.eval_steps", every, "inferred", *schedule.lines, note=note)
+        planned = infer(card).planned_steps or 0
+        if planned % every and planned not in steps:
+            note = f"the log has no evaluation at the last step, {planned:,}"
+            draft.put("training.eval_on_end", False, "inferred", *schedule.lines, note=note)
+    if not schedule.regular:
+        draft.notes.append(f"The log has evaluations at {_few(steps)}: no interval explains them all.")
+    if schedule.losses or schedule.metrics:
+        said = f"the log's evaluations have {'a' if schedule.losses else 'no'} validation loss"
+        draft.put("training.validation_loss", bool(schedule.losses), "inferred", *schedule.lines, note=said)
+    if schedule.stopped is not None and draft.value("training.load_best_model_at_end") is True:
+        note = f"the log ends at an evaluation before step {infer(card).planned_steps:,}: early stopping"
+        draft.put("training.stop_step", schedule.stopped, "inferred", schedule.lines[1], note=note)
+    if schedule.on_start and draft.value("training.eval_on_start") is None:
+        draft.put("training.eval_on_start", True, "inferred", note="the log has an evaluation at step 0")
+
+
+def put_best(draft: Draft, schedule: Schedule | None) -> None:
+    """By which value the model was chosen: one by which the row of the model that was kept is the best."""
+    if schedule is None or schedule.kept is None or not schedule.best_by:
+        why = "the log has no evaluation" if schedule is None or not schedule.at else "no row is marked as kept"
+        if schedule is not None and schedule.kept is not None:
+            why = f"the row that was kept, step {schedule.kept.step}, is not the best by any column"
+        draft.notes.append(f"`load_best_model_at_end` is set, but the log does not show by which value: {why}.")
         return
-    lines = (measured[0].line, measured[-1].line)
-    every_epoch = all(row.epoch is not None and abs(row.epoch - round(row.epoch)) < 5e-4 for row in measured)
-    strategy = draft.value("training.eval_strategy")
-    if every_epoch and infer(card).fit and strategy in (None, "no"):
-        note = "fit() evaluates after every epoch, and so does the log"
-        draft.put("training.eval_strategy", "epoch", "inferred", *lines, note=note)
-    elif strategy == "steps" and (gap := usual_gap([row.step or 0 for row in measured])):
-        draft.put("training.eval_steps", gap, "inferred", *lines, note=f"the log has metrics every {gap} steps")
+    best, *others = schedule.best_by
+    also = [other.argument for other in others if other.usual and other.argument != best.argument]
+    note = f"the row in bold, step {schedule.kept.step}, has the {'highest' if best.higher else 'lowest'}"
+    note += f"; it is also the best by {', '.join(also)}" if also else ""
+    draft.put("training.metric_for_best_model", best.argument, "inferred", schedule.kept.line, note=note)
+    if not best.usual:
+        draft.put("training.greater_is_better", best.higher, "inferred", schedule.kept.line, note=note)
 
 
-def usual_gap(steps: list[int]) -> int | None:
-    """The most frequent distance between neighbors, counted from 0; None for no steps.
+def _few(steps: Sequence[int]) -> str:
+    """Steps as words, the first four of many.
 
-    >>> usual_gap([25, 50, 75, 90]), usual_gap([])
-    (25, None)
+    >>> _few([10]), _few([10, 20, 26]), _few([5, 10, 15, 20, 24])
+    ('step 10', 'steps 10, 20, 26', 'steps 5, 10, 15, 20, ...')
     """
-    gaps = [after - before for before, after in zip([0, *steps], steps, strict=False) if after > before]
-    return Counter(gaps).most_common(1)[0][0] if gaps else None
+    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps[:4]))}" + ", ..." * (len(steps) > 4)
 
 
 def put_evaluation(draft: Draft, card: Card) -> None:
@@ -425,11 +534,11 @@ def put_evaluation(draft: Draft, card: Card) -> None:
         scored = draft.value("loss.name") in SCORED
         rows = "rows with a score are measured by rank correlation" if scored else "pairs are measured as a search"
         evaluator = "EmbeddingSimilarityEvaluator" if scored else "InformationRetrievalEvaluator"
-        draft.put("evaluation.evaluator", evaluator, "default", note=f"the card evaluates nothing; {rows}")
+        draft.put("evaluation.evaluator", evaluator, "default", note=f"the card shows no evaluation; {rows}")
         similarity = draft.value("base.similarity")
-        word = similarity if similarity in RANKED_BY else "cosine"
+        word = similarity if similarity in SIMILARITIES else "cosine"
         metric = f"spearman_{word}" if scored else f"{word}_ndcg@10"
-        draft.put("evaluation.main_metric", metric, "default", note="the card evaluates nothing")
+        draft.put("evaluation.main_metric", metric, "default", note="the card shows no evaluation")
     else:
         line = first_line(chosen)
         if chosen.evaluator:

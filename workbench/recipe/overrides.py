@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from workbench.cards.literals import plain
 from workbench.errors import RecipeError
 from workbench.recipe.schema import OPEN, Origin, Recipe, TrainingSet, leaves, recipe_error, schema_paths, with_origins
 from workbench.recipe.yaml_io import read_yaml
@@ -47,7 +48,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     >>> parse_setting("learning_rate=2e-5"), parse_setting("eval_strategy=no"), parse_setting("columns=[a, b]")
     (('learning_rate', 2e-05), ('eval_strategy', 'no'), ('columns', ['a', 'b']))
     """
-    key, equals, value = setting.partition("=")
+    key, equals, value = plain(setting).partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not key:
         raise RecipeError(f"expected a setting as field=value, found {setting!r}; for example learning_rate=2e-5.")
@@ -122,13 +123,13 @@ def _resolve(recipe: Recipe, key: str) -> str:
     head, entry = _open_entry(key)
     if key.startswith(MORE):
         number, last = key.removeprefix(MORE).partition(".")[0], len(recipe.data.more)
-        if not number.isdigit() or int(number) > last:
+        if number not in map(str, range(last + 1)):
             raise RecipeError(
                 f"expected a dataset of data.more by its number, 0 to {last} (the last adds one), found {number!r}."
             )
         known = dict.fromkeys([f"{MORE}{number}", *schema_paths(TrainingSet, f"{MORE}{number}.")])
     ends = [path for path in known if path.endswith(f".{head}") and not path.startswith(MORE)]
-    found = [head] if head in known else ends
+    found = [head] if head in known else [path for path in ends if path == "training.seed"] or ends
     if len(found) == 1:
         return f"{found[0]}.{entry}" if entry else found[0]
     if found:
@@ -140,6 +141,8 @@ def _resolve(recipe: Recipe, key: str) -> str:
 
 def _nearest(key: str, known: list[str]) -> str:
     names = {path.rpartition(".")[2] if "." not in key else path: path for path in known}
+    if key == "batch_size":
+        return "the nearest is training.per_device_train_batch_size"
     initials = [name for name in names if "".join(word[0] for word in name.split("_")) == key]  # lr: learning_rate
     near = [names[name] for name in initials or difflib.get_close_matches(key, names, n=3, cutoff=0.6)]
     return f"the nearest are {', '.join(near)}" if near else "`workbench recipe CARD` shows all of them"

@@ -11,19 +11,36 @@ import difflib
 import hashlib
 import html
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.errors import RecipeError
 
 NAME = r"^[\w@+-][\w.@+-]*$"
 """A name that can be the name of a folder."""
 
+WORD = r"^[A-Za-z][A-Za-z0-9_.]*$"
+"""The name of a choice that a library offers."""
+
 OriginKind = Literal["card", "file", "library", "inferred", "default", "user", "finding"]
+
+
+def _finite(value: Any) -> Any:
+    """`value`, where JSON and YAML can hold it."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
+
+
+Settings = dict[str, Annotated[Any, AfterValidator(_finite)]]
+"""Arguments of a class of a library, whose types are not known here."""
 
 
 class Part(BaseModel):
@@ -91,6 +108,8 @@ class Split(Part):
     validation: float = Field(default=0.1, ge=0, lt=1)
     test: float = Field(default=0.1, ge=0, lt=1)
     seed: int = 42
+    shuffle: bool = True  # False: the first rows train, the next are held out
+    file: str | None = None  # JSON that names the rows of each part, in place of all others
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Split:
@@ -103,7 +122,7 @@ class LossSpec(Part):
     """One node of the loss tree."""
 
     name: str  # class in sentence_transformers.losses
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Settings = Field(default_factory=dict)
     inner: LossSpec | None = None
 
     def chain(self) -> Iterator[LossSpec]:
@@ -129,6 +148,7 @@ class TrainingSet(Part):
     source: Source = Source()
     columns: tuple[str, ...] = ()  # columns its loss reads, in its order
     loss: LossSpec | None = None  # None: the recipe's
+    evaluation: Source | None = None  # rows of its own that an evaluation has a loss of; None: there are none
 
 
 class Data(Part):
@@ -154,9 +174,9 @@ class Training(Part):
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
-    optim: str = "adamw_torch"
-    lr_scheduler_type: str = "linear"
-    lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    optim: str = Field(default="adamw_torch", pattern=WORD)
+    lr_scheduler_type: str = Field(default="linear", pattern=WORD)
+    lr_scheduler_kwargs: Settings = Field(default_factory=dict)
     warmup_ratio: float = 0.0
     warmup_steps: int = 0
     seed: int = 42
@@ -165,19 +185,29 @@ class Training(Part):
     bf16: bool = False
     dataloader_drop_last: bool = False
     gradient_checkpointing: bool = False
-    batch_sampler: str = "batch_sampler"
-    multi_dataset_batch_sampler: str = "proportional"
+    batch_sampler: str = Field(default="batch_sampler", pattern=WORD)
+    multi_dataset_batch_sampler: str = Field(default="proportional", pattern=WORD)
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     eval_steps: int | None = None
+    eval_on_start: bool = False  # also before the first step
+    eval_on_end: bool = True  # with "steps", also at the last step; Transformers 5.3 began to do so
+    validation_loss: bool = True  # whether an evaluation has a loss, where rows are held out
     logging_steps: int = 500
     save_strategy: Literal["no", "steps", "epoch"] = "steps"
     save_steps: int = 500
+    stop_step: int | None = None  # the training ended early after this step; the learning rate was planned for all
     load_best_model_at_end: bool = False
-    metric_for_best_model: str | None = None
+    metric_for_best_model: str | None = None  # eval_loss, eval_sts-dev_spearman_cosine; None: the main metric
+    greater_is_better: bool | None = None  # None: a loss is better when lower, anything else when higher
     prompts: dict[str, str] = Field(default_factory=dict)  # column -> text put before its texts in training
     report_to: tuple[str, ...] = ()  # trackers: "tensorboard", "wandb", "trackio"
     processes: int = 1  # data-parallel processes that the card's numbers imply
     engine: Literal["trainer", "fast"] = "trainer"  # the library's trainer, or the same numbers sooner (training.fast)
+
+    @property
+    def precision(self) -> Literal["fp32", "fp16", "bf16"]:
+        """Of the computation; the weights are float32."""
+        return "fp16" if self.fp16 else "bf16" if self.bf16 else "fp32"
 
 
 class EvaluationPlan(Part):
@@ -231,6 +261,8 @@ class Recipe(Part):
             f"  evaluation  {plan.evaluator}{cut}, {plan.main_metric}",
         ]
         return "\n".join([*lines, *(f"  note        {note}" for note in self.notes)])
+
+    __str__ = __repr__  # pydantic's has every field
 
     def _repr_html_(self) -> str:
         """A table of the fields that something or somebody set; the fields at their defaults are folded."""
@@ -299,13 +331,9 @@ def own_values(recipe: Recipe) -> dict[str, Any]:
 
     Rows, their columns and a largest number of steps that came from arguments of `train` are left out.
     """
-    arguments = {"data.train.location": "data", "data.train.columns": "columns", "training.max_steps": "max_steps"}
     origins = {path: origin for path, origin in recipe.provenance.items() if origin.source == "user"}
-    return {
-        path: value
-        for path, value in leaves(recipe).items()
-        if path in origins and origins[path].note != arguments.get(path, " ")
-    }
+    arguments = {path for path, origin in origins.items() if origin.note in ("data", "columns", "max_steps")}
+    return {path: value for path, value in leaves(recipe).items() if path in origins.keys() - arguments}
 
 
 def difference(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
@@ -322,7 +350,7 @@ def recipe_sha256(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-OURS = ("engine", "processes", "prompts", "report_to")
+OURS = ("engine", "eval_on_end", "processes", "prompts", "report_to", "stop_step", "validation_loss")
 """Fields of `training` whose default is the recipe's own, not a library's."""
 OF_SENTENCE_TRANSFORMERS = ("batch_sampler", "multi_dataset_batch_sampler")
 DEFAULTS = {
@@ -336,6 +364,9 @@ DEFAULTS = {
     "training.report_to": "no tracker follows a run unless asked",
     "evaluation.repeated_queries": "each row is a separate query unless something shows otherwise",
     "training.processes": "nothing on the card shows more than one",
+    "training.eval_on_end": "nothing in the log shows that the last step was not evaluated",
+    "training.stop_step": "nothing in the log shows that the training ended early",
+    "training.validation_loss": "rows that are held out have a loss",
     "training.engine": "the library's trainer, unless another is asked for",
 }
 """Path -> the reason for its default; every other field is "not on the card"."""
@@ -398,5 +429,6 @@ def recipe_error(error: ValidationError, where: str = "") -> RecipeError:
     context = {key: str(value) for key, value in first.get("ctx", {}).items()}
     key = {"value_error": "error", "literal_error": "expected"}.get(first["type"], "")
     expected = context.get(key) or EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    expected = "a word of the library" if context.get("pattern") == WORD else expected
     found = "nothing" if first["type"] == "missing" else repr(first["input"])
     return RecipeError(f"expected {expected} for {path!r}{where}, found {found[:200]}.")

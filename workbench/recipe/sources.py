@@ -1,6 +1,6 @@
 """Which rows a card trained on: datasets, split, prompts in their texts, and public facts about them.
 
-What the five shipped cards do not state is taken from `cards.known`, with that origin.
+What the shipped cards do not state is taken from `cards.known`, with that origin.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from workbench.cards import literals
 from workbench.cards.card import Card, Dataset, Stated
 from workbench.cards.inference import infer
 from workbench.cards.known import SOURCES, known_card
@@ -19,13 +20,18 @@ def put_data(draft: Draft, card: Card) -> None:
     datasets = card.training_datasets()
     train = next(iter(datasets), None)
     if train is None:
-        tagged = next((tag for tag in card.tags if tag.startswith("dataset_size:") and tag[13:].isdigit()), None)
-        if tagged:
-            draft.put("data.train.rows", int(tagged[13:]), "card", note="from the card's tags")
+        tagged = next((literals.number(tag[13:]) for tag in card.tags if tag.startswith("dataset_size:")), None)
+        if isinstance(tagged, int):
+            draft.put("data.train.rows", tagged, "card", note="from the card's tags")
         return
-    if train.id is None:
+    known = known_card(card.sha256)
+    if known is not None and known.own:
+        draft.put("data.train.location", f"sample:{known.sample}", "inferred", note=f"{SOURCES}: this card's own rows")
+    elif train.id is None:
         named = f"says only {train.name!r}" if train.name else "does not name its dataset"
-        known, hint = known_card(card.sha256), "name yours with --data"
+        hint = "name yours with --data"
+        if len(datasets) > 1:
+            hint = f"give the rows of each of the {len(datasets)} datasets: --data NAME=FILE for each"
         if known and known.train and train.size and known.train.rows >= train.size:
             hint = f"{known.train.location} is a public source that matches; name it, or yours, with --data"
         note = f"the card {named}; {hint}"
@@ -34,7 +40,7 @@ def put_data(draft: Draft, card: Card) -> None:
     if train.columns:
         draft.put("data.columns", list(train.columns), "card", train.facts.get("columns"))
     put_several(draft, card, datasets)
-    if train.size is not None:
+    if train.size is not None and not (known is not None and known.own):  # a sample is divided into files
         put_split(draft, card, train)
 
 
@@ -64,12 +70,15 @@ def put_several(draft: Draft, card: Card, datasets: Sequence[Dataset]) -> None:
         put_source(draft, f"{path}.source", dataset)
         if dataset.columns:
             draft.put(f"{path}.columns", list(dataset.columns), "card", dataset.facts.get("columns"))
-    held_out = [dataset for dataset in card.evaluation_datasets() if dataset.name != datasets[0].name]
-    if held_out:
-        named = ", ".join(repr(dataset.name or "unnamed") for dataset in held_out)
-        draft.notes.append(
-            f"The evaluation rows of the further datasets ({named}) are not used; those of the first are."
+        held_out = next(
+            (each for each in card.evaluation_datasets() if dataset.name and each.name == dataset.name), None
         )
+        if held_out is not None:
+            place, line = f"{path}.evaluation", first_line(held_out)
+            put_source(draft, place, held_out)
+            if held_out.id is None:
+                note = f"the card does not say where these rows are; --set {place}.location=FILE"
+                draft.put(f"{place}.location", "unknown", "default", line, note=note)
 
 
 def names_of(datasets: Sequence[Dataset]) -> list[str]:
@@ -97,10 +106,9 @@ def put_split(draft: Draft, card: Card, train: Dataset) -> None:
     whole = held_out is None or held_out.size in (None, rows)
     if not whole and held_out and held_out.size and not held_out.id:
         every = rows + held_out.size
-        share = round(rows / every, 4)
         note = f"{rows:,} rows train and {held_out.size:,} are held out: a split of {every:,}"
         draft.put("data.train.rows", every, "inferred", *lines, note=note)
-        put_shares(draft, (share, round(1 - share, 4), 0.0), lines, note)
+        put_shares(draft, (rows / every, held_out.size / every, 0.0), lines, note)
     division, rows = infer(card).division, sum(sizes(card) or ())
     found = division.part or division.shared if division is not None else None
     if found is None:

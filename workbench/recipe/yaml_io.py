@@ -1,8 +1,4 @@
-"""Recipes as YAML files, and YAML 1.2 for plain words.
-
-PyYAML follows YAML 1.1, where `no` is false, `2e-5` is text and `010` is eight; a recipe typed by hand would change
-its meaning. Only plain data is built from a file: text, numbers, true, false, null, lists, mappings.
-"""
+"""Recipes as YAML files."""
 
 from __future__ import annotations
 
@@ -15,7 +11,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from workbench.errors import RecipeError
+from workbench.cards.literals import plain
+from workbench.cards.plain_yaml import add_resolvers, plain_loader
+from workbench.errors import RecipeError, first_line
 from workbench.recipe.schema import Recipe, recipe_error, with_origins
 
 LARGEST_FILE = 1_000_000  # bytes; a recipe has a few thousand
@@ -57,7 +55,9 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     except OSError as error:
         raise RecipeError(f"expected a recipe at {str(file)!r}, cannot read it: {error.strerror or error}.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = str(error).split("\n")[0]
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or first_line(error)
+        reason += "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
         raise RecipeError(f"expected a recipe in YAML in {str(file)!r}, found something else ({reason}).") from error
     if not isinstance(tree, dict):
         raise RecipeError(
@@ -76,36 +76,25 @@ def read_yaml(text: str) -> Any:
     >>> read_yaml("eval_strategy: no\\nlearning_rate: 2e-5\\ndate: 2026-01-01")
     {'eval_strategy': 'no', 'learning_rate': 2e-05, 'date': '2026-01-01'}
     """
-    return yaml.load(text, Loader)
+    return plain(yaml.load(text, Loader))
 
 
-class Loader(yaml.SafeLoader):
-    """YAML 1.2 for plain words; a repeated key and an alias are errors."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - none of YAML 1.1's; those of 1.2 are added below
+class Loader(plain_loader()):  # type: ignore[misc]
+    """Plain data; a repeated key and an alias are errors."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # a few of them can stand for gigabytes
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", None)
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key.value, str) and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is repeated", key.start_mark)
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_FLOAT = r"[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)$"
-for _tag, _pattern, _first in (
-    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9]\d*)$", list("-+0123456789")),
-    ("float", _FLOAT, list("-+.0123456789")),
-):
-    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 class Line(dict[str, Any]):
@@ -113,7 +102,7 @@ class Line(dict[str, Any]):
 
 
 class Dumper(yaml.SafeDumper):
-    """Short lists and every `Line` on one line."""
+    """Short lists and every `Line` on one line; a text that the loader would take for something else is quoted."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -121,9 +110,15 @@ class Dumper(yaml.SafeDumper):
     def represent_list(self, data: Any) -> yaml.SequenceNode:
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=len(str(data)) < 80)
 
+    def represent_text(self, data: str) -> yaml.Node:
+        odd = re.search("[\x7f-\x9f\u2028\u2029\ufeff]", data)  # PyYAML would write some of them as line ends
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if odd else None)
+
     def represent_line(self, data: Any) -> yaml.Node:
         return self.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
 
 
+add_resolvers(Dumper)
+Dumper.add_representer(str, Dumper.represent_text)
 Dumper.add_representer(list, Dumper.represent_list)
 Dumper.add_representer(Line, Dumper.represent_line)

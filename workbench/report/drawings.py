@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from workbench.cards.metric_names import metric_names
 from workbench.views import figures, figures_loss, theme
 from workbench.views.figures_loss import Curve
 from workbench.views.figures_map import embedding_map
@@ -43,8 +44,11 @@ def drawings(summary: Summary) -> dict[str, Drawing]:
     found: dict[str, Drawing] = {}
     if any(curve.steps for curve in summary.curves):
         found["loss"] = drawing("Training and validation loss of the card and of this run.", _loss(summary.curves))
+    if summary.losses:
+        label = "The card's logged losses minus this run's, at each step that the card logs."
+        found["differences"] = drawing(label, figures_loss.loss_differences({"": summary.losses}))
     if summary.metrics:
-        names = figures.metric_names(row.metric for row in summary.metrics)
+        names = metric_names(row.metric for row in summary.metrics)
         marks = [replace(row, metric=names[row.metric]) for row in summary.metrics]
         along = "Mean over queries (0 to 1)" if queries.ranked else f"Value over {queries.measured:,} {queries.unit}"
         label = "Every metric: before, after with its interval, and the card's number. The table has the same values."
@@ -119,18 +123,20 @@ def _curves_of_several(several: Several) -> list[Curve]:
 def _metrics_of_several(several: Several) -> Any:
     """One row per metric, in it a mark with its interval for each run."""
     metrics = several.metrics[::-1]  # Plotly draws upwards
-    names, roles, runs = figures.metric_names(metrics), _roles(several), len(several.runs)
+    names, roles, runs = metric_names(metrics), _roles(several), len(several.runs)
     traces: list[figures.Trace] = []
     for place, (letter, run) in enumerate(zip(several.letters, several.runs, strict=True)):
         rows = {row.metric: row for row in run.metrics}
-        points, ends = figures.marks_after(
+        named = [
             (at + 0.28 - 0.56 * place / (runs - 1), f"{theme.plain(names[metric])}<br>{letter}", rows[metric])
             for at, metric in enumerate(metrics)
             if metric in rows
-        )
+        ]
+        points, ends = figures.marks_after(named, with_card=False)
         color = theme.LIGHT.role(roles[place], roles[:place].count("other"))
         symbol = SYMBOLS[place % len(SYMBOLS)]
         traces += figures.dots(points, name=f"{letter}: {run.variant}", color=color, symbol=symbol, size=10, ends=ends)
+        traces += figures.seed_marks(named, color, name=f"{letter}: each seed", lift=0.25 / runs)
     card = [(at, names[metric], several.card[metric]) for at, metric in enumerate(metrics) if metric in several.card]
     traces += figures.card_lines(card, theme.LIGHT)
     labels = [theme.plain(name, 40) for name in names.values()]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from workbench.evaluation.compare import MetricRow
-from workbench.views.figures import metric_name
+from workbench.cards.metric_names import metric_name
+from workbench.evaluation.comparison import MetricRow
+from workbench.views.figures import after_value
 from workbench.views.records import FindingLines, Verdict, format_p_value, number, signed
 from workbench.views.summary import Several, Summary
 from workbench.views.theme import shorten
@@ -41,6 +42,10 @@ def name_of(row_metric: str, main: str) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     return "–" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def signed_interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def with_interval(row: MetricRow | None) -> str:
@@ -91,7 +96,20 @@ def markdown_of_several(several: Several) -> str:
 def _head(title: str, verdict: Verdict) -> list[str]:
     sign = SIGNS.get(verdict.tone, "")
     reasons = (f"- {escape(reason)}" for reason in verdict.reasons)
-    return [f"## {title}: {escape(verdict.word)} {sign}".rstrip(), "", escape(verdict.meaning), "", *reasons]
+    return [
+        f"## {title}: {escape(verdict.word)} {sign}".rstrip(),
+        "",
+        escape(verdict.meaning),
+        *basis(verdict),
+        *reasons,
+    ]
+
+
+def basis(verdict: Verdict) -> list[str]:
+    """What a verdict rests on: a sentence, facts on one line, and what the user states."""
+    facts = " · ".join(f"{escape(name)} **{escape(value)}**" for name, value in verdict.facts)
+    lines = [escape(verdict.sentence), facts, *map(escape, verdict.statements)]
+    return [each for line in lines if line for each in ("", line)] + [""]
 
 
 def _text(lines: Sequence[str]) -> str:
@@ -119,19 +137,49 @@ def _findings(findings: Sequence[FindingLines] | None) -> list[str]:
 def _metrics(summary: Summary) -> list[str]:
     if not summary.metrics:
         return [escape(summary.gaps.get("metrics") or "This run was not evaluated.")]
-    queries = summary.queries
-    columns = ["Metric", "Card", "Before", "After (95% CI)", "Change", "p", "Verdict"]
-    rows = (
+    queries, rows = summary.queries, summary.metrics
+    size = f" over {queries.measured:,} {queries.unit}" if queries.measured else ""
+    lines = [f"### Metrics{size}", ""]
+    changes = _changes(rows, summary.main_metric)
+    if all(row.card is None for row in rows):
+        return [*lines, *changes]
+    lines += card_table(rows, summary.main_metric, summary.seeds)
+    if summary.replay is not None and summary.replay.numbers:
+        lines += ["", f"**Replay: {escape(summary.replay.word)}.** {escape(summary.replay.agreeing)}."]
+    return [*lines, "", "<details><summary>Change by training</summary>", "", *changes, "", "</details>"]
+
+
+def card_table(rows: Sequence[MetricRow], main: str, seeds: Sequence[int], *, before: bool = True) -> list[str]:
+    """The card's numbers beside ours, with the interval of their difference and the verdict on each."""
+    ours = f"Mean of {len(seeds)} (SD)" if len(seeds) > 1 else "After"
+    judged = any(row.card_difference is not None for row in rows)
+    columns = ["Metric", "Card", *(["Before"] if before else []), ours]
+    columns += [*(["Card − ours", "95% CI"] if judged else []), "Verdict"]
+    cells = (
         [
-            name_of(row.metric, summary.main_metric),
+            name_of(row.metric, main),
             number(row.card),
+            *([number(row.before)] if before else []),
+            number(after_value(row)) + (f" ({number(row.deviation)})" if len(row.values) > 1 else ""),
+            *([signed(row.card_difference), signed_interval(row.card_low, row.card_high)] if judged else []),
+            row.verdict or "–",
+        ]
+        for row in rows
+    )
+    return table(columns, cells, left=["Metric", "Verdict"])
+
+
+def _changes(rows: Sequence[MetricRow], main: str) -> list[str]:
+    columns = ["Metric", "Before", "After (95% CI)", "Change", "95% CI", "p"]
+    cells = (
+        [
+            name_of(row.metric, main),
             number(row.before),
             with_interval(row),
             signed(row.difference),
-            format_p_value(row.p_holm),
-            row.verdict or "–",
+            signed_interval(row.difference_low, row.difference_high),
+            format_p_value(row.p_adjusted),
         ]
-        for row in summary.metrics
+        for row in rows
     )
-    size = f" over {queries.measured:,} {queries.unit}" if queries.measured else ""
-    return [f"### Metrics{size}", "", *table(columns, rows, left=["Metric", "Verdict"])]
+    return table(columns, cells, left=["Metric"])

@@ -6,26 +6,33 @@ sections before its training details are ours: the evaluation with intervals, an
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import textwrap
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import RunError
-from workbench.report.markdown import escape, interval, lines_of, name_of, table, with_interval
+from workbench.errors import DataError, RunError
+from workbench.models.multilingual import MULTILINGUAL, MULTILINGUAL_ID
+from workbench.models.stand_ins import BUNDLED, BUNDLED_ID, STATIC
+from workbench.report.markdown import basis, card_table, escape, interval, lines_of, name_of, signed_interval, table
 from workbench.report.site import write
 from workbench.run import Run
 from workbench.views.card_facts import field_text
-from workbench.views.figures import metric_name
 from workbench.views.records import number, signed
 from workbench.views.summary import Summary, summarize
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from workbench.cards.card import Card
-    from workbench.recipe.schema import Recipe
+    from workbench.data.pairs import Pairs
+    from workbench.recipe.schema import LossSpec, Recipe, Training
 
 MARK = "\n## Training Details\n"  # the library's section after ours
-STATED = ("card", "file", "user", "finding", "inferred")  # sources of hyperparameters that are not defaults
 EXAMPLES = 3  # documents in the usage example
 
 
@@ -47,8 +54,7 @@ def card_text(run: Run) -> str:
     if not (folder / "modules.json").is_file():
         raise RunError(f"expected a trained model in run {run.name!r}, found none; its status is {run.status!r}.")
     model = load_folder(folder, run.name, device="cpu")
-    data = _card_data(run, run.recipe(), run.card())
-    data.register_model(model)
+    data = _card_data(run, run.trained_recipe(), run.card(), model)
     text = str(ModelCard.from_template(card_data=data, template_path=data.template_path, hf_emoji="🤗").content)
     summary = summarize(run)
     ours = "\n".join([*_measured_section(summary), "", *_differences(run, summary), ""])
@@ -56,64 +62,125 @@ def card_text(run: Run) -> str:
     return f"{head}\n{ours}{mark}{rest}" if mark else f"{text}\n{ours}"
 
 
-def _card_data(run: Run, recipe: Recipe, card: Card | None) -> Any:
-    """The library's card data, filled from the run folder; nothing is asked of the Hub."""
+def _card_data(run: Run, recipe: Recipe, card: Card | None, model: SentenceTransformer) -> Any:
+    """The library's card data, filled from the run folder and its rows; nothing is asked of the Hub."""
     from sentence_transformers import SentenceTransformerModelCardData
 
     record = run.record
-    base, rows = record.get("base") or {}, (record.get("data") or {}).get("rows") or {}
     data = SentenceTransformerModelCardData(
         language=list(card.languages) if card else [],
         license=card.license if card else None,
         model_name=f"{recipe.name}, {recipe.variant}",
-        train_datasets=[_dataset(recipe, record, rows.get("train"))],
         local_files_only=True,
         generate_widget_examples=False,
     )
-    data.set_losses([])
-    size = [f"dataset_size:{rows['train']}"] if rows.get("train") else []
-    data.add_tags(["generated_from_trainer", *size, *(f"loss:{loss.name}" for loss in recipe.loss.chain())])
+    data.register_model(model)
     data.first_save = False  # the base is what the run says it is
-    data.base_model = None if base.get("stand_in") else recipe.base.model
-    data.all_hyperparameters = recipe.training.model_dump(mode="json")
-    data.non_default_hyperparameters = {
-        name: value
-        for name, value in data.all_hyperparameters.items()
-        if (origin := recipe.provenance.get(f"training.{name}")) is not None and origin.source in STATED
-    }
+    data.base_model = {BUNDLED: BUNDLED_ID, MULTILINGUAL: MULTILINGUAL_ID}.get(recipe.base.model, recipe.base.model)
+    data.base_model_revision = recipe.base.revision
+    if recipe.base.model.startswith(("scratch:", STATIC)):
+        data.base_model = None  # it is made on this machine
+    data.train_datasets, data.eval_datasets = _datasets(run, recipe, data)
+    data.set_losses([])
+    size = sum(int(each["size"] or 0) for each in data.train_datasets)
+    sizes = [f"dataset_size:{size}"] if size else []
+    specs = [recipe.loss, *(each.loss for each in recipe.data.more if each.loss is not None)]
+    losses = {loss.name for spec in specs for loss in spec.chain()}
+    data.add_tags(["generated_from_trainer", *sizes, *(f"loss:{name}" for name in sorted(losses))])
+    _add_hyperparameters(data, recipe.training)
     data.training_logs = _log(run, recipe)
-    data.best_model_step = (record.get("best") or {}).get("step")
+    data.best_model_step = (record.get("best") or {}).get("step") if recipe.training.load_best_model_at_end else None
     versions = {name.replace("-", "_"): version for name, version in (record.get("versions") or {}).items()}
     data.version = {name: versions.get(name, "not recorded") for name in data.version}
     _add_evaluations(data, run)
     return data
 
 
-def _dataset(recipe: Recipe, record: dict[str, Any], size: int | None) -> dict[str, Any]:
-    outer = recipe.loss
+def _add_hyperparameters(data: Any, training: Training) -> None:
+    """All and those that are not the library's defaults, chosen as its own callback does."""
+    from sentence_transformers import SentenceTransformerTrainingArguments
+    from sentence_transformers.base.model_card import BaseModelCardCallback
+
+    from workbench.training.trainer import own_arguments
+
+    default: Any = SentenceTransformerTrainingArguments(output_dir="unused")
+    given = SentenceTransformerTrainingArguments(
+        output_dir="unused", eval_strategy=training.eval_strategy, **own_arguments(training)
+    )
+    given.fp16, given.bf16 = training.fp16, training.bf16  # which this machine may not compute
+    callback: Any = BaseModelCardCallback(default.to_dict())
+    callback.on_train_begin(given, None, None, model=SimpleNamespace(model_card_data=data))
+    data._training_start_time = None  # nothing is trained here
+
+
+def _datasets(run: Run, recipe: Recipe, data: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The training and the evaluation datasets, with statistics and examples where their rows are still there."""
+    from workbench.training.prepare import recipe_rows
+
+    record = run.record.get("data") or {}
+    try:
+        splits = recipe_rows(run.recipe())[0]
+    except DataError:
+        splits = None
+    if splits is None or splits.train.sha256 != record.get("sha256"):
+        sizes = {recipe.data.name: (record.get("rows") or {}).get("train")}
+        sizes |= {name: each.get("rows") for name, each in (record.get("more") or {}).items()}
+        return [_dataset(recipe, name, size) for name, size in sizes.items()], []
+    names = {recipe.data.name: splits.train, **splits.more}
+    train = [_described(data, _dataset(recipe, name, len(part)), part) for name, part in names.items()]
+    held_out = splits.validation if recipe.training.validation_loss and recipe.training.eval_strategy != "no" else None
+    if held_out is None or splits.more:
+        return train, []
+    return train, [_described(data, _dataset(recipe, recipe.data.name, len(held_out)), held_out)]
+
+
+def _dataset(recipe: Recipe, name: str, size: int | None) -> dict[str, Any]:
+    """Name, columns and loss of one dataset."""
+    more = next((each for each in recipe.data.more if each.name == name), None)
+    part = recipe.data if more is None else more
+    source = recipe.data.train if more is None else more.source
+    outer = recipe.loss if more is None or more.loss is None else more.loss
     loss = {"fullname": f"sentence_transformers.sentence_transformer.losses.{outer.name}"}
-    settings = outer.model_dump(exclude={"inner"})["parameters"]
-    if outer.inner is not None:
-        settings |= {"loss": outer.inner.name, "parameters": outer.inner.parameters}
-    if settings:
-        lines = "\n".join(f"    {name}: {field_text(value)}" for name, value in settings.items())
-        loss["config_code"] = f"  ```yaml\n{lines}\n  ```"
-    name = escape((record.get("data") or {}).get("source") or recipe.data.train.location or "unknown", 120)
-    columns = [f"<code>{escape(column, 60)}</code>" for column in recipe.data.columns] or ["unknown"]
-    return {"name": name, "size": size, "columns": columns, "loss": loss}
+    if settings := _settings(outer):
+        loss["config_code"] = textwrap.indent(f"```json\n{json.dumps(settings, indent=4)}\n```", "  ")
+    columns = [f"<code>{escape(column, 60)}</code>" for column in part.columns] or ["unknown"]
+    known = name if recipe.data.more else source.location
+    return {"name": escape(known, 120), "size": size, "columns": columns, "loss": loss}
+
+
+def _settings(loss: LossSpec) -> dict[str, Any]:
+    """The loss's parameters; what it wraps as a call, as the library prints it."""
+    if loss.inner is None:
+        return dict(loss.parameters)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in _settings(loss.inner).items())
+    return {"loss": f"{loss.inner.name}({arguments})", **loss.parameters}
+
+
+def _described(data: Any, dataset: dict[str, Any], part: Pairs) -> dict[str, Any]:
+    """The dataset with the library's statistics and its first rows, as text whatever they hold."""
+    rows = part.rows.select_columns(list(part.columns))
+    found = data.compute_dataset_metrics(rows, dict(dataset), None)
+    found["examples"] = {
+        name: [html.escape(each, quote=False) if isinstance(each, str) else each for each in values]
+        for name, values in found["examples"].items()
+    }
+    found["examples_table"] = data._render_examples_table(found)[0]
+    return {**found, "loss": dataset["loss"]}
 
 
 def _log(run: Run, recipe: Recipe) -> list[dict[str, float]]:
-    """The log as the trainer would print it: every `logging_steps`, and at every validation."""
-    every = max(int(recipe.training.logging_steps), 1)
-    found = []
+    """The log as the trainer prints it: the mean loss since the logged step before, and every evaluation."""
+    every, main = max(int(recipe.training.logging_steps), 1), recipe.evaluation.main_metric
+    found, since = [], []
     for row in run.log():
-        values = {"Epoch": round(row["epoch"], 4)} if row.get("epoch") is not None else {}
-        values["Step"] = row["step"]
-        if row.get("loss") is not None and row["step"] % every == 0:
-            values["Training Loss"] = round(row["loss"], 4)
+        values = {"Epoch": row.get("epoch", -1), "Step": row["step"]}
+        since += [row["loss"]] if row.get("loss") is not None else []
+        if since and row["step"] % every == 0 and row.get("loss") is not None:
+            values["Training Loss"] = round(sum(since) / len(since), 4)
+            since = []
         if row.get("eval_loss") is not None:
             values["Validation Loss"] = round(row["eval_loss"], 4)
+        values |= {name: round(value, 4) for name, value in row.items() if name.endswith(f"_{main}")}
         if len(values) > 2:
             found.append(values)
     return found
@@ -159,7 +226,7 @@ def _measured_section(summary: Summary) -> list[str]:
             number(row.after),
             interval(row.low, row.high),
             signed(row.difference),
-            interval(row.difference_low, row.difference_high),
+            signed_interval(row.difference_low, row.difference_high),
         ]
         for row in summary.metrics
         if row.after is not None
@@ -167,8 +234,8 @@ def _measured_section(summary: Summary) -> list[str]:
     lines = [
         "## Evaluation by Card Workbench",
         "",
-        f"Measured on {size} of the evaluation `{queries.evaluation or 'unknown'}`, with 95% bootstrap confidence "
-        f"intervals over the {queries.unit}.",
+        f"Measured on {size} of the evaluation `{queries.evaluation or 'unknown'}`, with 95% confidence intervals "
+        f"over the {queries.unit}.",
         "",
         *table(["Metric", "Base model", "This model", "95% CI", "Change", "95% CI"], rows, left=["Metric"]),
     ]
@@ -189,16 +256,12 @@ def _differences(run: Run, summary: Summary) -> list[str]:
         f"was trained from that card's recipe, {escape(summary.variant)}, by Card Workbench.",
         "",
         f"**Verdict on the original's numbers: {escape(summary.verdict.word)}.** {escape(summary.verdict.meaning)}",
-        "",
+        *basis(summary.verdict),
         *(f"- {escape(reason)}" for reason in summary.verdict.reasons),
     ]
-    stated = [
-        [escape(metric_name(row.metric), 60), number(row.card), with_interval(row)]
-        for row in summary.metrics
-        if row.card is not None
-    ]
+    stated = [row for row in summary.metrics if row.card is not None]
     if stated:
-        lines += ["", *table(["Metric", "The original card", "This model (95% CI)"], stated, left=["Metric"])]
+        lines += ["", *card_table(stated, "", summary.seeds, before=False)]
     lines += ["", "### Recipe", "", *_changed_fields(run, card)]
     if summary.findings:
         lines += ["", "### Findings on the original card", ""]
@@ -215,14 +278,19 @@ def _changed_fields(run: Run, card: Card) -> list[str]:
     from workbench.recipe.schema import difference
 
     try:
-        written, trained = read_off(card), run.recipe()
+        written, trained = read_off(card), run.trained_recipe()
     except RecipeError as error:
         return [f"The original cannot be trained as written: {escape(error)}"]
-    why = {"finding": "a finding on the original: ", "user": "chosen for this run", "card": "the card: "}
+    why = {
+        "finding": "a finding on the original: ",
+        "user": "chosen for this run",
+        "card": "the card: ",
+        "file": "in its place",
+    }
     rows = []
     for path, theirs, ours in difference(written, trained):
         origin = trained.provenance.get(path)
-        note = escape(origin.note, 120) if origin is not None and origin.source != "user" else ""
+        note = escape(origin.note, 120) if origin is not None and origin.source not in ("user", "file") else ""
         reason = (why.get(origin.source, "") + note) if origin is not None else ""
         values = [escape(field_text(value), 80) for value in (theirs, ours)]
         rows.append([f"`{path}`", *values, reason.rstrip(": ") or "–"])

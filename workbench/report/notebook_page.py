@@ -115,7 +115,9 @@ def _execute(notebook: Any, path: Path, seconds: int) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    client = NotebookClient(notebook, timeout=seconds, resources={"metadata": {"path": str(path.resolve().parent)}})
+    place = {"metadata": {"path": str(path.resolve().parent)}}
+    quiet = ["--log-level=ERROR"]  # the kernel warns of sockets that only this machine can reach
+    client = NotebookClient(notebook, timeout=seconds, resources=place, extra_arguments=quiet)
     try:
         client.execute(env={**os.environ, "PLOTLY_RENDERER": "plotly_mimetype"})
     except CellExecutionError as error:

@@ -9,19 +9,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from workbench.cards.metric_names import metric_name
 from workbench.report.drawings import Drawing, drawings, drawings_of_several
 from workbench.views import figures, figures_loss, theme
 from workbench.views.records import Sourced, format_p_value, number, rank_text, signed
-from workbench.views.summary import Several, Summary
+from workbench.views.summary import Several, Summary, tone
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-COLUMNS = ("card", "before", "after", "low", "difference", "difference_low", "p_holm", "verdict")
-"""Columns of the table of metrics that are left out if no metric has such a value."""
+    from workbench.evaluation.comparison import MetricRow
+
+COLUMNS = (
+    "card", "before", "after", "low", "difference", "difference_low", "p_adjusted", "card_difference",
+    "card_low", "detectable", "verdict",
+)  # fmt: skip
+"""Columns of the tables of metrics that are left out if no metric has such a value."""
 
 SOURCES = {
     "card": "the card",
@@ -45,7 +52,7 @@ def render(summary: Summary, *, written: str | None = None) -> str:
         drawn,
         written,
         summary=summary,
-        has={name: any(getattr(row, name) not in (None, "") for row in summary.metrics) for name in COLUMNS},
+        has=_columns(summary.metrics),
         averaged=any(curve.means for curve in summary.curves),
         smoothed=any(len(curve.steps) >= figures_loss.SMOOTH_FROM for curve in summary.curves),
         drawn_maps=[name for name in drawn if name.startswith("map-")],
@@ -65,11 +72,18 @@ def render_several(several: Several, *, written: str | None = None) -> str:
         runs=list(zip(several.letters, several.runs, strict=True)),
         stand_ins=stand_ins,
         curve_notes=curve_notes,
+        pair_has=_columns(row for pair in several.pairs for row in pair.rows) | {"low": False},
         table=[
             (metric, [next((row for row in run.metrics if row.metric == metric), None) for run in several.runs])
             for metric in several.metrics
         ],
     )
+
+
+def _columns(rows: Iterable[MetricRow]) -> dict[str, bool]:
+    rows = list(rows)
+    found = {name: any(getattr(row, name) not in (None, "") for row in rows) for name in COLUMNS}
+    return {**found, "verdict": any(row.verdict not in ("", "not comparable") for row in rows)}  # else it is said above
 
 
 def _by_sentence(several: Several, field: str) -> list[tuple[str, list[str]]]:
@@ -112,6 +126,7 @@ def page(
     )
 
 
+@cache  # templates are compiled once: half the time of a report
 def _environment() -> Environment:
     import jinja2
 
@@ -124,8 +139,8 @@ def _environment() -> Environment:
         finalize=lambda value: theme.remove_controls(value) if type(value) is str else value,
     )
     environment.filters.update(
-        number=number, signed=signed, rank=rank_text, p_value=format_p_value, metric=figures.metric_name,
-        shorten=theme.shorten,
+        number=number, signed=signed, rank=rank_text, p_value=format_p_value, metric=metric_name,
+        shorten=theme.shorten, tone=tone, after=figures.after_value,
     )  # fmt: skip
     return environment
 
@@ -134,9 +149,10 @@ def _groups(rows: Sequence[Sourced], *, defaults: bool) -> list[dict[str, Any]]:
     """The recipe's rows by part, with their sources in words: the defaults, or all others."""
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        if (row.source in DEFAULTS) == defaults:
+        if (row.source in DEFAULTS and not row.changed) == defaults:
             head, _, name = row.name.partition(".")
             shown = {"name": name or head, "value": row.value, "source": row.source, "origin": _origin(row)}
+            shown["trained"] = str(row.other) if row.changed else ""
             groups.setdefault(GROUPS.get(head, "Recipe"), []).append(shown)
     return [{"name": name, "fields": fields} for name, fields in groups.items()]
 

@@ -19,17 +19,19 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from workbench import errors
 from workbench.cards.card import Card
-from workbench.cards.read import card_to_dict, read_card, shipped_cards
+from workbench.cards.read import card_to_dict
 from workbench.errors import RunError, TrainingError, WorkbenchError
-from workbench.recipe.from_card import recipe as recipe_from_card
-from workbench.recipe.overrides import with_overrides
-from workbench.recipe.schema import Recipe
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Run, is_alive, list_runs, write_json
+from workbench.training.given import Statements
+from workbench.training.source import Source, base_name, command_of, open_recipe, rows_places
+
+if TYPE_CHECKING:
+    from workbench.training.source import BaseModel, Data
 
 POLL_SECONDS = 0.2
 REQUEST, FAILED = "request.json", "failed.json"
@@ -41,34 +43,32 @@ DETACH = (
 
 
 def start(
-    source: Card | Recipe | str | os.PathLike[str],
+    source: Source,
     *,
     card: Card | None = None,
     corrected: bool = False,
     overrides: Mapping[str, Any] | None = None,
-    base: str | None = None,
-    data: str | None = None,
+    base: BaseModel | None = None,
+    data: Data | None = None,
     columns: Mapping[str, str] | None = None,
     max_steps: int | None = None,
     runs: str | os.PathLike[str] = "runs",
+    **stated: Unpack[Statements],
 ) -> Run:
     """Train a card's recipe, or a recipe, in a separate process; returns when the run folder exists.
 
-    `source` is a card or what `read_card` takes, or a Recipe (with the `card` that it came from, if any). `corrected`
-    and `overrides` are those of `recipe`, the rest those of `train`. Rows and base are loaded and checked first, which
+    The arguments are those of `train`. Rows and base are loaded and checked first, which
     may take a while; Ctrl-C ends the process then.
 
     Raises what `train` raises before there is a run folder.
     """
-    named = source if isinstance(source, Card | Recipe) else read_card(source)
-    if isinstance(named, Recipe):
-        made = with_overrides(named, overrides or {})
-    else:
-        made, card = recipe_from_card(named, corrected=corrected, overrides=overrides), named
+    made, card = open_recipe(source, card=card, corrected=corrected, overrides=overrides)
     options = {
-        "base": base, "data": data, "columns": None if columns is None else dict(columns), "max_steps": max_steps
+        "base": base_name(base, runs), "data": rows_places(data, runs),
+        "columns": None if columns is None else dict(columns), "max_steps": max_steps,
+        **stated,
     }  # fmt: skip
-    command = _command(source, options, corrected=corrected, overrides=overrides or {}, runs=str(runs))
+    command = command_of(source, options, corrected, overrides or {}, runs)
     request = _new_request(Path(runs))
     save_recipe(made, request.file("recipe"))
     if card is not None:
@@ -201,23 +201,6 @@ def _failure(request: Run) -> WorkbenchError:
         lines = request.file("output").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1][:300] if lines else "it printed nothing"
     return TrainingError(f"expected a run folder from the training process, found that it ended before: {last}")
-
-
-def _command(
-    source: Any, options: Mapping[str, Any], *, corrected: bool, overrides: Mapping[str, Any], runs: str
-) -> list[str]:
-    """The command that does the same in a terminal; empty for a recipe or a card that is only in memory."""
-    name = source.name if isinstance(source, Card) else "" if isinstance(source, Recipe) else os.fspath(source)
-    if not name or (isinstance(source, Card) and name not in shipped_cards()):
-        return []
-    words = ["workbench", "train", name, *(["--corrected"] if corrected else [])]
-    for option, value in options.items():
-        if isinstance(value, Mapping):
-            value = ",".join(f"{theirs}={ours}" for theirs, ours in value.items())
-        words += [] if value is None else [f"--{option.replace('_', '-')}", str(value)]
-    for field, value in overrides.items():
-        words += ["--set", f"{field}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
-    return [*words, "--runs", runs]
 
 
 def main() -> int:

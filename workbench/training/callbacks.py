@@ -123,14 +123,16 @@ class Journal(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         epoch, now = float(state.epoch or 0.0), time.monotonic()
         self._record(state, epoch, now)
-        done = state.global_step - self.first
-        left = (now - self.began) / done * (state.max_steps - state.global_step) if done > 0 else None
+        done, end = state.global_step - self.first, self.job.last_step(state.max_steps)
+        left = (now - self.began) / done * (end - state.global_step) if done > 0 else None
         self.energy.sample()
-        self.job.on_step(StepProgress(state.global_step, state.max_steps, epoch, self.rate, left))
-        last = state.global_step >= state.max_steps
+        self.job.on_step(StepProgress(state.global_step, end, epoch, self.rate, left))
+        last = state.global_step >= end
+        if last and not self.job.recipe.training.eval_on_end and state.global_step % max(state.eval_steps, 1):
+            control.should_evaluate = False  # newer trainers evaluate there, and that of the card did not
         save, write = self._agree(now, control.should_save and not last)
         control.should_save = control.should_evaluate or last or save
-        control.should_training_stop = control.should_training_stop or self.stopping
+        control.should_training_stop = control.should_training_stop or self.stopping or last
         ends = control.should_training_stop or epoch.is_integer()
         if write or ends or control.should_save or done == 1:
             self.flush()
@@ -146,13 +148,17 @@ class Journal(TrainerCallback):
         self.save_at_epoch_end = False
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
-        if self.evaluated is None:
-            return  # the trainer's own row of means, or the loss of a further dataset
-        losses = [float(value) for key, value in (logs or {}).items() if key.endswith("loss")]
-        row = {"eval_loss": losses[0], **self.evaluated} if losses else self.evaluated
+        logged, held_out = logs or {}, self.job.held_out
+        named = [f"eval_{name}_loss" for name in held_out] if isinstance(held_out, dict) else []
+        row = {key: float(logged[key]) for key in named if key in logged}  # of one of several datasets
+        if self.evaluated is not None:
+            losses = [float(value) for key, value in logged.items() if key.endswith("loss")]
+            row |= {"eval_loss": losses[0], **self.evaluated} if losses else self.evaluated
+        self.evaluated = None
+        if not row:
+            return
         elapsed = self.job.earlier + time.monotonic() - self.began
         self.job.log({"step": state.global_step, "epoch": state.epoch, "time": round(elapsed, 3), **row})
-        self.evaluated = None
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.mark = time.monotonic()

@@ -58,14 +58,15 @@ class Plan:
 
 
 def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int = 1) -> Plan:
-    """What the recipe's numbers come to on this device, with datasets of `rows` rows.
+    """What the recipe's numbers come to on this device, with datasets of `rows` rows; `measured`: an evaluation has
+    something to measure. It takes place in any case, because it draws a random number.
 
     Raises RecipeError where there are too few rows for a batch, or a tracker is not installed.
     """
     training, notes = recipe.training, []
     _require_trackers(training)
     per_epoch = steps_per_epoch(training, rows, processes)
-    precision = asked = "fp16" if training.fp16 else "bf16" if training.bf16 else "fp32"
+    precision = asked = training.precision
     if not can_compute(asked):
         precision = "fp32"
         notes.append(f"The recipe trains in {asked}, for which this needs a CUDA GPU; here it is fp32.")
@@ -74,11 +75,11 @@ def plan(recipe: Recipe, rows: Sequence[int], *, measured: bool, processes: int 
     if processes > 1 and not training.dataloader_drop_last:
         notes.append("Several processes train on full batches only; the last rows of an epoch may be left out.")
     if not measured and training.eval_strategy != "no":
-        notes.append("There is nothing to evaluate on, so nothing is evaluated while training.")
+        notes.append("There is nothing to evaluate on while training: an evaluation only draws its random number.")
     return Plan(
         steps=training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * per_epoch),
         logging_steps=max(training.logging_steps, 1),
-        eval_strategy=training.eval_strategy if measured else "no",
+        eval_strategy=training.eval_strategy,
         precision=precision,
         processes=processes,
         notes=tuple(notes),
@@ -132,9 +133,16 @@ def _require_trackers(training: Training) -> None:
 
 
 def can_compute(precision: str) -> bool:
+    """Whether the trainer takes this precision here: on a CPU bf16 too, but no fp16."""
     if precision == "fp32":
         return True
+    if precision == "bf16" and on_cpu():
+        return True
     return torch.cuda.is_available() and (precision == "fp16" or torch.cuda.is_bf16_supported())
+
+
+def on_cpu() -> bool:
+    return not torch.cuda.is_available() and not torch.backends.mps.is_available()
 
 
 @dataclass
@@ -148,13 +156,19 @@ class Job:
     recipe: Recipe
     plan: Plan
     folder: Path  # of checkpoints
+    not_held_out: int  # further evaluation datasets whose rows are not known
     evaluate: Callable[[int], Mapping[str, float]]  # step -> metrics by name; stores the rankings
-    main_metric: str  # by which the best checkpoint is chosen, one of the names that `evaluate` gives
+    best_metric: str | None  # by which the best checkpoint is chosen: a loss, or a name that `evaluate` gives
+    higher_is_better: bool
     log: Callable[..., None]  # takes rows of the run's log
     on_step: Callable[[StepProgress], None]
     stop_requested: Callable[[], bool] = lambda: False
     earlier: float = 0.0  # seconds of training before a resume
     timing: Timing = field(default_factory=Timing)
+
+    def last_step(self, planned: int) -> int:
+        """The step that ends the training, of those that the schedule of the learning rate is `planned` for."""
+        return min(planned, self.recipe.training.stop_step or planned)
 
     @property
     def rows_per_step(self) -> int:

@@ -50,7 +50,7 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def launch(arguments: Sequence[str], processes: int, program: Sequence[str] = ("-m", "workbench.cli")) -> None:
+def launch(arguments: Sequence[str], processes: int, program: Sequence[str] = ("-m", "workbench")) -> None:
     """Run `workbench ARGUMENTS` as `processes` processes, by torchrun's own starter, and exit with the first's code.
 
     Returns at once for one process, and in a process that `launch` or torchrun started. `program`: the Python program

@@ -17,26 +17,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from workbench.cards.card import Card
-from workbench.data.pairs import Splits
 from workbench.data.training_rows import count_printed_rows
-from workbench.errors import RecipeError, RunError, TrainingError, WorkbenchError
+from workbench.errors import (
+    BaseError,
+    DataError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    WorkbenchError,
+    enough_memory,
+    first_line,
+)
 from workbench.evaluation.projection import STAGES, save_vectors
-from workbench.evaluation.retrieval import Encode, Evaluation
-from workbench.evaluation.tasks import Task, save
+from workbench.evaluation.retrieval import Encode, Evaluation, folder_name
+from workbench.evaluation.tasks import Search, Task, save
 from workbench.models.base import describe_device, load_folder
+from workbench.recipe.overrides import with_changes
 from workbench.recipe.schema import Origin, Recipe, recipe_sha256
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Progress, Run, RunWriter, create, is_alive, open_run, this_process, write_json
+from workbench.training.given import Given, Statements
+from workbench.training.identity import identity, known_examples
 from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, tasks_while_training
 from workbench.training.processes import from_first, is_first, joined_processes, wait
+from workbench.training.progress import shown_progress
+from workbench.training.source import Source, base_name, command_of, open_recipe, rows_places
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from workbench.training.job import Job, StepProgress, Timing
+    from workbench.training.source import BaseModel, Data
     from workbench.training.trainer import Outcome
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "card-workbench")
@@ -45,90 +59,114 @@ ONLY_FOR_RESUMING = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
 """Files of a checkpoint that a model does not need."""
 
 
+@enough_memory("the training")
 def train(
-    recipe: Recipe | None,
+    source: Source | None,
     *,
     card: Card | None = None,
+    corrected: bool = False,
+    overrides: Mapping[str, Any] | None = None,
     runs: str | os.PathLike[str] = "runs",
-    base: str | None = None,
-    data: str | None = None,
+    base: BaseModel | None = None,
+    data: Data | None = None,
     columns: Mapping[str, str] | None = None,
     max_steps: int | None = None,
+    stand_ins: bool = True,
     resume: str | os.PathLike[str] | None = None,
     keep_checkpoints: bool = False,
     command: Sequence[str] | None = None,
+    progress: bool = True,
     on_progress: Progress | None = None,
     on_run: Callable[[Run], None] | None = None,
     timing: Timing | None = None,
+    **stated: Unpack[Statements],
 ) -> Run:
-    """Train `recipe` into a new folder under `runs`, or resume the run `resume`.
+    """Train a recipe into a new folder under `runs`, or resume the run `resume`.
 
-    `base`: None or "auto", a Hub id, a folder, or a stand-in (see `load_base`). `data`: a file, a Hub id or
-    "sample:NAME" in place of the recipe's rows; `columns` renames its columns (theirs -> ours). `max_steps` ends
-    earlier. With `resume`, the run's own recipe, base and data are used and the other arguments ignored. Checkpoints
-    are removed once the run has finished, unless `keep_checkpoints`; the model that was kept stays. `on_run` is called
-    with the new run before anything is evaluated or trained; its record holds what was found in the rows.
-
-    Ctrl-C, SIGTERM and `Run.stop` stop at the next step with a checkpoint; the run is then "stopped", to be resumed.
-
-    Under torchrun every process calls this with the same arguments; see `processes.launch`.
-
-    Raises DataError, BaseError or RecipeError before a run folder exists; TrainingError or RunError after that, and
-    the run then says why in `record["error"]`.
+    `source` is a card, or what `read_card` takes, with `corrected` and `overrides` as for `recipe`; a Recipe or its
+    file, with its `card` if any; or a Run. `base`: None or "auto", a Hub id, a folder, a stand-in (see `load_base`), a
+    Run, or a SentenceTransformer. `data`: a file, a Hub id or "sample:NAME", "NAME=PATH" for each dataset of several,
+    or rows: dicts, a DataFrame or a `datasets.Dataset`; `columns` renames their columns (theirs -> ours). `max_steps`
+    ends earlier. Without `stand_ins`, base or rows in place of the card's are refused. `stated` is what the user states
+    about the card. `resume` goes on with a run, without the other arguments. Checkpoints are removed at the end, unless
+    `keep_checkpoints`. `on_run` is called with the new run before it is trained. Ctrl-C, SIGTERM and `Run.stop` stop at
+    the next step with a checkpoint, to be resumed. Under torchrun every process calls this with the same arguments.
+    Raises DataError, BaseError or RecipeError before there is a run, then TrainingError or RunError.
     """
     from workbench.training.trainer import denormals_as_zero
 
-    with joined_processes(), denormals_as_zero():
+    with joined_processes(), denormals_as_zero(), shown_progress(on_progress, shown=progress) as on_progress:
         if resume is not None:
             run = open_run(resume, runs)
             if run.status == "finished":
                 return run
             writer = _reopen(run)
-        elif recipe is None:
-            raise RecipeError("expected a recipe or a run to resume, found neither.")
+        elif source is None:
+            raise RecipeError("expected a card, a recipe or a run to resume, found none.")
         else:
-            prepared = prepare(_with_arguments(recipe, data, columns, max_steps), base)
-            writer = _create(Path(runs), prepared, card, command)
-            if on_run is not None and is_first():
-                on_run(writer.run)
-        with _record_ending(writer):
+            recipe, card = open_recipe(source, card=card, corrected=corrected, overrides=overrides)
+            asked, places = base_name(base, runs), rows_places(data, runs)
+            options = {"base": asked, "data": places, "columns": columns, "max_steps": max_steps, **stated}
+            command = command or command_of(source, options, corrected, overrides or {}, runs, stand_ins)
+            recipe = _with_arguments(recipe, places, columns, max_steps)
+            prepared = prepare(recipe, asked, card=card, given=Given.of(stated, asked))
+            writer = _create(Path(runs), prepared, card, command, stand_ins, on_run)
+        with _record_ending(writer), enough_memory("the training"):
             if resume is not None:
-                prepared = prepare(writer.run.recipe(), writer.run.record["base"]["asked"])
+                record, given = writer.run.record, Given.of_record(writer.run.record)
+                prepared = prepare(writer.run.recipe(), record["base"]["asked"], card=writer.run.card(), given=given)
                 _require_same_start(writer.run, prepared)
             _Training(writer, prepared, on_progress, timing).run()
-        if is_first() and not keep_checkpoints and writer.run.status == "finished":
-            shutil.rmtree(writer.run.file("checkpoints"), ignore_errors=True)
+            if is_first() and not keep_checkpoints and writer.run.record["status"] != "stopped":
+                shutil.rmtree(writer.run.file("checkpoints"), ignore_errors=True)
         return writer.run
 
 
+def _refuse_stand_ins(prepared: Prepared) -> None:
+    if prepared.base.stand_in:
+        raise BaseError(f"expected the card's own base, found a stand-in: {prepared.base.note}")
+    if prepared.data_note:
+        raise DataError(f"expected the card's own rows, found a stand-in: {prepared.data_note}")
+
+
 def _with_arguments(
-    recipe: Recipe, data: str | None, columns: Mapping[str, str] | None, max_steps: int | None
+    recipe: Recipe, data: str | Sequence[str] | None, columns: Mapping[str, str] | None, max_steps: int | None
 ) -> Recipe:
     """The recipe with the user's data, columns and max_steps, each with its provenance."""
     if max_steps is not None and max_steps < 1:
         raise RecipeError(f"expected max_steps of at least 1, found {max_steps!r}.")
-    given = {"data.train.location": data, "data.train.columns": columns, "training.max_steps": max_steps}
-    origins = {
-        path: Origin(source="user", note=note)
-        for (path, value), note in zip(given.items(), ("data", "columns", "max_steps"), strict=True)
-        if value is not None
-    }
-    source: dict[str, Any] = {}
-    if data is not None:
-        source = {"location": data, "config": None, "split": None, "revision": None, "columns": {}}
+    changes: dict[str, tuple[Any, Origin]] = {}
+    sources = {recipe.data.name: "data.train"}
+    sources |= {each.name: f"data.more.{number}.source" for number, each in enumerate(recipe.data.more)}
+    for value in [data] if isinstance(data, str) else data or ():
+        name, _, place = value.partition("=")
+        path, place = (sources[name], place) if name in sources and place else (sources[recipe.data.name], value)
+        if f"{path}.location" in changes:
+            known = ", ".join(f"{each}=PATH" for each in sources)
+            raise RecipeError(f"expected --data once for each dataset of the card ({known}), found {value!r}, too.")
+        fields: dict[str, Any] = {"location": place, "config": None, "split": None, "revision": None, "columns": {}}
+        changes |= {f"{path}.{field}": (each, Origin(source="user", note="data")) for field, each in fields.items()}
     if columns is not None:
-        source["columns"] = dict(columns)
-    train_source = recipe.data.train.model_copy(update=source)
-    changed = {
-        "data": recipe.data.model_copy(update={"train": train_source}),
-        "training": recipe.training.model_copy(update={} if max_steps is None else {"max_steps": max_steps}),
-    }
-    return recipe.model_copy(update={**changed, "provenance": {**recipe.provenance, **origins}})
+        given = [path.rpartition(".")[0] for path in changes if path.endswith(".location")]
+        for path in given or ["data.train"]:
+            changes[f"{path}.columns"] = dict(columns), Origin(source="user", note="columns")
+    if max_steps is not None:
+        changes["training.max_steps"] = max_steps, Origin(source="user", note="max_steps")
+    return with_changes(recipe, changes) if changes else recipe
 
 
-def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence[str] | None) -> RunWriter:
-    """A new run folder, made by the first process."""
-    path = None
+def _create(
+    runs: Path,
+    prepared: Prepared,
+    card: Card | None,
+    command: Sequence[str] | None,
+    stand_ins: bool,
+    on_run: Callable[[Run], None] | None,
+) -> RunWriter:
+    """A new run folder, made by the first process, once all have checked what is known about base and rows."""
+    if not stand_ins:
+        _refuse_stand_ins(prepared)
+    path, found = None, identity(prepared, card)
     if is_first():
         recipe, sha256 = prepared.recipe, recipe_sha256(prepared.recipe)
 
@@ -139,12 +177,15 @@ def _create(runs: Path, prepared: Prepared, card: Card | None, command: Sequence
 
                 write_json(run.file("card"), card_to_dict(card))
 
-        record = {**_record(prepared, card), "recipe_sha256": sha256, "command": list(command or ())}
+        record = {**_record(prepared, card, found), "recipe_sha256": sha256, "command": list(command or ())}
         path = create(runs, card_name=recipe.name, recipe_sha256=sha256, record=record, write=write).path
-    return RunWriter(Path(str(from_first(path))), writes=is_first())
+    writer = RunWriter(Path(str(from_first(path))), writes=is_first())
+    if on_run is not None and is_first():
+        on_run(writer.run)
+    return writer
 
 
-def _record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
+def _record(prepared: Prepared, card: Card | None, found: list[dict[str, Any]]) -> dict[str, Any]:
     """What run.json says from the start; see `Run.record`."""
     base, splits, recipe = prepared.base, prepared.splits, prepared.recipe
     return {
@@ -168,8 +209,13 @@ def _record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
                 name: {"source": part.origin, "sha256": part.sha256, "rows": len(part)}
                 for name, part in splits.more.items()
             },
-            "printed": _printed_rows(card, splits),
+            "printed": _printed_rows(card, prepared),
         },
+        "trained": prepared.departures(),
+        "statements": prepared.given.sentences(recipe, base.name, prepared.sets),
+        "examples": known_examples(prepared, card),
+        "identity": found,
+        "margin": prepared.given.margin,
         "checks": [{"severity": check.severity, "message": check.message} for check in prepared.checks],
         "notes": list(prepared.notes),
         "device": describe_device()[0],
@@ -182,13 +228,20 @@ def _record(prepared: Prepared, card: Card | None) -> dict[str, Any]:
     }
 
 
-def _printed_rows(card: Card | None, splits: Splits) -> dict[str, int]:
-    """How many rows the card prints, and how many of them are among ours; nothing where its text is damaged."""
+def _printed_rows(card: Card | None, prepared: Prepared) -> dict[str, int]:
+    """How many rows the card prints, and how many of them are among ours, each counted in its own dataset; nothing
+    where the card's text is damaged."""
     if card is None or card.text.lost:
         return {}
-    samples = [sample for dataset in card.training_datasets() for sample in dataset.samples]
-    found, printed = count_printed_rows([*splits.parts().values(), *splits.more.values()], samples)
-    return {"rows": printed, "found": found}
+    splits, prompts = prepared.splits, prepared.recipe.training.prompts
+    first, *others = card.training_datasets() or (None,)
+    counts = [count_printed_rows([*splits.parts().values()], first.samples, prompts)] if first else []
+    counts += [
+        count_printed_rows([part], dataset.samples, prompts)
+        for dataset, part in zip(others, splits.more.values(), strict=False)
+        if dataset is not None
+    ]
+    return {"rows": sum(rows for _, rows in counts), "found": sum(found for found, _ in counts)}
 
 
 def _reopen(run: Run) -> RunWriter:
@@ -202,7 +255,9 @@ def _reopen(run: Run) -> RunWriter:
                 f"{process.get('pid')} on {process.get('host')!r}; stop that one first."
             )
         run.clear_stop_request()
-        RunWriter(run.path).update(status="running", process=this_process(), error=None)
+        writer = RunWriter(run.path)
+        writer.update(status="running", process=this_process(), error=None)
+        writer.remove_half_written()
     wait()
     return RunWriter(run.path, writes=is_first())
 
@@ -234,10 +289,7 @@ def _require_same_start(run: Run, prepared: Prepared) -> None:
 @contextmanager
 def _record_ending(writer: RunWriter) -> Iterator[None]:
     """Write how the run ended, however it ended."""
-    import torch
     from safetensors import SafetensorError
-
-    from workbench.training.trainer import first_line
 
     ending: dict[str, Any] = {"status": "failed"}
     try:
@@ -248,12 +300,6 @@ def _record_ending(writer: RunWriter) -> Iterator[None]:
     except WorkbenchError as error:
         ending["error"] = str(error)
         raise
-    except torch.OutOfMemoryError as error:
-        ending["error"] = (
-            "expected the batch to fit into the device's memory, found too little of it; "
-            "use a smaller per_device_train_batch_size with more gradient_accumulation_steps."
-        )
-        raise TrainingError(ending["error"]) from error
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:  # of the libraries: disk, device, argument
         ending["error"] = (
             f"expected the training to go on, found {type(error).__name__}: {first_line(error)}; "
@@ -306,9 +352,11 @@ class _Training:
         if not is_first():
             return
         self.set_phase(f"measure {stage}")
-        encode = encode_with(model, self.prepared.recipe, remember=True)
+        encode, run = encode_with(model, self.prepared.recipe, remember=True), self.writer.run
         for name, task in self.prepared.tasks.items():
-            if stage not in self.writer.run.evaluations().get(name, ()):
+            folder = folder_name(name)
+            whole = not _keeps_vectors(task, stage) or run.file("vectors", folder, stage).is_file()
+            if stage not in run.evaluations().get(folder, ()) or not whole:  # older versions wrote the vectors last
                 self.evaluate(task, encode, name, stage)
 
     def evaluate(self, task: Task, encode: Encode, name: str, stage: str) -> Mapping[str, float]:
@@ -325,9 +373,9 @@ class _Training:
             truncate_dim=recipe.evaluation.truncate_dim,
             on_progress=on_progress,
         )
-        folder = save(path, name, stage, found)
-        if stage in STAGES and isinstance(found, Evaluation) and getattr(task, "dimensions", None) is None:
-            save_vectors(path, folder, stage, found)
+        if isinstance(found, Evaluation) and _keeps_vectors(task, stage):
+            save_vectors(path, folder_name(name), stage, found)
+        save(path, name, stage, found)  # its means come last: an evaluation that is listed is whole
         return found.metrics
 
     def set_phase(self, phase: str) -> None:
@@ -339,7 +387,9 @@ class _Training:
         from workbench.training.job import Job, Timing
 
         prepared, writer = self.prepared, self.writer
-        tasks, timing, written = tasks_while_training(prepared.tasks), self.timing or Timing(), 0.0
+        tasks = tasks_while_training(prepared.tasks, prepared.sets)
+        timing, written = self.timing or Timing(), 0.0
+        best_metric, higher = _best_by(writer.run, prepared, list(tasks))
 
         def evaluate(step: int) -> Mapping[str, float]:
             self.set_phase(f"measure step-{step}")
@@ -362,17 +412,23 @@ class _Training:
             loss=prepared.loss,
             rows=prepared.rows,
             held_out=prepared.held_out,
+            not_held_out=prepared.not_held_out,
             recipe=prepared.recipe,
             plan=prepared.plan,
             folder=writer.run.file("checkpoints"),
             evaluate=evaluate,
-            main_metric=_main_metric(writer.run, prepared.recipe, list(tasks)),
+            best_metric=best_metric,
+            higher_is_better=higher,
             log=writer.log,
             on_step=on_step,
             stop_requested=writer.run.has_stop_request,
             earlier=max((float(row.get("time") or 0) for row in writer.run.log()), default=0.0),
             timing=timing,
         )
+
+
+def _keeps_vectors(task: Task, stage: str) -> bool:
+    return stage in STAGES and isinstance(task, Search) and task.dimensions is None
 
 
 def _outcome_record(record: Mapping[str, Any], prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
@@ -420,14 +476,39 @@ def _keep_model(checkpoint: Path, kept: Path, recipe: Recipe) -> None:
     temporary.replace(kept)
 
 
-def _main_metric(run: Run, recipe: Recipe, names: Sequence[str]) -> str:
-    """By which the best checkpoint is chosen: the recipe's metric of the first task that has it, else that task's own.
+def _best_by(run: Run, prepared: Prepared, names: Sequence[str]) -> tuple[str | None, bool]:
+    """By which value of an evaluation the best checkpoint is chosen, as the trainer names it, and whether higher is
+    better: the recipe's `metric_for_best_model`, else its main metric. None where nothing is measured. Schedulers that
+    wait for a plateau look at the same value, by default at the loss.
 
-    The mean over NanoBEIR comes before its parts.
+    A metric is that of the task that bears the evaluation's name, else of the first that has such a metric.
     """
+    recipe, training = prepared.recipe, prepared.recipe.training
+    held_out = prepared.held_out
+    losses = [f"{name}_loss" for name in held_out] if isinstance(held_out, dict) else ["loss"] * (held_out is not None)
+    plateau = training.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy")
+    wanted = training.metric_for_best_model or "loss" * plateau
+    wanted = wanted.removeprefix("eval_") if training.load_best_model_at_end or plateau else ""
+    found = [
+        (len(metric), name == folder_name(wanted.removesuffix(metric).rstrip("_")), -number, f"{name}_{metric}")
+        for number, name in enumerate(names)
+        for metric in run.metrics(name, "before")
+        if f"_{wanted}".endswith(f"_{metric}")
+    ]
+    if wanted.endswith("loss") and losses:
+        found = [(0, True, 0, wanted if wanted in losses else losses[0])]
+    usual = not wanted.endswith("loss")
+    if found:
+        return max(found)[-1], usual if training.greater_is_better is None else training.greater_is_better
+    if names:
+        return _main_metric(run, recipe, names), recipe.evaluation.higher_is_better
+    return (losses[0], False) if losses else (None, True)
+
+
+def _main_metric(run: Run, recipe: Recipe, names: Sequence[str]) -> str:
+    """The recipe's metric of the first task that has it, else that task's own. The mean over NanoBEIR comes before its
+    parts."""
     ordered = sorted(names, key=lambda name: (name != "validation", "_mean" not in name, names.index(name)))
     wanted = recipe.evaluation.main_metric
     name = next((name for name in ordered if wanted in run.metrics(name, "before")), None)
-    if name is not None or not ordered:
-        return f"{name or 'validation'}_{wanted}"
-    return f"{ordered[0]}_{run.main_metric(ordered[0], 'before')}"
+    return f"{name}_{wanted}" if name else f"{ordered[0]}_{run.main_metric(ordered[0], 'before')}"

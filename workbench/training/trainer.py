@@ -30,11 +30,12 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import distributed
 from transformers.trainer_callback import PrinterCallback
 
-from workbench.errors import RecipeError
+from workbench.errors import RecipeError, first_line
+from workbench.recipe.schema import Training
 from workbench.run import Run
 from workbench.training.callbacks import InstrumentedTrainer, Journal
 from workbench.training.energy_use import Energy, energy_counters
-from workbench.training.job import Job
+from workbench.training.job import Job, on_cpu
 from workbench.training.processes import from_first, is_first, world_size
 
 if TYPE_CHECKING:
@@ -84,12 +85,13 @@ def fit(job: Job) -> Outcome:
     checkpoint = from_first(last_checkpoint(job.folder, job.plan.processes) if is_first() else None)
     if checkpoint is not None:
         state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step >= state.max_steps:
+        if state.global_step >= job.last_step(state.max_steps):
             return _outcome(job, state)
     with quiet(), _trackers_in(Run(job.folder.parent).file("trackers")):
         energy = Energy(energy_counters(_gpus()) if is_first() else {})
         journal = Journal(job, energy)
         trainer = _trainer(job, journal)
+        trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
         with _stop_on_signals(journal):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if is_first():
@@ -116,7 +118,7 @@ def _trainer(job: Job, journal: Journal) -> InstrumentedTrainer:
             train_dataset=job.rows,
             eval_dataset=job.held_out if evaluated else None,
             loss=job.loss,
-            evaluator=_RunEvaluator(job, journal) if evaluated else None,
+            evaluator=_RunEvaluator(job, journal) if evaluated else None,  # with nothing to evaluate, it gives nothing
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -124,17 +126,19 @@ def _trainer(job: Job, journal: Journal) -> InstrumentedTrainer:
 
 def _outcome(job: Job, state: TrainerState, journal: Journal | None = None, energy: Energy | None = None) -> Outcome:
     best, checkpoint = None, job.folder / f"checkpoint-{state.global_step}"
+    steps = job.last_step(int(state.max_steps))
     if state.best_global_step:
         value = float(state.best_metric or 0.0)
-        best = {"step": int(state.best_global_step), "metric": job.main_metric, "value": value}
+        named = "eval_loss" if str(job.best_metric).endswith("loss") else job.best_metric
+        best = {"step": int(state.best_global_step), "metric": named, "value": value}
         best_checkpoint = job.folder / f"checkpoint-{state.best_global_step}"
         if job.recipe.training.load_best_model_at_end and best_checkpoint.is_dir():
             checkpoint = best_checkpoint
     return Outcome(
         step=int(state.global_step),
-        steps=int(state.max_steps),
+        steps=steps,
         epoch=float(state.epoch or 0.0),
-        stopped=journal is not None and journal.stopping and state.global_step < state.max_steps,
+        stopped=journal is not None and journal.stopping and state.global_step < steps,
         checkpoint=checkpoint,
         best=best,
         peak_memory=_peak_memory(),
@@ -150,49 +154,80 @@ def training_arguments(job: Job) -> SentenceTransformerTrainingArguments:
     Raises RecipeError where the trainer refuses one.
     """
     training, plan = job.recipe.training, job.plan
-    taken = (
-        "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
-        "gradient_accumulation_steps", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-        "max_grad_norm", "optim", "lr_scheduler_type", "seed", "data_seed", "batch_sampler",
-        "multi_dataset_batch_sampler", "eval_steps",
-    )  # fmt: skip
-    fields = SentenceTransformerTrainingArguments.__dataclass_fields__
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
-    given: dict[str, Any] = {name: getattr(training, name) for name in taken}
-    given[checkpointing] = training.gradient_checkpointing
-    try:
+    given = own_arguments(training) | {"prompts": _prompts(job) or None}
+    given["dataloader_drop_last"] |= plan.processes > 1  # as the library does
+    with _refusals():
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(job.folder),
             **given,
-            lr_scheduler_kwargs=dict(training.lr_scheduler_kwargs),
-            warmup_steps=training.warmup_steps or training.warmup_ratio,  # below 1 it is a share of all steps
-            prompts=_prompts(job) or None,
-            dataloader_drop_last=training.dataloader_drop_last or plan.processes > 1,  # as the library does
             fp16=plan.precision == "fp16",
             bf16=plan.precision == "bf16",
-            use_cpu=plan.processes > 1 and not torch.cuda.is_available(),  # or it sees no other process
+            # without it, a CPU sees no other process and takes no bf16
+            use_cpu=(plan.processes > 1 and not torch.cuda.is_available()) or (on_cpu() and plan.precision != "fp32"),
             eval_strategy=plan.eval_strategy,
+            eval_on_start=training.eval_on_start and plan.eval_strategy != "no",
             logging_strategy="steps",
             logging_steps=plan.logging_steps,
             logging_nan_inf_filter=False,  # a loss that is not a number must be seen
             save_strategy="steps",
             save_steps=job.timing.checkpoint_steps,
             save_total_limit=CHECKPOINTS_KEPT,
-            metric_for_best_model=f"eval_{job.main_metric}" if plan.eval_strategy != "no" else None,
-            greater_is_better=job.recipe.evaluation.higher_is_better,
+            metric_for_best_model=f"eval_{job.best_metric}" if job.best_metric and plan.eval_strategy != "no" else None,
+            greater_is_better=job.higher_is_better,
             disable_tqdm=True,
             report_to=list(training.report_to) or "none",
             push_to_hub=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process feeding several GPUs would multiply the batch
+    return arguments
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError) as error:
         raise RecipeError(
             f"expected arguments that the trainer can take, found some that it refuses ({first_line(error)}); "
             "change them with --set."
         ) from error
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process feeding several GPUs would multiply the batch
-    return arguments
+
+
+def check_arguments(training: Training) -> None:
+    """Raises RecipeError where the trainer refuses an argument, such as an unknown optimizer or scheduler, or would
+    train for no step."""
+    if training.num_train_epochs < 0 or (training.num_train_epochs == 0 and training.max_steps < 1):
+        raise RecipeError(
+            f"expected epochs or steps to train for, found num_train_epochs {training.num_train_epochs:g} and "
+            f"max_steps {training.max_steps}; set one of them."
+        )
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if (size := getattr(training, name)) < 1:
+            raise RecipeError(f"expected {name} of at least 1, found {size}; change it with --set.")
+    with _refusals():
+        given = own_arguments(training) | {"eval_strategy": training.eval_strategy}
+        SentenceTransformerTrainingArguments(output_dir="unused", **given)
+
+
+def own_arguments(training: Training) -> dict[str, Any]:
+    """The trainer's arguments that do not depend on the machine."""
+    taken = (
+        "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
+        "gradient_accumulation_steps", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+        "max_grad_norm", "optim", "lr_scheduler_type", "seed", "data_seed", "batch_sampler",
+        "multi_dataset_batch_sampler", "eval_steps", "dataloader_drop_last",
+    )  # fmt: skip
+    fields = SentenceTransformerTrainingArguments.__dataclass_fields__
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+    return {
+        **training.model_dump(include=set(taken)),
+        "lr_scheduler_kwargs": training.lr_scheduler_kwargs or None,
+        checkpointing: training.gradient_checkpointing,
+        "warmup_steps": training.warmup_steps or training.warmup_ratio,  # below 1 it is a share of all steps
+        "prompts": dict(training.prompts) or None,
+    }
 
 
 def _prompts(job: Job) -> dict[str, Any]:
@@ -215,18 +250,13 @@ def _prompts(job: Job) -> dict[str, Any]:
     return {name: own for name, own in nested.items() if own}
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error of the libraries, cut."""
-    return (str(error).strip().splitlines() or ["no message"])[0][:300]
-
-
 class _RunEvaluator(BaseEvaluator):
     """The run's own evaluation as an evaluator of the library."""
 
     def __init__(self, job: Job, journal: Journal) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job, self.journal = job, journal
-        self.primary_metric = job.main_metric
+        self.primary_metric = job.best_metric
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -235,6 +265,8 @@ class _RunEvaluator(BaseEvaluator):
         found = dict(self.job.evaluate(steps)) if is_first() else {}
         if not hasattr(distributed, "distributed_evaluation"):
             found = from_first(found)
+        for _ in range(self.job.not_held_out):  # as the loader of each of these datasets does
+            torch.empty((), dtype=torch.int64).random_()
         self.journal.evaluated = dict(found)
         return found
 

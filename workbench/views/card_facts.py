@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.audit.rules import Audit, audit
 from workbench.cards.card import Card
+from workbench.cards.inference import infer
 from workbench.recipe.schema import Origin, Recipe, leaves
 from workbench.views.records import FindingLines, Sourced
 from workbench.views.theme import shorten
@@ -42,6 +43,11 @@ def card_facts(card: Card) -> list[Sourced]:
                 for node in dataset.loss.chain()
             )
             facts.append(_fact("Loss", losses, dataset.loss.line))
+    for part, inferred in zip(card.evaluations, infer(card).metrics, strict=True):
+        if inferred.resolution is not None:
+            name = f"Resolution: {', '.join(part.datasets) or part.name}"
+            line = part.metric_lines.get(inferred.resolution.metric)
+            facts.append(_fact(name, inferred.resolution.sentence, line))
     facts += [_fact(f"Set: {name}", stated.value, stated.line) for name, stated in card.non_default.items()]
     return facts + [_fact(f"Version: {name}", stated.value, stated.line) for name, stated in card.versions.items()]
 
@@ -108,23 +114,23 @@ def line_notes(audit: Audit) -> dict[int, str]:
     return found
 
 
-def recipe_fields(recipe: Recipe, corrected: Recipe | None = None) -> tuple[Sourced, ...]:
-    """Every field with its source, and its value in the corrected recipe with the reason; not an empty part without a
-    source."""
+def recipe_fields(recipe: Recipe, other: Recipe | None = None) -> tuple[Sourced, ...]:
+    """Every field with its source, and its value in the `other` recipe, corrected (with the reason) or as it was
+    trained; not an empty part without a source."""
     values = leaves(recipe)
-    others = leaves(corrected) if corrected is not None else {}
+    others = leaves(other) if other is not None else {}
     fields = []
     for path in dict.fromkeys([*values, *others]):
         value = shorten(field_text(values.get(path)), LIMIT)
-        other = shorten(field_text(others.get(path)), LIMIT) if corrected is not None else None
+        beside = shorten(field_text(others.get(path)), LIMIT) if other is not None else None
         origin = origin_of(recipe.provenance, path)
-        if origin is None and value == "–" and other in (None, "–"):
+        if origin is None and value == "–" and beside in (None, "–"):
             continue
         source, lines, note = (origin.source, origin.lines, origin.note) if origin else ("unknown", (), "")
-        reason = corrected.provenance.get(path) if corrected is not None and other != value else None
-        if reason is not None and reason.note != note:
+        reason = other.provenance.get(path) if other is not None and beside != value else None
+        if reason is not None and reason.source == "finding" and reason.note != note:
             note = " · ".join(part for part in (note, f"corrected: {reason.note}") if part)
-        fields.append(Sourced(path, value, source, lines, shorten(note, LIMIT), other))
+        fields.append(Sourced(path, value, source, lines, shorten(note, LIMIT), beside))
     return tuple(fields)
 
 

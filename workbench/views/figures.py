@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.evaluation.metrics import SIMILARITIES
 from workbench.views.smoothing import POINTS
 from workbench.views.theme import (
     FONT_FAMILY,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from plotly.graph_objects.layout import Template
 
-    from workbench.evaluation.compare import MetricRow
+    from workbench.evaluation.comparison import MetricRow
     from workbench.views.records import QueryOutcome
 
 Trace = dict[str, Any]
@@ -112,57 +111,6 @@ def library() -> str:
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
-
-
-METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "ap": "AP"}
-
-
-def metric_name(metric: str) -> str:
-    """The usual name of a metric; a ranking metric loses its similarity.
-
-    >>> metric_name("cosine_ndcg@10"), metric_name("dot_accuracy@1"), metric_name("spearman_cosine")
-    ('nDCG@10', 'Accuracy@1', 'Spearman (cosine)')
-    """
-    words = metric.split("_")
-    place = 0 if words[0] in SIMILARITIES else -1
-    similarity = words.pop(place) if len(words) > 1 and words[place] in SIMILARITIES else ""
-    name, at, depth = "_".join(words).partition("@")
-    if not at and not similarity:
-        return metric
-    shown = METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
-    return shown + at + depth if at else f"{shown} ({similarity})"
-
-
-def metric_names(metrics: Iterable[str]) -> dict[str, str]:
-    """Metric -> its `metric_name`, or itself if two of them would have the same name.
-
-    >>> metric_names(["cosine_mrr@10", "cosine_map@100"])
-    {'cosine_mrr@10': 'MRR@10', 'cosine_map@100': 'MAP@100'}
-    >>> metric_names(["cosine_mrr@10", "dot_mrr@10"])
-    {'cosine_mrr@10': 'cosine_mrr@10', 'dot_mrr@10': 'dot_mrr@10'}
-    """
-    names = {metric: metric_name(metric) for metric in metrics}
-    return names if len(set(names.values())) == len(names) else {metric: metric for metric in names}
-
-
-def name_metrics(sentence: str, metrics: Iterable[str]) -> str:
-    """`sentence` with the library's names of `metrics` replaced by their `metric_names`.
-
-    >>> name_metrics("cosine_mrr@10 differs.", ["cosine_mrr@1", "cosine_mrr@10"])
-    'MRR@10 differs.'
-    """
-    return replace_names(sentence, metric_names(metrics))
-
-
-def replace_names(sentence: str, names: Mapping[str, str]) -> str:
-    """`sentence` with each of `names` replaced, the longest first, because one may begin another.
-
-    >>> replace_names("run-12 and run-1", {"run-1": "A", "run-12": "B"})
-    'B and A'
-    """
-    for name in sorted(names, key=len, reverse=True):
-        sentence = sentence.replace(name, names[name])
-    return sentence
 
 
 def dots(
@@ -250,17 +198,40 @@ def dot_plot(
 
 
 def marks_after(
-    rows: Iterable[tuple[float, str, MetricRow]],
+    rows: Iterable[tuple[float, str, MetricRow]], *, with_card: bool = True
 ) -> tuple[list[tuple[float, float, str]], list[tuple[float, float]]]:
-    """Points and ends for `dots`, of the values after training: (place, name, row) each."""
+    """Points and ends for `dots`, of the values after training: (place, name, row) each.
+
+    Of several seeds the point is their mean. The ends are those between which the card's number is expected where the
+    row was judged against it and `with_card`, else those of the value over queries.
+    """
     points, ends = [], []
     for place, name, row in rows:
-        if row.after is not None:
-            low, high = row.after if row.low is None else row.low, row.after if row.high is None else row.high
-            interval = "" if row.low is None or row.high is None else f"<br>95% CI {low:.4f} to {high:.4f}"
-            points.append((place, row.after, f"{name}: {row.after:.4f}{interval}"))
-            ends.append((low, high))
+        if row.after is None:
+            continue
+        value, low, high, text = row.after, row.low, row.high, "95% CI over queries"
+        if len(row.values) > 1 and row.mean is not None:
+            value, name = row.mean, f"{name}, mean of {len(row.values)} seeds"
+        if with_card and row.card_low is not None and row.card_high is not None:
+            half, text = (row.card_high - row.card_low) / 2, "95% range expected of the card"
+            low, high = value - half, value + half
+        interval = "" if low is None or high is None else f"<br>{text}: {low:.4f} to {high:.4f}"
+        points.append((place, value, f"{name}: {value:.4f}{interval}"))
+        ends.append((value if low is None else low, value if high is None else high))
     return points, ends
+
+
+def seed_marks(
+    rows: Iterable[tuple[float, str, MetricRow]], color: str, *, name: str = "Each seed", lift: float = 0.27
+) -> list[Trace]:
+    """A small dot for each training of a metric, `lift` rows above its mean: (place, name, row) each."""
+    points = [
+        (place + lift, value, f"{metric}: {value:.4f}, training {number} of {len(row.values)}")
+        for place, metric, row in rows
+        if len(row.values) > 1
+        for number, value in enumerate(row.values, start=1)
+    ]
+    return [{**trace, "opacity": 0.7} for trace in dots(points, name=name, color=color, size=5)]
 
 
 def metric_bars(
@@ -273,7 +244,7 @@ def metric_bars(
     """One row per metric: before (open, grey), after (filled, blue, with its interval), the card's (dashed, ink).
 
     Dots on a common scale, not bars from zero: the differences of interest are hundredths. `names` label the two
-    values, for two runs that are compared.
+    values, for two runs that are compared. With several seeds, after is their mean, and each seed is a small dot.
     """
     colors = palette(dark=dark)
     first, second = (plain(name, 60) for name in names)
@@ -283,16 +254,28 @@ def metric_bars(
         for place, row in numbered
         if row.before is not None
     ]
-    after, ends = marks_after(((place, f"{plain(row.metric)}<br>{second}", row) for place, row in numbered))
+    named = [(place, f"{plain(row.metric)}<br>{second}", row) for place, row in numbered]
+    after, ends = marks_after(named)
+    judged, counts = any(row.card_low is not None for row in rows), {len(row.values) for row in rows} - {0}
+    seeds = f", mean of {max(counts)} seeds" if len(counts) == 1 else ", mean of the seeds"
+    shown = second + (seeds if max(counts, default=1) > 1 else "")
+    shown += ", with the range expected of the card (95%)" if judged else ", with 95% CI"
     traces = [
-        *joins(((place, row.before, row.after) for place, row in numbered), colors),
+        *joins(((place, row.before, after_value(row)) for place, row in numbered), colors),
         *dots(before, name=first, color=colors.before, symbol="circle-open"),
-        *dots(after, name=f"{second}, with 95% CI", color=colors.after, ends=ends),
+        *dots(after, name=shown, color=colors.after, ends=ends),
+        *seed_marks(named, colors.after),
         *card_lines([(place, row.metric, row.card) for place, row in numbered if row.card is not None], colors),
     ]
-    values = [v for row in rows for v in (row.card, row.before, row.after, row.low, row.high) if v is not None]
+    values = [v for row in rows for v in (row.card, row.before, row.after, *row.values) if v is not None]
+    values += [end for pair in ends for end in pair]
     labels = [plain(row.metric, 40) for _, row in numbered]
     return dot_plot(traces, labels, title=title, dark=dark, xaxis=_padded_range(values))
+
+
+def after_value(row: MetricRow) -> float | None:
+    """The value after training; of several seeds their mean."""
+    return row.mean if len(row.values) > 1 else row.after
 
 
 def _padded_range(values: Sequence[float], share: float = 0.04) -> dict[str, Any]:
@@ -413,7 +396,7 @@ def per_query_difference(
             "y": [query.difference for _, query in shown],
             "mode": "lines+markers",
             "fill": "tozeroy" if changed else None,
-            "name": f"{name} ({len(rows):,})",
+            "name": name,
             "fillcolor": f"{color}33",
             "line": {"color": color, "width": 1.5, "shape": "hvh"},
             "marker": {"color": color, "size": 6, "symbol": "diamond" if changed else "diamond-open"},

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench.views.figures import Trace, figure_of, marker_of
 from workbench.views.loss_curves import LogColumns
 from workbench.views.smoothing import POINTS, smooth, spikes, thin
-from workbench.views.theme import HEIGHT, TICK_SIZE, Palette, Role, palette, plain
+from workbench.views.theme import DIFFERENCE_HEIGHT, HEIGHT, TICK_SIZE, Palette, Role, palette, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from workbench.cards.card import Card
+    from workbench.evaluation.replay import Number
     from workbench.views.loss_curves import Curves
 
 Along = Literal["step", "epoch", "rows", "time"]
@@ -173,6 +174,64 @@ def loss_curves(
     for run in runs:
         _mark_kept(figure, run, x, end, colors)
     return figure
+
+
+def loss_differences(
+    runs: Mapping[str, Sequence[Number]], *, dark: bool = False, height: int = DIFFERENCE_HEIGHT
+) -> Figure:
+    """card - ours of every loss that the card logs, over steps; name of a run -> its numbers of the replay.
+
+    Within the band two numbers are equal: half of the last printed digit. What is outside is a cross.
+    """
+    colors = palette(dark=dark)
+    traces: list[Trace] = []
+    band = sorted({(each.step, each.tolerance) for numbers in runs.values() for each in numbers})
+    if band:
+        ends = [*((step, size) for step, size in band), *((step, -size) for step, size in reversed(band))]
+        traces.append(
+            {
+                "x": [step for step, _ in ends],
+                "y": [size for _, size in ends],
+                "mode": "lines",
+                "fill": "toself",
+                "fillcolor": f"{colors.better}40",
+                "line": {"color": colors.better, "width": 1},
+                "hoverinfo": "skip",
+                "name": "Equal: half a printed digit",
+            }
+        )
+    for place, (name, numbers) in enumerate(runs.items()):
+        color = colors.role("other", place - 1) if place else colors.after
+        outside = color if len(runs) > 1 else colors.worse
+        for loss, symbol in (("Training Loss", "circle"), ("Validation Loss", "square")):
+            label = f"{plain(name, 60)}, {loss.lower()}" if name else loss.capitalize()
+            for word, marker in (
+                ("equal", marker_of(color, symbol, 8)),
+                ("different", marker_of(outside, f"{symbol}-x-open", 9)),
+            ):
+                points = [each for each in numbers if each.name == loss and each.equal == (word == "equal")]
+                traces += _difference_marks(f"{label}, {word} ({len(points):,})", points, marker)
+    sizes = [abs(each.difference) for numbers in runs.values() for each in numbers]
+    reach = 1.15 * max([*sizes, *(2 * size for _, size in band)], default=1.0)
+    axis = {"range": [-reach, reach], "exponentformat": "none", "zeroline": True, "zerolinecolor": colors.grid}
+    along = {"rangemode": "tozero"}
+    return figure_of(
+        traces, x=X_TITLES["step"], y="Card − ours (loss)", dark=dark, height=height, xaxis=along, yaxis=axis
+    )
+
+
+def _difference_marks(label: str, points: Sequence[Number], marker: dict[str, Any]) -> list[Trace]:
+    trace = {
+        "x": [each.step for each in points],
+        "y": [each.difference for each in points],
+        "mode": "markers",
+        "name": label,
+        "marker": marker,
+        "cliponaxis": False,
+        "text": [plain(str(each)) for each in points],
+        "hovertemplate": "%{text}<br>card − ours %{y:+.6f}<extra></extra>",
+    }
+    return [trace] if points else []
 
 
 def _over(run: Curve, x: Along, points: tuple[Sequence[float], Sequence[float]], what: str = "", **more: Any) -> Trace:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from workbench.cards.metric_names import metric_name
 from workbench.errors import DataError
-from workbench.views.figures import dot_plot, dots, figure_of, joins, marker_of, metric_name
+from workbench.views.figures import dot_plot, dots, figure_of, joins, marker_of
 from workbench.views.theme import HEIGHT, palette, plain
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import RunError
+from workbench.run_forms import parse_log
 from workbench.views.loss_curves import LogColumns
 
 if TYPE_CHECKING:
@@ -52,19 +51,10 @@ class LogTail:
             self._offset += len(complete)
             lines = complete.splitlines()
             for start in range(0, len(lines), CHUNK):
-                self._log.extend(_parse(lines[start : start + CHUNK]))
+                self._log.extend(parse_log(lines[start : start + CHUNK]))
             if lines:
                 self._seen = self._log.copy()
             return self._seen
-
-
-def _parse(lines: Sequence[bytes]) -> list[dict[str, Any]]:
-    """The rows of these lines; a line cut by a kill is skipped."""
-    try:
-        found = json.loads(b"[" + b",".join(lines) + b"]")
-    except ValueError:
-        found = [row for line in lines for row in _parse([line])] if len(lines) > 1 else []
-    return [row for row in found if isinstance(row, dict)]
 
 
 def logged_names(log: LogColumns) -> tuple[str, ...]:

@@ -17,18 +17,29 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from workbench.errors import RunError
+from workbench.errors import RunError, WorkbenchError
 from workbench.run import Run
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card, LogRow
     from workbench.cards.inference import Inferred
+    from workbench.evaluation.replay import Number
 
 Axis = Literal["steps", "epochs", "rows", "seconds"]
 
 EPOCH_ROUNDING = 0.5e-4 + 1e-9  # half of the last printed place of the card's epochs
 NUMBERS = frozenset({int, float})  # not bool
 PART = "components/"  # before the name of a part of a loss
+
+
+def best_kept(run: Run) -> int | None:
+    """The step of the best checkpoint where the run kept that one; None where it kept the last, or is no whole run."""
+    try:
+        best, training = run.record.get("best") or {}, run.recipe().training
+    except WorkbenchError:
+        return None
+    step: int | None = best.get("step") if training.load_best_model_at_end else None
+    return step
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,19 @@ def curves(
         divided=implied.summed,
         sentences=tuple(sentences),
     )
+
+
+def loss_numbers(card: Card, log: LogColumns | Iterable[Mapping[str, Any]]) -> tuple[Number, ...]:
+    """The losses of the card's log that a run's log has at the same steps, too, and whether they are equal."""
+    from workbench.evaluation.replay import logged_numbers
+
+    columns = log if isinstance(log, LogColumns) else LogColumns.of(log)
+    logged = zip(columns.steps, columns.column("loss"), columns.column("eval_loss"), strict=True)
+    rows = [
+        {"step": step} | {name: value for name, value in (("loss", loss), ("eval_loss", held)) if value is not None}
+        for step, loss, held in logged
+    ]
+    return tuple(each for each in logged_numbers(card, rows, {}, {}) if math.isfinite(each.ours))
 
 
 def _card_x(rows: Sequence[LogRow], implied: Inferred, axis: Axis) -> list[float | None]:

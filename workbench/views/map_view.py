@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from workbench.cards.metric_names import metric_name
 from workbench.evaluation.examples import has_examples
 from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_map, project
 from workbench.run import Run
-from workbench.views.figures import metric_name
 from workbench.views.figures_map import NEUTRAL, MapPoints, picture
 from workbench.views.queries import RESERVED, TEXT_LIMIT, compared_evaluations
 from workbench.views.records import TOP, Hit, QueryOutcome

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.evaluation.compare import MetricRow, evaluation_name
+from workbench.evaluation.card_evaluation import evaluation_name
+from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.run import Run
 from workbench.views.loss_curves import LogColumns
 from workbench.views.smoothing import thin
-from workbench.views.summary import Parts, main_row, metric_rows
+from workbench.views.summary import Parts, main_row, metric_rows, stored_comparison
 from workbench.views.theme import shorten
 
 SPARK_POINTS = 40  # points of the small loss curve
@@ -49,14 +50,14 @@ def run_row(run: Run, read_log: Callable[[], LogColumns] | None = None) -> RunRo
     if record is None:
         return RunRow(run.name, reason=parts.gaps["record"])
     progress = record.get("progress") or {}
-    comparison = parts.read("comparison", run.comparison) or {}
+    comparison = parts.read("comparison", lambda: stored_comparison(run))
     main = parts.read("metrics", lambda: _main_row(run, comparison))
     log = parts.read("log", read_log or (lambda: LogColumns.of(run.log())))
     return RunRow(
         name=run.name,
         card=_text(record.get("card")),
         variant=_text(record.get("variant")),
-        verdict=_text(comparison.get("verdict")),
+        verdict=None if comparison is None else _text(comparison.verdict),
         main=main or UNMEASURED,
         step=progress.get("step"),
         steps=progress.get("steps"),
@@ -67,7 +68,7 @@ def run_row(run: Run, read_log: Callable[[], LogColumns] | None = None) -> RunRo
     )
 
 
-def _main_row(run: Run, comparison: dict[str, object]) -> MetricRow | None:
+def _main_row(run: Run, comparison: Comparison | None) -> MetricRow | None:
     recipe = run.recipe()
     rows = metric_rows(run, comparison, evaluation_name(run, recipe, None))
     return main_row(rows, recipe.evaluation.main_metric)

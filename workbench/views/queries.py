@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from workbench.cards.metric_names import metric_name
 from workbench.errors import RunError, WorkbenchError
 from workbench.evaluation.examples import example_changes, has_examples, input_columns, read_examples, unit
 from workbench.evaluation.projection import STAGES
 from workbench.evaluation.retrieval import DEEPEST_CUT
 from workbench.evaluation.slices import BY, at_dimensions, at_precisions, slice_queries
 from workbench.run import Run
-from workbench.views.figures import metric_name
 from workbench.views.records import TOP, Cause, Grouping, Hit, OpenedQuery, QueriesView, QueryOutcome, TopTen
 from workbench.views.theme import shorten
 from workbench.views.words import jaccard, words
@@ -96,7 +96,9 @@ def query_outcomes(table: pd.DataFrame) -> tuple[QueryOutcome, ...]:
     names = ["query", "rank_before", "rank_after", "before", "after", "query_id"]
     examples = "gold" in table
     names += ["gold", "score_before", "score_after"] if examples else []
-    rows = table[names].astype(object).where(table[names].notna(), None)
+    rows = (
+        table[names].astype(object).where(table[names].notna() | [name in ("before", "after") for name in names], None)
+    )
     return tuple(QueryOutcome(**dict(zip(names, row, strict=True)), ranked=not examples) for row in rows.to_numpy())
 
 
@@ -274,7 +276,7 @@ def _by_gold(table: pd.DataFrame) -> Iterator[Grouping]:
     """Examples by gold score, in four groups of about equal size; nothing if they have none."""
     import pandas as pd
 
-    from workbench.evaluation.statistics import bootstrap_interval
+    from workbench.evaluation.statistics import mean_intervals
 
     gold = table["gold"]
     if gold.isna().any() or gold.nunique() < 2 or len(table) < LEAST:
@@ -282,7 +284,8 @@ def _by_gold(table: pd.DataFrame) -> Iterator[Grouping]:
     bands = gold if gold.nunique() <= BANDS else pd.qcut(gold, BANDS, duplicates="drop")
     rows = []
     for _, part in table.groupby(bands, observed=True):
-        low, high = (float(end[0]) for end in bootstrap_interval(part["difference"].to_numpy(dtype=float)[:, None]))
+        changes = part["difference"].to_numpy(dtype=float)[:, None]
+        low, high = (float(end[0]) for end in mean_intervals(changes, signed=True))
         ends = dict.fromkeys(f"{end:g}" for end in (part["gold"].min(), part["gold"].max()))
         means = {name: float(part[name].mean()) for name in ("before", "after", "difference")}
         rows.append({"group": " to ".join(ends), "queries": len(part), **means, "low": low, "high": high})

@@ -1,6 +1,6 @@
 """What is shown of runs and cards, as plain values. Nothing here reads a file or knows how a screen looks.
 
-A metric's row is `evaluation.compare.MetricRow`, from the comparison to the screen.
+A metric's row is `evaluation.comparison.MetricRow`, from the comparison to the screen.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.audit.finding import line_ranges
 
 if TYPE_CHECKING:
     from workbench.audit.finding import Finding
@@ -95,11 +97,11 @@ class Sourced:
     source: str = ""  # one of `Origin.source`, a status of `reproducibility`, "unknown"; empty: measured here
     lines: tuple[int, ...] = ()  # of the card
     note: str = ""
-    corrected: str | None = None  # the value after correction, if there is a corrected recipe
+    other: str | None = None  # the value beside it: of the corrected recipe, or that was trained
 
     @property
     def changed(self) -> bool:
-        return self.corrected is not None and self.corrected != self.value
+        return self.other is not None and self.other != self.value
 
     @property
     def line_ranges(self) -> str:
@@ -108,22 +110,18 @@ class Sourced:
         >>> Sourced("seed", "42", lines=(29, 24, 25)).line_ranges
         '24-25, 29'
         """
-        ranges: list[list[int]] = []
-        for line in sorted(set(self.lines)):
-            if ranges and line == ranges[-1][1] + 1:
-                ranges[-1][1] = line
-            else:
-                ranges.append([line, line])
-        texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
-        return ", ".join([*texts[:6], *(["…"] if len(texts) > 6 else [])])
+        return line_ranges(self.lines, most=6)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    word: str  # "reproduced", "differs", "not comparable", or why there is none: "no verdict", "failed", ...
+    word: str  # see `evaluation.verdict.Verdict`; or why there is none: "no verdict", "failed", ...
     tone: str  # "good", "bad", "info" or "open": its color and sign
     meaning: str  # one sentence: what the word says about the card
     reasons: tuple[str, ...] = ()
+    sentence: str = ""  # what it rests on
+    facts: tuple[tuple[str, str], ...] = ()  # (name, value): difference, margin, seeds, examples, ...
+    statements: tuple[str, ...] = ()  # what the user states about the card
 
 
 @dataclass(frozen=True)
@@ -193,10 +191,10 @@ def number(value: float | None, decimals: int = 4) -> str:
 
 def signed(value: float | None, decimals: int = 4) -> str:
     """
-    >>> signed(0.5, 2), signed(-0.5, 2)
-    ('+0.50', '−0.50')
+    >>> signed(0.5, 2), signed(-0.5, 2), signed(-0.001, 2)
+    ('+0.50', '−0.50', '+0.00')
     """
-    return "–" if value is None else f"{value:+.{decimals}f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
 
 
 def format_p_value(p: float | None) -> str:

@@ -7,28 +7,30 @@ lays out a Summary and computes nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workbench.cards.metric_names import metric_name, name_metrics, replace_names
 from workbench.errors import RunError, WorkbenchError
-from workbench.evaluation.compare import MetricRow, compare
+from workbench.evaluation.compare import compare, read_comparison
+from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.evaluation.projection import STAGES
 from workbench.evaluation.retrieval import folder_name
 from workbench.recipe.schema import Recipe, difference, leaves
 from workbench.recipe.yaml_io import recipe_yaml
 from workbench.run import Run
 from workbench.views.card_facts import card_findings, field_text, recipe_fields
-from workbench.views.figures import metric_name, name_metrics, replace_names
 from workbench.views.figures_loss import Curve, axis_of
-from workbench.views.loss_curves import curves
+from workbench.views.loss_curves import best_kept, curves, loss_numbers
 from workbench.views.map_view import report_map
 from workbench.views.queries import compared_evaluations, preference, queries_view
-from workbench.views.records import QueriesView, Sourced, Verdict, duration, signed
+from workbench.views.records import QueriesView, Sourced, Verdict, duration, format_p_value, signed
 from workbench.views.theme import Role
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card
+    from workbench.evaluation.replay import Number, Replay
     from workbench.views.map_view import MapView
     from workbench.views.records import FindingLines
 
@@ -50,9 +52,12 @@ class Summary:
     main_metric: str = ""
     metrics: tuple[MetricRow, ...] = ()
     metric_notes: tuple[str, ...] = ()  # how they were measured and compared
+    seeds: tuple[int, ...] = ()  # of the trainings that `metrics` are of
+    replay: Replay | None = None
     findings: tuple[FindingLines, ...] | None = None  # None: there is no card to audit
     curves: tuple[Curve, ...] = ()
     curve_notes: tuple[str, ...] = ()  # corrections of the card's curve, and what its points are
+    losses: tuple[Number, ...] = ()  # of the card's log, beside this run's
     queries: QueriesView = field(default_factory=QueriesView)
     map: MapView | None = None
     recipe: tuple[Sourced, ...] = ()
@@ -80,7 +85,7 @@ class Pair:
     """Another run compared with the first."""
 
     letter: str
-    verdict: str  # of the main metric: "differs", "no significant difference", "not comparable"
+    verdict: str  # of the main metric: see `verdict.judge_change`
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     rows: tuple[MetricRow, ...]  # `before` is the first run, `after` the other
@@ -125,32 +130,33 @@ def summarize(run: Run) -> Summary:
     record = read("record", lambda: run.record) or {}
     card: Card | None = read("card", run.card)
     recipe: Recipe | None = read("recipe", run.recipe)
-    comparison = read("comparison", lambda: _comparison(run)) or {}
-    main = str(comparison.get("main_metric") or (recipe.evaluation.main_metric if recipe else "cosine_ndcg@10"))
-    wanted = str(comparison.get("evaluation") or (folder_name(recipe.evaluation.name) if recipe else ""))
+    comparison = read("comparison", lambda: stored_comparison(run) or _compare_now(run))
+    main = comparison.main_metric if comparison else recipe.evaluation.main_metric if recipe else "cosine_ndcg@10"
+    wanted = (comparison.evaluation if comparison else None) or (folder_name(recipe.evaluation.name) if recipe else "")
     queries = read("queries", lambda: queries_view(run, wanted, main))
     log = read("log", run.log) or []
-    stand_ins = read("stand-ins", lambda: run.stand_ins if record else ()) or ()
+    stand_ins = read("stand-ins", lambda: _with_advice(run.stand_ins, comparison) if record else ()) or ()
     drawn, curve_notes = read("curves", lambda: _curves(run, record, card, log)) or ((), ())
-    unmeasured = QueriesView(
-        unit=str(comparison.get("unit") or "queries"), measured=int(comparison.get("queries") or 0)
-    )
+    measured = QueriesView(unit=comparison.unit, measured=comparison.queries or 0) if comparison else QueriesView()
     return Summary(
         run=run.name,
         card=card.name if card else str(record.get("card") or (recipe.name if recipe else run.name)),
         variant=str(record.get("variant") or (recipe.variant if recipe else "unknown")),
         status=run.status,
         verdict=read("verdict", lambda: _verdict(run.status, record, comparison, parts.gaps, stand_ins)) or UNREADABLE,
-        stand_ins=tuple(stand_ins),
+        stand_ins=stand_ins,
         main_metric=main,
         metrics=read("metrics", lambda: metric_rows(run, comparison, wanted)) or (),
-        metric_notes=read("notes", lambda: tuple(_sentences(comparison, "notes"))) or (),
+        metric_notes=read("notes", lambda: _named(comparison, comparison.notes) if comparison else ()) or (),
+        seeds=comparison.seeds if comparison else (),
+        replay=comparison.replay if comparison else None,
         findings=read("findings", lambda: card_findings(card)) if card else None,
         curves=drawn,
         curve_notes=curve_notes,
-        queries=queries or unmeasured,
+        losses=read("losses", lambda: loss_numbers(card, log)) or () if card else (),
+        queries=queries or measured,
         map=read("map", lambda: report_map(run, queries.evaluation)) if queries else None,
-        recipe=read("recipe", lambda: recipe_fields(recipe)) or () if recipe else (),
+        recipe=read("recipe", lambda: recipe_fields(recipe, run.trained_recipe())) or () if recipe else (),
         recipe_notes=recipe.notes if recipe else (),
         recipe_text=read("recipe text", lambda: recipe_yaml(recipe)) or "" if recipe else "",
         checks=read("checks", lambda: _checks(record)) or (),
@@ -163,10 +169,11 @@ def summarize(run: Run) -> Summary:
 
 
 MEANINGS = {
-    "reproduced": ("good", "Trained again, the recipe gives the numbers that the card reports."),
+    "reproduced exactly": ("good", "Trained again, the recipe gives every number of the card to the printed digit."),
+    "reproduced": ("good", "Trained again, the recipe gives the card's numbers within the margin."),
     "differs": ("bad", "Trained again, the recipe does not give the numbers that the card reports."),
+    "cannot tell": ("open", "The trainings so far neither confirm the card's numbers nor exclude them."),
     "not comparable": ("open", "This run can neither confirm nor deny what the card reports."),
-    "no significant difference": ("open", "No difference was shown."),
 }
 MEANINGS_OF_STATUS = {
     "running": "Training is in progress; this report shows the run at the time of writing.",
@@ -176,16 +183,21 @@ MEANINGS_OF_STATUS = {
 UNREADABLE = Verdict("broken", "bad", "The run folder cannot be read.")
 
 
-def _comparison(run: Run) -> dict[str, Any] | None:
-    """The stored comparison, or a new one if the run has come far enough."""
-    stored = run.comparison()
-    return stored if stored is not None or not compared_evaluations(run) else compare(run).to_dict()
+def stored_comparison(run: Run) -> Comparison | None:
+    """What `compare` has stored, by the present rule; None where the run was not compared."""
+    stored = read_comparison(run)
+    return None if stored is None else Comparison.from_dict(stored)
+
+
+def _compare_now(run: Run) -> Comparison | None:
+    """A new comparison, if the run has come far enough."""
+    return compare(run) if compared_evaluations(run) else None
 
 
 def _verdict(
     status: str,
     record: Mapping[str, Any],
-    comparison: Mapping[str, Any],
+    comparison: Comparison | None,
     gaps: Mapping[str, str],
     stand_ins: Sequence[str],
 ) -> Verdict:
@@ -194,10 +206,9 @@ def _verdict(
         why = str(record.get("error") or gaps.get("record") or "No reason was recorded.")
         meaning = "Training did not finish." if status == "failed" else UNREADABLE.meaning
         return Verdict(status, "bad", meaning, (why,))
-    word = str(comparison.get("verdict") or "")
-    if word in MEANINGS and status not in ("running", "interrupted"):
-        reasons = dict.fromkeys(reason for reason in _sentences(comparison, "reasons") if reason not in stand_ins)
-        return Verdict(word, *MEANINGS[word], reasons=tuple(reasons))
+    if comparison is not None and comparison.verdict in MEANINGS and status not in ("running", "interrupted"):
+        found = card_verdict(comparison)
+        return replace(found, reasons=tuple(each for each in found.reasons if each not in stand_ins))
     if status in MEANINGS_OF_STATUS:
         progress = record.get("progress") or {}
         done = f"{progress.get('step')} of {progress.get('steps', 'unknown')} steps are done."
@@ -207,17 +218,34 @@ def _verdict(
     return Verdict("no verdict", "open", "Nothing was compared with the card's numbers.", (why,))
 
 
-def _sentences(comparison: Mapping[str, Any], key: str) -> list[str]:
-    """The sentences of a comparison, with metric names as in tables and figures."""
-    found = comparison.get(key) or ()
-    metrics = [str(row["metric"]) for row in comparison.get("rows") or ()]
-    return [name_metrics(str(each), metrics) for each in ([found] if isinstance(found, str) else found)]
+def _with_advice(notes: Sequence[str], comparison: Comparison | None) -> tuple[str, ...]:
+    """The notes on stand-ins as the comparison gives them as reasons, with the option that removes them."""
+    reasons = comparison.reasons if comparison else ()
+    return tuple(next((each for each in reasons if each.startswith(note.removesuffix("."))), note) for note in notes)
 
 
-def metric_rows(run: Run, comparison: Mapping[str, Any], wanted: str | None) -> tuple[MetricRow, ...]:
+def card_verdict(found: Comparison) -> Verdict:
+    """The verdict of a comparison with a card, with all that is shown beside it."""
+    return Verdict(
+        found.verdict,
+        *MEANINGS[found.verdict],
+        reasons=_named(found, dict.fromkeys(found.reasons)),
+        sentence="".join(_named(found, [found.sentence])),
+        facts=tuple(found.facts("−").items()),
+        statements=found.statements,
+    )
+
+
+def _named(found: Comparison, sentences: Iterable[str]) -> tuple[str, ...]:
+    """Sentences of a comparison, with metric names as in tables and figures."""
+    metrics = [row.metric for row in found.rows]
+    return tuple(name_metrics(each, metrics) for each in sentences)
+
+
+def metric_rows(run: Run, comparison: Comparison | None, wanted: str | None) -> tuple[MetricRow, ...]:
     """The rows of the comparison; without one the means of the evaluation `wanted`, or else of the first."""
-    if comparison.get("rows"):
-        return tuple(map(metric_row, comparison["rows"]))
+    if comparison is not None and comparison.rows:
+        return comparison.rows
     stages = run.evaluations()
     name = next(iter(sorted(stages, key=lambda name: (name != wanted, preference(name)))), "")
     before, after = (run.metrics(name, stage) if stage in stages.get(name, ()) else {} for stage in STAGES)
@@ -232,20 +260,14 @@ def metric_rows(run: Run, comparison: Mapping[str, Any], wanted: str | None) -> 
     )
 
 
-def metric_row(stored: Mapping[str, Any]) -> MetricRow:
-    """A row of a stored comparison."""
-    return MetricRow(**{key: value for key, value in stored.items() if key in MetricRow.__dataclass_fields__})
-
-
 def _curves(
     run: Run, record: Mapping[str, Any], card: Card | None, log: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Curve, ...], tuple[str, ...]]:
     """The card's curve, corrected, and the run's; and sentences on both."""
     ours = []
     if log:
-        best = (record.get("best") or {}).get("step")
         role: Role = "corrected" if record.get("variant") == "corrected" else "after"
-        ours.append(Curve.of_log("This run", log, role=role, kept=best))
+        ours.append(Curve.of_log("This run", log, role=role, kept=best_kept(run)))
     if card is None or not card.training_log:
         return tuple(ours), ()
     as_printed = Curve.of_card(card)
@@ -307,7 +329,40 @@ def _hashes(record: Mapping[str, Any], card: Card | None) -> tuple[Sourced, ...]
 
 
 MOST = 26  # runs, a letter each
-TONES = {"differs": "info", "no significant difference": "open", "not comparable": "open"}
+TONES = {
+    "better": "good",
+    "worse": "bad",
+    "no significant difference": "open",
+    "equivalent": "info",
+    "not comparable": "open",
+}  # the strongest first
+
+
+def tone(word: str) -> str:
+    """The tone of a verdict on a card or on runs.
+
+    >>> tone("reproduced"), tone("worse"), tone("cannot tell")
+    ('good', 'bad', 'open')
+    """
+    return MEANINGS[word][0] if word in MEANINGS else TONES.get(word, "open")
+
+
+def runs_verdict(word: str, metric: str, first: str, others: int = 1, reasons: Sequence[str] = ()) -> Verdict:
+    """The strongest verdict on `others` runs that are each compared with the run `first`."""
+    name = metric_name(metric) if metric else "the main metric"
+    one, every, none = (
+        ("The other run", "The other run is", "")
+        if others == 1
+        else ("At least one of the others", "All others are", ", and none is better")
+    )
+    meaning = {
+        "better": f"{one} is better than {first} in {name}.",
+        "worse": f"{one} is worse than {first} in {name}{none}.",
+        "no significant difference": f"{one} shows no difference from {first} in {name}; that does not mean equal.",
+        "equivalent": f"{every} within the margin of {first} in {name}.",
+        "not comparable": f"The runs did not measure the same thing, so nothing is said about {name}.",
+    }[word]
+    return Verdict(word, TONES[word], meaning, tuple(reasons))
 
 
 def summarize_several(runs: Sequence[Run]) -> Several:
@@ -322,24 +377,27 @@ def summarize_several(runs: Sequence[Run]) -> Several:
     names = dict(zip([run.name for run in runs], letters, strict=True))
     gaps: dict[str, str] = {}
     main = next((row.metric for each in summaries for row in each.metrics if row.metric == each.main_metric), "")
-    pairs = []
+    pairs, differ = [], []
     for letter, other in zip(letters[1:], runs[1:], strict=True):
         try:
-            found = compare(runs[0], other).to_dict()
+            found = compare(runs[0], other)
         except WorkbenchError as error:
             gaps[letter] = str(error)
-            found = {"verdict": "not comparable", "reasons": [str(error)], "notes": [], "rows": []}
-        main = main or str(found.get("main_metric") or "")
+            pairs.append(Pair(letter, "not comparable", (str(error),), (), ()))
+            continue
+        main = main or found.main_metric
+        differ.append(replace_names(found.sentence, names))
         reasons, notes = (
-            tuple(replace_names(each, names) for each in _sentences(found, key)) for key in ("reasons", "notes")
+            tuple(replace_names(each, names) for each in _named(found, sentences))
+            for sentences in (found.reasons, found.notes)
         )
-        pairs.append(Pair(letter, str(found["verdict"]), reasons, notes, tuple(map(metric_row, found["rows"]))))
+        pairs.append(Pair(letter, found.verdict, reasons, notes, found.rows))
     listed = dict.fromkeys(row.metric for each in summaries for row in each.metrics)
     one_card = len({run.card for run in summaries}) == 1
     return Several(
         runs=summaries,
         letters=letters,
-        verdict=_verdict_of_pairs(pairs, main, letters[0]),
+        verdict=replace(_verdict_of_pairs(pairs, main, letters[0]), sentence=" ".join(differ)),
         metrics=tuple(sorted(listed, key=lambda metric: metric != main)),
         main=main,
         pairs=tuple(pairs),
@@ -353,13 +411,7 @@ def _verdict_of_pairs(pairs: Sequence[Pair], main: str, first: str) -> Verdict:
     """The strongest verdict of all pairs, with a sentence for each."""
     words = {pair.verdict for pair in pairs}
     word = next((each for each in TONES if each in words), "not comparable")
-    name = metric_name(main) if main else "the main metric"
-    meaning = {
-        "differs": f"In {name} at least one of the runs differs from run {first}.",
-        "no significant difference": f"No difference in {name} was shown between run {first} and the others.",
-        "not comparable": f"The runs did not measure the same thing, so nothing is said about {name}.",
-    }[word]
-    return Verdict(word, TONES[word], meaning, tuple(_sentence(pair, main, first) for pair in pairs))
+    return runs_verdict(word, main, f"run {first}", len(pairs), [_sentence(pair, main, first) for pair in pairs])
 
 
 def _sentence(pair: Pair, main: str, first: str) -> str:
@@ -369,13 +421,14 @@ def _sentence(pair: Pair, main: str, first: str) -> str:
         return f"{pair.letter} vs. {first}: not comparable. {why}"
     low, high = row.difference_low, row.difference_high
     between = "" if low is None or high is None else f" (95% CI {signed(low)} to {signed(high)})"
-    return f"{pair.letter} vs. {first}: {metric_name(main)} {signed(row.difference)}{between}, {row.verdict}."
+    p = "" if row.p_adjusted is None else f", p {format_p_value(row.p_adjusted)}"
+    return f"{pair.letter} vs. {first}: {row.verdict}; {metric_name(main)} {signed(row.difference)}{between}{p}."
 
 
 def _differences(runs: Sequence[Run], gaps: dict[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Fields in which any of the recipes differs from the first."""
+    """Fields in which any of the trainings differs from the first."""
     try:
-        recipes = [run.recipe() for run in runs]
+        recipes = [run.trained_recipe() for run in runs]
     except WorkbenchError as error:
         gaps["recipes"] = str(error)
         return ()

@@ -29,6 +29,7 @@ FONT_SIZE = 14  # px, labels and legends
 TICK_SIZE = 13  # px
 
 HEIGHT = 400  # px, a figure over steps, queries, or ranks
+DIFFERENCE_HEIGHT = 220  # px, the differences below the loss curves
 ROW_HEIGHT = 30  # px, one row of a dot plot
 SQUARE_HEIGHT = 460  # px, a figure that compares two values of each query
 MAP_HEIGHT = 520  # px

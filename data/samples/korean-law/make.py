@@ -1,15 +1,17 @@
 """Make the shipped sample `korean-law`: Korean legal questions and the articles of made-up statutes that answer them.
 
-Reads `kinds.yaml` (sorts of article that most statutes have, in several wordings) and `acts/*.txt` (one statute each:
-its words, the values for the sorts of article, and its singly written articles), all written by hand, and writes
-`train.parquet`, `validation.parquet` and `test.parquet` beside them. Nothing is random: wordings rotate by position and
-the split follows a SHA-256 of the question, so the same text gives the same tables.
+Reads `kinds.yaml` (sorts of article that most statutes have, in several wordings), `near.yaml` (their near misses) and
+`acts/*.txt` (one statute each: its words, the values for the sorts of article, and its singly written articles with
+their near misses), all written by hand. Writes `train.parquet`, `validation.parquet`, `test.parquet` and
+`corpus.parquet` (the near misses, which answer no question) beside them. Nothing is random: wordings rotate by position
+and the split follows a SHA-256 of the question, so the same text gives the same tables.
 
     python data/samples/korean-law/make.py            # writes into its own folder
     python data/samples/korean-law/make.py --out DIR  # writes elsewhere, to compare
 
 An act's file: `key: value` lines give the words of the act; then its articles in order. `= kind | value | value` is an
-article from kinds.yaml, `# title` with `A:` and one or more `Q:` a singly written one; numbers follow from the order.
+article from kinds.yaml, `# title` with `A:`, one or more `Q:` and near misses (`N:`, see near.yaml) a singly written
+one; numbers follow from the order.
 `{@title}` stands for the number of the article with that title (or kind) in the same act.
 """
 
@@ -54,6 +56,15 @@ class Article(NamedTuple):
     values: tuple[str, ...]  # for the slots of the kind; empty for a singly written article
     text: str  # body of a singly written article, "" for a kind
     questions: tuple[str, ...]  # written for this article alone
+    near: tuple[str, ...] = ()  # near misses written for it alone, "의2 title | text" or "항 | text"
+
+
+class Document(NamedTuple):
+    """A near miss: a text that no question asks for."""
+
+    positive: str  # under the name of an answer, as the rows have it
+    topic: str
+    article: str  # "제12조의2", or "제12조" for another paragraph
 
 
 class Act(NamedTuple):
@@ -104,6 +115,8 @@ def read_act(text: str) -> Act:
             articles[-1] = articles[-1]._replace(text=line[3:].strip())
         elif line.startswith("Q: "):
             articles[-1] = articles[-1]._replace(questions=(*articles[-1].questions, line[3:].strip()))
+        elif line.startswith("N: "):
+            articles[-1] = articles[-1]._replace(near=(*articles[-1].near, line[3:].strip()))
         else:
             key, value = line.split(": ", 1)
             words[key] = value.strip()
@@ -125,15 +138,33 @@ def refer(text: str, act: Act) -> str:
     return re.sub(r"\{@([^}]+)\}", number, text)
 
 
-def act_pairs(act: Act, place: int, kinds: dict[str, Any]) -> list[Pair]:
-    """The pairs of one act; `place` is its position among the acts, which turns the wordings."""
+def near_miss(template: str, number: str, title: str, body: str) -> tuple[str, str]:
+    """(number, text) of a near miss of the article `number`.
+
+    >>> near_miss("의2 재발급 | 다시 받을 수 있다.", "제5조", "등록", "등록하여야 한다.")
+    ('제5조의2', '제5조의2(재발급) 다시 받을 수 있다.')
+    >>> near_miss("항 | 명단을 올린다.", "제5조", "등록", "① 등록하여야 한다. ② 등록증을 준다.")
+    ('제5조', '제5조(등록) ③ 명단을 올린다.')
+    """
+    head, text = template.split(" | ")
+    if head == "항":
+        return number, f"{number}({title}) {'③' if '②' in body else '②'} {text}"
+    branch, title = head.split(" ", 1)
+    return number + branch, f"{number}{branch}({title}) {text}"
+
+
+def act_rows(
+    act: Act, place: int, kinds: dict[str, Any], near: dict[str, list[str]]
+) -> tuple[list[Pair], list[Document]]:
+    """The pairs of one act, and its near misses; `place` is its position among the acts, which turns the wordings."""
     order = list(kinds)
     cannot, revoke, revocation = ENTRIES[act.words["entry"]]
     words = {key: Word(value) for key, value in act.words.items()}
     words |= {"cannot": Word(cannot), "revoke": Word(revoke.format(**words)), "revocation": Word(revocation)}
-    pairs = []
+    pairs, documents = [], []
     for i, article in enumerate(act.articles):
         number, title, body, questions = Word(f"제{i + 1}조"), article.key, article.text, article.questions
+        misses = article.near
         if not body:
             kind, k = kinds[article.key], order.index(article.key)
             if len(article.values) != kind["slots"]:
@@ -145,11 +176,14 @@ def act_pairs(act: Act, place: int, kinds: dict[str, Any]) -> list[Pair]:
             # Backwards, and one further after each round: or else a question's wording would give away its article's.
             body = refer(told[(k - place + place // len(asked)) % len(told)], act).format(*values, **words)
             title = kind["title"].format(*values, **words)
+            misses = tuple(each.format(*values, **words) for each in near[article.key])
             if not questions:
                 questions = (asked[(place + k) % len(asked)].format(*values, **words, n=number),)
         positive = f"{number}({title}) {refer(body, act)}"
         pairs += [Pair(question, positive, act.words["short"], number) for question in questions]
-    return [Pair(*map(str, pair)) for pair in pairs]
+        for miss, text in (near_miss(each, number, title, body) for each in misses):
+            documents.append(Document(text, act.words["short"], miss))
+    return [Pair(*map(str, pair)) for pair in pairs], documents
 
 
 def split(pairs: list[Pair]) -> dict[str, list[Pair]]:
@@ -164,13 +198,16 @@ def split(pairs: list[Pair]) -> dict[str, list[Pair]]:
 
 
 def build() -> dict[str, pa.Table]:
-    """All pairs by split, checked for repeated questions and articles."""
-    kinds = yaml.safe_load((HERE / "kinds.yaml").read_text(encoding="utf-8"))
+    """All pairs by split and the near misses, checked for repeated questions and articles."""
+    kinds, near = (yaml.safe_load((HERE / name).read_text(encoding="utf-8")) for name in ("kinds.yaml", "near.yaml"))
     acts = [read_act(path.read_text(encoding="utf-8")) for path in sorted((HERE / "acts").glob("*.txt"))]
-    pairs = [pair for place, act in enumerate(acts) for pair in act_pairs(act, place, kinds)]
+    made = [act_rows(act, place, kinds, near) for place, act in enumerate(acts)]
+    pairs, documents = ([row for rows in each for row in rows] for each in zip(*made, strict=True))
     refuse_repeats(pair.anchor for pair in pairs)
-    refuse_repeats({(pair.topic, pair.article): pair.positive for pair in pairs}.values())
-    return {name: table_of(rows, Pair) for name, rows in split(pairs).items()}
+    answers = {(pair.topic, pair.article): pair.positive for pair in pairs}
+    refuse_repeats([*answers.values(), *(document.positive for document in documents)])
+    tables = {name: table_of(rows, Pair) for name, rows in split(pairs).items()}
+    return {**tables, "corpus": table_of(documents, Document)}
 
 
 if __name__ == "__main__":
