@@ -262,7 +262,7 @@ def test_the_worst_regression_of_a_run_is_found_and_shared(
     settle(page)
     page.get_by_role("combobox", name="Outcome").click()
     page.get_by_role("option", name="lost", exact=True).click()
-    page.wait_for_function("location.search.includes('only=')")
+    page.get_by_text(re.compile(rf"^{len(lost)} rows?, largest loss first")).wait_for()  # the new table is drawn
     settle(page)
     select_row(page, 0)
     page.get_by_text("The query", exact=True).wait_for()
