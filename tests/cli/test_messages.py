@@ -64,6 +64,12 @@ MESSAGES = (
     (("export", "latest", "--out", "o", "--format", "xml"), "trec, json, csv, parquet or model, found 'xml'"),
     (("export", "latest", "--out", "o", "--moment", "step-7"), "(before, step-360, after), found 'step-7'"),
     (("export", "a.ipynb", "--format", "csv"), "expected a notebook without --format, found both"),
+    (("propose", "good.yaml"), "pass the model's README.md"),
+    (
+        ("propose", "porsche-mxbai", "--model", "a b"),
+        "expected the id of a model on the Hub (owner/name), found 'a b'.",
+    ),
+    (("propose", "porsche-mxbai", "--discussion"), "found no id; name it with --model OWNER/NAME."),
     (("--vers",), "(Possible options: --version)"),
 )
 

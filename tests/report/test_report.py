@@ -29,7 +29,7 @@ from workbench.evaluation.projection import save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
 from workbench.recipe.yaml_io import save_recipe
 from workbench.report.export import report
-from workbench.report.markdown import escape, markdown, markdown_of_several
+from workbench.report.markdown import markdown, markdown_of_several
 from workbench.report.model_card import card_text, model_card
 from workbench.report.notebook_page import export_notebook, render_notebook, sanitize
 from workbench.report.page import render, render_several
@@ -38,6 +38,7 @@ from workbench.run import Run, RunWriter
 from workbench.views import figures
 from workbench.views.records import Sourced, TopTen, duration
 from workbench.views.summary import summarize, summarize_several
+from workbench.views.theme import escape
 
 WRITTEN = "2026-11-20 12:00 UTC"
 LIBRARY = figures.library()

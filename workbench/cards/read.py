@@ -104,6 +104,13 @@ def read_card(source: str | os.PathLike[str], *, revision: str | None = None) ->
     )
 
 
+def card_file(source: str | os.PathLike[str]) -> Path | None:
+    """The README.md that `read_card` would read for `source`; None for a Hub id, or where there is none."""
+    path = Path(source)
+    file = path / "README.md" if path.is_dir() else path
+    return file if file.is_file() else _shipped_files().get(str(source))
+
+
 def shipped_cards() -> tuple[str, ...]:
     """Names of the cards in `data/cards`; `read_card` takes each of them."""
     return tuple(_shipped_files())

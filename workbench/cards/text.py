@@ -20,7 +20,7 @@ MAX_BYTES = 5_000_000
 
 LOST = "\N{REPLACEMENT CHARACTER}"
 
-_LINE_END = re.compile(r"\r+\n|\r|\n")
+LINE_END = re.compile(r"\r+\n|\r|\n")
 # Wrongly decoded UTF-8 is a letter beside a sign, or two signs, of one single-byte table; real words are letters only.
 _SIGN = "\u0080-\u00bf\u00d7\u00f7\u02c6-\u02dd\u2010-\u203f\u20ac\u2100-\u25ff\uf8ff\ufb01\ufb02"
 _LETTER = "\u00c0-\u024f\u0391-\u03c9"
@@ -39,7 +39,7 @@ def split_lines(text: str) -> list[str]:
     >>> split_lines("a\r\r\nb\rc\n\nd")
     ['a', 'b', 'c', '', 'd']
     """
-    return _LINE_END.split(text)
+    return LINE_END.split(text)
 
 
 def read_text(data: bytes, name: str) -> tuple[list[str], Text]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import audit, cards, doctor, launch, results, training
+from workbench.cli import audit, cards, doctor, launch, propose, results, training
 from workbench.cli.terminal import printable
 from workbench.errors import WorkbenchError, enough_memory, install_line
 from workbench.training.processes import is_first, let_first_fail
@@ -23,7 +23,7 @@ app = typer.Typer(
 for command in (
     cards.show, audit.audit, audit.explain, cards.recipe, training.reproduce, training.train, training.stop,
     results.runs, results.evaluate, results.compare, results.slices, results.map, results.report, results.export,
-    launch.dashboard, launch.lab, doctor.doctor,
+    propose.propose, launch.dashboard, launch.lab, doctor.doctor,
 ):  # fmt: skip
     app.command()(command)
 

@@ -10,22 +10,10 @@ from workbench.evaluation.comparison import MetricRow
 from workbench.views.figures import after_value
 from workbench.views.records import FindingLines, Verdict, format_p_value, number, signed
 from workbench.views.summary import Several, Summary
-from workbench.views.theme import shorten
+from workbench.views.theme import escape
 
 FINDINGS = 3  # findings that a summary lists
 SIGNS = {"good": "✅", "bad": "❌", "open": "⚪", "info": "🔵"}
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$&#]|:(?=//)|^[-+](?=\s)|(?<=^\d)[.)](?=\s))")
-REFERENCE = re.compile(r"(?<!\w)([@#])(?=\w)")  # GitHub and the Hub read these in finished text, escaped or not
-
-
-def escape(text: object, limit: int = 600) -> str:
-    """`text` for one line of Markdown, where no tag, link, mention, formula, table cell, or code in it takes effect.
-
-    >>> print(escape("a <b>user</b> | [x](http://y)"))
-    a \\<b\\>user\\</b\\> \\| \\[x\\](http\\://y)
-    """
-    line = REFERENCE.sub("\\1\u200b", shorten(text, limit))
-    return re.sub(r"(?i)\b(www)\.", "\\1\u200b.", SPECIAL.sub(r"\\\1", line))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str]) -> list[str]:

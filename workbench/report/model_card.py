@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import DataError, RunError
 from workbench.models.multilingual import MULTILINGUAL, MULTILINGUAL_ID
 from workbench.models.stand_ins import BUNDLED, BUNDLED_ID, STATIC
-from workbench.report.markdown import basis, card_table, escape, interval, lines_of, name_of, signed_interval, table
+from workbench.report.markdown import basis, card_table, interval, lines_of, name_of, signed_interval, table
 from workbench.report.site import write
 from workbench.run import Run
 from workbench.views.card_facts import field_text
 from workbench.views.records import number, signed
 from workbench.views.summary import Summary, summarize
+from workbench.views.theme import escape
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

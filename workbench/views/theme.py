@@ -13,6 +13,7 @@ HTML tags, entities, and `$...$` in labels, and a card must not be able to use t
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,20 @@ def shorten(text: object, limit: int = 300) -> str:
     """
     line = " ".join(remove_controls(str(text)[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$&#]|:(?=//)|^[-+](?=\s)|(?<=^\d)[.)](?=\s))")
+_REFERENCE = re.compile(r"(?<!\w)([@#])(?=\w)")  # GitHub and the Hub read these in finished text, escaped or not
+
+
+def escape(text: object, limit: int = 600) -> str:
+    """`text` for one line of Markdown, where no tag, link, mention, formula, table cell, or code in it takes effect.
+
+    >>> print(escape("a <b>user</b> | [x](http://y)"))
+    a \\<b\\>user\\</b\\> \\| \\[x\\](http\\://y)
+    """
+    line = _REFERENCE.sub("\\1\u200b", shorten(text, limit))
+    return re.sub(r"(?i)\b(www)\.", "\\1\u200b.", _SPECIAL.sub(r"\\\1", line))
 
 
 def plain(text: object, limit: int = 300) -> str:
