@@ -20,7 +20,7 @@ BUDGET = {
     "__init__": 122,
     "errors": 155,
     "resources": 32,
-    "cards": 4_084,
+    "cards": 4_091,
     "audit": 2_834,
     "recipe": 1_505,
     "run_forms": 169,
@@ -29,11 +29,11 @@ BUDGET = {
     "models": 2_860,
     "evaluation": 5_440,
     "training": 3_374,
-    "views": 3_620,
-    "report": 1_156,
+    "views": 3_635,
+    "report": 1_613,
     "pipeline": 158,
     "notebook": 924,
-    "cli": 1_236,
+    "cli": 1_349,
     "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
