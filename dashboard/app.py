@@ -3,25 +3,10 @@
 Each page is a file that only lays out; `parts` is what they share, and `cached` reads. Nothing writes to a run folder.
 """
 
-from pathlib import Path
-
 import parts
 import streamlit as st
 
-from workbench.errors import WorkbenchError
-
-ABOUT = "**Card Workbench** reads run folders on this machine, even while they are written, and never changes them."
-
-st.set_page_config(
-    page_title="Card Workbench",
-    page_icon=str(Path(__file__).with_name("icon.svg")),
-    layout="wide",
-    menu_items={"About": ABOUT},
-)
-
-st.html(parts.STYLE + (parts.STYLE_DARK if parts.dark() else ""))
-st.logo(str(Path(__file__).with_name("icon.svg")))
-page = st.navigation(
+parts.start(
     [
         st.Page("overview.py", title="Overview", icon=":material/table_rows:", default=True),
         st.Page("card.py", title="Card", icon=":material/description:"),
@@ -30,10 +15,5 @@ page = st.navigation(
         st.Page("retrieval.py", title="Retrieval", icon=":material/search:"),
         st.Page("compare.py", title="Compare", icon=":material/balance:"),
     ],
-    position="top",
+    "reads run folders on this machine, even while they are written, and never changes them.",
 )
-parts.turn_to(page.url_path)
-try:
-    page.run()
-except WorkbenchError as error:
-    parts.problem("This cannot be shown.", str(error))

@@ -181,16 +181,15 @@ left, middle, right = st.columns([4, 3, 4])
 with left:
     if names:
         parts.keep("card", names[0], names)
-        picked = st.selectbox(
-            "Shipped cards, and the cards of your runs", names, index=None, key="card", bind="query-params"
-        )
+        label = "Shipped cards, and the cards of your runs" if runs else "Shipped cards"
+        picked = st.selectbox(label, names, index=None, key="card", bind="query-params")
 with middle:
     identity = st.text_input(
         "Or a Hub id", placeholder="owner/model", key="hub", bind="query-params", help="owner/model@revision, too"
     )
 with right:
     file = st.file_uploader(
-        "Or drop a README.md", type=["md"], help="It stays on this machine and cannot be shared by address."
+        "Or drop a README.md", type=["md"], help="It is read by the server of this page, and not stored or shared."
     )
 if file is not None:
     show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))

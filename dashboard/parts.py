@@ -72,6 +72,21 @@ ICONS = {
 }
 
 
+def start(pages: Sequence[Any], about: str) -> None:
+    """Show the chosen page, in the look of all; `about` says what the app does."""
+    icon = str(Path(__file__).with_name("icon.svg"))
+    items: Any = {"About": f"**Card Workbench** {about}"}
+    st.set_page_config(page_title="Card Workbench", page_icon=icon, layout="wide", menu_items=items)
+    st.html(STYLE + (STYLE_DARK if dark() else ""))
+    st.logo(icon)
+    page = st.navigation(pages, position="top")
+    turn_to(page.url_path)
+    try:
+        page.run()
+    except WorkbenchError as error:
+        problem("This cannot be shown.", str(error))
+
+
 def dark() -> bool:
     """Whether the dark theme is shown."""
     return st.context.theme.type == "dark"
