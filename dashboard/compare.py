@@ -13,6 +13,7 @@ import streamlit as st
 from workbench.cards.metric_names import metric_name, metric_names, name_metrics
 from workbench.errors import DataError, WorkbenchError
 from workbench.evaluation.comparison import Comparison, MetricRow
+from workbench.evaluation.rankings import agreement_scope, agreement_table
 from workbench.report.export import report_page
 from workbench.run import Run
 from workbench.views.figures import after_value, metric_bars
@@ -166,6 +167,23 @@ def each_seed(found: Comparison, rows: Sequence[MetricRow], names: dict[str, str
     st.dataframe(table, column_config=config, hide_index=True, placeholder="–", height="content")
 
 
+def rankings(found: Comparison) -> None:
+    """How far the rankings agree, a row for each measure."""
+    if not found.rankings:
+        return
+    st.subheader("Rank agreement", anchor=False)
+    columns = [each.other for each in found.rankings] if len(found.rankings) > 1 else ["Value"]
+    table = pd.DataFrame(
+        [
+            {"Measure": measure, **dict(zip(columns, values, strict=True)), "How to read it": meaning}
+            for measure, values, meaning in agreement_table(found.rankings)
+        ]
+    )
+    config = {**number_columns(columns), "How to read it": st.column_config.TextColumn(width="large")}
+    st.dataframe(table, column_config=config, hide_index=True, placeholder="–", height="content")
+    st.caption(f"The {agreement_scope(found.rankings)}.")
+
+
 def replay(found: Comparison) -> None:
     """The card's logged and printed numbers beside the run's."""
     if found.replay is None:
@@ -314,6 +332,7 @@ def show(run: Run, others: Sequence[Run]) -> None:
     verdict(found)
     numbers(found, run, others)
     if others:
+        rankings(found)
         parts.fragment(query_by_query, run, others, found.evaluation)
         differences(run, others)
     else:

@@ -122,6 +122,7 @@ def evaluate(
 
 def compare(
     names: Annotated[list[str], Argument(metavar="RUN…", help="One run, or several.")],
+    against: Annotated[Path | None, Option("--against", metavar="FILE", help="Rankings: a TREC run file.")] = None,
     margin: Annotated[float | None, Option("--margin", help="Largest difference that counts as equal.")] = None,
     evaluation: Annotated[str | None, Option("--evaluation", help="test, validation, …; default: test.")] = None,
     runs: Runs = Path("runs"),
@@ -129,14 +130,15 @@ def compare(
     strict: Strict = False,
     require: Require = None,
 ) -> None:
-    """Compare a run with its card, or runs with the first."""
+    """Compare a run with its card or a file, or runs with the first."""
     check_required(require)
     from workbench.evaluation.compare import compare as compare_runs
     from workbench.run import open_run
 
     if len(set(names)) < len(names):
         raise RunError(f"expected different runs to compare, found one twice: {', '.join(names)}.")
-    found = compare_runs(*(open_run(name, runs) for name in names), evaluation=evaluation, margin=margin)
+    opened = [open_run(name, runs) for name in names]
+    found = compare_runs(opened, against=against, evaluation=evaluation, margin=margin)
     if as_json:
         print_json(found.to_dict())
     else:

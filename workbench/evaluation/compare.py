@@ -36,7 +36,7 @@ from workbench.evaluation.card_evaluation import (
 )
 from workbench.evaluation.card_replay import replay_of, same_examples
 from workbench.evaluation.comparability import GIVE_EXAMPLES, comparability_problems, query_count_problems
-from workbench.evaluation.compare_runs import common_card, compare_runs
+from workbench.evaluation.compare_runs import common_card, compare_runs, compare_with_file
 from workbench.evaluation.comparison import Comparison, MetricRow, number_text
 from workbench.evaluation.examples import MetricValues, evaluation_size, has_examples, metric_values, unit
 from workbench.evaluation.metric_tests import example_count, reading_notes, tested_fields
@@ -55,23 +55,32 @@ def compare(
     run: Run | str | os.PathLike[str] | Sequence[Run],
     *others: Run | str | os.PathLike[str],
     card: Card | str | os.PathLike[str] | None = None,
+    against: str | os.PathLike[str] | None = None,
     evaluation: str | None = None,
     margin: float | None = None,
 ) -> Comparison:
     """Compare a run with its card; or, with several runs, each other run with the first, and show the card beside them.
+
+    `against` compares the run with rankings from elsewhere instead: a TREC run file (`query Q0 document rank score
+    tag`) with the ids of `workbench export`, measured by the run's judgments, on the queries of both.
 
     A run may be given by its folder or name, as to `open_run`, the `card` as to `read_card`. A run that is one of
     several seeds (see `training.seeds.repeat`) is judged with all of them. `card` replaces the one in the run folder;
     by default several runs show the card that they all came from. `evaluation` names the run's evaluation; by default
     the one of the recipe, else "test", else "validation", else the first. `margin`: see `verdict.default_margin`.
 
-    Raises RunError where a run cannot be read or has no such evaluation, or the margin is not above 0.
+    Raises RunError where a run cannot be read or has no such evaluation, or the margin is not above 0, and DataError
+    where the file `against` is none, or has no query or document of the run.
     """
     given = (*((run,) if isinstance(run, Run | str | os.PathLike) else run), *others)
     runs = [open_run(each) for each in given]
     card = card if isinstance(card, Card | None) else read_card(card)
     if not runs:
         raise RunError("expected a run to compare, found none; name one, or several.")
+    if against is not None:
+        if len(runs) > 1:
+            raise RunError(f"expected one run to compare with {str(against)!r}, found {len(runs)}; compare each alone.")
+        return compare_with_file(runs[0], Path(against), card or runs[0].card(), evaluation, _checked_margin(margin))
     if len(runs) == 1:
         return _compare_with_card(runs[0], seed_runs(runs[0]), card or runs[0].card(), evaluation, margin)
     return compare_runs(runs, card or common_card(runs), evaluation, _checked_margin(margin))

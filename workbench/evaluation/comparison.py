@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from workbench.cards.metric_names import metric_names, name_metrics
 from workbench.errors import RunError
+from workbench.evaluation.rankings import RankAgreement, agreement_scope, agreement_table
 from workbench.evaluation.replay import Replay
 from workbench.evaluation.verdict import RULE, Verdict
 
@@ -72,6 +73,7 @@ class Comparison:
     effect_ratio: float | None = None  # our effect of training over the card's; 1: the same
     statements: tuple[str, ...] = ()  # what the user states about the card, a sentence each
     replay: Replay | None = None
+    rankings: tuple[RankAgreement, ...] = ()  # of runs: each other run's with the first's
     rule: int = RULE
 
     @classmethod
@@ -122,8 +124,9 @@ class Comparison:
                 return [finite(each) for each in value]
             return None if isinstance(value, float) and not math.isfinite(value) else value
 
-        rows = [asdict(row) for row in self.rows]
-        plain: dict[str, Any] = finite({**vars(self), "rows": rows, "replay": self.replay and self.replay.to_dict()})
+        rows, rankings = ([asdict(each) for each in several] for several in (self.rows, self.rankings))
+        replay = self.replay and self.replay.to_dict()
+        plain: dict[str, Any] = finite({**vars(self), "rows": rows, "replay": replay, "rankings": rankings})
         return plain
 
     def to_frame(self) -> pd.DataFrame:
@@ -167,12 +170,28 @@ class Comparison:
             frame["verdict"] = none  # it is said above
         return frame.drop(columns=[name for name in frame.columns if (frame[name] == none).all()])
 
+    def _rankings_frame(self, minus: str = "-", none: str = "-") -> pd.DataFrame:
+        """How far the rankings agree, as text: a row for each measure, a column for each other run."""
+        columns = [each.other for each in self.rankings] if len(self.rankings) > 1 else ["value"]
+        rows = {
+            name: [none if each is None else number_text(each).replace("-", minus) for each in values] + [meaning]
+            for name, values, meaning in agreement_table(self.rankings)
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "meaning"])
+
     def __repr__(self) -> str:
         lines = [f"{' and '.join(self.names)}: {self.verdict}"]
         lines += [self.sentence] if self.sentence else []
         lines += ["; ".join(f"{name}: {value}" for name, value in self.facts().items())] if self.facts() else []
         lines += [*self.statements, *([self._frame().to_string()] if self.rows else [])]
         lines += [f"- {reason}" for reason in self.reasons]
+        if self.rankings:
+            table = self._rankings_frame()
+            table["meaning"] = " " + table["meaning"].str.ljust(table["meaning"].str.len().max())
+            lines += [
+                f"Rank agreement, {agreement_scope(self.rankings)}:",
+                table.to_string(header=len(self.rankings) > 1),
+            ]
         if self.replay is not None and self.replay.numbers:
             lines.append(f"replay: {self.replay.word}; {self.replay.agreeing}.")
         return name_metrics("\n".join([*lines, *self.notes]), (row.metric for row in self.rows))
@@ -191,6 +210,9 @@ class Comparison:
         if any(row.card_difference is not None for row in self.rows):
             table = self._frame("−", "–", changes=True).to_html(border=0)
             parts.append(f"<details><summary>Change by training</summary>{table}</details>")
+        if self.rankings:
+            table = self._rankings_frame("−", "–").to_html(border=0)
+            parts.append(f"<p>Rank agreement, {agreement_scope(self.rankings)}</p>{table}")
         parts += [] if self.replay is None else [_replay_html(self.replay, self.sentence)]
         text = "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in self.notes)])
         return name_metrics(text, (row.metric for row in self.rows))

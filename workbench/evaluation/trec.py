@@ -1,4 +1,4 @@
-"""Export of a run's rankings and metrics: TREC run and qrels files, JSON, CSV, Parquet.
+"""Export of a run's rankings and metrics: TREC run and qrels files, JSON, CSV, Parquet; and TREC run files, read.
 
 TREC's formats are what trec_eval, ir-measures and ranx read: `query Q0 document rank score tag` and
 `query 0 document relevance`, separated by spaces; ids that contain whitespace are refused, not changed.
@@ -13,11 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from workbench.errors import DataError
+from workbench.data.columns import as_number
+from workbench.data.readers import text_lines, unreadable
+from workbench.errors import DataError, short
 from workbench.run import Run, atomic_write
 
 Format = Literal["trec", "json", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("trec", "json", "csv", "parquet")
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def export(run: Run, name: str, stage: str = "after", *, to: str | Path, format: Format = "trec") -> tuple[Path, ...]:
@@ -72,6 +75,43 @@ def trec_qrels(run: Run, name: str, stage: str = "after") -> Iterator[str]:
     for query, relevant in run.per_query(name, stage)[["query_id", "relevant"]].itertuples(index=False):
         for document in relevant:
             yield f"{_id(query)} 0 {_id(document)} 1\n"
+
+
+def read_trec_run(path: Path) -> dict[str, list[str]]:
+    """Query id -> document ids, best first, as trec_eval ranks them: by score, as float32, then by id, both descending.
+
+    Raises DataError for a line that has not six fields, a score that is no number, or a document that comes twice.
+    """
+    try:
+        lines = list(text_lines(path))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    scores: dict[str, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not (fields := line.split()):
+            continue
+        where = f"line {number:,} of {path.name!r}"
+        score = as_number(fields[4]) if len(fields) == 6 else None
+        if score is None or abs(score) > LARGEST:
+            raise DataError(f"expected `query Q0 document rank score tag` in {where}, found {short(line)}; fix it.")
+        query, _, document = fields[:3]
+        if document in scores.setdefault(query, {}):
+            raise DataError(
+                f"expected each document once for a query, found {short(document)} again for query {short(query)} in "
+                f"{where}; remove one."
+            )
+        scores[query][document] = score
+    if not scores:
+        raise DataError(f"expected lines of `query Q0 document rank score tag` in {path.name!r}, found none.")
+    return {
+        query: [document for _, document in sorted(zip(_float32(found), found, strict=True), reverse=True)]
+        for query, found in scores.items()
+    }
+
+
+def _float32(found: dict[str, float]) -> list[float]:
+    values: list[float] = np.array(list(found.values()), dtype=np.float32).tolist()
+    return values
 
 
 def _id(value: object) -> str:

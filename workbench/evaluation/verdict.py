@@ -216,10 +216,11 @@ def judge_change(difference: float, low: float, high: float, p: float, margin: f
 
 
 def effect_ratio(ours: Sequence[float], card: Sequence[float]) -> float | None:
-    """Our change by training over the card's, each (before, after): 1 is the card's effect (Breuer et al. 2020).
+    """Our change by training over the card's, each (before, after): 1 is the card's effect (Breuer et al. 2020). None
+    where the card shows none.
 
-    >>> effect_ratio((0.5, 0.6), (0.5, 0.7)), effect_ratio((0.5, 0.6), (0.5, 0.5))
+    >>> effect_ratio((0.5, 0.625), (0.5, 0.75)), effect_ratio((0.5, 0.6), (0.5, 0.5))
     (0.5, None)
     """
     theirs = card[1] - card[0]
-    return round((ours[1] - ours[0]) / theirs, 4) if abs(theirs) > HALF_DIGIT else None
+    return (ours[1] - ours[0]) / theirs if abs(theirs) > HALF_DIGIT else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from workbench.cards.metric_names import metric_name
 from workbench.evaluation.comparison import MetricRow
+from workbench.evaluation.rankings import agreement_scope, agreement_table
 from workbench.views.figures import after_value
 from workbench.views.records import FindingLines, Verdict, format_p_value, number, signed
 from workbench.views.summary import Several, Summary
@@ -73,6 +74,12 @@ def markdown_of_several(several: Several) -> str:
         for metric in several.metrics
     )
     lines += ["", *table(["Metric", *several.letters], metrics, left=["Metric"])]
+    if several.rankings:
+        found = [*several.rankings.values()]
+        columns = ["Measure", *(f"{letter} vs. {several.letters[0]}" for letter in several.rankings), "How to read it"]
+        cells = ([name, *map(number, values), escape(meaning)] for name, values, meaning in agreement_table(found))
+        lines += ["", f"Rank agreement, {agreement_scope(found)}:", ""]
+        lines += table(columns, cells, left=[columns[0], columns[-1]])
     if several.differences:
         fields = ([f"`{path}`", *(escape(value, 120) for value in values)] for path, values in several.differences)
         columns = ["Recipe", *several.letters]

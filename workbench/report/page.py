@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.cards.metric_names import metric_name
+from workbench.evaluation.rankings import agreement_scope, agreement_table
 from workbench.report.drawings import Drawing, drawings, drawings_of_several
 from workbench.views import figures, figures_loss, theme
 from workbench.views.records import Sourced, format_p_value, number, rank_text, signed
@@ -72,6 +73,8 @@ def render_several(several: Several, *, written: str | None = None) -> str:
         runs=list(zip(several.letters, several.runs, strict=True)),
         stand_ins=stand_ins,
         curve_notes=curve_notes,
+        rankings=agreement_table([*several.rankings.values()]),
+        scope=agreement_scope([*several.rankings.values()]) if several.rankings else "",
         pair_has=_columns(row for pair in several.pairs for row in pair.rows) | {"low": False},
         table=[
             (metric, [next((row for row in run.metrics if row.metric == metric), None) for run in several.runs])

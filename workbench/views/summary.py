@@ -16,6 +16,7 @@ from workbench.errors import RunError, WorkbenchError
 from workbench.evaluation.compare import compare, read_comparison
 from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.evaluation.projection import STAGES
+from workbench.evaluation.rankings import RankAgreement
 from workbench.evaluation.retrieval import folder_name
 from workbench.recipe.schema import Recipe, difference, leaves
 from workbench.recipe.yaml_io import recipe_yaml
@@ -89,6 +90,7 @@ class Pair:
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     rows: tuple[MetricRow, ...]  # `before` is the first run, `after` the other
+    rankings: tuple[RankAgreement, ...] = ()  # one, or none where nothing was ranked
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Several:
     card: Mapping[str, float]  # metric -> the card's number, if all runs come from one card
     differences: tuple[tuple[str, tuple[str, ...]], ...]  # (field of the recipes, its value in each run)
     gaps: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rankings(self) -> dict[str, RankAgreement]:
+        """Letter of each other run -> how far its rankings agree with the first's."""
+        return {pair.letter: each for pair in self.pairs for each in pair.rankings}
 
 
 @dataclass
@@ -391,7 +398,7 @@ def summarize_several(runs: Sequence[Run]) -> Several:
             tuple(replace_names(each, names) for each in _named(found, sentences))
             for sentences in (found.reasons, found.notes)
         )
-        pairs.append(Pair(letter, found.verdict, reasons, notes, found.rows))
+        pairs.append(Pair(letter, found.verdict, reasons, notes, found.rows, found.rankings))
     listed = dict.fromkeys(row.metric for each in summaries for row in each.metrics)
     one_card = len({run.card for run in summaries}) == 1
     return Several(
