@@ -27,13 +27,13 @@ BUDGET = {
     "run": 499,
     "data": 2_266,
     "models": 2_860,
-    "evaluation": 5_440,
+    "evaluation": 5_811,
     "training": 3_374,
-    "views": 3_635,
-    "report": 1_613,
+    "views": 3_642,
+    "report": 1_623,
     "pipeline": 158,
     "notebook": 924,
-    "cli": 1_349,
+    "cli": 1_351,
     "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
