@@ -188,9 +188,9 @@ def replay(found: Comparison) -> None:
     """The card's logged and printed numbers beside the run's."""
     if found.replay is None:
         return
-    st.subheader("Replay", anchor=False)
     one = found.replay
-    st.markdown(f"**:{'green' if one.word == 'replayed exactly' else 'gray'}[{one.word}]**")
+    st.subheader(one.heading, anchor=False)
+    st.markdown(f"**:{'green' if one.verdict == 'reproduced exactly' else 'gray'}[{one.word}]**")
     st.text(" ".join([one.sentence, *([f"{one.agreeing}."] if one.numbers else [])]))
     if not one.numbers:
         return

@@ -23,7 +23,9 @@ STATES = {"running": "blue", "finished": "gray", "stopped": "yellow", "interrupt
 COLORS = {**STATES, "broken": "red"}
 COLUMNS = {
     "card": st.column_config.TextColumn("Card", help="The model card that the recipe was read from"),
-    "variant": st.column_config.TextColumn("Variant", help="As written, or with the audit's corrections"),
+    "variant": st.column_config.TextColumn(
+        "Variant", help="As written, with the audit's corrections, or published weights without training"
+    ),
     "status": st.column_config.MultiselectColumn(
         "Status", options=list(COLORS), color=list(COLORS.values()), width=100
     ),

@@ -7,6 +7,7 @@
     run = wb.train(card)                  # train it again: a run folder
     wb.compare(run)                       # its numbers beside the card's: intervals and a verdict
     wb.report(run)                        # one HTML file
+    wb.verify("owner/model")              # or no training: the published weights against their card
 
 In a notebook `wb.start` trains in a separate process, `await wb.finished(run)` waits for it, and `wb.live`,
 `wb.findings`, `wb.explore` and `wb.map` show things.
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from workbench.pipeline import evaluate as evaluate
     from workbench.pipeline import load_model as load_model
     from workbench.pipeline import reproduce as reproduce
+    from workbench.pipeline import verify as verify
     from workbench.recipe.from_card import recipe as recipe
     from workbench.recipe.schema import Recipe as Recipe
     from workbench.recipe.yaml_io import load_recipe as load_recipe
@@ -78,7 +80,7 @@ _NAMES = {
     "notebook.map": ("map",),
     "notebook.query_table": ("explore",),
     "notebook.waiting": ("finished",),
-    "pipeline": ("evaluate", "load_model", "reproduce"),
+    "pipeline": ("evaluate", "load_model", "reproduce", "verify"),
     "recipe.from_card": ("recipe",),
     "recipe.schema": ("Recipe",),
     "recipe.yaml_io": ("load_recipe",),

@@ -24,6 +24,7 @@ from workbench.training.source import Source
 from workbench.training.train import train
 
 if TYPE_CHECKING:
+    from workbench.cards.card import Card
     from workbench.data.collection import Collection
     from workbench.data.pairs import Check
     from workbench.evaluation.tasks import Task
@@ -47,6 +48,27 @@ def reproduce(
     return run
 
 
+def verify(
+    model: Run | str | os.PathLike[str],
+    card: Card | str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Run:
+    """Measure the published weights of `model` as its card says, without training; returns the run that keeps it.
+
+    `card` is by default the one beside the weights. `options` are those of `training.verify.verify`: on, columns,
+    metric, base, with_base, revision, runs, progress. The verdict is in `run.comparison()`; the report is written to
+    `out`, or to report.html in the run folder. The queries can be browsed as those of a training: "after" is the
+    published model, "before" the card's base, where that can be had.
+    """
+    from workbench.training.verify import verify as measure
+
+    run = measure(model, card, **options)
+    finish(run, None if out is None else Path(out))
+    return run
+
+
 def finish(run: Run, out: Path | None = None) -> tuple[Comparison, Path]:
     """Compare a run with its card, store the comparison in the run folder, and write the report; returns both."""
     comparison = compare(run)
@@ -62,7 +84,7 @@ def load_model(run: Run | str | os.PathLike[str], runs: str | os.PathLike[str] =
     from workbench.models.base import load_folder
 
     opened = open_run(run, runs)
-    folder = opened.file("model")
+    folder = opened.model_folder()
     if not folder.is_dir():
         raise RunError(f"expected a trained model in run {opened.name!r}, found none; its status is {opened.status!r}.")
     return load_folder(folder, opened.name)
@@ -110,7 +132,7 @@ def evaluate(
         task = _own_task(run)
     else:
         raise DataError(f"expected a collection to evaluate {str(model)!r} on, found none; name one with --on.")
-    loaded = load_base(str(run.file("model")) if run else str(model))
+    loaded = load_base(str(run.model_folder()) if run else str(model))
     loaded.model.prompts = {**loaded.model.prompts, **(prompts or {})}
     most = loaded.model.get_embedding_dimension()
     if truncate_dim is not None and most is not None and truncate_dim > most:

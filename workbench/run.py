@@ -183,8 +183,9 @@ class Run:
         precision, processes, versions {package: version}, command (list of words), progress {step, steps, epoch,
         rows_per_second, seconds_left, phase}, best {step, metric, value}, cost {peak_memory (bytes), rows_per_second,
         device, processes, precision, joules (None where nothing counts them), counted (what does)}, peak_memory and
-        rows_per_second once more, error (a sentence, where it failed). A phase is "measure STAGE", "train", "stopped"
-        or "trained".
+        rows_per_second once more, error (a sentence, where it failed), and of published weights, verification {model,
+        path, sha256, precision, metric, problems, causes: [{evaluation, sentence}]}. A phase is "measure STAGE",
+        "train", "stopped" or "trained".
         """
         return self._json("record")
 
@@ -214,6 +215,12 @@ class Run:
         'runs/it/evaluations/test/after-hits.parquet'
         """
         return self.path / FILES[name].format(*parts)
+
+    def model_folder(self) -> Path:
+        """The folder of the model that the run kept, or whose published weights it verified; it may not exist."""
+        kept = self.file("model")
+        verification = None if kept.is_dir() else self.record.get("verification")
+        return kept if verification is None else Path(verification["path"])
 
     def table(self, name: str, *parts: str, filters: list[tuple[str, str, Any]] | None = None) -> pd.DataFrame:
         """A Parquet file of the run; `filters` are those of `pandas.read_parquet`.

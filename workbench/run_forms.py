@@ -39,6 +39,11 @@ FORMS: dict[str, Any] = {
         "cost": {"peak_memory processes": int, "rows_per_second joules": float, "device precision counted": str},
         "versions": {"*": str},
         "repeat": {"number of seed!": int, "first!": str},
+        "verification": {
+            "model! path! sha256 precision! metric": str,
+            "problems": [str],
+            "causes": [{"sentence!": str}],
+        },
     },
     "metrics": {
         "metrics!": {"*!": Real},

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import audit, cards, doctor, launch, propose, results, training
+from workbench.cli import audit, cards, doctor, launch, propose, results, training, verify
 from workbench.cli.terminal import printable
 from workbench.errors import WorkbenchError, enough_memory, install_line
 from workbench.training.processes import is_first, let_first_fail
@@ -21,7 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    cards.show, audit.audit, audit.explain, cards.recipe, training.reproduce, training.train, training.stop,
+    cards.show, audit.audit, audit.explain, verify.verify, cards.recipe, training.reproduce, training.train,
+    training.stop,
     results.runs, results.evaluate, results.compare, results.slices, results.map, results.report, results.export,
     propose.propose, launch.dashboard, launch.lab, doctor.doctor,
 ):  # fmt: skip

@@ -279,7 +279,7 @@ def export(
         raise RunError("expected a folder to write into, found none; name one with --out.")
     if format == "model":
         refuse(context, "--format model", "the model is the one that was kept", "evaluation", "stage")
-        export_merged(run.file("model"), to)
+        export_merged(run.model_folder(), to)
         model_card(run, to / "README.md")
         say(to)
         return

@@ -116,6 +116,12 @@ def best_stage(run: Run, name: str, metric: str) -> str:
     return max(stages, key=lambda stage: run.metrics(name, stage).get(metric, -math.inf), default="after")
 
 
+def evaluation_label(theirs: Evaluation) -> str:
+    """What an evaluation is called in a list of all numbers of a card: its set, and the dimensions that it states."""
+    label, cut = next(iter(theirs.datasets), theirs.name), theirs.parameters.get("truncate_dim")
+    return label if cut is None or str(cut) in re.findall(r"\d+", label) else f"{label} ({cut} dimensions)"
+
+
 def main_metric(theirs: Evaluation) -> str:
     return theirs.main_metric or next(iter(theirs.metrics), "")
 

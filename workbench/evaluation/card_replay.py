@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +11,24 @@ import numpy as np
 
 from workbench.cards.inference import exact_values
 from workbench.errors import RunError
-from workbench.evaluation.card_evaluation import card_evaluation, finished_evaluations, table_stage
+from workbench.evaluation.card_evaluation import card_evaluation, evaluation_label, finished_evaluations, table_stage
 from workbench.evaluation.examples import evaluation_size
 from workbench.evaluation.metrics import every_metric
-from workbench.evaluation.replay import Number, Replay, judge_replay, logged_numbers, numbers_outside
+from workbench.evaluation.replay import Number, Replay, judge_replay, judge_weights, logged_numbers, numbers_outside
 from workbench.evaluation.retrieval import folder_name
 from workbench.run import Run
 
 if TYPE_CHECKING:
-    from workbench.cards.card import Card, Evaluation
+    from workbench.cards.card import Card, Evaluation, LogRow
     from workbench.recipe.schema import Recipe
+
+NOISE = {"float32": 1e-4, "half": 2e-3}
+"""By how much a number of published weights may differ from the card's: of another machine, or in half precision."""
 
 
 def replay_of(card: Card, run: Run, recipe: Recipe) -> Replay:
-    """Every number of the card beside the one of the run at the same step."""
+    """Every number of the card beside the one of the run at the same step; of a verification, those of its tables
+    beside those of the published weights."""
     columns = {name for row in card.training_log for name in row.metrics}
     pairs = _evaluations(card, recipe, run)
     names, tasks = {}, {}  # column of the card's log -> key of our log; -> our evaluation
@@ -45,7 +50,9 @@ def replay_of(card: Card, run: Run, recipe: Recipe) -> Replay:
             for metric, value in run.metrics(task, stage).items()
         }
         sides.append({column: values.get(key) for column, key in names.items()})
-    numbers += numbers_outside(card, sides[0], sides[1], sizes)
+    outside = numbers_outside(card, sides[0], sides[1], sizes)
+    verification = run.record.get("verification")
+    numbers += outside if verification is None else [each for each in outside if each.stage == "before"]
     numbers = [
         _with_exchanges([each], run, tasks[each.name], f"step-{each.step}" if each.stage == "training" else each.stage)[
             0
@@ -57,7 +64,22 @@ def replay_of(card: Card, run: Run, recipe: Recipe) -> Replay:
     last = max((int(row["step"]) for row in log), default=0)
     for task, theirs in pairs.items():
         numbers += _table_numbers(card, theirs, run, task, last)
-    return judge_replay(card, numbers, _departures(card, run, recipe))
+    if verification is None:
+        return judge_replay(card, numbers, _departures(card, run, recipe))
+    wanted, noise = verification.get("metric"), NOISE[verification["precision"]]
+    numbers = [replace(each, noise=noise) for each in numbers if wanted is None or each.name.endswith(wanted)]
+    causes = [str(each["sentence"]) for each in verification.get("causes") or ()]
+    return judge_weights(numbers, _same_row(card, sides[1], noise), causes)
+
+
+def _same_row(card: Card, ours: Mapping[str, float | None], noise: float) -> LogRow | None:
+    """The last row of the card's log whose metrics are ours: the weights may be those of another step."""
+    for row in reversed(card.training_log):
+        pairs = [(value, ours[name]) for name, value in row.metrics.items() if value is not None and name in ours]
+        known = [(theirs, own) for theirs, own in pairs if own is not None]
+        if known and (row.step or 0) > 0 and all(abs(theirs - own) <= noise for theirs, own in known):
+            return row
+    return None
 
 
 def _evaluations(card: Card, recipe: Recipe, run: Run) -> dict[str, Evaluation]:
@@ -81,7 +103,7 @@ def _evaluations(card: Card, recipe: Recipe, run: Run) -> dict[str, Evaluation]:
 def _table_numbers(card: Card, theirs: Evaluation, run: Run, task: str, last: int) -> list[Number]:
     """The printed table, unrounded where model-index has it, beside our evaluation at the step that it came from."""
     stage, exact, size = table_stage(card, theirs, run, task), exact_values(card, theirs), evaluation_size(run, task)
-    ours, label = run.metrics(task, stage), next(iter(theirs.datasets), theirs.name)
+    ours, label = run.metrics(task, stage), evaluation_label(theirs)
     step = int(stage.removeprefix("step-")) if stage.startswith("step-") else last
     numbers = [
         Number(

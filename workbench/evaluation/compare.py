@@ -28,6 +28,7 @@ from workbench.evaluation.card_evaluation import (
     best_of,
     best_stage,
     card_evaluation,
+    evaluation_label,
     evaluation_name,
     finished_evaluations,
     main_metric,
@@ -156,16 +157,22 @@ def _compare_with_card(
     replay = None if card is None else replay_of(card, runs[0], runs[0].recipe())
     if card is None or card.evaluations or replay is None or replay.verdict is None:  # else its losses are all it says
         reasons += [*why, *([] if measured else [f"The run has no evaluation after training; {GIVE_EXAMPLES}."])]
+    verification = run.record.get("verification")
     if theirs is not None and count is not None:
-        reasons += query_count_problems(theirs, count, examples)
+        (reasons if verification is None else notes).extend(query_count_problems(theirs, count, examples))
+    if verification is not None and replay is not None and replay.verdict is None:
+        reasons += [*_not_known(run), *map(str, verification.get("problems") or ())] or [replay.sentence]
     reasons = list(dict.fromkeys([*reasons, *_baseline_problems(replay)]))
     judged = [] if card is None or reasons else _judge_all(runs, card, recipe, margin, wanted=name)
     verdict, sentence = _verdict(reasons, replay, judged, len(runs))
     rows = [_with_seeds(row, runs, name, stage) for row in _rows(run.name, theirs, measured, reasons, judged, replay)]
+    if verification is not None:
+        rows = [replace(row, values=()) for row in rows]  # they are of no seed
     main = recipe.evaluation.main_metric
     same = None if name is None else same_examples(run, name)
     notes += _card_notes(runs, judged, stage, card, replay)
     notes += reading_notes(rows, main, measured, examples) + _other_evaluations(run, name, main)
+    notes += [] if verification is None else [str(each) for each in verification.get("problems") or ()]
     return Comparison(
         kind="card",
         names=(f"card {card.name!r}" if card is not None else "no card", run.name),
@@ -178,7 +185,7 @@ def _compare_with_card(
         queries=count,
         unit=examples,
         sentence=sentence,
-        seeds=tuple(each.recipe().training.seed for each in runs),
+        seeds=() if verification else tuple(each.recipe().training.seed for each in runs),
         same_examples=same,
         effect_ratio=_effect_ratio(replay, rows, main),
         statements=tuple(str(each["sentence"]) for each in run.record.get("statements") or () if each.get("sentence")),
@@ -224,6 +231,12 @@ def _baseline_problems(replay: Replay | None) -> list[str]:
     if not wrong:
         return []
     return [f"The base is another one, or was measured on other examples: {wrong[0]}. Give the card's with --base."]
+
+
+def _not_known(run: Run) -> list[str]:
+    """Why none of the measured examples is known to be the card's."""
+    examples = (run.record.get("examples") or {}).values()
+    return list(dict.fromkeys(str(each["why"]) for each in examples if not each.get("same") and each.get("why")))
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------
@@ -317,7 +330,7 @@ def _rows(
         if metric in measured:
             row = replace(row, before=measured[metric].before, after=measured[metric].after)
         if metric in own:
-            rows.append(_judged_row(row, own[metric], replay))
+            rows.append(_judged_row(row, own[metric], replay, theirs))
             continue
         missing = "The run did not measure this metric."
         if row.card is None:
@@ -346,10 +359,11 @@ def _stage_of(run: Run, name: str, stage: str) -> str:
     return stage if stage in run.evaluations()[name] else "after"
 
 
-def _judged_row(row: MetricRow, judgment: Judgment, replay: Replay | None) -> MetricRow:
+def _judged_row(row: MetricRow, judgment: Judgment, replay: Replay | None, theirs: Evaluation | None) -> MetricRow:
     """The row with what the rule says of it, or the replay where that decides."""
-    if replay is not None and replay.verdict is not None:
-        number = next((each for each in replay.numbers if each.name.endswith(f" {row.metric}")), None)
+    if replay is not None and replay.verdict is not None and theirs is not None:
+        name = f"{evaluation_label(theirs)} {row.metric}"
+        number = next((each for each in replay.numbers if each.name == name and each.line == row.card_line), None)
         if number is not None:
             found = replace(row, card_difference=judgment.difference, margin=judgment.margin)
             if number.equal:

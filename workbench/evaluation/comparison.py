@@ -101,6 +101,8 @@ class Comparison:
             found |= {} if row is None else _judged_facts(row, minus)
             if self.seeds:
                 found["ours"] = _seeds_text(self.seeds)
+            elif self.replay is not None and self.replay.of == "weights":
+                found["ours"] = "the published weights"
         elif row is not None and row.difference is not None and len(self.names) == 2:
             found["other - first".replace("-", minus)] = _with_interval(
                 row.difference, row.difference_low, row.difference_high, minus
@@ -193,7 +195,7 @@ class Comparison:
                 table.to_string(header=len(self.rankings) > 1),
             ]
         if self.replay is not None and self.replay.numbers:
-            lines.append(f"replay: {self.replay.word}; {self.replay.agreeing}.")
+            lines.append(f"{self.replay.heading.lower()}: {self.replay.word}; {self.replay.agreeing}.")
         return name_metrics("\n".join([*lines, *self.notes]), (row.metric for row in self.rows))
 
     def _repr_html_(self) -> str:
@@ -273,12 +275,12 @@ def _replay_html(replay: Replay, known: str) -> str:
     ]
     said = "" if not rows else f" {html.escape(replay.agreeing)}."
     why = "" if replay.sentence == known else f" {html.escape(replay.sentence)}"
-    head = f"<p>Replay: <b>{html.escape(replay.word)}</b>.{why}{said}</p>"
+    head = f"<p>{replay.heading}: <b>{html.escape(replay.word)}</b>.{why}{said}</p>"
     if not rows:
         return head
     table = pd.DataFrame(rows).to_html(index=False, border=0)
     opened = " open" if replay.first is not None else ""
-    return f"{head}<details{opened}><summary>Numbers of the replay</summary>{table}</details>"
+    return f"{head}<details{opened}><summary>Number by number</summary>{table}</details>"
 
 
 def number_text(value: float | None, sign: str = "") -> str:

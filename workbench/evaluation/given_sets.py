@@ -1,8 +1,10 @@
-"""Evaluation sets that a user gives for a card: each is measured by the card's evaluators that it belongs to.
+"""Evaluation sets that a user gives for a card, or that the card names: each is measured by the card's evaluators that
+it belongs to.
 
 A set is given as `[NAME=]PATH`. NAME is what the card prints after "Dataset:" of an evaluator, or the name of one of
 its evaluation datasets; without it the evaluator that fits the examples is meant. Rows that are those of the card's
-evaluation dataset also give the trainer its validation loss.
+evaluation dataset also give the trainer its validation loss. Without a user, a card names a set by the Hub id of a
+dataset whose name its evaluator has, with a split ("all-nli-dev"), and NanoBEIR's collections by their own names.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.cards.known import known_card
+from workbench.cards.known import SOURCES, known_card
 from workbench.cards.lookup import class_name, validation_losses
 from workbench.cards.metric_names import LIBRARY_SIMILARITIES
+from workbench.data.collection import is_hub_id
 from workbench.data.pairs import Check
 from workbench.data.sources import open_rows
 from workbench.data.training_rows import load_pairs, printed_places
@@ -25,13 +28,16 @@ from workbench.errors import DataError
 from workbench.evaluation.comparability import query_count_problems
 from workbench.evaluation.retrieval import folder_name
 from workbench.evaluation.task_files import open_task
-from workbench.evaluation.tasks import Examples, Mean, Search, Task, matryoshka
+from workbench.evaluation.tasks import NANO_SOURCE, Examples, Mean, Search, Task, matryoshka
 from workbench.recipe.schema import Recipe, Source
 
 if TYPE_CHECKING:
     from workbench.cards.card import Card, Dataset, Evaluation
 
 OPTION = "--evaluation-set"
+
+PARTS = {"dev": "validation", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+"""The end of an evaluator's name -> the split of its dataset."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class GivenSet:
     place: str  # a file, a folder or a Hub id
     tasks: Mapping[str, Task] = field(default_factory=dict)  # one for each of the card's evaluators, by folder name
     validates: str = ""  # the recipe's field whose rows these are, where they are those of an evaluation dataset
-    known: bool = False  # nobody gave it: it is known of this very card
+    known: str = ""  # nobody gave it: how it is known of this card
     checks: tuple[Check, ...] = ()  # what was found while it was read
 
     @property
@@ -54,19 +60,26 @@ class GivenSet:
 
 
 def open_sets(
-    card: Card | None, recipe: Recipe, values: Sequence[str], online: Callable[[], bool] = lambda: False
+    card: Card | None,
+    recipe: Recipe,
+    values: Sequence[str],
+    online: Callable[[], bool] = lambda: False,
+    *,
+    counted: bool = True,
 ) -> list[GivenSet]:
     """The sets given as `values`, opened, checked and matched with what the card reports; without any, those that are
     known of this very card.
 
-    Raises DataError where one cannot be read, belongs to nothing on the card, or cannot have given its numbers.
+    Raises DataError where one cannot be read, belongs to nothing on the card, or (if `counted`) cannot have given its
+    accuracies, by the number of examples.
     """
     if values and card is None:
         raise DataError(f"expected a card with {OPTION}, found a recipe file, which reports nothing; name the card.")
     named = {_parse(value)[0] for value in values}
-    found = [_open(card, recipe, value, online, named) for value in values if card is not None]
+    found = [_open(card, recipe, value, online, named, counted) for value in values if card is not None]
     if card is not None and not values and (known := known_card(card.sha256)) is not None:
-        found = [replace(_open(card, recipe, value, online, set()), known=True) for value in known.evaluation_sets]
+        why = f"known of this very card: {SOURCES}"
+        found = [replace(_open(card, recipe, value, online, set()), known=why) for value in known.evaluation_sets]
     names = [name for each in found for name in each.tasks]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -75,7 +88,12 @@ def open_sets(
 
 
 def _open(
-    card: Card, recipe: Recipe, value: str, online: Callable[[], bool], named: Collection[str | None] = ()
+    card: Card,
+    recipe: Recipe,
+    value: str,
+    online: Callable[[], bool],
+    named: Collection[str | None] = (),
+    counted: bool = True,
 ) -> GivenSet:
     """One set; `named` are the names of all that are given."""
     name, place = _parse(value)
@@ -98,13 +116,70 @@ def _open(
     fitting = [each for each in reported if _kind(each) == task.kind]
     if not fitting and validates:
         return GivenSet(value, place, validates=validates)
-    _require_fit(fitting, reported, task, place)
+    _require_fit(fitting, reported, task, place, counted)
     tasks = {}
     for theirs in fitting:
         made = _as_reported(task, theirs, recipe)
         made = replace(made, name=f"{made.name}_{_dimensions(theirs, recipe)}") if made.name in tasks else made
         tasks[made.name] = made
     return GivenSet(value, place, tasks, validates, checks=checks)
+
+
+def public_sets(
+    card: Card, recipe: Recipe, sets: Sequence[GivenSet], online: Callable[[], bool]
+) -> tuple[list[GivenSet], dict[str, str]]:
+    """The sets that the card names itself, for its evaluations that are not in `sets`; and by name why one of them
+    cannot be had."""
+    opened: dict[tuple[str, str | None], tuple[Task, tuple[Check, ...]]] = {}
+    found, problems, names = [], dict[str, str](), {name for each in sets for name in each.tasks}
+    open_ones = not_measured(card, names)
+    for theirs in (each for each in _reported(card) if _name(each) in open_ones):
+        place, split = _public_place(card, theirs)
+        if not place:
+            continue
+        try:
+            if (place, split) not in opened:
+                opened[place, split] = open_task(place, None, split, kinds=[_kind(theirs)], online=online)
+            task, checks = opened[place, split]
+            if isinstance(task, Mean) and (wanted := theirs.parameters.get("dataset_names")):
+                named = {str(name).lower() for name in wanted}
+                task = replace(task, members=tuple(m for m in task.members if m.name[4:].lower() in named))
+            _require_fit([theirs] if _kind(theirs) == task.kind else [], [theirs], task, place, counted=False)
+        except DataError as error:
+            problems[_name(theirs)] = f"{_name(theirs)} is not measured: {error}"
+            continue
+        made = _as_reported(task, theirs, recipe)
+        made = replace(made, name=f"{made.name}_{_dimensions(theirs, recipe)}") if made.name in names else made
+        names.add(made.name)
+        why = f"the card names it: {place}{f', {split}' if split else ''}"
+        found.append(GivenSet(f"{_name(theirs)}={place}", place, {made.name: made}, known=why, checks=checks))
+    return found, problems
+
+
+def not_measured(card: Card, names: Collection[str]) -> list[str]:
+    """The names of the card's evaluations that none of the tasks called `names` repeats."""
+    measured = {*names} | {name.rpartition("_")[0] for name in names}
+    return list(dict.fromkeys(name for name in map(_name, _reported(card)) if folder_name(name) not in measured))
+
+
+def _public_place(card: Card, theirs: Evaluation) -> tuple[str, str | None]:
+    """Hub id and split of an evaluation's examples, as far as the card names them; "" where it does not."""
+    name = _name(theirs)
+    if nano := re.match(r"Nano([A-Za-z0-9]+)(_mean)?", name):
+        return str(theirs.parameters.get("dataset_id") or NANO_SOURCE), None if nano[2] else f"Nano{nano[1]}"
+    if is_hub_id(name):
+        return name, None
+    stem, _, split = name.lower().replace("_", "-").rpartition("-")
+    if not stem or split not in PARTS:
+        return "", None
+    listed = card.front_matter.get("datasets")
+    ids = [each.id for each in card.datasets if each.id] + [str(each) for each in listed or () if "/" in str(each)]
+    fitting = [each for each in dict.fromkeys(ids) if _alike(each.rpartition("/")[2].lower(), stem)]
+    return (fitting[0], PARTS[split]) if len(fitting) == 1 else ("", None)
+
+
+def _alike(dataset: str, stem: str) -> bool:
+    return dataset.startswith(stem) or stem.startswith(dataset)
 
 
 def _parse(value: str) -> tuple[str | None, str]:
@@ -176,7 +251,9 @@ def _validates(card: Card, recipe: Recipe, datasets: Sequence[Dataset], place: s
     return fitting[0] if len(fitting) == 1 else ""
 
 
-def _require_fit(fitting: Sequence[Evaluation], reported: Sequence[Evaluation], task: Task, place: str) -> None:
+def _require_fit(
+    fitting: Sequence[Evaluation], reported: Sequence[Evaluation], task: Task, place: str, counted: bool
+) -> None:
     """DataError where the examples are of no evaluator, of several sets, or too few or many for the card's shares."""
     if not fitting:
         wanted = " or ".join(dict.fromkeys(f"{_kind(each)} on {_name(each)!r}" for each in reported))
@@ -193,7 +270,7 @@ def _require_fit(fitting: Sequence[Evaluation], reported: Sequence[Evaluation], 
         )
     count, unit = _count(task)
     problem = next((each for theirs in fitting for each in query_count_problems(theirs, count, unit)), None)
-    if problem is not None:
+    if problem is not None and counted:
         raise DataError(f"expected the card's evaluation set, found another in {place!r}: {problem}")
 
 

@@ -43,10 +43,11 @@ class Number:
     examples: int = 0  # of a metric: how many it was measured on; 0: unknown
     low: float | None = None  # ours with documents of nearly one score exchanged; None: not looked for
     high: float | None = None
+    noise: float = 0.0  # of published weights, measured on another machine, or in half precision
 
     @property
     def tolerance(self) -> float:
-        return (UNROUNDED if self.exact else HALF_DIGIT) + RELATIVE * abs(self.card)
+        return max((UNROUNDED if self.exact else HALF_DIGIT) + RELATIVE * abs(self.card), self.noise)
 
     @property
     def equal(self) -> bool:
@@ -91,6 +92,11 @@ class Replay:
     sentence: str
     numbers: tuple[Number, ...] = ()
     steps: int = 0  # up to which every number agrees
+    of: Literal["training", "weights"] = "training"  # whose numbers are beside the card's
+
+    @property
+    def heading(self) -> str:
+        return "Replay" if self.of == "training" else "Published weights"
 
     @property
     def first(self) -> Number | None:
@@ -202,6 +208,29 @@ def judge_replay(card: Card, numbers: Iterable[Number], causes: Sequence[str] = 
     if edited:
         return Replay(_word(steps), "differs", f"{edited} First: {wrong[0]}.", found, steps)
     return Replay(_word(steps), None, _why(card, trained, steps, causes), found, steps)
+
+
+def judge_weights(numbers: Sequence[Number], row: LogRow | None, causes: Sequence[str] = ()) -> Replay:
+    """What the numbers of published weights say: those of fixed weights are equal, or not.
+
+    `row` is a row of the card's log whose numbers ours are; `causes` are settings with which the card's would be.
+    """
+    after = [each for each in numbers if each.stage != "before"]
+    wrong = [each for each in after if not each.equal]
+    done = tuple(numbers)
+    if not after:
+        return Replay("nothing to compare", None, "None of the card's numbers was measured.", done, of="weights")
+    if wrong:
+        word = f"{len(after) - len(wrong):,} of {_count(after)} equal"
+        said = [f"{len(wrong):,} of {_count(after)} of the card are not those of these weights; first: {wrong[0]}."]
+        if row is not None:
+            saved = ", in bold: the checkpoint that was saved" if row.saved else ""
+            said.append(f"Ours equal the row of step {row.step:,} of the log{saved}; the card's table is of another.")
+        return Replay(word, "differs", " ".join([*said, *causes]), done, of="weights")
+    if not any(each.telling for each in after):
+        text = "All are equal, but none says anything: each is a whole number or nearly 0."
+        return Replay("too little to compare", "cannot tell", text, done, of="weights")
+    return Replay("equal", "reproduced exactly", f"All {_count(after)} of the card are equal.", done, of="weights")
 
 
 def saved_elsewhere(card: Card) -> str:

@@ -232,6 +232,28 @@ def _find(name: str, wanted: Base) -> Path | None:
     return stand_ins.bundled_folder() if found is None and stand_ins.is_bundled(name) else found
 
 
+def model_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of a model: see `load_base`. Raises BaseError where it cannot be had."""
+    found = _find(name, Base(model=name, revision=revision))
+    if found is None:
+        raise BaseError(
+            f"expected a model that is a Hub id, a folder or {BUNDLED!r}, found {name!r}, which is neither on this "
+            "disk, nor in the local cache, nor reachable on the Hub; check its name, or fetch it first."
+        )
+    return found
+
+
+def is_half_precision(folder: Path) -> bool:
+    """Whether weights in `folder` are stored in 16 bits."""
+    from safetensors import safe_open
+
+    kinds = set()
+    for path in stand_ins.weight_files(folder):
+        with safe_open(path, framework="np") as weights:
+            kinds |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return bool(kinds & {"F16", "BF16"})
+
+
 def _under_adapter(folder: Path, name: str) -> Path | None:
     """The folder of the transformer under the adapter in `folder`; None where that is no adapter.
 

@@ -133,6 +133,14 @@ def recipe(
     return with_overrides(made, overrides) if overrides else made
 
 
+def evaluation_recipe(card: Card) -> Recipe:
+    """The recipe of a card whose model is only to be evaluated: it may state no loss."""
+    draft = derive(card)
+    if "loss.name" not in draft.fields:
+        draft.put("loss.name", "none", "default", note="the card states no loss")
+    return _from_draft(card, draft)
+
+
 def derive(card: Card) -> Draft:
     """What `card` says and implies about the fields of a recipe; without a loss where it names none."""
     draft = Draft()

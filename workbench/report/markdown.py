@@ -139,8 +139,8 @@ def _metrics(summary: Summary) -> list[str]:
     if all(row.card is None for row in rows):
         return [*lines, *changes]
     lines += card_table(rows, summary.main_metric, summary.seeds)
-    if summary.replay is not None and summary.replay.numbers:
-        lines += ["", f"**Replay: {escape(summary.replay.word)}.** {escape(summary.replay.agreeing)}."]
+    if (one := summary.replay) is not None and one.numbers:
+        lines += ["", f"**{one.heading}: {escape(one.word)}.** {escape(one.agreeing)}."]
     return [*lines, "", "<details><summary>Change by training</summary>", "", *changes, "", "</details>"]
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.cards.inference import infer
-from workbench.cards.known import SOURCES
 from workbench.cards.lookup import argument, validation_losses
 from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.training_rows import printed_places
 from workbench.errors import BaseError, DataError
 from workbench.evaluation.comparability import GIVE_EXAMPLES, GIVE_ROWS, STATE_BASE
-from workbench.evaluation.tasks import NANO_SOURCE
 from workbench.models.stand_ins import BUNDLED_SHA256, is_bundled
+from workbench.training.known_examples import examples_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -271,44 +270,4 @@ def _check_machine(prepared: Prepared, card: Card) -> Iterator[Check]:
 
 def known_examples(prepared: Prepared, card: Card | None) -> dict[str, dict[str, Any]]:
     """Task -> whether its examples are known to be those that the card measured, and why."""
-    given = {name: each for each in prepared.sets for name in each.tasks}
-    found = {}
-    for name in prepared.tasks:
-        if name in given and given[name].known:
-            same, why = True, f"known of this very card: {SOURCES}"
-        elif name in given:
-            same, why = True, f"the user states it: --evaluation-set {given[name].value}"
-        elif name.startswith("Nano"):
-            same, why = _nano(prepared)
-        else:
-            same, why = _held_out(prepared, card, name)
-        found[name] = {"same": same, "why": f"{why[0].upper()}{why[1:]}."}
-    return found
-
-
-def _nano(prepared: Prepared) -> tuple[bool, str]:
-    source = prepared.recipe.data.evaluation
-    same = source is not None and source.location == NANO_SOURCE
-    return same, "public collection" if same else "another collection than the library's NanoBEIR"
-
-
-def _held_out(prepared: Prepared, card: Card | None, name: str) -> tuple[bool, str]:
-    """For the held-out parts: rows of the Hub at the card's revision, or divided from the rows so that the ones that
-    the card prints come first."""
-    advice = GIVE_EXAMPLES
-    if prepared.data_note:
-        return False, f"a shipped sample stands in for the card's rows; {advice}"
-    dataset = next(iter(card.evaluation_datasets()), None) if card is not None else None
-    part, data = prepared.splits.validation, prepared.recipe.data
-    if card is None or dataset is None or part is None or not name.startswith("validation"):
-        return False, f"the card does not say which rows it held out; {advice}"
-    printed = printed_places(part, dataset.samples, prepared.recipe.training.prompts)
-    if not all(number in places for number, places in enumerate(printed)):
-        return False, f"the evaluation rows that the card prints are not the first ones here; {advice}"
-    source = data.evaluation
-    theirs = (dataset.id, dataset.revision)
-    if source is not None and None not in theirs and theirs == (source.location, source.revision):
-        return True, f"rows of {dataset.id} at the card's revision"
-    if printed and dataset.size in (None, len(part)):
-        return True, "they begin with the evaluation rows that the card prints, and are as many"
-    return False, f"the card does not print evaluation rows that would show it; {advice}"
+    return examples_of(prepared.recipe, prepared.tasks, prepared.sets, prepared.splits, prepared.data_note, card)

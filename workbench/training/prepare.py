@@ -16,7 +16,8 @@ from workbench.data.columns import LABEL_COLUMNS
 from workbench.data.pairs import Check, Pairs, Splits
 from workbench.data.training_rows import load_splits
 from workbench.errors import DataError, RecipeError
-from workbench.evaluation.given_sets import GivenSet, open_sets
+from workbench.evaluation.comparability import GIVE_EXAMPLES
+from workbench.evaluation.given_sets import GivenSet, not_measured, open_sets, public_sets
 from workbench.evaluation.retrieval import Encode
 from workbench.evaluation.tasks import NOTHING_HELD_OUT, Task, recipe_tasks
 from workbench.models.base import LoadedBase, cached_encode, hub_reachable, load_base, token_counts
@@ -25,6 +26,7 @@ from workbench.recipe.from_card import HIDDEN_ADAPTER
 from workbench.recipe.schema import Origin, Recipe, leaves
 from workbench.training.data_audit import audit_rows
 from workbench.training.given import Given, with_division, with_statements
+from workbench.training.known_examples import examples_of
 from workbench.training.processes import world_size
 
 if TYPE_CHECKING:
@@ -278,10 +280,49 @@ def evaluation_tasks(
     return {**given, **{name: task for name, task in held_out.items() if name not in given}}, notes
 
 
+@dataclass(frozen=True)
+class CardTasks:
+    """What a card's evaluations were measured on, as far as it can be had."""
+
+    tasks: Mapping[str, Task]
+    examples: Mapping[str, Mapping[str, Any]]  # task -> whether its examples are known to be the card's; see identity
+    sets: tuple[GivenSet, ...]  # given by the user, known of the card, or named by it
+    problems: tuple[str, ...]  # a sentence for each evaluation that has none
+
+
+def card_tasks(card: Card, recipe: Recipe, values: Sequence[str] = ()) -> CardTasks:
+    """The tasks of the evaluations that `card` reports, for a model that need not be trained.
+
+    The user's sets (`values`, see `open_sets`) come first, then those known of the card, those that it names, and for
+    evaluations that are still open the rows that the recipe holds out. A shipped sample stands in for nothing here.
+    Raises DataError where a set of the user's cannot be read or belongs to nothing.
+    """
+    sets = open_sets(card, recipe, values, hub_reachable, counted=False)
+    public, problems = public_sets(card, recipe, sets, hub_reachable)
+    tasks = {name: task for each in (*sets, *public) for name, task in each.tasks.items()}
+    splits, note = None, ""
+    if open_ones := [name for name in not_measured(card, tasks) if name not in problems]:
+        try:
+            divided, pairs = with_division(with_statements(recipe, sets), card, Given(), hub_reachable)
+            splits, note = recipe_rows(divided, pairs)
+            held_out = {} if note else recipe_tasks(divided, splits, online=hub_reachable)[0]
+        except DataError as error:
+            held_out, note = {}, str(error)
+        tasks |= {name: task for name, task in held_out.items() if name not in tasks}
+        if not held_out:
+            problems |= {name: f"{name} is not measured; {GIVE_EXAMPLES} {name}=PATH." for name in open_ones}
+    sets = [*sets, *public]
+    examples = examples_of(recipe, tasks, sets, splits, note, card)
+    return CardTasks(tasks, examples, tuple(sets), tuple(problems.values()))
+
+
 def run_tasks(run: Run) -> dict[str, Task]:
     """What a run evaluated, by name; raises DataError where its rows or sets cannot be had any more."""
     recipe: Recipe = run.recipe()
-    sets = open_sets(run.card(), recipe, Given.of_record(run.record).evaluation_sets, hub_reachable)
+    card = run.card()
+    if card is not None and run.record.get("verification") is not None:
+        return dict(card_tasks(card, recipe, Given.of_record(run.record).evaluation_sets).tasks)
+    sets = open_sets(card, recipe, Given.of_record(run.record).evaluation_sets, hub_reachable)
     return evaluation_tasks(recipe, sets)[0]
 
 

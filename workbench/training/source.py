@@ -76,7 +76,7 @@ def base_name(base: BaseModel | None, runs: str | os.PathLike[str]) -> str | Non
     if base is None or isinstance(base, str):
         return base
     if isinstance(base, os.PathLike):
-        return str(base.file("model")) if isinstance(base, Run) else os.fspath(base)
+        return str(base.model_folder()) if isinstance(base, Run) else os.fspath(base)
     from workbench.models.base import weights_sha256
 
     Path(runs).mkdir(parents=True, exist_ok=True)

@@ -31,17 +31,16 @@ from workbench.errors import (
     enough_memory,
     first_line,
 )
-from workbench.evaluation.projection import STAGES, save_vectors
-from workbench.evaluation.retrieval import Encode, Evaluation, folder_name
-from workbench.evaluation.tasks import Search, Task, save
+from workbench.evaluation.retrieval import folder_name
 from workbench.models.base import describe_device, load_folder
 from workbench.recipe.overrides import with_changes
 from workbench.recipe.schema import Origin, Recipe, recipe_sha256
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import Progress, Run, RunWriter, create, is_alive, open_run, this_process, write_json
+from workbench.training.evaluations import evaluate_all
 from workbench.training.given import Given, Statements
 from workbench.training.identity import identity, known_examples
-from workbench.training.prepare import Prepared, encode_with, energy_settings, prepare, tasks_while_training
+from workbench.training.prepare import Prepared, energy_settings, prepare, tasks_while_training
 from workbench.training.processes import from_first, is_first, joined_processes, wait
 from workbench.training.progress import shown_progress
 from workbench.training.source import Source, base_name, command_of, open_recipe, rows_places
@@ -111,7 +110,7 @@ def train(
             recipe = _with_arguments(recipe, places, columns, max_steps)
             prepared = prepare(recipe, asked, card=card, given=Given.of(stated, asked))
             writer = _create(Path(runs), prepared, card, command, stand_ins, on_run)
-        with _record_ending(writer), enough_memory("the training"):
+        with recorded_ending(writer), enough_memory("the training"):
             if resume is not None:
                 record, given = writer.run.record, Given.of_record(writer.run.record)
                 prepared = prepare(writer.run.recipe(), record["base"]["asked"], card=writer.run.card(), given=given)
@@ -221,11 +220,13 @@ def _record(prepared: Prepared, card: Card | None, found: list[dict[str, Any]]) 
         "device": describe_device()[0],
         "precision": prepared.plan.precision,
         "processes": prepared.plan.processes,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
+        "versions": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Python and the packages whose versions can change a number."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
 def _printed_rows(card: Card | None, prepared: Prepared) -> dict[str, int]:
@@ -248,6 +249,8 @@ def _reopen(run: Run) -> RunWriter:
     """The writer of a run to resume, which belongs to this process from now on."""
     if is_first():
         record = run.record
+        if record.get("verification") is not None:
+            raise RunError(f"expected a training to resume, found {run.name!r}, a verification; verify again.")
         process = record.get("process") or {}
         if record.get("status") == "running" and process.get("pid") != os.getpid() and is_alive(process):
             raise RunError(
@@ -287,8 +290,8 @@ def _require_same_start(run: Run, prepared: Prepared) -> None:
 
 
 @contextmanager
-def _record_ending(writer: RunWriter) -> Iterator[None]:
-    """Write how the run ended, however it ended."""
+def recorded_ending(writer: RunWriter, what: str = "training", advice: str = "") -> Iterator[None]:
+    """Write how the run ended, however it ended; `advice` follows an error of a library, by default to resume."""
     from safetensors import SafetensorError
 
     ending: dict[str, Any] = {"status": "failed"}
@@ -302,14 +305,14 @@ def _record_ending(writer: RunWriter) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:  # of the libraries: disk, device, argument
         ending["error"] = (
-            f"expected the training to go on, found {type(error).__name__}: {first_line(error)}; "
-            f"once that is fixed, resume with --resume {writer.path.name}."
+            f"expected the {what} to go on, found {type(error).__name__}: {first_line(error)}; once that is fixed, "
+            f"{advice or f'resume with --resume {writer.path.name}'}."
         )
         raise TrainingError(ending["error"]) from error
     finally:
         unexpected = sys.exc_info()[1]
         if unexpected is not None and "error" not in ending:
-            ending["error"] = f"The training ended with {type(unexpected).__name__}: {first_line(unexpected)}."
+            ending["error"] = f"The {what} ended with {type(unexpected).__name__}: {first_line(unexpected)}."
         writer.update(**ending, finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         if is_first():
             writer.run.clear_stop_request()
@@ -349,34 +352,9 @@ class _Training:
 
     def evaluate_all(self, model: SentenceTransformer, stage: str) -> None:
         """Every task that the run does not hold at `stage`, in the first process."""
-        if not is_first():
-            return
-        self.set_phase(f"measure {stage}")
-        encode, run = encode_with(model, self.prepared.recipe, remember=True), self.writer.run
-        for name, task in self.prepared.tasks.items():
-            folder = folder_name(name)
-            whole = not _keeps_vectors(task, stage) or run.file("vectors", folder, stage).is_file()
-            if stage not in run.evaluations().get(folder, ()) or not whole:  # older versions wrote the vectors last
-                self.evaluate(task, encode, name, stage)
-
-    def evaluate(self, task: Task, encode: Encode, name: str, stage: str) -> Mapping[str, float]:
-        """Evaluate a model as the recipe says, store the results in the run folder, and return the means."""
-
-        def on_progress(phase: str, done: int, total: int) -> None:
-            if self.on_progress is not None:
-                self.on_progress(f"{name}, {stage}: {phase}", done, total)
-
-        recipe, path = self.prepared.recipe, self.writer.path
-        found = task.measure(
-            encode,
-            similarity=recipe.base.similarity,
-            truncate_dim=recipe.evaluation.truncate_dim,
-            on_progress=on_progress,
-        )
-        if isinstance(found, Evaluation) and _keeps_vectors(task, stage):
-            save_vectors(path, folder_name(name), stage, found)
-        save(path, name, stage, found)  # its means come last: an evaluation that is listed is whole
-        return found.metrics
+        if is_first():
+            self.set_phase(f"measure {stage}")
+            evaluate_all(self.writer.run, self.prepared.tasks, model, stage, self.prepared.recipe, self.on_progress)
 
     def set_phase(self, phase: str) -> None:
         progress = self.writer.run.record.get("progress") or {}
@@ -393,8 +371,9 @@ class _Training:
 
         def evaluate(step: int) -> Mapping[str, float]:
             self.set_phase(f"measure step-{step}")
-            encode = encode_with(prepared.base.model, prepared.recipe, remember=True)
-            means = {name: self.evaluate(task, encode, name, f"step-{step}") for name, task in tasks.items()}
+            means = evaluate_all(
+                writer.run, tasks, prepared.base.model, f"step-{step}", prepared.recipe, self.on_progress, again=True
+            )
             return {f"{name}_{metric}": value for name, found in means.items() for metric, value in found.items()}
 
         def on_step(progress: StepProgress) -> None:
@@ -425,10 +404,6 @@ class _Training:
             earlier=max((float(row.get("time") or 0) for row in writer.run.log()), default=0.0),
             timing=timing,
         )
-
-
-def _keeps_vectors(task: Task, stage: str) -> bool:
-    return stage in STAGES and isinstance(task, Search) and task.dimensions is None
 
 
 def _outcome_record(record: Mapping[str, Any], prepared: Prepared, outcome: Outcome) -> dict[str, Any]:

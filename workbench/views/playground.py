@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def model_files(run: Run) -> tuple[Path, ...]:
     """The files that change when the run's model does."""
-    return (*sorted(run.file("model").glob("*.json")), run.file("recipe"))
+    return (*sorted(run.model_folder().glob("*.json")), run.file("recipe"))
 
 
 def load_encoder(run: Run, stage: Stage) -> Any:
@@ -30,7 +30,7 @@ def load_encoder(run: Run, stage: Stage) -> Any:
 
     recipe = run.recipe()
     if stage == "after":
-        return encode_with(load_base(str(run.file("model"))).model, recipe)
+        return encode_with(load_base(str(run.model_folder())).model, recipe)
     recorded = run.record.get("base") or {}
     name = str(recorded.get("model") or recipe.base.model)
     if name.startswith("scratch:"):

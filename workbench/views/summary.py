@@ -46,7 +46,7 @@ class Summary:
 
     run: str  # name of the run folder
     card: str  # name of the card
-    variant: str  # "as written" or "corrected"
+    variant: str  # "as written", "corrected" or "published weights"
     status: str
     verdict: Verdict
     stand_ins: tuple[str, ...] = ()
@@ -182,6 +182,12 @@ MEANINGS = {
     "cannot tell": ("open", "The trainings so far neither confirm the card's numbers nor exclude them."),
     "not comparable": ("open", "This run can neither confirm nor deny what the card reports."),
 }
+MEANINGS_OF_WEIGHTS = {
+    "reproduced exactly": "The published weights give the numbers of the card.",
+    "differs": "The published weights do not give the numbers that the card reports.",
+    "cannot tell": "The numbers that were measured neither confirm the card's nor exclude them.",
+    "not comparable": "What was measured can neither confirm nor deny what the card reports.",
+}
 MEANINGS_OF_STATUS = {
     "running": "Training is in progress; this report shows the run at the time of writing.",
     "interrupted": "The process ended unexpectedly. The run can be resumed.",
@@ -233,9 +239,13 @@ def _with_advice(notes: Sequence[str], comparison: Comparison | None) -> tuple[s
 
 def card_verdict(found: Comparison) -> Verdict:
     """The verdict of a comparison with a card, with all that is shown beside it."""
+    tone, meaning = MEANINGS[found.verdict]
+    if found.replay is not None and found.replay.of == "weights":
+        meaning = MEANINGS_OF_WEIGHTS[found.verdict]
     return Verdict(
         found.verdict,
-        *MEANINGS[found.verdict],
+        tone,
+        meaning,
         reasons=_named(found, dict.fromkeys(found.reasons)),
         sentence="".join(_named(found, [found.sentence])),
         facts=tuple(found.facts("−").items()),
