@@ -265,6 +265,10 @@ def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
     table = app.dataframe[0].value
     assert table["difference"].dropna().tolist() == pytest.approx([0.0] * table["difference"].notna().sum())
     assert "both runs trained the same recipe" in texts(app)
+    agreement = app.dataframe[1].value
+    assert list(agreement) == ["Measure", "Value", "How to read it"]
+    assert agreement["Measure"].tolist()[:3] == ["Kendall's tau union", "RBO", "RMSE of nDCG@10"]
+    assert agreement["Value"].tolist()[:3] == pytest.approx([1, 1, 0])
 
 
 def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:

@@ -767,6 +767,9 @@ def test_the_page_of_several_runs_stands_alone(pair):
     assert "Metric Card A" in reader.words
     assert "The card's number" in reader.scripts["figure-metrics-data"]
     assert "B vs. A: better" in reader.words
+    rmse = (1 - pair[0].per_query("finetune", "after")["ndcg@10"]).pow(2).mean() ** 0.5
+    assert "Rank agreement, first 10 documents of 40 queries Measure B vs. A How to read it" in reader.words
+    assert f"RMSE of nDCG@10 {rmse:.4f} 0: every query has the same value" in reader.words
     assert render_several(summarize_several(pair), written=WRITTEN) == page
 
 
@@ -824,6 +827,8 @@ def test_the_markdown_of_several_runs_has_a_column_for_each(pair):
     assert "| Metric | A | B |" in text
     assert "| **nDCG@10** | " in text
     assert "| `training.learning_rate` | 2e-05 | 3e-05 |" in text
+    assert "Rank agreement, first 10 documents of 40 queries:" in text
+    assert "| RBO | 1.0000 | 1: same documents from the top down (p = 0.95) |" in text
 
 
 @pytest.mark.parametrize(
