@@ -226,6 +226,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     demo = [*DEMO.split()[1:], "--max-steps", STEPS]
     demo[demo.index("bundled:minilm")] = BASE
     run_workbench(demo, folder)
+    run_workbench(["export", the_run(folder), "--format", "trec", "--out", "path/to"], folder)
     return folder
 
 
