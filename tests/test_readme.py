@@ -317,7 +317,7 @@ def test_a_command_does_its_work(line: str, scratch: Path) -> None:
     else:
         assert run_workbench(with_few_steps(words), scratch).strip() or "--write-baseline" in words
     new = {path.name for path in (scratch / "runs").iterdir()} - before
-    assert len(new) == (words[0] in ("train", "reproduce"))
+    assert len(new) == (words[0] in ("train", "reproduce", "verify"))
     for name in new:
         assert json.loads((scratch / "runs" / name / "run.json").read_text())["status"] == "finished"
 

@@ -121,6 +121,9 @@ def _comparison(
 
 def what_differs(first: Run, other: Run) -> str:
     """A sentence that names two runs and the fields in which their trainings differ, those that matter most first."""
+    published = [run.name for run in (first, other) if run.record.get("verification") is not None]
+    if published:
+        return f"{' and '.join(published)}: published weights, which were not trained here."
     found = difference(first.trained_recipe(), other.trained_recipe())
     for part in ("base", "data"):
         left, right = (str((run.record.get(part) or {}).get("sha256"))[:12] for run in (first, other))

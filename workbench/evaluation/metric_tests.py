@@ -112,10 +112,10 @@ def reading_notes(
     resamples = statistics.RESAMPLES if means else statistics.resample_count(count)
     tested = sum(has_changes(row) for row in rows)
     binary = " Relevance is binary, as in the library's evaluator: a graded judgment above 0 counts as 1."
+    test = f" p: paired randomization test of the change, adjusted for all {tested} metrics (max-T)." if tested else ""
     notes = [
         f"* main metric. Intervals: 95%, BCa bootstrap over {count:,} {examples} ({resamples:,} resamples, seed "
-        f"{statistics.SEED}); of a share, Wilson's. p: paired randomization test of the change, adjusted for all "
-        f"{tested} metrics (max-T).{binary if examples == 'queries' else ''}"
+        f"{statistics.SEED}); of a share, Wilson's.{test}{binary if examples == 'queries' else ''}"
     ]
     by = " (rank of the first relevant document)" if next(iter(measured.values())).ranks is not None else ""
     decisive = [row for row in rows if row.metric == main]
