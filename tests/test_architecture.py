@@ -27,7 +27,7 @@ BUDGET = {
     "run": 506,
     "data": 2_266,
     "models": 2_882,
-    "evaluation": 5_961,
+    "evaluation": 5_964,
     "training": 3_845,
     "views": 3_652,
     "report": 1_623,
