@@ -155,6 +155,7 @@ def test_reading_auditing_and_the_recipe_need_little(light: Place) -> None:
         ("audit", "porsche-mxbai", "--format", "sarif"): '"ruleId": "best-not-kept"',
         ("recipe", "porsche-mxbai", "--corrected"): "load_best_model_at_end: true",
         ("explain", "best-not-kept"): "## best-not-kept",
+        ("propose", "porsche-mxbai"): "+- **Adapter:** DoRA",
     }.items():
         done = light.workbench(*words)
         assert (done.returncode, shown in done.stdout) == (0, True), done.stderr
@@ -164,6 +165,7 @@ def test_what_needs_more_names_the_extra(light: Place) -> None:
     for words, extra in {
         ("train", "porsche-minilm"): "train", ("reproduce", "porsche-minilm"): "train", ("doctor",): "train",
         ("dashboard",): "dashboard", ("lab",): "notebooks", ("audit", "acme/model"): "hub",
+        ("propose", "porsche-mxbai", "--model", "acme/model", "--discussion", "--yes"): "hub",
     }.items():  # fmt: skip
         done = light.workbench(*words)
         assert done.returncode == 2

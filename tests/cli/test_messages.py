@@ -70,6 +70,8 @@ MESSAGES = (
         "expected the id of a model on the Hub (owner/name), found 'a b'.",
     ),
     (("propose", "porsche-mxbai", "--discussion"), "found no id; name it with --model OWNER/NAME."),
+    (("propose", "porsche-mxbai", "--yes"), "expected a proposal without --yes, found both; without --discussion"),
+    (("propose", "latest", "--task", "x"), "found both; they belong to --eval-results FILE."),
     (("--vers",), "(Possible options: --version)"),
 )
 

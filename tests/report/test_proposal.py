@@ -207,12 +207,16 @@ def run_of(root: Path, verdict: str = "differs", **options: Any) -> Run:
 class TestRun:
     def test_numbers_that_differ_are_added_beside_the_cards(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, seeds=(42, 43))
+        stored = json.loads(run.file("comparison").read_text())
+        stored["rows"][0]["verdict"] = "reproduced"
+        write_json(run.file("comparison"), stored)
         card = run.card()
         made = propose(card, run=run)
         assert [change.code for change in made.changes] == ["measured"]
         added = [line[1:] for line in made.diff.decode().splitlines() if line[:1] == "+" and line[:3] != "+++"]
         assert "## Trained again by Card Workbench" in added
-        assert "(seeds 42, 43)" in "\n".join(added)
+        assert "(seeds 42, 43). Of the 6 metrics that could be compared, 5 differ from the card:" in "\n".join(added)
+        assert not any("Accuracy@1 " in line for line in added)
         assert not [line for line in made.diff.decode().splitlines() if line[:1] == "-" and line[:3] != "---"]
         again = parse_card(made.after, name="tuned")
         assert [part.metrics for part in again.evaluations] == [part.metrics for part in card.evaluations]
@@ -232,13 +236,15 @@ class TestRun:
         made = propose(run.card(), run=run)
         assert made.diff == b""
         assert (verdict in made.measured) is described
+        said = "the run's numbers are not proposed" in workbench("propose", run.path).stderr
+        assert said is not described
 
     def test_the_main_metric_is_an_entry_of_eval_results(self, tmp_path: Path) -> None:
         from huggingface_hub import parse_eval_result_entries
 
         run = run_of(tmp_path)
-        with pytest.raises(RunError, match="expected the Hub id of the dataset that 'finetune' was measured on"):
-            eval_results(run)
+        with pytest.raises(RunError, match="expected the Hub id of the benchmark that 'finetune' is, found none"):
+            eval_results(run, None)
         (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(run, "acme/benchmark", "retrieval")))
         assert (entry.dataset_id, entry.task_id, entry.date) == ("acme/benchmark", "retrieval", "2026-11-20")
         assert entry.value == round(run.metrics("finetune", "after")["cosine_ndcg@10"], 6)
@@ -321,19 +327,21 @@ def propose_to(hub: Hub, tmp_path: Path) -> Any:
     """`workbench propose README.md WORDS` with the stand-in as the Hub, in a process of its own."""
     (tmp_path / "README.md").write_bytes(hub.readme)
 
-    def call(*words: str, token: str | None = SECRET, endpoint: str = "") -> subprocess.CompletedProcess[str]:
+    def call(
+        *words: str, token: str | None = SECRET, endpoint: str = "", terminal: int = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         kept |= {"HF_ENDPOINT": endpoint or hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
         environment = kept | ({"HF_TOKEN": token} if token else {})
         command = [sys.executable, "-m", "workbench", "propose", str(tmp_path), *words]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, input="", check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=terminal, check=False)
 
     return call
 
 
 class TestHub:
     def test_without_the_flag_nothing_is_asked(self, hub: Hub, propose_to: Any, tmp_path: Path) -> None:
-        done = propose_to("--model", MODEL, "--description", str(tmp_path / "text.md"), "--yes")
+        done = propose_to("--model", MODEL, "--description", str(tmp_path / "text.md"))
         assert done.returncode == 0, done.stderr
         assert "+model = SentenceTransformer" in done.stdout
         assert "scale-as-temperature" in (tmp_path / "text.md").read_text()
@@ -385,6 +393,17 @@ class TestHub:
         assert said in line
         assert SECRET not in done.stderr
         assert hub.posts() == []
+
+    @pytest.mark.parametrize(("answer", "opened"), [(b"n\n", 0), (b"y\n", 3)])
+    def test_a_terminal_is_asked(self, hub: Hub, propose_to: Any, answer: bytes, opened: int) -> None:
+        ours, theirs = os.openpty()
+        os.write(ours, answer)
+        done = propose_to("--model", MODEL, "--discussion", terminal=theirs)
+        os.close(ours)
+        os.close(theirs)
+        assert (done.returncode, len(hub.posts())) == (0 if opened else 1, opened), done.stderr
+        assert f"Open this pull request in {MODEL}, for everyone to read?" in done.stderr
+        assert "scale-as-temperature" in done.stderr
 
     def test_another_text_on_the_hub_is_not_overwritten(self, hub: Hub, propose_to: Any, tmp_path: Path) -> None:
         hub.readme += b"\nA new section.\n"

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Exit, Option, confirm
+from typer import Argument, Context, Exit, Option, confirm
 
-from workbench.cli.options import Revision, Runs
+from workbench.cli.options import Revision, Runs, refuse
 from workbench.cli.terminal import note, printable, say
 from workbench.errors import RunError, WorkbenchError
 
@@ -20,6 +20,7 @@ File = Path | None
 
 
 def propose(
+    context: Context,
     name: Annotated[str, Argument(metavar="RUN|CARD", help="A run, README.md, its folder, a shipped name, a Hub id.")],
     to: Annotated[File, Option("--out", help="Write the diff to this file.")] = None,
     description: Annotated[File, Option("--description", help="Write the text of the discussion to this file.")] = None,
@@ -31,7 +32,9 @@ def propose(
     eval_results: Annotated[
         File, Option("--eval-results", help="Write the run's main metric for .eval_results/ to this file.")
     ] = None,
-    dataset: Annotated[str | None, Option("--dataset", metavar="HUB_ID", help="What the run was measured on.")] = None,
+    dataset: Annotated[
+        str | None, Option("--dataset", metavar="HUB_ID", help="The benchmark that it was measured on.")
+    ] = None,
     task: Annotated[str, Option("--task", help="The benchmark's name of the task.")] = "default",
     revision: Revision = None,
     runs: Runs = Path("runs"),
@@ -47,6 +50,12 @@ def propose(
     from workbench.report.proposal import propose as make
 
     run = _run(name, runs)
+    if run is not None:
+        refuse(context, "a run", "its card is in its folder", "revision")
+    if not discussion:
+        refuse(context, "a proposal", "without --discussion nothing is opened", "yes")
+    if eval_results is None:
+        refuse(context, "a proposal", "they belong to --eval-results FILE", "dataset", "task")
     if eval_results is not None:
         if run is None:
             raise RunError(f"expected a run for --eval-results, found the card {name!r}; name a run.")
@@ -62,6 +71,8 @@ def propose(
         note(f"{change.code}: {change.reason}")
     codes = ", ".join(dict.fromkeys(found.code for found in made.findings))
     note(f"left to the author: {codes}" if codes else "no findings are left to the author")
+    if run is not None and not made.measured:
+        note("the run's numbers are not proposed: it is corrected, on a stand-in, or not comparable with the card")
     if description is not None:
         _write(description, made.description().encode())
     if not made.changes:

@@ -128,37 +128,38 @@ def _measured_text(summary: Summary) -> str:
 
 
 def _measured_section(summary: Summary, card: Card) -> list[Change]:
-    """A section after the card's last table of metrics, with its numbers beside those of the run.
+    """A section after the card's last table of metrics, with its numbers beside those of the run that differ.
 
     It is one of its own, because who reads the card takes tables below its Evaluation for the card's numbers.
     """
     from workbench.report.markdown import card_table
 
     stated = [row for row in summary.metrics if row.card is not None and row.after is not None]
+    differ = [row for row in stated if row.verdict == "differs"]
     last = max((part.lines[1] for part in card.evaluations if part.lines is not None), default=None)
-    if not stated or last is None:
+    if not differ or last is None:
         return []
-    seeds = f" (seeds {', '.join(map(str, summary.seeds))})" if summary.seeds else ""
+    seeds = f"seed{'s' * (len(summary.seeds) != 1)} {', '.join(map(str, summary.seeds)) or 'unknown'}"
     lines = [
         "",
         "## Trained again by Card Workbench",
         "",
-        f"The recipe of this card was trained again{seeds} and does not give the numbers above. "
-        f"{escape(summary.verdict.sentence)}".rstrip(),
+        f"The recipe of this card was trained again ({seeds}). Of the {len(stated)} metrics that could be compared, "
+        f"{len(differ)} {'differ' if len(differ) > 1 else 'differs'} from the card:",
         "",
-        *card_table(stated, summary.main_metric, summary.seeds, before=False),
+        *card_table(differ, summary.main_metric, summary.seeds, before=False),
     ]
     reason = "Adds the numbers that training by this card's recipe gave, which differ from the card's."
     return [Change("measured", reason, {}, last, tuple(lines))]
 
 
-def eval_results(run: Run, dataset: str | None = None, task: str = "default", evaluation: str | None = None) -> str:
+def eval_results(run: Run, dataset: str | None, task: str = "default", evaluation: str | None = None) -> str:
     """The main metric of a run after training as YAML for `.eval_results/` in the repository of its model.
 
-    One entry, because a benchmark has one value for each task. `dataset` is the Hub id of what was measured on, by
-    default that of the recipe's rows; `task` is the benchmark's name of the task.
+    One entry, because a benchmark has one value for each task. `dataset` is the Hub id of what was measured on,
+    which a run does not know, and `task` the benchmark's name of the task.
 
-    Raises RunError where the run has no evaluation, used a stand-in, or the dataset is not known.
+    Raises RunError where the run has no evaluation or used a stand-in, or without a dataset.
     """
     check_installed("huggingface_hub")
     import huggingface_hub
@@ -176,11 +177,9 @@ def eval_results(run: Run, dataset: str | None = None, task: str = "default", ev
         raise RunError(f"expected an evaluation after training in run {run.name!r}, found none; finish its training.")
     if run.stand_ins:
         raise RunError(f"expected a run on its own base and rows, found a stand-in: {run.stand_ins[0]}.")
-    dataset = dataset or _hub_dataset(recipe.data.train.location)
     if dataset is None:
         raise RunError(
-            f"expected the Hub id of the dataset that {name!r} was measured on, found "
-            f"{recipe.data.train.location!r}; name it with --dataset OWNER/NAME."
+            f"expected the Hub id of the benchmark that {name!r} is, found none; name it with --dataset OWNER/NAME."
         )
     metrics, metric = run.metrics(name, "after"), recipe.evaluation.main_metric
     if metric not in metrics:
@@ -196,12 +195,6 @@ def eval_results(run: Run, dataset: str | None = None, task: str = "default", ev
     )
     listed = huggingface_hub.eval_result_entries_to_yaml([entry])
     return yaml.safe_dump(listed, sort_keys=False, allow_unicode=True, width=1000)
-
-
-def _hub_dataset(location: str) -> str | None:
-    """`location` where it is the id of a Hub dataset, not a file or a sample."""
-    owner, slash, name = location.partition("/")
-    return location if slash and owner and name and ":" not in owner and not Path(location).exists() else None
 
 
 def current_commit(proposal: Proposal, model: str) -> str:
