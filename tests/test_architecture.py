@@ -30,10 +30,10 @@ BUDGET = {
     "evaluation": 5_964,
     "training": 3_845,
     "views": 3_652,
-    "report": 1_623,
+    "report": 1_616,
     "pipeline": 180,
     "notebook": 924,
-    "cli": 1_414,
+    "cli": 1_425,
     "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a

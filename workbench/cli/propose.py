@@ -67,16 +67,23 @@ def propose(
     if card is None:
         raise RunError(f"expected a run of a card, found {name!r} trained from a recipe; name a card.")
     made = make(card, None if file is None else file.read_bytes(), model=model, run=run)
-    for change in made.changes:
-        note(f"{change.code}: {change.reason}")
-    codes = ", ".join(dict.fromkeys(found.code for found in made.findings))
-    note(f"left to the author: {codes}" if codes else "no findings are left to the author")
     if run is not None and not made.measured:
         note("the run's numbers are not proposed: it is corrected, on a stand-in, or not comparable with the card")
     if description is not None:
         _write(description, made.description().encode())
+    _show(made, to)
+    if discussion:
+        _send(made, model, yes)
+
+
+def _show(made: Proposal, to: Path | None) -> None:
+    """Print or write the diff; on standard error, what it changes and what it does not."""
+    for change in made.changes:
+        note(f"{change.code}: {change.reason}")
+    codes = ", ".join(dict.fromkeys(found.code for found in made.findings))
+    note(f"left to the author: {codes}" if codes else "no findings are left to the author")
     if not made.changes:
-        note(f"nothing to change in the text of {card.name}")
+        note(f"nothing to change in the text of {made.card}")
     elif to is not None:
         _write(to, made.diff)
     elif sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
@@ -84,8 +91,6 @@ def propose(
     else:
         sys.stdout.buffer.write(made.diff)
         sys.stdout.flush()
-    if discussion:
-        _send(made, model, yes)
 
 
 def _run(name: str, runs: Path) -> Run | None:
