@@ -33,7 +33,7 @@ BUDGET = {
     "report": 1_616,
     "pipeline": 180,
     "notebook": 924,
-    "cli": 1_425,
+    "cli": 1_430,
     "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
