@@ -16,6 +16,7 @@ from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.evaluation.rankings import agreement_scope, agreement_table
 from workbench.report.export import report_page
 from workbench.run import Run
+from workbench.views.answers import better_than_the_base, repeated_metrics
 from workbench.views.figures import after_value, metric_bars
 from workbench.views.figures_map import query_scatter
 from workbench.views.overview import short_names
@@ -87,8 +88,13 @@ def change_columns(first: str, last: str, measured: str) -> "dict[str, ColumnCon
 
 
 def verdict(found: Comparison) -> None:
+    """The two answers on a run, or the verdict on several."""
     if found.kind == "card":
-        parts.verdict(card_verdict(found))
+        left, right = st.columns([2, 3])
+        with left:
+            parts.answer(better_than_the_base(found))
+        with right:
+            parts.verdict(card_verdict(found), "Reproduces the card?")
         return
     reasons = [name_metrics(each, metrics_of(found)) for each in found.reasons]
     shown = runs_verdict(found.verdict, found.main_metric, "the first", len(found.names) - 1, reasons)
@@ -114,23 +120,28 @@ def numbers(found: Comparison, run: Run, others: Sequence[Run]) -> None:
         return
     first, last = names_of(run, others)
     names = metric_names(metrics_of(found))
+    repeated = repeated_metrics(rows, found.main_metric)
+    told = [row for row in rows if row.metric not in repeated]
     if len(others) < 2:
-        marks = [replace(row, metric=names[row.metric]) for row in rows]
+        marks = [replace(row, metric=names[row.metric]) for row in told]
         title = axis([row.metric for row in rows], found.unit)
         parts.chart(metric_bars, marks, key="bars", names=(first, last), title=title)
-    table = pd.DataFrame([asdict(replace(row, after=after_value(row))) for row in rows])
-    table["metric"] = [names[name] + (" *" if name == found.main_metric else "") for name in table["metric"]]
-    if len(found.seeds) == 1 and "deviation" in table:
-        table = table.drop(columns="deviation")  # assumed
-    changes = change_columns(first, last, found.unit)
-    if others:
-        show_table(table, changes if len(others) > 1 else without(changes, "run"), found)
+    changes, several = change_columns(first, last, found.unit), len(others) > 1
+    columns = changes if several else without(changes, "run") if others else card_columns(found)
+    if several:
+        by_baseline(told, names)
     else:
-        show_table(table, card_columns(found), found)
-        of_run = pd.DataFrame([asdict(row) for row in rows]).assign(metric=table["metric"])
+        show_table(table_of(told, found, names), columns, found)
+    if not others:
+        of_run = table_of(told, found, names, means=False)
         judged = any(row.card_difference is not None for row in rows)
         with st.expander("Change by training" + ", of this run" * (len(found.seeds) > 1), expanded=not judged):
             show_table(of_run, without(changes, "run", "verdict", "reason"), found)
+    if several or repeated:
+        hidden = [row for row in rows if several or row.metric in repeated]
+        label = "Every metric of every run" if several else f"{len(hidden)} metrics that repeat these"
+        with st.expander(label):
+            show_table(table_of(hidden, found, names), columns, found)
     if len(found.seeds) > 1:
         with st.expander("Every seed"):
             each_seed(found, rows, names)
@@ -140,6 +151,28 @@ def numbers(found: Comparison, run: Run, others: Sequence[Run]) -> None:
 
 def without(columns: "dict[str, ColumnConfig]", *names: str) -> "dict[str, ColumnConfig]":
     return {name: column for name, column in columns.items() if name not in names}
+
+
+def table_of(
+    rows: Sequence[MetricRow], found: Comparison, names: dict[str, str], *, means: bool = True
+) -> pd.DataFrame:
+    """Rows as a table, the main metric marked; of several seeds their mean stands for after."""
+    shown = [replace(row, after=after_value(row)) if means else row for row in rows]
+    table = pd.DataFrame([asdict(row) for row in shown])
+    table["metric"] = [names[name] + (" *" if name == found.main_metric else "") for name in table["metric"]]
+    return table.drop(columns="deviation") if means and len(found.seeds) == 1 else table  # assumed
+
+
+def by_baseline(rows: Sequence[MetricRow], names: dict[str, str]) -> None:
+    """How far each run is from the first, by metric."""
+    table = pd.DataFrame([{"Run": row.run, "metric": names[row.metric], "change": row.difference} for row in rows])
+    wide = table.pivot(index="Run", columns="metric", values="change")
+    wide = wide.reindex(index=table["Run"].drop_duplicates(), columns=table["metric"].drop_duplicates()).round(4)
+    number = partial(st.column_config.NumberColumn, format="%+.4f", width=95)
+    config: dict[Any, ColumnConfig] = {"Run": st.column_config.TextColumn(width=310, pinned=True)}
+    config |= {name: number(str(name)) for name in wide}
+    st.dataframe(wide + 0.0, column_config=config, placeholder="–", height="content")
+    st.caption("Each run minus the baseline, the first run; the main metric comes first.")
 
 
 def show_table(table: pd.DataFrame, config: "dict[str, ColumnConfig]", found: Comparison) -> None:
@@ -347,7 +380,7 @@ if not runs:
 else:
     left, right = st.columns([2, 3])
     with left:
-        run = parts.choose_run(runs)
+        run = parts.choose_run(runs, label="Baseline" if st.query_params.get_all("with") else "Run")
     names = [other.name for other in runs if run is None or other.name != run.name]
     if "with" in st.session_state:
         st.session_state["with"] = [name for name in st.session_state["with"] if name in names]

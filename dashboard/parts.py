@@ -18,6 +18,7 @@ import streamlit as st
 from workbench.errors import WorkbenchError
 from workbench.evaluation.projection import Stage
 from workbench.run import Run
+from workbench.views.answers import Answer
 from workbench.views.overview import RunRow, find_run
 from workbench.views.queries import compared_evaluations
 from workbench.views.records import Hit, Verdict, duration
@@ -178,9 +179,22 @@ def no_runs(folder: str) -> None:
     )
 
 
-def verdict(found: Verdict) -> None:
+def answer(found: Answer) -> None:
+    """A question with its answer as word, sign, and color, and the number that matters."""
+    with st.container(border=True, gap="xsmall", height="stretch"):
+        st.caption(found.question)
+        st.markdown(f"### :{COLORS[found.tone]}[{ICONS.get(found.word, ':material/remove:')} {found.word}]")
+        if found.value:
+            st.markdown(f"**{found.value}**")
+        for detail in found.details:
+            st.text(detail)
+
+
+def verdict(found: Verdict, question: str = "") -> None:
     """The verdict as word, sign, and color, with what it rests on."""
-    with st.container(border=True, gap="xsmall"):
+    with st.container(border=True, gap="xsmall", height="stretch"):
+        if question:
+            st.caption(question)
         if found.word in ICONS:
             st.markdown(f"### :{COLORS[found.tone]}[{ICONS[found.word]} {found.word}]")
         else:
