@@ -212,7 +212,9 @@ def rankings(found: Comparison) -> None:
             for measure, values, meaning in agreement_table(found.rankings)
         ]
     )
-    config = {**number_columns(columns), "How to read it": st.column_config.TextColumn(width="large")}
+    width = 80 if len(columns) == 1 else 310  # names of runs
+    config = {name: st.column_config.NumberColumn(format="%.4f", width=width) for name in columns}
+    config["How to read it"] = st.column_config.TextColumn(width="large")
     st.dataframe(table, column_config=config, hide_index=True, placeholder="–", height="content")
     st.caption(f"The {agreement_scope(found.rankings)}.")
 
