@@ -1,6 +1,7 @@
 """The dashboard: what training changed, in a browser. Start it with `workbench dashboard [RUNS_FOLDER]`.
 
-Each page is a file that only lays out; `parts` is what they share, and `cached` reads. Nothing writes to a run folder.
+Each page is a file that only lays out; `parts` is what they share, and `cached` reads. Nothing writes to a run folder;
+the notes of runs are beside them, see `workbench/run_notes.py`.
 """
 
 import parts
@@ -15,5 +16,5 @@ parts.start(
         st.Page("retrieval.py", title="Retrieval", icon=":material/search:"),
         st.Page("compare.py", title="Compare", icon=":material/balance:"),
     ],
-    "reads run folders on this machine, even while they are written, and never changes them.",
+    "reads run folders on this machine, even while they are written, and never changes what is in them.",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -58,6 +59,11 @@ def runs_folder() -> Path:
     return Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
 
 
+def can_write() -> bool:
+    """Whether notes of runs may be written here: only for readers on this machine, and not with `--read-only`."""
+    return st.get_option("server.address") in ("127.0.0.1", "localhost", "::1") and "--read-only" not in sys.argv
+
+
 def runs() -> list[Run]:
     """All runs of the folder, newest first."""
     return list_runs(runs_folder())
@@ -106,9 +112,14 @@ def kept(
 # --- runs ---
 
 
-@kept(overview.overview_files, 500)
+@kept(overview.overview_files, 5_000, shared=True)
+def _row(run: Run) -> RunRow:
+    return overview.run_row(run)
+
+
 def row(run: Run) -> RunRow:
-    return overview.run_row(run, lambda: log(run))
+    """The run's row of the overview, with its status as it is now: a process can end without a word."""
+    return replace(_row(run), status=run.status)
 
 
 def log(run: Run) -> LogColumns:

@@ -25,6 +25,7 @@ BUDGET = {
     "recipe": 1_513,
     "run_forms": 174,
     "run": 506,
+    "run_notes": 130,
     "data": 2_266,
     "models": 2_882,
     "evaluation": 5_964,

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from hub_cache import cached_model
 from large_run import long_log, mapped_run
+from streamlit.config import get_option, set_option
 from streamlit.testing.v1 import AppTest
 from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 
@@ -27,6 +28,7 @@ from workbench.audit.rules import audit
 from workbench.cards.card_json import card_to_dict
 from workbench.cards.read import read_card
 from workbench.run import Run, RunWriter, list_runs, write_json
+from workbench.run_notes import notes_path, write_notes
 from workbench.views import map_view as maps
 from workbench.views import theme
 from workbench.views.figures_map import embedding_map
@@ -138,28 +140,73 @@ def test_an_empty_folder_says_how_to_make_the_first_run(
     assert not root.exists()
 
 
+def table_of_runs(app: AppTest) -> dict[str, Any]:
+    """What the table of the overview is told to draw."""
+    found: dict[str, Any] = json.loads(app.get("bidi_component")[0].proto.bytes)
+    return found
+
+
 def test_the_overview_has_a_row_for_every_run(folder: Path) -> None:
-    table = page("overview.py").dataframe[0].value
-    assert sorted(table["name"]) == sorted(run.name for run in list_runs(folder))
-    row = table[table["name"] == named(folder, "porsche-mxbai", "corrected").name].iloc[0]
-    assert (list(row["status"]), list(row["verdict"]), row["metric"]) == (["finished"], ["differs"], "nDCG@10")
-    stored = named(folder, "porsche-mxbai", "corrected").metrics("finetune", "after")["cosine_ndcg@10"]
-    assert row["after"] == pytest.approx(stored)
+    rows = {row["name"]: row for row in table_of_runs(page("overview.py"))["rows"]}
+    assert sorted(rows) == sorted(run.name for run in list_runs(folder))
+    run = named(folder, "porsche-mxbai", "corrected")
+    row = rows[run.name]
+    assert (row["status"], row["texts"]["verdict"], row["metric"], row["texts"]["seeds"]) == (
+        "finished", "differs", "nDCG@10", "3",
+    )  # fmt: skip
+    stored = run.metrics("finetune", "after")["cosine_ndcg@10"]
+    assert row["sort"]["metric"] == pytest.approx(stored)
+    assert row["texts"]["metric"].endswith(f"→ {stored:.4f}")
 
 
 def test_a_broken_run_shows_why_and_the_others_stay(folder: Path) -> None:
     app = page("overview.py")
     broken = next(run for run in list_runs(folder) if run.status == "broken")
-    assert broken.name in texts(app)
-    assert "expected JSON in" in texts(app)
-    assert {status for found in app.dataframe[0].value["status"] for status in found} == {"finished", "broken"}
+    assert f"{broken.name}: expected JSON in" in texts(app)
+    assert {row["status"] for row in table_of_runs(app)["rows"]} == {"finished", "broken"}
+    assert "1 run needs attention: 1 broken" in obeyed(app)
 
 
-def test_filter_and_sort_of_the_overview_are_in_the_address(folder: Path) -> None:
+def test_the_filter_of_the_overview_is_in_the_address_and_its_tiles_follow(folder: Path) -> None:
     app = page("overview.py", find="corrected", status="finished")
-    assert list(app.dataframe[0].value["variant"]) == ["corrected"]
+    assert [row["texts"]["verdict"] for row in table_of_runs(app)["rows"]] == ["differs"]
+    assert {metric.label: metric.value for metric in app.metric} == {"Runs": "1", "Differs": "1"}
     app.text_input(key="find").set_value("no such run").run()
-    assert len(app.dataframe[0].value) == 0
+    assert table_of_runs(app)["rows"] == []
+    assert {metric.label: metric.value for metric in app.metric} == {"Runs": "0"}
+
+
+def test_notes_are_shown_and_archived_runs_only_where_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, damaged = (made_run(tmp_path) for _ in range(3))
+    write_notes(one, alias="first try", tags=["demo"])
+    write_notes(other, archived=True)
+    notes_path(damaged).write_text("{")
+    start(tmp_path, monkeypatch)
+    app = page("overview.py")
+    assert {row["name"]: row["title"] for row in table_of_runs(app)["rows"]} == {
+        one.name: "first try", damaged.name: "porsche-mxbai",
+    }  # fmt: skip
+    assert "delete that file" in texts(app)
+    assert len(table_of_runs(page("overview.py", archived="true"))["rows"]) == 3
+    assert [row["name"] for row in table_of_runs(page("overview.py", find="demo"))["rows"]] == [one.name]
+
+
+@pytest.mark.parametrize(
+    ("words", "address", "writes"),
+    [([], "127.0.0.1", True), (["--read-only"], "127.0.0.1", False), ([], "0.0.0.0", False), ([], None, False)],
+)
+def test_notes_are_written_on_this_machine_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None, writes: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, *words])
+    before = get_option("server.address")
+    set_option("server.address", address)
+    try:
+        assert table_of_runs(page("overview.py"))["writes"] is writes
+    finally:
+        set_option("server.address", before)
 
 
 def test_the_address_opens_a_query(folder: Path) -> None:
@@ -250,11 +297,6 @@ def test_compare_shows_seeds_replay_and_statements(folder: Path) -> None:
     assert list(seeds) == ["metric", "42", "43", "44"]
     assert replayed["Equal"].tolist() == [True, True, False]
     assert "Each seed" in app.get("plotly_chart")[0].proto.spec
-
-
-def test_the_overview_knows_every_verdict(folder: Path) -> None:
-    labels = [metric.label for metric in page("overview.py").metric]
-    assert labels[1:6] == ["Reproduced exactly", "Reproduced", "Differs", "Cannot tell", "Not comparable"]
 
 
 def test_the_losses_of_card_and_run_are_subtracted(folder: Path) -> None:
@@ -608,10 +650,10 @@ def test_a_run_whose_folder_vanishes_leaves_the_others(tmp_path: Path, monkeypat
     kept, gone = made_run(tmp_path), made_run(tmp_path)
     start(tmp_path, monkeypatch)
     app = page("overview.py")
-    assert len(app.dataframe[0].value) == 2
+    assert len(table_of_runs(app)["rows"]) == 2
     shutil.rmtree(gone.path)
     app.run()
-    assert list(app.dataframe[0].value["name"]) == [kept.name]
+    assert [row["name"] for row in table_of_runs(app)["rows"]] == [kept.name]
 
 
 def test_the_theme_is_the_palette() -> None:

@@ -24,6 +24,7 @@ from workbench.evaluation.compare import compare
 from workbench.recipe.from_card import recipe
 from workbench.recipe.yaml_io import load_recipe
 from workbench.run import Run, RunWriter, list_runs
+from workbench.run_notes import Notes, read_notes
 from workbench.training import background
 from workbench.training.train import train
 
@@ -207,16 +208,56 @@ def test_a_run_follows_from_page_to_page(page: Page, address: str, folder: Path,
     assert query(page)["run"] == [whole.name]
 
 
-def test_a_row_of_the_overview_leads_on(page: Page, address: str, whole: Run) -> None:
-    page.goto(f"{address}?{urlencode({'find': whole.name})}")
+def run_row(page: Page, run: Run) -> Locator:
+    """The overview's row of a run, which it names only where it is open; the filter leaves no other."""
+    page.goto(f"{page.url.split('?')[0]}?{urlencode({'find': run.name})}")
     settle(page)
-    select_row(page, 0)
+    return page.locator("tr.run").first
+
+
+def test_a_row_of_the_overview_leads_on(page: Page, address: str, whole: Run) -> None:
+    page.goto(address)
+    run_row(page, whole).click()
     page.wait_for_function("location.search.includes('run=')")
     page.get_by_role("link", name="Its card", exact=True).click()
     page.wait_for_function("location.pathname == '/card' && location.search.includes('card=')")
     assert query(page)["card"] == [f"run {whole.name}"]
     settle(page)
     assert page.locator('[data-testid="stException"]').count() == 0
+
+
+def test_a_choice_of_columns_is_remembered_and_two_runs_are_compared(page: Page, address: str, folder: Path) -> None:
+    page.goto(address)
+    settle(page)
+    page.get_by_text("Columns", exact=True).click()
+    page.get_by_label("Learning rate", exact=True).check()
+    page.reload()
+    settle(page)
+    page.get_by_role("columnheader", name="Learning rate").wait_for()
+    names = [run.name for run in list_runs(folder)]
+    for row in (0, 1):
+        page.locator("tr.run input").nth(row).check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_function("location.pathname == '/compare'")
+    page.wait_for_function("location.search.includes('with=')")
+    assert (query(page)["run"], query(page)["with"]) == ([names[0]], [names[1]])
+
+
+def test_a_run_gets_an_alias_and_goes_to_the_trash(page: Page, address: str, folder: Path) -> None:
+    run = made_run(folder)
+    page.goto(address)
+    row = run_row(page, run)
+    row.click()
+    page.get_by_label("Alias").fill("<b>tried</b>")
+    page.get_by_label("Tags, with commas").fill("demo, wrong")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="<b>tried</b>").wait_for()
+    assert read_notes(run) == Notes("<b>tried</b>", ("demo", "wrong"))
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Move this run to the trash folder").click()
+    page.get_by_text("No run fits the filter.").wait_for()
+    assert not run.path.exists()
+    assert (folder / ".workbench" / "trash" / run.name / "run.json").is_file()
 
 
 def points(page: Page) -> int:

@@ -14,6 +14,7 @@ from workbench.evaluation.compare import compare, save_comparison
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.yaml_io import save_recipe
 from workbench.run import RunWriter, write_json
+from workbench.run_notes import Notes
 from workbench.views import overview
 
 
@@ -44,20 +45,22 @@ def test_a_run_becomes_a_row(tmp_path: Path) -> None:
     assert row.main.after is not None
     assert row.main.low < row.main.after
     assert (row.step, row.steps, len(row.stand_ins)) == (540, 540, 1)
-    assert 4 < len(row.losses) <= overview.SPARK_POINTS
+    assert (row.base, row.data, row.learning_rate, row.batch, row.epochs) == (
+        "bundled:minilm", "sample:porsche", 2e-5, 8, 3.0,
+    )  # fmt: skip
     assert row.reason == ""
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("comparison.json", "{"), ("comparison.json", '{"rows": [1]}'), ("recipe.yaml", ": ["), ("log.jsonl", "\0\n{")],
+    [("comparison.json", "{"), ("comparison.json", '{"rows": [1]}'), ("recipe.yaml", ": [")],
 )
 def test_one_damaged_file_leaves_the_rest_of_the_row(tmp_path: Path, name: str, text: str) -> None:
     run = made_run(tmp_path)
     (run.path / name).write_text(text, encoding="utf-8")
     row = overview.run_row(run)
     assert row.card == "porsche-mxbai"
-    assert row.reason or name == "log.jsonl"
+    assert row.reason
 
 
 def test_a_run_that_cannot_be_read_says_why(tmp_path: Path) -> None:
@@ -124,3 +127,59 @@ def test_the_overview_shows_the_evaluation_that_a_comparison_would_choose(
     save_recipe(with_overrides(run.recipe(), {"evaluation.name": called}), run.path / "recipe.yaml")
     assert evaluation_name(run, run.recipe(), None) == shown
     assert overview.run_row(run).main.after == names.index(shown) / 10
+
+
+def test_an_overview_judges_nothing_anew_and_writes_nothing(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    stored = {**(run.comparison() or {}), "rule": 1}
+    write_json(run.file("comparison"), stored)
+    row = overview.run_row(run)
+    assert (row.verdict, row.word, row.why) == (None, overview.NOT_YET, (overview.OLD_RULE,))
+    assert run.comparison() == stored
+
+
+def test_a_table_says_the_change_with_its_own_interval(tmp_path: Path) -> None:
+    row = overview.run_row(made_run(tmp_path, stand_in=False, verdict="differs", seeds=(42, 43), near=0.03))
+    shown = overview.table_row(row)
+    main = row.main
+    assert main.difference is not None
+    assert shown["texts"]["change"] == f"{main.difference:+.4f}"
+    assert shown["interval"] == pytest.approx(
+        [main.difference - 0.03, main.difference, main.difference + 0.03], abs=1e-6
+    )
+    assert shown["ends"] == f"{main.difference - 0.03:+.4f} to {main.difference + 0.03:+.4f}"
+    assert (shown["texts"]["seeds"], shown["tone"], shown["texts"]["learning_rate"]) == ("2", "bad", "2e-05")
+    assert shown["why"].startswith("Trained again, the recipe does not give the numbers that the card reports.")
+
+
+def test_better_than_the_card_is_no_warning(tmp_path: Path) -> None:
+    row = overview.run_row(made_run(tmp_path, stand_in=False, verdict="differs", near=-0.03))
+    assert (row.verdict, row.tone) == ("differs", "info")
+    assert row.why[0].endswith("that the card reports: nDCG@10 is higher here.")
+
+
+def test_a_change_of_nothing_has_no_sign(tmp_path: Path) -> None:
+    row = overview.RunRow("a", main=overview.MetricRow("ndcg@10", before=0.5, after=0.5, difference=-1e-17))
+    assert overview.table_row(row)["texts"]["change"] == "+0.0000"
+
+
+def test_what_is_counted_is_what_is_listed() -> None:
+    measured = overview.MetricRow("ndcg@10", before=0.4, after=0.5, difference=0.1)
+    rows = [
+        overview.RunRow("a", status="running", main=measured),
+        overview.RunRow("b", status="finished", main=measured),
+        overview.RunRow("c", status="finished", main=measured, verdict="differs", reason="The log cannot be read."),
+        overview.RunRow("d", status="stopped"),
+        overview.RunRow("e", status="interrupted"),
+        overview.RunRow("f", status="failed"),
+        overview.RunRow("g"),
+    ]
+    assert [row.name for row, _ in overview.attention(rows)] == ["c", "e", "f", "g"]
+    assert overview.tally(rows) == {
+        "runs": 7, "differs": 1, overview.NOT_YET: 1, "running": 1, "need attention": 4,
+    }  # fmt: skip
+
+
+def test_an_alias_is_the_name_in_a_legend() -> None:
+    rows = [overview.RunRow("a", "porsche", notes=Notes("first try")), overview.RunRow("b", "porsche", "corrected")]
+    assert overview.short_names(rows) == {"a": "first try", "b": "porsche, corrected"}

@@ -20,6 +20,9 @@ def dashboard(
     runs: Annotated[Path, Argument(metavar="[RUNS_FOLDER]", help="Folder of runs.")] = Path("runs"),
     port: Port = 8501,
     browser: Browser = True,
+    read_only: Annotated[
+        bool, Option("--read-only", help="No alias, tag, note, archive or trash of runs: only look.")
+    ] = False,
 ) -> None:
     """Open the dashboard (Streamlit) on 127.0.0.1."""
     from workbench.resources import shipped_path
@@ -28,7 +31,7 @@ def dashboard(
     page = shipped_path("dashboard/app.py")
     words = [sys.executable, "-m", "streamlit", "run", str(page), "--server.address", "127.0.0.1"]
     words += ["--server.port", str(port), "--server.headless", str(not browser).lower()]
-    words += ["--browser.gatherUsageStats", "false", "--", str(runs)]
+    words += ["--browser.gatherUsageStats", "false", "--", str(runs), *(["--read-only"] if read_only else [])]
     note(f"dashboard of {runs} on http://127.0.0.1:{port} (Ctrl-C to stop)")
     os.execv(sys.executable, words)
 

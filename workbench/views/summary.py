@@ -242,6 +242,11 @@ def card_verdict(found: Comparison) -> Verdict:
     tone, meaning = MEANINGS[found.verdict]
     if found.replay is not None and found.replay.of == "weights":
         meaning = MEANINGS_OF_WEIGHTS[found.verdict]
+    main = main_row(found.rows, found.main_metric)
+    if (
+        found.verdict == "differs" and main is not None and (main.card_difference or 0) < 0
+    ):  # no warning: ours is better
+        tone, meaning = "info", f"{meaning[:-1]}: {metric_name(main.metric)} is higher here."
     return Verdict(
         found.verdict,
         tone,
