@@ -53,10 +53,10 @@ def test_a_damaged_file_is_one_sentence_and_is_left_as_it_is(tmp_path: Path, tex
     path = notes_path(run)
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(RunError, match="^expected ") as told:
+    with pytest.raises(RunError, match=r"^expected ") as told:
         read_notes(run)
     assert "\n" not in str(told.value)
-    with pytest.raises(RunError, match="^expected "):
+    with pytest.raises(RunError, match=r"^expected "):
         write_notes(run, alias="x")
     assert path.read_text() == text
 
@@ -72,7 +72,7 @@ def test_what_this_version_does_not_know_stays(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     for changes in ({"alias": "x" * 81}, {"tags": [""]}, {"status": "finished"}):
-        with pytest.raises(RunError, match="^expected "):
+        with pytest.raises(RunError, match=r"^expected "):
             write_notes(run, **changes)
     assert not notes_path(run).exists()
 

@@ -83,7 +83,7 @@ def _scanner() -> Any:
     """PyYAML's rules over libyaml's scanner, which is five times as fast; its own scanner where that is missing."""
     if not yaml.__with_libyaml__:
         return yaml.SafeLoader
-    parts = (yaml.cyaml.CParser, yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver)
+    parts = (yaml._yaml.CParser, yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver)
 
     def start(self: Any, stream: Any) -> None:
         parts[0].__init__(self, stream)

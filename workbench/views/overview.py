@@ -10,7 +10,8 @@ from typing import Any
 
 from workbench.cards.metric_names import metric_name
 from workbench.evaluation.card_evaluation import evaluation_name
-from workbench.evaluation.comparison import RULE, Comparison, MetricRow
+from workbench.evaluation.comparison import Comparison, MetricRow
+from workbench.evaluation.verdict import RULE
 from workbench.recipe.schema import Recipe
 from workbench.run import Run
 from workbench.run_notes import Notes, notes_path, read_notes
