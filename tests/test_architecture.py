@@ -30,7 +30,7 @@ BUDGET = {
     "models": 2_882,
     "evaluation": 5_964,
     "training": 3_845,
-    "views": 3_877,
+    "views": 3_878,
     "report": 1_616,
     "pipeline": 180,
     "notebook": 924,
