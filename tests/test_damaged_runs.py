@@ -26,7 +26,7 @@ from workbench.report.markdown import markdown
 from workbench.run import Run, list_runs
 from workbench.training.background import has_finished
 from workbench.training.given import Given
-from workbench.views import loss_curves, map_view, overview, queries
+from workbench.views import failures, loss_curves, map_view, overview, queries
 from workbench.views.log_tail import LogTail, checkpoint_steps, training_row_count
 from workbench.views.loss_curves import Axis, curves
 from workbench.views.summary import stored_comparison, summarize, summarize_several
@@ -91,7 +91,7 @@ def readers(run: Run, other: Run, out: Path) -> Iterator[Callable[[], Any]]:
         yield lambda name=name: queries.open_queries(run, name, ["q0", "q1", "i00", "i01"])
         yield lambda name=name: queries.group_names(run, name)
         yield lambda name=name: queries.pair_queries(run, other, name)
-        yield lambda name=name: queries.failure_causes(run, name)
+        yield lambda name=name: failures.failure_causes(run, name)
         for by in ("query length", "relevant documents"):
             yield lambda name=name, by=by: slice_queries(run, name, by)
         yield lambda name=name: at_dimensions(run, name)

@@ -12,12 +12,14 @@ import pytest
 from workbench.data.collection import Collection
 from workbench.errors import DataError, RunError
 from workbench.evaluation.projection import (
+    NEIGHBORS,
     choose_documents,
     load_map,
     load_vectors,
     neighborhood_preservation,
     project,
     save_vectors,
+    umap_graph,
 )
 from workbench.evaluation.retrieval import evaluate, save_evaluation
 from workbench.run import Run, write_json
@@ -109,6 +111,18 @@ def test_umap_separates_groups_and_reports_preservation(run: Run) -> None:
     next((run.path / "maps").glob("*.parquet")).unlink()
     again = project(run, "test")
     np.testing.assert_array_equal(found.points[["x", "y"]], again.points[["x", "y"]])
+
+
+@pytest.mark.slow
+def test_the_graph_of_umap_is_that_of_umap_learn() -> None:
+    import umap
+
+    array = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    array[7] = array[3]  # equal texts
+    array /= np.linalg.norm(array, axis=1, keepdims=True)
+    theirs = umap.UMAP(NEIGHBORS, metric="cosine", n_epochs=1, random_state=1, n_jobs=1).fit(array).graph_.toarray()
+    assert np.abs(umap_graph(array).toarray() - theirs).max() < 1e-2
+    assert np.abs(umap_graph(array).toarray() - theirs).mean() < 1e-6
 
 
 def test_a_map_is_stored_until_its_vectors_change(run: Run) -> None:

@@ -13,16 +13,15 @@ from workbench.errors import RunError
 from workbench.evaluation.examples import unit
 from workbench.report.export import report_page
 from workbench.run import Run, write_json, write_parquet
+from workbench.views.failures import failure_causes, near_duplicates, query_causes
 from workbench.views.queries import (
     FILTERS,
     compared_evaluations,
     document_texts,
     download,
-    failure_causes,
     filter_queries,
     filters,
     group_names,
-    near_duplicates,
     open_queries,
     pair_queries,
     queries_view,
@@ -246,6 +245,7 @@ def failing(tmp_path: Path) -> Run:
 
 def test_failures_have_causes(failing: Run) -> None:
     """With k = 1 all queries but "same" fail; "gone" and "never" have no rank, "up" has a near duplicate above."""
+    assert query_causes(failing, "small") == {"gone": ("not found",), "never": ("not found",)}
     causes = failure_causes(failing, "small", k=1)
     assert [(cause.name, cause.queries) for cause in causes] == [
         ("not found", 2),
@@ -262,7 +262,7 @@ def test_failures_have_causes(failing: Run) -> None:
 def test_a_rank_beyond_100_is_not_found(failing: Run) -> None:
     path = failing.file("values", "small", "after")
     pd.read_parquet(path).assign(rank=[101] + [1] * 7).to_parquet(path)
-    assert [cause.queries for cause in failure_causes(failing, "small")] == [1, 1, 0]
+    assert [cause.queries for cause in failure_causes(failing, "small")] == [1, 1]
     pd.read_parquet(path).assign(rank=1).to_parquet(path)
     assert failure_causes(failing, "small") == ()
 

@@ -30,6 +30,7 @@ from workbench.run import Progress, Run, atomic_write, write_json, write_parquet
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from scipy import sparse
 
     from workbench.evaluation.retrieval import Evaluation
 
@@ -44,6 +45,7 @@ MOST_VECTORS = 50_000  # documents whose vectors are kept; above, those retrieve
 MOST_POINTS = 10_000  # per stage on a map
 NEIGHBORS = 15  # of UMAP's graph, and of neighborhood preservation
 MIN_DIST = 0.1  # of UMAP
+EPOCHS = 200  # of UMAP, its own default above 10,000 points; below it has 500, which show nothing more
 SAMPLE = 1000  # points on which neighborhood preservation is measured
 PROBED = 20  # queries whose stored scores are compared with the vectors
 
@@ -288,15 +290,56 @@ def _pca(array: Floats) -> Floats:
 
 
 def _umap(array: Floats, seed: int) -> Floats:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    neighbors = min(NEIGHBORS, len(array) - 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tensorflow is missing, and that a seed means one thread
-        import umap
+    """UMAP's layout of its graph over exact neighbors, from PCA's places.
 
-        model = umap.UMAP(neighbors, min_dist=MIN_DIST, metric="cosine", init="pca", random_state=seed, n_jobs=1)
-        places: Floats = model.fit_transform(array)
-    return places
+    Only the layout is umap-learn's: its approximate search and its graph are compiled anew in every process, which
+    takes longer than all the rest.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tensorflow is missing
+        from umap.umap_ import find_ab_params, simplicial_set_embedding
+
+        places, _ = simplicial_set_embedding(
+            array, umap_graph(array), n_components=2, initial_alpha=1.0, gamma=1.0, negative_sample_rate=5,
+            **dict(zip("ab", find_ab_params(spread=1.0, min_dist=MIN_DIST), strict=True)), n_epochs=EPOCHS,
+            init=_pca(array), random_state=np.random.RandomState(seed), metric="cosine", metric_kwds={},
+            densmap=False, densmap_kwds={}, output_dens=False,
+        )  # fmt: skip
+    found: Floats = places
+    return found
+
+
+def umap_graph(array: Floats) -> sparse.coo_matrix:
+    """UMAP's fuzzy graph, (points, points): the probability that two points are neighbors, by cosine.
+
+    A point's weights fall exponentially from its nearest neighbor on, at the rate at which they sum to log2 of the
+    number of neighbors; two directions are joined by a + b − ab.
+    """
+    from scipy import sparse
+
+    from workbench.evaluation.topk import top_k
+
+    k = min(NEIGHBORS, len(array) - 1)
+    found = top_k(array, array, k)  # a point is its own neighbor, as in umap-learn
+    own = found.positions == np.arange(len(array))[:, None]
+    distances = 1 - found.scores  # (points, k)
+    distances[own | (distances < 1e-6)] = 0  # float32 gives equal texts a distance
+    nearest = np.where(distances > 0, distances, np.inf).min(axis=1, keepdims=True)
+    nearest[~np.isfinite(nearest)] = 0
+    beyond = np.maximum(distances - nearest, 0)
+    low, high, rate = np.zeros((len(array), 1)), np.full((len(array), 1), np.inf), np.ones((len(array), 1))
+    for _ in range(64):
+        over = np.exp(-beyond[:, 1:] / rate).sum(axis=1, keepdims=True) > np.log2(k)
+        low, high = np.where(over, low, rate), np.where(over, rate, high)
+        rate = np.where(np.isinf(high), 2 * rate, (low + high) / 2)
+    means = np.where(nearest > 0, distances.mean(axis=1, keepdims=True), distances.mean())
+    weights = np.exp(-beyond / np.maximum(rate, np.maximum(1e-3 * means, 1e-12)))
+    rows = np.repeat(np.arange(len(array)), k)
+    one_way = sparse.csr_matrix((np.where(own, 0, weights).ravel(), (rows, found.positions.ravel())))
+    one_way.resize(len(array), len(array))
+    other = one_way.T.tocsr()
+    return (one_way + other - one_way.multiply(other)).tocoo()
 
 
 def neighborhood_preservation(vectors: Floats, places: Floats, *, k: int = NEIGHBORS) -> float:

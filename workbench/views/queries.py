@@ -1,4 +1,4 @@
-"""The queries of an evaluation before and after training: outcomes, rankings, groups, failures, two runs.
+"""The queries of an evaluation before and after training: outcomes, rankings, groups, two runs.
 
 An evaluation without rankings has examples (pairs, triplets, texts) in place of queries. Text is cut to what a screen
 can hold, without control or direction characters; it is still foreign text.
@@ -19,9 +19,9 @@ from workbench.evaluation.projection import STAGES
 from workbench.evaluation.retrieval import DEEPEST_CUT
 from workbench.evaluation.slices import BY, at_dimensions, at_precisions, slice_queries
 from workbench.run import Run
-from workbench.views.records import TOP, Cause, Grouping, Hit, OpenedQuery, QueriesView, QueryOutcome, TopTen
+from workbench.views.failures import failure_causes
+from workbench.views.records import TOP, Grouping, Hit, OpenedQuery, QueriesView, QueryOutcome, TopTen, signed
 from workbench.views.theme import shorten
-from workbench.views.words import jaccard, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,9 +107,11 @@ def filters(table: pd.DataFrame) -> tuple[str, ...]:
     return FILTERS if "gold" not in table else tuple(name for name in FILTERS if name not in ("found", "lost"))
 
 
-def filter_queries(table: pd.DataFrame, outcome: str = "all", search: str = "") -> pd.DataFrame:
-    """Rows of `query_table` with this outcome and all words of `search`, in the same order."""
+def filter_queries(table: pd.DataFrame, outcome: str = "all", search: str = "", cause: str = "any") -> pd.DataFrame:
+    """Rows of `query_table` with this outcome, this one of their `causes`, and all words of `search`, in order."""
     kept = table if outcome == "all" else table[table["outcome"] == outcome]
+    if cause != "any":
+        kept = kept[[cause in causes for causes in kept["causes"]]]
     for word in search.split():
         kept = kept[kept["query"].str.contains(word, case=False, regex=False)]
     return kept.reset_index(drop=True)
@@ -127,7 +129,8 @@ def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int =
             str(row["item_id"]): OpenedQuery(texts=tuple((name, shorten(row[name], TEXT_LIMIT)) for name in names))
             for row in table.to_dict("records")
         }
-    hits = [_hit_rows(run, evaluation, stage, query_ids, top) for stage in STAGES]
+    every = [_hit_rows(run, evaluation, stage, query_ids) for stage in STAGES]
+    hits = [{key: [row for row in rows if row["position"] <= top] for key, rows in each.items()} for each in every]
     queries = run.table("queries", evaluation, filters=[("query_id", "in", list(query_ids))])
     relevant = {
         str(key): list(map(str, ids)) for key, ids in zip(queries["query_id"], queries["relevant"], strict=True)
@@ -135,25 +138,40 @@ def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int =
     shown = [row["document_id"] for rankings in hits for rows in rankings.values() for row in rows]
     texts = document_texts(run, evaluation, [*(key for ids in relevant.values() for key in ids), *shown])
 
-    def ranking(rows: Sequence[Mapping[Any, Any]]) -> tuple[Hit, ...]:
-        return tuple(Hit(**row, document=texts.get(row["document_id"], "")) for row in rows)
+    def ranking(key: str, stage: int) -> tuple[Hit, ...]:
+        other = every[1 - stage].get(key, [])
+        notes = [_elsewhere(row, other, word=("now", "was")[stage]) for row in hits[stage].get(key, ())]
+        return tuple(
+            Hit(**row, document=texts.get(row["document_id"], ""), note=note)
+            for row, note in zip(hits[stage].get(key, ()), notes, strict=True)
+        )
 
-    before, after = hits
     return {
         key: OpenedQuery(
-            before=ranking(before.get(key, ())),
-            after=ranking(after.get(key, ())),
+            before=ranking(key, 0),
+            after=ranking(key, 1),
             texts=tuple((each, texts.get(each, "")) for each in ids),
         )
         for key, ids in relevant.items()
     }
 
 
-def _hit_rows(run: Run, evaluation: str, stage: str, query_ids: Sequence[str], top: int) -> dict[str, list[Any]]:
+def _elsewhere(row: Mapping[str, Any], other: Sequence[Mapping[str, Any]], word: str) -> str:
+    """Where the other ranking of the query has the document of `row`, and the change of its score by training."""
+    if not other:
+        return ""
+    found = next((each for each in other if each["document_id"] == row["document_id"]), None)
+    if found is None:
+        return f"{word} > {len(other)}"
+    change = (row["score"] - found["score"]) * (1 if word == "was" else -1)
+    return f"{word} {found['position']}, score {signed(change)}"
+
+
+def _hit_rows(run: Run, evaluation: str, stage: str, query_ids: Sequence[str]) -> dict[str, list[Any]]:
     """Query id -> rows of its ranking, best first; empty if the run keeps no ranking."""
     if not run.file("hits", evaluation, stage).is_file():
         return {}
-    filters: list[tuple[str, str, Any]] = [("query_id", "in", list(query_ids)), ("position", "<=", top)]
+    filters = [("query_id", "in", list(query_ids))]
     table = run.table("hits", evaluation, stage, filters=filters).sort_values("position", kind="stable")
     types = {"position": int, "relevant": bool, "score": float, "document_id": str}
     columns = table[[*types]].astype(types)
@@ -334,55 +352,3 @@ def _vector_sizes(run: Run, name: str, metric: str) -> Iterator[Grouping]:
         for row in rows.values() if full else ():
             row["share"] = row["after"] / full
         yield Grouping(by, tuple(rows.values()), tuple(drawn))
-
-
-DEEP = 100
-NEAR = 0.8  # Jaccard index of two documents' words from which they are near duplicates
-CAUSES = {
-    "not found": f"no relevant document in the top {DEEP}",
-    "near duplicate": "a document above the relevant one has nearly the same words",
-    "none of these": "another document is ranked higher for another reason",
-}
-
-
-def failure_causes(run: Run, name: str, k: int = TOP) -> tuple[Cause, ...]:
-    """Possible causes of failure of the queries without a relevant document in the top `k` after training.
-
-    From the stored rankings alone; the model is not loaded, so its tokenizer and length limit are not considered.
-    """
-    table = run.per_query(name, "after")
-    ranks = table["rank"].astype(float).fillna(float("inf"))
-    failed = table[ranks > k]
-    if failed.empty:
-        return ()
-    missing = (ranks[ranks > k] > DEEP).tolist()
-    duplicates = [each is not None for each in near_duplicates(run, name, failed)]
-    counts = (sum(missing), sum(duplicates), list(zip(missing, duplicates, strict=True)).count((False, False)))
-    return tuple(
-        Cause(cause, meaning, count, count / len(failed))
-        for (cause, meaning), count in zip(CAUSES.items(), counts, strict=True)
-    )
-
-
-def near_duplicates(run: Run, name: str, failed: pd.DataFrame) -> list[str | None]:
-    """For each query the first document ranked above its relevant ones that has nearly the words of one of them."""
-    documents = run.documents(name)
-    texts = dict(zip(documents["document_id"].astype(str), documents["document"].astype(str), strict=True))
-    hits = run.table("hits", name, "after").sort_values("position", kind="stable")
-    rankings = hits[hits["query_id"].isin(failed["query_id"])].groupby("query_id")["document_id"].agg(list)
-    known: dict[str, dict[str, None]] = {}
-
-    def words_of(document: str) -> dict[str, None]:
-        if document not in known:
-            known[document] = words(texts.get(document, ""))
-        return known[document]
-
-    found = []
-    for query, relevant in zip(failed["query_id"], failed["relevant"], strict=True):
-        gold = {str(document) for document in relevant}
-        ranking = list(map(str, rankings.get(query, ())))
-        above = ranking[: next((place for place, key in enumerate(ranking) if key in gold), len(ranking))]
-        found.append(
-            next((key for key in above if any(jaccard(words_of(key), words_of(each)) >= NEAR for each in gold)), None)
-        )
-    return found

@@ -77,6 +77,7 @@ class Hit:
     score: float
     document_id: str
     document: str  # its text; empty if the run does not keep it
+    note: str = ""  # where the other ranking has it, and how its score changed
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Grouping:
 class Cause:
     """Failed queries with a property that may explain the failure; a query can have several."""
 
-    name: str  # one of `queries.CAUSES`
+    name: str  # one of `failures.CAUSES`
     meaning: str
     queries: int
     share: float  # of all failed queries
