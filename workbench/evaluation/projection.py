@@ -45,7 +45,7 @@ MOST_VECTORS = 50_000  # documents whose vectors are kept; above, those retrieve
 MOST_POINTS = 10_000  # per stage on a map
 NEIGHBORS = 15  # of UMAP's graph, and of neighborhood preservation
 MIN_DIST = 0.1  # of UMAP
-EPOCHS = 200  # of UMAP, its own default above 10,000 points; below it has 500, which show nothing more
+EPOCHS = {4_000: 500, 10**9: 200}  # points up to which UMAP has so many; its own limit of 10,000 takes twice the time
 SAMPLE = 1000  # points on which neighborhood preservation is measured
 PROBED = 20  # queries whose stored scores are compared with the vectors
 
@@ -296,13 +296,14 @@ def _umap(array: Floats, seed: int) -> Floats:
     takes longer than all the rest.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    epochs = next(epochs for most, epochs in EPOCHS.items() if len(array) <= most)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that tensorflow is missing
         from umap.umap_ import find_ab_params, simplicial_set_embedding
 
         places, _ = simplicial_set_embedding(
             array, umap_graph(array), n_components=2, initial_alpha=1.0, gamma=1.0, negative_sample_rate=5,
-            **dict(zip("ab", find_ab_params(spread=1.0, min_dist=MIN_DIST), strict=True)), n_epochs=EPOCHS,
+            **dict(zip("ab", find_ab_params(spread=1.0, min_dist=MIN_DIST), strict=True)), n_epochs=epochs,
             init=_pca(array), random_state=np.random.RandomState(seed), metric="cosine", metric_kwds={},
             densmap=False, densmap_kwds={}, output_dens=False,
         )  # fmt: skip
