@@ -205,6 +205,14 @@ def run_of(root: Path, verdict: str = "differs", **options: Any) -> Run:
 
 
 class TestRun:
+    def test_numbers_of_published_weights_are_not_called_trained_again(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path)
+        write_json(run.file("record"), {**run.record, "variant": "published weights"})
+        added = propose(run.card(), run=run).diff.decode()
+        assert "+## Measured by Card Workbench" in added
+        assert "+The published weights were measured as this card says." in added
+        assert "rained again" not in added
+
     def test_numbers_that_differ_are_added_beside_the_cards(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, seeds=(42, 43))
         stored = json.loads(run.file("comparison").read_text())

@@ -21,6 +21,7 @@ from workbench.cards.read import card_to_dict
 from workbench.errors import BaseError, CardError, DataError, RunError
 from workbench.evaluation.tasks import NANO, NANO_SOURCE
 from workbench.pipeline import evaluate, load_model, verify
+from workbench.report.proposal import eval_results
 from workbench.run import Run, open_run, write_json
 from workbench.training.train import train
 from workbench.views.queries import compared_evaluations
@@ -219,6 +220,7 @@ def test_a_verification_can_be_looked_at_as_a_run(place: Path, tmp_path: Path) -
     again = evaluate(run, place / "set", progress=False)
     assert again.metrics["cosine_ndcg@10"] == run.metrics("cars", "after")["cosine_ndcg@10"]
     write_json(run.file("record"), {**run.record, "status": "stopped"})
+    assert "published weights, measured by Card Workbench" in eval_results(run, "acme/cars", "retrieval")
     with pytest.raises(RunError, match=r"found 'healthy.*, a verification; verify again"):
         train(None, resume=run.path)
     done = workbench("report", run.path, "--card", folder=tmp_path)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SECONDS = 4.0  # until the Hub has to answer
 HOME = "https://pypi.org/project/card-workbench/"
+PUBLISHED = "published weights"  # the variant of a verification
 VERIFIED = ("reproduced exactly", "reproduced", "differs", "cannot tell")
 
 
@@ -113,11 +114,12 @@ def propose(card: Card, data: bytes | None = None, *, model: str | None = None, 
 
 
 def _comparable(run: Run) -> Summary | None:
-    """The summary of a run whose numbers say something about its card: trained as written, without stand-ins."""
+    """The summary of a run whose numbers say something about its card: of the published weights, or trained as written,
+    without stand-ins."""
     from workbench.views.summary import summarize
 
     summary = summarize(run)
-    fits = summary.variant == "as written" and not summary.stand_ins and summary.verdict.word in VERIFIED
+    fits = summary.variant in ("as written", PUBLISHED) and not summary.stand_ins and summary.verdict.word in VERIFIED
     return summary if fits else None
 
 
@@ -140,16 +142,20 @@ def _measured_section(summary: Summary, card: Card) -> list[Change]:
     if not differ or last is None:
         return []
     seeds = f"seed{'s' * (len(summary.seeds) != 1)} {', '.join(map(str, summary.seeds)) or 'unknown'}"
+    title, done = "Trained again by Card Workbench", f"The recipe of this card was trained again ({seeds})."
+    reason = "Adds the numbers that training by this card's recipe gave, which differ from the card's."
+    if summary.variant == PUBLISHED:
+        title, done = "Measured by Card Workbench", "The published weights were measured as this card says."
+        reason = "Adds the numbers of the published weights, which differ from the card's."
     lines = [
         "",
-        "## Trained again by Card Workbench",
+        f"## {title}",
         "",
-        f"The recipe of this card was trained again ({seeds}). Of the {len(stated)} metrics that could be compared, "
-        f"{len(differ)} {'differ' if len(differ) > 1 else 'differs'} from the card:",
+        f"{done} Of the {len(stated)} metrics that could be compared, {len(differ)} "
+        f"{'differ' if len(differ) > 1 else 'differs'} from the card:",
         "",
         *card_table(differ, summary.main_metric, summary.seeds, before=False),
     ]
-    reason = "Adds the numbers that training by this card's recipe gave, which differ from the card's."
     return [Change("measured", reason, {}, last, tuple(lines))]
 
 
@@ -186,12 +192,14 @@ def eval_results(run: Run, dataset: str | None, task: str = "default", evaluatio
         metric = next(iter(metrics))
     before = run.metrics(name, "before").get(metric) if "before" in run.evaluations()[name] else None
     base = "" if before is None else f"; {before:.4f} before training"
+    how = f"trained again from the card ({recipe.variant})"
+    how = "published weights, measured" if run.record.get("verification") is not None else how
     entry = huggingface_hub.EvalResultEntry(
         dataset_id=dataset,
         task_id=task,
         value=round(metrics[metric], 6),
         date=str(run.record.get("finished") or run.record.get("created") or "")[:10] or None,
-        notes=f"{metric_name(metric)}, trained again from the card ({recipe.variant}) by Card Workbench{base}",
+        notes=f"{metric_name(metric)}, {how} by Card Workbench{base}",
     )
     listed = huggingface_hub.eval_result_entries_to_yaml([entry])
     return yaml.safe_dump(listed, sort_keys=False, allow_unicode=True, width=1000)
