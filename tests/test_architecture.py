@@ -31,7 +31,7 @@ BUDGET = {
     "evaluation": 6_008,
     "training": 3_845,
     "views": 3_975,
-    "report": 1_616,
+    "report": 1_624,
     "pipeline": 180,
     "notebook": 924,
     "cli": 1_433,
