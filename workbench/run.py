@@ -258,11 +258,11 @@ class Run:
         with suppress(OSError):
             self.file("stop").unlink(missing_ok=True)
 
-    def recipe(self) -> Any:
-        """The Recipe that was run."""
+    def recipe(self, *, provenance: bool = True) -> Any:
+        """The Recipe that was run; without `provenance` it is read sooner, see `load_recipe`."""
         from workbench.recipe.yaml_io import load_recipe
 
-        recipe = load_recipe(self.file("recipe"))
+        recipe = load_recipe(self.file("recipe"), provenance=provenance)
         if recipe.card_sha256 is None and self.file("card").exists():  # written by an older version
             return recipe.model_copy(update={"card_sha256": self._json("card").get("sha256") or None})
         return recipe

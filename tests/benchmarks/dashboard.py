@@ -1,12 +1,13 @@
 """What the dashboard costs beside an empty Streamlit app, in Chromium, on 50 runs of which one is large.
 
-    python tests/benchmarks/dashboard.py [--actions 500] [--loads 5] [--points 50000] [--rows 100000]
+    python tests/benchmarks/dashboard.py [--overview 50 200] [--actions 500] [--loads 5] [--points 50000]
+        [--rows 100000]
 
 Both apps are served in the same run and asked in turn, so that a busy machine slows both. A time ends when the page's
-script has run and what was asked for is drawn. Prints medians and the largest memory of the server as a table; then
-the time between frames while the mouse works on a map of so many points, and what a log of so many rows costs on the
-page of loss curves. 0 leaves a part out. `--folder PLACE` keeps the runs that are made for it, and takes those that
-are there; with `--make` it ends when they are made.
+script has run and what was asked for is drawn. Prints how long the Overview of so many runs takes to open; medians and
+the largest memory of the server as a table; then the time between frames while the mouse works on a map of so many
+points, and what a log of so many rows costs on the page of loss curves. 0 leaves a part out. `--folder PLACE` keeps the
+runs that are made for it, and takes those that are there; with `--make` it ends when they are made.
 """
 
 from __future__ import annotations
@@ -80,6 +81,12 @@ def resident(pid: int) -> float:
     """Memory of a process in MB."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def processor(pid: int) -> float:
+    """Seconds that a process has computed, which a busy machine changes little."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def settle(page: object) -> None:
@@ -188,8 +195,8 @@ class Reader:
 
     def tour(self, number: int) -> int:
         """All pages once, with clicks on each; gives the number of actions."""
-        self.to("Overview", '[data-testid="stDataFrame"]')
-        self.click("a run of the overview", lambda: self.row(number % 5))
+        self.to("Overview", "tr.run")
+        self.click("a run of the overview", lambda: self.page.locator("tr.run").nth(number % 5).click())  # type: ignore[attr-defined]
         self.to("Loss curves", ".js-plotly-plot")
         self.click("log scale", lambda: self.toggle("Log scale"))
         self.click("log scale", lambda: self.toggle("Log scale"))
@@ -240,6 +247,8 @@ def runs_of(folder: Path, given: argparse.Namespace) -> dict[str, Run]:
         f"points-{given.points}": (given.points, lambda place: mapped_run(place, queries=given.points // 4)),
         f"rows-{given.rows}": (given.rows, long),
     }
+    for count in given.overview:
+        makers[f"overview{count}"] = (count, lambda place, count=count: large_folder(place, runs=count))
     return {name.partition("-")[0]: made(folder / name, make) for name, (wanted, make) in makers.items() if wanted}
 
 
@@ -317,6 +326,32 @@ def long_page(browser: object, run: Run, rows: int, empty: str, again: float) ->
         page.close()
 
 
+def opening(browser: object, folder: Path, runs: int, empty: str, loads: int) -> None:
+    """Seconds until the table of an Overview of so many runs is there: in a new server, and again."""
+    with served(ROOT / "dashboard" / "app.py", str(folder)) as (address, pid):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+        page.set_default_timeout(120_000)
+
+        def load() -> None:
+            page.goto(address)
+            page.locator("tr.run").nth(runs - 1).wait_for(state="attached")
+
+        def bare() -> None:
+            page.goto(empty)
+            settle(page)
+
+        bare()  # the browser has Streamlit's files then
+        begun = processor(pid)
+        first, used = seconds(load), processor(pid) - begun
+        again = statistics.median(seconds(load) for _ in range(loads))
+        nothing = statistics.median(seconds(bare) for _ in range(loads))
+        page.close()
+    print(
+        f"Overview of {runs} runs: {first:.2f} s in a new server ({used:.2f} s of its processor), {again:.2f} s again "
+        f"(allowed 2.0 and 1.0); empty app {nothing:.2f} s"
+    )
+
+
 def table(rows: list[tuple[str, float, float | None]], empty: float) -> str:
     lines = ["| what | seconds | over the empty app | allowed |", "| --- | ---: | ---: | ---: |"]
     for what, value, allowed in rows:
@@ -334,6 +369,7 @@ def main() -> None:
     asked.add_argument("--runs", type=int, default=50)
     asked.add_argument("--points", type=int, default=50_000)
     asked.add_argument("--rows", type=int, default=100_000)
+    asked.add_argument("--overview", type=int, nargs="*", default=[50, 200], help="numbers of runs")
     asked.add_argument("--folder", type=Path)
     asked.add_argument("--make", action="store_true")
     given = asked.parse_args()
@@ -351,6 +387,9 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=chromium, args=words)
             again = empty_rerun(browser, empty, 12)
             print(f"rerun of the empty app: {again:.2f} s")
+            for count in given.overview:
+                place = runs[f"overview{count}"].path.parent
+                opening(browser, place, count, empty, given.loads)
             if "runs" in runs:
                 reading(browser, runs["runs"], empty, again, given)
             if "points" in runs:
@@ -368,7 +407,7 @@ def reading(browser: object, run: Run, empty: str, again: float, given: argparse
     folder = run.path.parent
     with served(ROOT / "dashboard" / "app.py", str(folder)) as (ours, pid):
         load = first_page(browser, empty, "h1", given.loads)
-        mine = first_page(browser, ours, '[data-testid="stDataFrame"]', given.loads)
+        mine = first_page(browser, ours, "tr.run", given.loads)
         page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
         page.add_init_script(COUNT)
         page.set_default_timeout(60_000)

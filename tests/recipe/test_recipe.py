@@ -1008,3 +1008,11 @@ def test_the_schema_accepts_what_is_made_and_nothing_unknown(name: str) -> None:
         jsonschema.validate(dumped, schema)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**dumped, "traning": {}}, schema)
+
+
+def test_a_recipe_is_read_without_its_provenance(tmp_path: Path) -> None:
+    made = recipe(read_card("porsche-mxbai"))
+    save_recipe(made, tmp_path / "recipe.yaml")
+    found = load_recipe(tmp_path / "recipe.yaml", provenance=False)
+    assert found.provenance == {}
+    assert found.model_dump(exclude={"provenance"}) == made.model_dump(exclude={"provenance"})

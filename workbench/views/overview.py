@@ -97,7 +97,7 @@ def run_row(run: Run) -> RunRow:
     if record is None:
         return RunRow(run.name, reason=parts.gaps["record"], notes=notes)
     progress = record.get("progress") or {}
-    recipe = parts.read("recipe", run.recipe)
+    recipe = parts.read("recipe", lambda: run.recipe(provenance=False))
     stored = parts.read("comparison", run.comparison)
     old = stored is not None and stored.get("rule") != RULE
     found = None if stored is None or old else parts.read("comparison", lambda: Comparison.from_dict(stored))
