@@ -22,7 +22,7 @@ BUDGET = {
     "resources": 32,
     "cards": 4_091,
     "audit": 2_834,
-    "recipe": 1_528,
+    "recipe": 1_533,
     "run_forms": 174,
     "run": 506,
     "run_notes": 123,
