@@ -14,6 +14,7 @@ from workbench.cards.metric_names import metric_name, metric_names, name_metrics
 from workbench.errors import DataError, WorkbenchError
 from workbench.evaluation.comparison import Comparison, MetricRow
 from workbench.evaluation.rankings import agreement_scope, agreement_table
+from workbench.report.archive import run_archive, site_archive
 from workbench.report.export import report_page
 from workbench.run import Run
 from workbench.views.answers import better_than_the_base, repeated_metrics
@@ -26,8 +27,13 @@ from workbench.views.summary import card_verdict, runs_verdict
 if TYPE_CHECKING:
     from streamlit.elements.lib.column_types import ColumnConfig
 
+ARCHIVE_HELP = "Report (HTML, Markdown, PDF), model card, findings, rankings, queries, recipe, log, comparison"
 FORMS = {
-    "csv": ("Queries (CSV)", "csv", "One row per query: text, relevant documents, ranks, metrics"),
+    "csv": (
+        "Queries (CSV)",
+        "csv",
+        "One row per query: text, relevant documents, ranks, metrics before and after, change",
+    ),
     "parquet": ("Queries (Parquet)", "parquet", "The same, with types"),
     "trec": ("Ranking (TREC run)", "run", "What trec_eval, ir-measures and ranx read"),
     "qrels": ("Judgments (TREC qrels)", "qrels", "Relevance judgments for the ranking"),
@@ -338,11 +344,16 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
         st.caption(f"{shown} Above the diagonal: {sides[1].lower()} is better.")
 
 
-def downloads(run: Run, evaluation: str | None) -> None:
+def downloads(run: Run, others: Sequence[Run], evaluation: str | None) -> None:
     """Each file is made when its button is pressed."""
     st.subheader("Downloads", anchor=False)
     report: Callable[[], bytes] = partial(report_page, run)
+    whole: Callable[[], bytes] = partial(run_archive, run)
     with st.container(horizontal=True):
+        if others:
+            site: Callable[[], bytes] = partial(site_archive, [run, *others])
+            save("These runs as a site (zip)", site, f"{run.name}-site.zip", "application/zip", "A page for each run")
+        save("All (zip)", whole, f"{run.name}.zip", "application/zip", ARCHIVE_HELP)
         save("Report (HTML)", report, f"{run.name}.html", "text/html", "The whole run on one page that works offline")
         if evaluation is not None and group_names(run, evaluation):
             for form, (label, ending, help) in FORMS.items():
@@ -372,7 +383,7 @@ def show(run: Run, others: Sequence[Run]) -> None:
         differences(run, others)
     else:
         replay(found)
-    downloads(run, found.evaluation)
+    downloads(run, others, found.evaluation)
 
 
 parts.title("Compare", "A run against the numbers on its card, or against other runs on the same queries.")

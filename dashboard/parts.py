@@ -7,6 +7,7 @@ words are Markdown.
 from __future__ import annotations
 
 import html
+import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -114,7 +115,9 @@ def title(words: str, sentence: str, help: str | None = None) -> None:
 
 def chart(draw: Callable[..., Any], *values: Any, key: str, **settings: Any) -> None:
     """Show the figure of a function of `workbench.views.figures`, in the current theme."""
-    st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=CONFIG, key=key)
+    image = "-".join(re.findall(r"[\w.]+", f"{st.query_params.get('run', 'card-workbench')} {key}"))  # its file's name
+    config = {**CONFIG, "toImageButtonOptions": {"filename": image, "scale": 2}}
+    st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=config, key=key)
 
 
 def problem(title: str, detail: str) -> None:

@@ -88,6 +88,13 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file, whole or not at all; returns its path."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Write `table` as Parquet, whole or not at all."""
     with atomic_write(path) as temporary:

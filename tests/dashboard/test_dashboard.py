@@ -521,7 +521,7 @@ def test_three_runs_and_what_can_be_taken_away(folder: Path) -> None:
     app = page("compare.py", run=runs[0], **{"with": runs[1:3]})
     assert list(app.dataframe[0].value.index) == runs[1:3]  # each minus the first, the baseline
     labels = [button.label for button in app.get("download_button")]
-    assert labels[:3] == ["Report (HTML)", "Queries (CSV)", "Queries (Parquet)"]
+    assert labels[:4] == ["These runs as a site (zip)", "All (zip)", "Report (HTML)", "Queries (CSV)"]
     assert sum("TREC" in label for label in labels) == 2
 
 

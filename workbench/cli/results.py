@@ -255,20 +255,22 @@ def export(
     context: Context,
     name: Annotated[str, Argument(metavar="RUN|NOTEBOOK", help="A run, or a notebook (.ipynb) to execute.")],
     to: Annotated[Path | None, Option("--out", help="Output folder; for a notebook, the HTML file.")] = None,
-    format: Annotated[str, Option("--format", help="trec, json, csv, parquet, or model.")] = "trec",
+    format: Annotated[str, Option("--format", help="trec, json, csv, parquet, model, or zip.")] = "trec",
     evaluation: EvaluationName = None,
     stage: Annotated[str, Option("--moment", help="before, step-N or after.")] = "after",
     runs: Runs = Path("runs"),
 ) -> None:
-    """Export rankings, the model, or an executed notebook.
+    """Export rankings, the model, everything, or an executed notebook.
 
-    An adapter is merged into the model, which gets its card; a notebook becomes one HTML file.
+    An adapter is merged into the model, which gets its card; zip is all of a run but its weights; a notebook becomes
+    one HTML file.
     """
     from workbench.evaluation.trec import export as write
     from workbench.models.base import export_merged
+    from workbench.report.archive import run_archive
     from workbench.report.model_card import model_card
     from workbench.report.notebook_page import export_notebook
-    from workbench.run import open_run
+    from workbench.run import open_run, write_bytes
 
     if Path(name).suffix == ".ipynb":
         refuse(context, "a notebook", "it becomes one HTML file", "format", "evaluation", "stage", "runs")
@@ -276,7 +278,11 @@ def export(
         return
     run = open_run(name, runs)
     if to is None:
-        raise RunError("expected a folder to write into, found none; name one with --out.")
+        raise RunError("expected a folder to write into, or a file for zip, found none; name one with --out.")
+    if format == "zip":
+        refuse(context, "--format zip", "it holds all evaluations", "evaluation", "stage")
+        say(write_bytes(to, run_archive(run)))
+        return
     if format == "model":
         refuse(context, "--format model", "the model is the one that was kept", "evaluation", "stage")
         export_merged(run.model_folder(), to)

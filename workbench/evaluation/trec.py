@@ -32,7 +32,7 @@ def export(run: Run, name: str, stage: str = "after", *, to: str | Path, format:
     Raises DataError for an unknown format or stage, or ids that the format cannot hold.
     """
     if format not in FORMATS:
-        raise DataError(f"expected a format of {', '.join(FORMATS)} or model, found {format!r}; choose one.")
+        raise DataError(f"expected a format of {', '.join(FORMATS)}, model or zip, found {format!r}; choose one.")
     if stage not in (stages := run.evaluations()[name]):
         raise DataError(f"expected a stage of {name!r} ({', '.join(stages)}), found {stage!r}; choose one.")
     start, folder = f"{name}-{stage}", Path(to)

@@ -231,7 +231,20 @@ def download(run: Run, evaluation: str, stage: str, form: str) -> bytes:
     if form in ("trec", "qrels"):
         return "".join((trec_run if form == "trec" else trec_qrels)(run, evaluation, stage)).encode()
     table = run.per_query(evaluation, stage)
+    if stage == "after" and "before" in run.evaluations()[evaluation]:
+        table = _with_changes(run.per_query(evaluation, "before"), table)
     return bytes(table.to_csv(index=False).encode() if form == "csv" else table.to_parquet(index=False))
+
+
+def _with_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """One row per query: ranks before and after training, and of each metric before, after and the change."""
+    whole = after.merge(before.drop(columns=["query", "relevant"]), on="query_id", suffixes=("_after", "_before"))
+    ranks = [f"{name}_{stage}" for name in ("rank", "ranks") for stage in STAGES]
+    table = whole[["query_id", "query", "relevant", *(name for name in ranks if name in whole)]].copy()
+    for metric in (name for name in after if f"{name}_after" in whole and name not in ("rank", "ranks")):
+        table[f"{metric}_before"], table[f"{metric}_after"] = whole[f"{metric}_before"], whole[f"{metric}_after"]
+        table[f"{metric}_change"] = table[f"{metric}_after"] - table[f"{metric}_before"]
+    return table
 
 
 MOVERS = 6  # queries that gained most, and as many that lost most
