@@ -13,9 +13,9 @@ from workbench.cards.metric_names import metric_name
 from workbench.errors import WorkbenchError
 from workbench.run import Run
 from workbench.views import overview
-from workbench.views.figures_loss import Along, Curve, axis_of, loss_curves, loss_differences
+from workbench.views.figures_loss import Along, Curve, axis_of, is_noisy, loss_curves, loss_differences
 from workbench.views.log_tail import checkpoint_steps, logged_names, training_row_count
-from workbench.views.loss_curves import Axis, best_kept
+from workbench.views.loss_curves import Axis, best_kept, from_start
 from workbench.views.theme import CONFIG, Role
 
 QUANTITIES = {
@@ -82,7 +82,12 @@ def curve(run: Run, key: str) -> Curve:
     """The run's log of one quantity, without a name."""
     saved = checkpoint_steps(run) if key == "loss" else ()
     return Curve.of_log(
-        "", cached.log(run), key=key, kept=best_kept(run), train_rows=training_row_count(run), saved=saved
+        "",
+        from_start(run, cached.log(run), key),
+        key=key,
+        kept=best_kept(run),
+        train_rows=training_row_count(run),
+        saved=saved,
     )
 
 
@@ -211,7 +216,11 @@ def controls(runs: Sequence[Run]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Quantity", names, format_func=quantity, key="y", bind="query-params", width=330)
         st.selectbox("Along", X, key="x", bind="query-params", width=110, help=X_HELP)
-        st.selectbox("Smoothing", list(SMOOTHING), key="smooth", bind="query-params", width=180, help=SMOOTHING_HELP)
+        noisy = is_noisy(st.session_state["y"])
+        help = SMOOTHING_HELP if noisy else "This quantity is drawn as it was logged."
+        st.selectbox(
+            "Smoothing", list(SMOOTHING), key="smooth", bind="query-params", width=180, help=help, disabled=not noisy
+        )
         st.toggle("Log scale", key="log", bind="query-params")
         st.toggle("The card's curve", value=True, key="with_card", bind="query-params")
         st.toggle(

@@ -18,7 +18,7 @@ import streamlit as st
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.projection import Stage
-from workbench.run import Run
+from workbench.run import Run, rate_text
 from workbench.views.answers import Answer
 from workbench.views.overview import RunRow, find_run
 from workbench.views.queries import compared_evaluations
@@ -299,7 +299,7 @@ def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:
 def pace(said: dict[str, Any]) -> list[str]:
     """Speed and time left of a running training, if known."""
     rate, left = said.get("rows_per_second"), said.get("seconds_left")
-    words = [f"{rate:,.0f} rows/s"] if isinstance(rate, int | float) and rate == rate else []
+    words = [rate_text(rate)] if isinstance(rate, int | float) and rate == rate else []
     if isinstance(left, int | float) and left == left:
         words.append(f"{duration(left)} left")
     phase = said.get("phase")

@@ -399,6 +399,15 @@ class Run:
             raise RunError(f"expected {kind} in {str(path)!r}, found something else ({error}).") from error
 
 
+def rate_text(rows_per_second: float) -> str:
+    """Speed of a training: two digits of a slow one, which is not 0.
+
+    >>> rate_text(1234.5), rate_text(0.314)
+    ('1,234 rows/s', '0.31 rows/s')
+    """
+    return f"{rows_per_second:,.0f} rows/s" if rows_per_second >= 10 else f"{rows_per_second:.2g} rows/s"
+
+
 def stage_order(stage: str) -> tuple[int, int]:
     """Sort key: before, then step-N by N, then after.
 

@@ -328,3 +328,20 @@ def test_figures_are_not_uploaded():
     assert theme.CONFIG["showSendToCloud"] is False  # true by default in plotly.js 4
     assert theme.CONFIG["plotlyServerURL"] == ""
     assert theme.CONFIG["typesetMath"] is False
+
+
+def test_a_learning_rate_is_drawn_as_it_was_logged():
+    rows = [{"step": step, "learning_rate": 2e-5 * min(step / 40, 1), "loss": 1 / step} for step in range(1, 401)]
+    rate, loss = (figures_loss.loss_curves([figures_loss.Curve.of_log("run", rows, key=key)], smoothing=weight)
+                  for key, weight in (("learning_rate", 0.9), ("loss", None)))  # fmt: skip
+    assert [trace.y[0] for trace in rate.data] == [rows[0]["learning_rate"]]
+    assert len(loss.data) == 2  # as logged, and smoothed
+
+
+def test_axes_have_no_prefixes_for_small_numbers():
+    layout = theme_of(figures_loss.loss_curves([figures_loss.Curve("run", [1, 2], [2e-5, 1e-5])]))
+    assert (layout.yaxis.exponentformat, layout.xaxis.exponentformat) == ("none", "none")
+
+
+def theme_of(figure):
+    return figure.layout.template.layout

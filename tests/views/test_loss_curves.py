@@ -14,7 +14,7 @@ from workbench.cards.card import Card, Dataset, LogRow, Stated
 from workbench.cards.read import read_card
 from workbench.errors import RunError
 from workbench.run import Run, RunWriter
-from workbench.views.loss_curves import curves
+from workbench.views.loss_curves import LogColumns, curves, from_start
 
 
 def logged(points: Iterable[tuple[float, int, float | None]]) -> tuple[LogRow, ...]:
@@ -183,3 +183,14 @@ def test_the_hotpotqa_card(run: Run, shared: Path) -> None:
     assert found.card.x[0] == 3200
     assert found.card.values[0] == pytest.approx(7287.04 / 4)
     assert len(found.card.x) == 478
+
+
+def test_a_metric_begins_with_what_the_base_measured(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    log = LogColumns.of([{"step": 180, "finetune_cosine_ndcg@10": 0.5, "loss": 1.0}])
+    begun = from_start(run, log, "finetune_cosine_ndcg@10")
+    assert begun.steps == [0, 180]
+    assert begun.column("finetune_cosine_ndcg@10") == [run.metrics("finetune", "before")["cosine_ndcg@10"], 0.5]
+    assert log.steps == [180]
+    assert from_start(run, log, "loss") is log
+    assert from_start(run, log, "test_cosine_ndcg@10") is log

@@ -20,6 +20,7 @@ from workbench.errors import RunError, WorkbenchError
 from workbench.notebook.figure import Figure
 from workbench.notebook.html import Fallback, block, code, muted_text, rows, text, word
 from workbench.recipe.schema import own_values
+from workbench.run import rate_text
 from workbench.training.background import resume
 from workbench.views.card_facts import field_text
 from workbench.views.figures import figure_of
@@ -267,7 +268,10 @@ def _facts(record: Mapping[str, Any], status: str, replayed: str) -> list[tuple[
         ("", doing if running else None),
         ("step", f"{progress.get('step') or 0:,} of {progress['steps']:,}" if progress.get("steps") else None),
         ("epoch", None if progress.get("epoch") is None else f"{progress['epoch']:.2f}"),
-        ("rows/s", f"{progress['rows_per_second']:,.0f}" if progress.get("rows_per_second") else None),
+        (
+            "rows/s",
+            rate_text(progress["rows_per_second"]).removesuffix(" rows/s") if progress.get("rows_per_second") else None,
+        ),
         ("left" if running else "took", None if seconds is None else duration(seconds)),
         ("card's losses replayed", replayed or None),
         ("memory" if running else "peak memory", f"{memory / 2**30:.2f} GiB" if memory else None),

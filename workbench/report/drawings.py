@@ -76,8 +76,7 @@ def _loss(curves: Sequence[Curve]) -> Any:
     """On a log axis if the largest loss is more than 100 times the smallest."""
     values = [value for curve in curves for value in curve.values if value is not None and 0 < value < float("inf")]
     log = bool(values) and max(values) > 100 * min(values)
-    figure = figures_loss.loss_curves(curves, x=figures_loss.axis_of(curves), log=log, quantity="Loss")
-    return figure.update_layout(yaxis_exponentformat="none")  # 0.0001, not 100µ
+    return figures_loss.loss_curves(curves, x=figures_loss.axis_of(curves), log=log, quantity="Loss")
 
 
 def _map(view: MapView, stage: Stage) -> Any:

@@ -36,7 +36,7 @@ from workbench.models.base import describe_device, load_folder
 from workbench.recipe.overrides import with_changes
 from workbench.recipe.schema import Origin, Recipe, recipe_sha256
 from workbench.recipe.yaml_io import save_recipe
-from workbench.run import Progress, Run, RunWriter, create, is_alive, open_run, this_process, write_json
+from workbench.run import Progress, Run, RunWriter, create, is_alive, open_run, rate_text, this_process, write_json
 from workbench.training.evaluations import evaluate_all
 from workbench.training.given import Given, Statements
 from workbench.training.identity import identity, known_examples
@@ -379,7 +379,7 @@ class _Training:
         def on_step(progress: StepProgress) -> None:
             nonlocal written
             if self.on_progress is not None:
-                rate = "" if progress.rows_per_second is None else f": {progress.rows_per_second:,.0f} rows/s"
+                rate = "" if progress.rows_per_second is None else f": {rate_text(progress.rows_per_second)}"
                 self.on_progress(f"train{rate}", progress.step, progress.steps)
             if time.monotonic() - written > timing.progress_seconds:
                 left = None if progress.seconds_left is None else round(progress.seconds_left, 1)

@@ -43,6 +43,8 @@ def template(*, dark: bool = False) -> Template:
     colors = palette(dark=dark)
     axis = {
         "automargin": True,
+        "exponentformat": "none",  # 0.00002, not 20µ
+        "separatethousands": True,
         "gridcolor": colors.grid,
         "linecolor": colors.grid,
         "tickcolor": colors.grid,

@@ -37,6 +37,7 @@ class Curve:
     times: Sequence[float | None] = ()  # minutes since the start
     rows: int | None = None  # training rows of one epoch
     saved: Sequence[int] = ()  # steps of the checkpoints that are still there
+    noisy: bool = True  # False: each value is as it is meant, such as a learning rate, and is never smoothed
     means: Sequence[tuple[float, float]] = ()  # (x, mean of the steps that a row of the card's log covers)
 
     @classmethod
@@ -68,6 +69,7 @@ class Curve:
             times=[None if time is None else time / 60 for time in log.column("time")],
             rows=train_rows,
             saved=tuple(saved),
+            noisy=is_noisy(key),
         )
 
     @classmethod
@@ -126,6 +128,15 @@ X_TITLES: dict[Along, str] = {
     "time": "Time since the start (minutes)",
 }
 SMOOTH_FROM = 40  # points; a shorter log is drawn as it is
+
+
+def is_noisy(key: str) -> bool:
+    """Whether a logged quantity is noise around a trend, which smoothing shows.
+
+    >>> is_noisy("loss"), is_noisy("learning_rate"), is_noisy("test_cosine_ndcg@10")
+    (True, False, False)
+    """
+    return key.partition("/")[0] in ("loss", "grad_norm", "rows_per_second", "components")
 
 
 def smoothing_weight(points: int) -> float:
@@ -253,7 +264,7 @@ def _over(run: Curve, x: Along, points: tuple[Sequence[float], Sequence[float]],
 def _training(run: Curve, x: Along, color: str, smoothing: float | None, points: int, log: bool) -> list[Trace]:
     """The line as logged, and a smoothed one over it if it is long."""
     along, values = run.points(run.values, x)
-    weight = smoothing_weight(len(values)) if smoothing is None else smoothing
+    weight = 0.0 if not run.noisy else smoothing_weight(len(values)) if smoothing is None else smoothing
     raw = thin(along, _drawable(values, log), points)
     if not raw[0]:
         return []

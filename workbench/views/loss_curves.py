@@ -166,6 +166,17 @@ def curves(
     )
 
 
+def from_start(run: Run, log: LogColumns, key: str) -> LogColumns:
+    """The log with what the base measured before training as step 0, where `key` is a metric of an evaluation."""
+    names = [name for name, stages in run.evaluations().items() if "before" in stages and key.startswith(f"{name}_")]
+    value = run.metrics(max(names, key=len), "before").get(key[len(max(names, key=len)) + 1 :]) if names else None
+    if value is None or key not in log.columns:
+        return log
+    whole = log.copy()
+    whole.extend([{"step": 0, "epoch": 0.0, "time": 0.0, key: value}])
+    return whole
+
+
 def loss_numbers(card: Card, log: LogColumns | Iterable[Mapping[str, Any]]) -> tuple[Number, ...]:
     """The losses of the card's log that a run's log has at the same steps, too, and whether they are equal."""
     from workbench.evaluation.replay import logged_numbers

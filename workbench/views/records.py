@@ -187,7 +187,7 @@ def number(value: float | None, decimals: int = 4) -> str:
     >>> number(-0.5), number(None)
     ('−0.5000', '–')
     """
-    return "–" if value is None else f"{value:.{decimals}f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
 def signed(value: float | None, decimals: int = 4) -> str:
