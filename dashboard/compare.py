@@ -22,6 +22,7 @@ from workbench.views.figures import after_value, metric_bars
 from workbench.views.figures_map import query_scatter
 from workbench.views.overview import short_names
 from workbench.views.queries import DOWNLOADS, download, group_names
+from workbench.views.records import format_p_value
 from workbench.views.summary import card_verdict, runs_verdict
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def change_columns(first: str, last: str, measured: str) -> "dict[str, ColumnCon
         "difference": number(f"{last} − {first.lower()}", format="%+.4f", width=110),
         "difference_low": number("Low", format="%+.4f", help="Lower end of the 95% CI of the difference"),
         "difference_high": number("High", format="%+.4f", help="Upper end of the 95% CI of the difference"),
-        "p_adjusted": number("p", help="Paired randomization test, adjusted for all metrics (max-T)"),
+        "p_adjusted": st.column_config.TextColumn(
+            "p", width=70, help="Paired randomization test, adjusted for all metrics (max-T)"
+        ),
         "wins": st.column_config.NumberColumn("Better", help=f"{measured} for which {last} is better", width=70),
         "ties": st.column_config.NumberColumn("Equal", width=70),
         "losses": st.column_config.NumberColumn("Worse", help=f"{measured} for which {last} is worse", width=70),
@@ -184,9 +187,9 @@ def by_baseline(rows: Sequence[MetricRow], names: dict[str, str]) -> None:
 def show_table(table: pd.DataFrame, config: "dict[str, ColumnConfig]", found: Comparison) -> None:
     """The columns of `config` that have a value; reasons only where they are not above already."""
     said = set(found.reasons) | {""}
-    table = table.round(dict.fromkeys(("card_difference", "difference"), 4))
-    numbers = table.select_dtypes("float").columns
-    table[numbers] += 0.0  # no minus before zero
+    table = parts.unsigned_zeros(table, config)
+    if "p_adjusted" in table:
+        table["p_adjusted"] = [None if pd.isna(p) else format_p_value(p) for p in table["p_adjusted"]]
     shown = [name for name in config if name in table and table[name].notna().any()]
     if "reason" in shown and set(table["reason"].fillna("")) <= said:
         shown.remove("reason")
@@ -339,7 +342,12 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
         "difference": number("Difference", format="%+.3f", help=f"{sides[1]} minus {sides[0]}", width=92),
     }
     with right:
-        st.dataframe(table[list(config)].head(200), column_config=config, hide_index=True, height=430)
+        st.dataframe(
+            parts.unsigned_zeros(table[list(config)].head(200), config),
+            column_config=config,
+            hide_index=True,
+            height=430,
+        )
         shown = "The 200 largest differences." if len(table) > 200 else "Largest difference first."
         st.caption(f"{shown} Above the diagonal: {sides[1].lower()} is better.")
 

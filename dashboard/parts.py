@@ -308,6 +308,17 @@ def pace(said: dict[str, Any]) -> list[str]:
     return words
 
 
+def unsigned_zeros(table: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+    """The table with 0 for a number that its column would show as "-0.0000"."""
+    table = table.copy()
+    for name, column in columns.items():
+        digits = re.search(r"\.(\d)f$", str((column.get("type_config") or {}).get("format")))
+        if digits and name in table:
+            values = table[name].astype(float)
+            table[name] = values.where(values.round(int(digits[1])) != 0, 0.0)
+    return table
+
+
 def pick_row(
     table: pd.DataFrame,
     names: Sequence[str],
@@ -324,7 +335,7 @@ def pick_row(
     """
     asked = st.query_params.get(parameter)
     state = st.dataframe(
-        table,
+        unsigned_zeros(table, columns),
         hide_index=True,
         height="content" if len(names) <= most else round(ROW_HEIGHT * (most + 1)),
         placeholder="–",

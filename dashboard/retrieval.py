@@ -176,7 +176,13 @@ def groups(run: Run, evaluation: str, metric: str) -> None:
         whole = [*GROUP_COLUMNS, metric] if by in VECTORS else list(GROUP_COLUMNS)
         config = {**GROUP_COLUMNS, metric: st.column_config.NumberColumn(metric_name(metric), format="%.4f")}
         shown = [name for name in whole if name in table]
-        st.dataframe(table[shown], column_config=config, hide_index=True, height="content", placeholder="–")
+        st.dataframe(
+            parts.unsigned_zeros(table[shown], config),
+            column_config=config,
+            hide_index=True,
+            height="content",
+            placeholder="–",
+        )
         st.caption(f"{metric_name(metric)}, a mean over queries.", help=parts.ABBREVIATIONS)
 
 

@@ -293,10 +293,25 @@ def test_compare_shows_seeds_replay_and_statements(folder: Path) -> None:
     seeds, replayed = tables[-2:]
     assert judged["card_difference"].tolist()[0] == pytest.approx(0.03, abs=1e-4)
     assert {"deviation", "detectable", "margin"} <= set(judged)
-    assert {"difference", "p_adjusted", "wins"} <= set(changes)
+    assert {"difference", "wins"} <= set(changes)
+    assert set(changes["p_adjusted"]) == {"0.003"}
     assert list(seeds) == ["metric", "42", "43", "44"]
     assert replayed["Equal"].tolist() == [True, True, False]
     assert "Each seed" in app.get("plotly_chart")[0].proto.spec
+
+
+def test_no_change_has_no_sign_and_a_small_p_is_below_the_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_run(tmp_path)
+    stored = run.comparison() or {}
+    rows = [{**row, "difference": -1e-7, "difference_low": -1e-6, "p_adjusted": 0.0007} for row in stored["rows"]]
+    write_json(run.file("comparison"), {**stored, "rows": rows})
+    start(tmp_path, monkeypatch)
+    tables = [table.value for table in page("compare.py", run=run.name).dataframe]
+    changes = next(table for table in tables if "p_adjusted" in table)
+    assert set(changes["p_adjusted"]) == {"< 0.001"}
+    assert [str(value) for value in (*changes["difference"], *changes["difference_low"])] == ["0.0"] * 2 * len(changes)
 
 
 def test_the_losses_of_card_and_run_are_subtracted(folder: Path) -> None:
