@@ -396,7 +396,7 @@ def _card_notes(
     if stage.startswith("step-"):
         notes.append(f"The card's table is of step {stage.removeprefix('step-')}, so ours is, too.")
     tries = best_of(card, judged[0].theirs) if judged and card is not None else 1
-    if tries > 1:
+    if tries > 1 and (replay is None or replay.of == "training"):
         ours = "is of the same step" if replay is not None and replay.verdict is not None else "is our best"
         notes.append(f"The card's number is the best of {tries} evaluations while training; ours {ours}.")
     if judged and card is not None:
