@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cached
+import password
 import streamlit as st
 
 from workbench.errors import WorkbenchError
@@ -82,6 +83,8 @@ def start(pages: Sequence[Any], about: str) -> None:
     st.html(STYLE + (STYLE_DARK if dark() else ""))
     st.logo(icon)
     page = st.navigation(pages, position="top")
+    if not password.is_open():
+        return
     turn_to(page.url_path)
     try:
         page.run()

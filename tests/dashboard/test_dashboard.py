@@ -683,3 +683,18 @@ def test_the_theme_is_the_palette() -> None:
             colours.worse,
             colours.before,
         )
+
+
+def test_a_dashboard_with_a_password_shows_nothing_without_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import password
+
+    monkeypatch.setattr(password, "SECONDS", 0)
+    monkeypatch.setenv("WORKBENCH_PASSWORD", "open sesame")
+    app = page("overview.py")
+    assert ([title.value for title in app.title], len(app.dataframe)) == (["Card Workbench"], 0)
+    app.text_input[0].set_value("open says me").run()
+    assert "This is not the password." in texts(app)
+    assert len(app.dataframe) == 0
+    app.text_input[0].set_value("open sesame").run()
+    assert "This is not the password." not in texts(app)
+    assert any(title.value != "Card Workbench" for title in app.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,27 +13,37 @@ from typer import Argument, Option
 from workbench.cli.terminal import note
 from workbench.errors import WorkbenchError, check_installed
 
-Port = Annotated[int, Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+Port = Annotated[int, Option("--port", min=1, max=65535, help="Port.")]
 Browser = Annotated[bool, Option("--browser/--no-browser", help="Open a browser window.")]
 
 
 def dashboard(
     runs: Annotated[Path, Argument(metavar="[RUNS_FOLDER]", help="Folder of runs.")] = Path("runs"),
+    host: Annotated[str, Option("--host", help="Address to listen on, such as 0.0.0.0.")] = "127.0.0.1",
     port: Port = 8501,
     browser: Browser = True,
     read_only: Annotated[
         bool, Option("--read-only", help="No alias, tag, note, archive or trash of runs: only look.")
     ] = False,
 ) -> None:
-    """Open the dashboard (Streamlit) on 127.0.0.1."""
+    """Open the dashboard (Streamlit) on 127.0.0.1.
+
+    On another --host it only shows, and asks for a password: WORKBENCH_PASSWORD, or one that is printed.
+    """
     from workbench.resources import shipped_path
 
     check_installed("streamlit")
     page = shipped_path("dashboard/app.py")
-    words = [sys.executable, "-m", "streamlit", "run", str(page), "--server.address", "127.0.0.1"]
+    if host not in LOOPBACK:
+        read_only = True
+        if not os.environ.get("WORKBENCH_PASSWORD"):
+            os.environ["WORKBENCH_PASSWORD"] = secrets.token_urlsafe(9)
+            note(f"password: {os.environ['WORKBENCH_PASSWORD']}")
+    words = [sys.executable, "-m", "streamlit", "run", str(page), "--server.address", host]
     words += ["--server.port", str(port), "--server.headless", str(not browser).lower()]
     words += ["--browser.gatherUsageStats", "false", "--", str(runs), *(["--read-only"] if read_only else [])]
-    note(f"dashboard of {runs} on http://127.0.0.1:{port} (Ctrl-C to stop)")
+    note(f"dashboard of {runs} on http://{host}:{port} (Ctrl-C to stop)")
     os.execv(sys.executable, words)
 
 
