@@ -34,7 +34,7 @@ BUDGET = {
     "report": 1_697,
     "pipeline": 180,
     "notebook": 928,
-    "cli": 1_439,
+    "cli": 1_450,
     "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
