@@ -291,7 +291,7 @@ def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", wid
 def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:
     """The progress of a running training; `said` is that in its run.json."""
     left, right = st.columns([2, 3], vertical_alignment="center")
-    left.text(f"{row.name} is running")
+    left.text(f"{row.label} is running")
     if row.steps:
         words = [f"step {row.step or 0:,} of {row.steps:,}", *pace(said or {})]
         right.progress(min((row.step or 0) / row.steps, 1.0), text=" · ".join(words))

@@ -166,7 +166,7 @@ def test_a_change_of_nothing_has_no_sign(tmp_path: Path) -> None:
 def test_what_is_counted_is_what_is_listed() -> None:
     measured = overview.MetricRow("ndcg@10", before=0.4, after=0.5, difference=0.1)
     rows = [
-        overview.RunRow("a", status="running", main=measured),
+        overview.RunRow("a", status="running", main=measured, verdict="reproduced"),  # before it was resumed
         overview.RunRow("b", status="finished", main=measured),
         overview.RunRow("c", status="finished", main=measured, verdict="differs", reason="The log cannot be read."),
         overview.RunRow("d", status="stopped"),

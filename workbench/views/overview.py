@@ -71,6 +71,11 @@ class RunRow:
         return (self.created or "")[:16].replace("T", " ")
 
     @property
+    def label(self) -> str:
+        """Its name for a reader: alias, card, variant and start; the folder's where nothing is known."""
+        return " · ".join(filter(None, [self.notes.alias, self.card, self.variant, self.started])) or self.name
+
+    @property
     def searched(self) -> str:
         """What a search looks in, in lower case."""
         words = (self.name, self.card, self.variant, self.word, self.notes.alias, *self.notes.tags, self.notes.note)
@@ -78,9 +83,10 @@ class RunRow:
 
     @property
     def word(self) -> str:
-        """The verdict; `NOT_YET` for a run that could be compared; otherwise empty."""
-        measured = self.main.after is not None and self.status not in ("running", "broken")
-        return self.verdict or (NOT_YET if measured else "")
+        """The verdict; `NOT_YET` for a run that could be compared; empty for one that could not, or is running."""
+        if self.status in ("running", "broken"):
+            return ""
+        return self.verdict or (NOT_YET if self.main.after is not None else "")
 
 
 def overview_files(run: Run) -> tuple[Path, ...]:
@@ -164,7 +170,7 @@ def table_row(row: RunRow) -> dict[str, Any]:
         "batch": "" if row.batch is None else f"{row.batch:,}",
         "epochs": "" if epochs is None else f"{epochs:.3g}",
         "minutes": "" if row.seconds is None else f"{row.seconds / 60:.3g}",
-        "seeds": f"{len(main.values)}" if main.values else "",
+        "seeds": "" if after is None else f"{len(main.values) or 1}",
         "tags": ", ".join(row.notes.tags),
     }
     values: dict[str, object] = {**texts, "run": row.created or "", "metric": after, "change": main.difference}
@@ -180,7 +186,7 @@ def table_row(row: RunRow) -> dict[str, Any]:
         "sort": values,
         "metric": metric_name(main.metric),
         "tone": row.tone,
-        "why": "\n".join(filter(None, row.why)) or ("Compare shows it beside its card." if row.word else ""),
+        "why": ("\n".join(filter(None, row.why)) or "The Compare page compares it now.") if row.word else "",
         "interval": [round(end, 6) for end in ends if end is not None] if interval else None,
         "ends": f"{signed(ends[0])} to {signed(ends[2])}" if interval else "",
         "notes": {"alias": row.notes.alias, "tags": ", ".join(row.notes.tags), "note": row.notes.note},
