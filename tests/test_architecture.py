@@ -30,7 +30,7 @@ BUDGET = {
     "models": 2_882,
     "evaluation": 6_008,
     "training": 3_845,
-    "views": 4_012,
+    "views": 4_018,
     "report": 1_697,
     "pipeline": 180,
     "notebook": 928,
