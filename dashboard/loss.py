@@ -13,6 +13,7 @@ from workbench.cards.metric_names import metric_name
 from workbench.errors import WorkbenchError
 from workbench.run import Run
 from workbench.views import overview
+from workbench.views.alerts import ENDED, Alert, alerts
 from workbench.views.figures_loss import Along, Curve, axis_of, is_noisy, loss_curves, loss_differences
 from workbench.views.log_tail import checkpoint_steps, logged_names, training_row_count
 from workbench.views.loss_curves import Axis, best_kept, from_start
@@ -158,11 +159,29 @@ def drawn(
     return figure, (*marks, *kept), said
 
 
+@cached.kept(lambda run: [run.file(name) for name in ("log", "record")], 50)
+def alerts_of(run: Run) -> list[Alert]:
+    return [each for each in alerts(run) if each.kind not in ENDED]
+
+
+def notices(runs: Sequence[Run]) -> None:
+    """What is wrong with these trainings, and how one that did not end can be resumed."""
+    names = overview.short_names([cached.row(run) for run in runs])
+    for run in runs:
+        said = [each.sentence for each in alerts_of(run)]
+        said += [] if run.status in ("running", "finished") else [overview.status_reason(run.status, cached.row(run))]
+        for sentence in filter(None, said):
+            with st.container(horizontal=True, gap="small"):
+                st.markdown(":orange[:material/warning:]", width="content")
+                st.text(f"{names[run.name]}: {sentence}" if len(runs) > 1 else sentence)
+
+
 def show(runs: Sequence[Run]) -> None:
     """Progress and figure, updated while a run is running."""
     live = [run for run in runs if run.status == "running"]
     for run in live:
         parts.progress(cached.row(run), run.record.get("progress") or {})
+    notices(runs)
     key, along, smoothing = st.session_state["y"], st.session_state["x"], st.session_state["smooth"]
     look = {"log": st.session_state["log"], "smoothing": SMOOTHING.get(smoothing), "dark": parts.dark()}
     look["mark_spikes"] = st.session_state["spikes"] and key == "loss"

@@ -31,10 +31,24 @@ if TYPE_CHECKING:
     from workbench.run import Run
 
 
-def runs(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """List the runs, newest first."""
+def runs(
+    context: Context,
+    runs: Runs = Path("runs"),
+    watch: Annotated[bool, Option("--watch", help="Print alerts until no run is training.")] = False,
+    webhook: Annotated[str | None, Option("--webhook", metavar="URL", help="With --watch: post alerts there.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, newest first, or watch those that are training."""
     from workbench.run import list_runs
 
+    if watch:
+        from workbench.cli.watch import watch as follow
+
+        refuse(context, "--watch", "alerts are printed as they come", "as_json")
+        follow(runs, webhook)
+        return
+    if webhook is not None:
+        raise RunError(f"expected --watch with --webhook {webhook}, found none; add it.")
     rows = [_summary(run) for run in list_runs(runs)]
     if as_json:
         print_json(rows)
