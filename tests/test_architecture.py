@@ -30,11 +30,11 @@ BUDGET = {
     "models": 2_882,
     "evaluation": 6_008,
     "training": 3_845,
-    "views": 4_018,
+    "views": 4_095,
     "report": 1_697,
     "pipeline": 180,
     "notebook": 928,
-    "cli": 1_450,
+    "cli": 1_516,
     "__main__": 6,
 }
 """Rooms in import order, lowest first, with the most lines that each may have. Lower a budget when lines are deleted; a
