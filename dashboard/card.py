@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import address
 import cached
 import pandas as pd
 import parts
@@ -121,7 +122,7 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
 
     fields = card_facts.recipe_fields(written, corrected)
     changed = [field for field in fields if field.changed]
-    only = st.toggle(f"Only corrected fields ({len(changed)})", key="changes", bind="query-params")
+    only = address.choice(st.toggle, f"Only corrected fields ({len(changed)})", key="changes", default=False)
     table = pd.DataFrame(
         [
             (f.name, f.value, f.other if f.changed else "", f.source, f.line_ranges, f.note)
@@ -180,12 +181,11 @@ names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
 left, middle, right = st.columns([4, 3, 4])
 with left:
     if names:
-        parts.keep("card", names[0], names)
         label = "Shipped cards, and the cards of your runs" if runs else "Shipped cards"
-        picked = st.selectbox(label, names, index=None, key="card", bind="query-params")
+        picked = address.choice(st.selectbox, label, names, key="card", pinned=True, forgets=("hub",), index=None)
 with middle:
-    identity = st.text_input(
-        "Or a Hub id", placeholder="owner/model", key="hub", bind="query-params", help="owner/model@revision, too"
+    identity = address.choice(
+        st.text_input, "Or a Hub id", key="hub", placeholder="owner/model", help="owner/model@revision, too"
     )
 with right:
     file = st.file_uploader(

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import address
 import cached
 import pandas as pd
 import parts
@@ -313,15 +314,15 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
     names = {other.name: other for other in others}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if len(others) > 1:
-            name = st.selectbox("Against", list(names), key="against", bind="query-params", width=420)
+            name = address.choice(st.selectbox, "Against", list(names), key="against", width=420)
         else:
             name = others[0].name
         if evaluation is None or not group_names(run, evaluation):
             st.text("These runs were not measured query by query.")
             return
         metrics = cached.query_metrics(run, evaluation)
-        metric = st.selectbox(
-            "Metric of each query", metrics, key="metric", bind="query-params", format_func=metric_name, width=220
+        metric = address.choice(
+            st.selectbox, "Metric of each query", metrics, key="metric", format_func=metric_name, width=220
         )
     table = cached.paired(run, evaluation, metric, str(names[name].path))
     if table.empty:
@@ -403,10 +404,8 @@ else:
     with left:
         run = parts.choose_run(runs, label="Baseline" if st.query_params.get_all("with") else "Run")
     names = [other.name for other in runs if run is None or other.name != run.name]
-    if "with" in st.session_state:
-        st.session_state["with"] = [name for name in st.session_state["with"] if name in names]
     with right:
-        against = st.multiselect("With", names, key="with", bind="query-params", placeholder="its card")
+        against = address.choice(st.multiselect, "With", names, key="with", default=[], placeholder="its card")
     if run is not None:
         try:
             by_name = {other.name: other for other in runs}

@@ -8,6 +8,7 @@ import json
 from functools import partial
 from typing import Any
 
+import address
 import cached
 import pandas as pd
 import parts
@@ -71,26 +72,15 @@ def name_of(choice: tuple[Method, bool]) -> str:
     return f"{METHODS[choice[0]]}, {'together' if choice[1] else 'apart'}"
 
 
-def forget(*names: str) -> None:
-    """Remove parameters from the address."""
-    for name in names:
-        if name in st.query_params:
-            del st.query_params[name]
-
-
 def on_did(view: MapView) -> None:
     """Put a selection on the canvas into the address."""
     did: Any = st.session_state["canvas"]["did"]
     if did["what"] == "area":
-        st.query_params["area"] = maps.area_text(did["stage"], did["corners"])
-        forget("find", "pick")
-        st.session_state.pop("find", None)
+        address.write(area=maps.area_text(did["stage"], did["corners"]), find=None, pick=None)
     elif did["what"] == "pick":
-        st.query_params["pick"] = view.point_name(int(did["row"]))
-        st.session_state["picks"] = st.session_state.get("picks", 0) + 1  # the table starts again from the address
+        address.write(pick=view.point_name(int(did["row"])))
     else:
-        forget("area", "pick", "find")
-        st.session_state.pop("find", None)
+        address.write(area=None, pick=None, find=None)
 
 
 def chosen_rows(view: MapView, words: str) -> list[int] | None:
@@ -132,9 +122,9 @@ def selected(run: Run, evaluation: str, view: MapView, by: str) -> None:
         return
     if rows is not None:
         listing(run, evaluation, view, rows, by)
-        picked = view.row_of(st.query_params.get("pick", ""))
     if picked is not None:
-        opened(run, evaluation, view, picked)
+        with parts.opened():
+            opened(run, evaluation, view, picked)
 
 
 def listing(run: Run, evaluation: str, view: MapView, rows: list[int], by: str) -> None:
@@ -162,19 +152,9 @@ def listing(run: Run, evaluation: str, view: MapView, rows: list[int], by: str) 
     if by in table and pd.api.types.is_numeric_dtype(table[by]):
         config[by] = st.column_config.NumberColumn(format="%.4f" if "@" in by else "%.4g", width=110)
     names = [view.point_name(row) for row in rows]
-    asked, held = st.query_params.get("pick"), st.session_state
-    parts.pick_row(
-        table,
-        names,
-        "pick",
-        columns=config,
-        most=8.5,
-        key=f"selected {st.query_params.get('area')} {held.get('find')} {held.get('picks')} {by}",
-    )
+    parts.pick_row(table, names, "pick", columns=config, most=8.5, key="selected")
     cut = f"The first {LISTED:,} are listed, queries first. " if total > LISTED else ""
-    st.caption(f"{cut}Select a row for its neighbors before and after.")
-    if st.query_params.get("pick") != asked:
-        st.rerun(scope="fragment")  # the map above marks it
+    st.caption(f"{cut}Click a row for its neighbors before and after.")
 
 
 def neighbor_columns(run: Run, evaluation: str, view: MapView, rows: list[int]) -> pd.DataFrame:
@@ -214,15 +194,15 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
         )
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        by = st.selectbox("Color by", view.colorings, key="by", bind="query-params", width=240)
-        st.text_input(
-            "Find texts", key="find", bind="query-params", placeholder="words, or an id", width=280,
-            on_change=partial(forget, "area", "pick"),
-        )  # fmt: skip
-        lines = st.toggle(
+        by = address.choice(st.selectbox, "Color by", view.colorings, key="by", width=240)
+        address.choice(
+            st.text_input, "Find texts", key="find", forgets=("area", "pick"), placeholder="words, or an id", width=280
+        )
+        lines = address.choice(
+            st.toggle,
             "Lines to relevant documents",
             key="lines",
-            bind="query-params",
+            default=False,
             help=f"From each selected query to its relevant documents; of all queries, the first {LINES}",
         )
     draw(run, evaluation, choice, view, by, lines)
@@ -249,13 +229,11 @@ def show(run: Run, row: Any) -> None:
         parts.empty(*nothing_mapped(run))
         return
     with row:
-        evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=240)
+        evaluation = address.choice(st.selectbox, "Evaluation", evaluations, key="on", width=240)
         stored = maps.stored_maps(run, evaluation)
         options = {name_of(choice): choice for choice in stored}
         if options:
-            if st.session_state.get("map") not in options:
-                st.session_state.pop("map", None)
-            named = st.selectbox("Map", list(options), key="map", bind="query-params", help=METHOD_HELP, width=200)
+            named = address.choice(st.selectbox, "Map", list(options), key="map", help=METHOD_HELP, width=200)
     if not options:
         no_map(run, evaluation)
         return

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import address
 import cached
 import parts
 import streamlit as st
@@ -230,23 +231,21 @@ def corrections(said: Sequence[str]) -> None:
 
 def controls(runs: Sequence[Run]) -> None:
     names = quantities(runs)
-    if st.session_state.get("y", "loss") not in names:
-        del st.session_state["y"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Quantity", names, format_func=quantity, key="y", bind="query-params", width=330)
-        st.selectbox("Along", X, key="x", bind="query-params", width=110, help=X_HELP)
+        address.choice(st.selectbox, "Quantity", names, format_func=quantity, key="y", width=330)
+        address.choice(st.selectbox, "Along", X, key="x", width=110, help=X_HELP)
         noisy = is_noisy(st.session_state["y"])
         help = SMOOTHING_HELP if noisy else "This quantity is drawn as it was logged."
-        st.selectbox(
-            "Smoothing", list(SMOOTHING), key="smooth", bind="query-params", width=180, help=help, disabled=not noisy
+        address.choice(
+            st.selectbox, "Smoothing", list(SMOOTHING), key="smooth", width=180, help=help, disabled=not noisy
         )
-        st.toggle("Log scale", key="log", bind="query-params")
-        st.toggle("The card's curve", value=True, key="with_card", bind="query-params")
-        st.toggle(
+        address.choice(st.toggle, "Log scale", key="log", default=False)
+        address.choice(st.toggle, "The card's curve", key="with_card", default=True)
+        address.choice(
+            st.toggle,
             "Mark spikes",
-            value=True,
             key="spikes",
-            bind="query-params",
+            default=True,
             help="Single values more than eight times the usual distance above the 51 values around them",
         )
 
@@ -257,9 +256,9 @@ if not runs:
     parts.no_runs(str(cached.runs_folder()))
 else:
     names = [run.name for run in runs]
-    last = st.session_state.get("last_run")
-    parts.keep("runs", [last if last in names else names[0]], names)
-    picked = st.multiselect("Runs", names, key="runs", bind="query-params", placeholder="Choose one or more runs")
+    default = [parts.default_run(runs).name]
+    asking = "Choose one or more runs"
+    picked = address.choice(st.multiselect, "Runs", names, key="runs", default=default, pinned=True, placeholder=asking)
     chosen = [run for run in runs if run.name in picked]
     controls(chosen)
     if not picked:

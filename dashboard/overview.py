@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import address
 import cached
 import parts
 import streamlit as st
@@ -33,9 +34,7 @@ def act() -> None:
     runs = cached.runs()
     named = [run for name in did.get("runs") or [did.get("run")] if (run := find_run(runs, name)) is not None]
     if did["what"] == "open":
-        st.query_params.update({"run": named[0].name} if named else {})
-        if not named and "run" in st.query_params:
-            del st.query_params["run"]
+        address.write(run=named[0].name if named else None)
     if did["what"] not in ("save", "archive", "delete") or not cached.can_write():
         return
     try:
@@ -79,7 +78,7 @@ def troubles(rows: Sequence[RunRow]) -> None:
     wrong = attention(rows)
     if not wrong:
         return
-    kinds = Counter(row.status if row.status in STATES else "with a file that cannot be read" for row, _ in wrong)
+    kinds = Counter(row.status if row.status in STATES else "damaged" for row, _ in wrong)
     words = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
     with st.expander(f"{len(wrong):,} {'run needs' if len(wrong) == 1 else 'runs need'} attention: {words}"):
         for row, why in wrong:
@@ -105,16 +104,17 @@ def filtered(rows: Sequence[RunRow]) -> list[RunRow]:
     """The rows that the widgets above the table leave; archived runs only where they are asked for."""
     archived = sum(row.notes.archived for row in rows)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.text_input("Find", key="find", bind="query-params", placeholder="card, verdict, alias, tag", width=260)
-        st.multiselect("Status", STATUSES, key="status", bind="query-params", placeholder="any", width=260)
-        if archived:
-            st.toggle(f"Archived ({archived:,})", key="archived", bind="query-params")
-    words = st.session_state.get("find", "").lower().split()
+        find = address.choice(st.text_input, "Find", key="find", placeholder="card, verdict, alias, tag", width=260)
+        among = address.choice(
+            st.multiselect, "Status", STATUSES, key="status", default=[], placeholder="any", width=260
+        )
+        too = archived and address.choice(st.toggle, f"Archived ({archived:,})", key="archived", default=False)
+    words = find.lower().split()
     return [
         row
         for row in rows
-        if (not st.session_state["status"] or row.status in st.session_state["status"])
-        and (st.session_state.get("archived") or not row.notes.archived)
+        if (not among or row.status in among)
+        and (too or not row.notes.archived)
         and all(word in row.searched for word in words)
     ]
 

@@ -10,9 +10,11 @@ import html
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import address
 import cached
 import password
 import streamlit as st
@@ -33,14 +35,17 @@ if TYPE_CHECKING:
 canvas = st.components.v2.component("map", js=Path(__file__).with_name("map.js").read_text(encoding="utf-8"))
 """The maps before and after, drawn in the browser; actions come back as `did`."""
 
+keys = st.components.v2.component("keys", js=Path(__file__).with_name("keys.js").read_text(encoding="utf-8"))
+"""Keys of the page; J and K come back as `moved`, +1 or -1, and what is opened is scrolled into view."""
+
 ROW_HEIGHT = 33  # px, a row of a table in the theme's font size
-SHARED = ("run", "runs", "card")  # address parameters shared by pages
 STYLE = """<style>
-[data-testid="stMainBlockContainer"] { padding: 4.25rem 2rem 3rem; max-width: 1760px; }
+[data-testid="stMainBlockContainer"] { padding: 3.25rem 2rem 3rem; max-width: 1760px; }
 [data-testid="stMetric"] { padding: .1rem 0; }
 [data-testid="stMetricValue"], [data-testid="stText"] { font-variant-numeric: tabular-nums; }
 [data-testid="stText"] { overflow-wrap: anywhere; }
 [data-testid="stButtonGroup"] p::first-letter { text-transform: uppercase; }
+.st-key-pages { position: fixed; top: 1.05rem; left: 4rem; z-index: 999991; width: auto; max-width: 90vw; }
 .wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
 .wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
   text-underline-offset: .18em; text-decoration-color: #e69f00; }
@@ -82,14 +87,52 @@ def start(pages: Sequence[Any], about: str) -> None:
     st.set_page_config(page_title="Card Workbench", page_icon=icon, layout="wide", menu_items=items)
     st.html(STYLE + (STYLE_DARK if dark() else ""))
     st.logo(icon)
-    page = st.navigation(pages, position="top")
+    page = st.navigation(pages, position="hidden")
     if not password.is_open():
         return
-    turn_to(page.url_path)
+    address.start(page.url_path)
+    links(pages, page)
     try:
         page.run()
     except WorkbenchError as error:
         problem("This cannot be shown.", str(error))
+
+
+def links(pages: Sequence[Any], page: Any) -> None:
+    """The navigation: each link has the run in its address, so that it is the same for Back, Forward, and a reader."""
+    run = current_run() if len(pages) > 1 else None
+    with st.container(horizontal=True, gap="xxsmall", key="pages"):
+        for each in pages:
+            shown = each.url_path == page.url_path
+            place = {name: st.query_params.get_all(name) for name in st.query_params} if shown else place_of(each, run)
+            if len(pages) > 1:
+                st.page_link(each, query_params=place or None)
+        keys(key="keys", data={})
+
+
+def place_of(page: Any, run: str | None) -> dict[str, str]:
+    """The parameters that open a page with a run."""
+    if run is None or not page.url_path:
+        return {}
+    key, prefix = {"card": ("card", "run "), "loss": ("runs", "")}.get(page.url_path, ("run", ""))
+    return {key: prefix + run}
+
+
+def current_run() -> str | None:
+    """The run of the address, or that seen last, or the newest that was evaluated before and after training."""
+    card = address.read("card", "")
+    asked = [*st.query_params.get_all("run"), *st.query_params.get_all("runs"), card.removeprefix("run ")]
+    for name in (*asked, st.session_state.get("last_run")):
+        if name and "/" not in name and Run(cached.runs_folder() / name).file("record").is_file():
+            return str(name)
+    runs = [run for run in cached.runs() if run.status != "broken"]
+    return default_run(runs).name if runs else None
+
+
+def default_run(runs: Sequence[Run]) -> Run:
+    """The run seen last, or the newest that was evaluated before and after training, or the newest."""
+    last = find_run(runs, st.session_state.get("last_run"))
+    return last or next((run for run in runs if compared_evaluations(run)), runs[0])
 
 
 def dark() -> bool:
@@ -222,25 +265,10 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
         st.html(f'<div class="wb-facts">{inner}</div>')
 
 
-def turn_to(page: str) -> None:
-    """Reset the shared widgets when the page changes, so that a page starts from its address."""
-    if st.session_state.get("page") != page:
-        for key in SHARED:
-            st.session_state.pop(key, None)
-        st.session_state["page"] = page
-
-
 def views(names: Sequence[str]) -> str:
     """The view of the page, in the address as `view`."""
-    return st.segmented_control(
-        "View",
-        names,
-        key="view",
-        default=names[0],
-        required=True,
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    settings: dict[str, Any] = {"required": True, "label_visibility": "collapsed"}
+    return str(address.choice(st.segmented_control, "View", names, key="view", **settings))
 
 
 def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) -> None:
@@ -259,30 +287,15 @@ def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) ->
             stand_ins(cached.row(run).stand_ins)
 
 
-def keep(key: str, default: Any, options: Sequence[Any]) -> None:
-    """Start the widget `key` with the address, or else with `default`.
-
-    A name in the address that is not among the options, such as a path, is reported and ignored.
-    """
-    asked = st.query_params.get_all(key)
-    strange = [name for name in asked if name not in options]
-    if strange and key not in st.session_state:
-        problem("The address has an unknown name.", ", ".join(name[:200] for name in strange))
-    if key not in st.session_state and not set(asked) & set(options):
-        st.session_state[key] = default
-        st.query_params[key] = default  # in the address from the start, not from the first change
-
-
-def choose_run(runs: Sequence[Run], *, key: str = "run", label: str = "Run", width: Any = "stretch") -> Run | None:
-    """A select box of runs; the selection is in the address and kept from page to page.
-
-    The default is the newest run that was evaluated before and after training.
-    """
+def choose_run(runs: Sequence[Run], *, label: str = "Run", width: Any = "stretch") -> Run | None:
+    """A select box of runs; the selection is in the address and kept from page to page."""
     names = [run.name for run in runs]
-    last = st.session_state.get("last_run")
-    whole = (run.name for run in runs if compared_evaluations(run))
-    keep(key, last if last in names else next(whole, names[0]), names)
-    name = st.selectbox(label, names, index=None, key=key, bind="query-params", placeholder="Choose a run", width=width)
+    gone = [name for name in st.query_params.get_all("run") if name not in names]
+    settings: dict[str, Any] = {"index": None, "placeholder": "Choose a run", "width": width}
+    default = default_run(runs).name
+    name = address.choice(st.selectbox, label, names, key="run", default=default, pinned=True, **settings)
+    if gone:
+        problem("The address has an unknown name.", ", ".join(name[:200] for name in gone))
     if name is not None:
         st.session_state["last_run"] = name
     return find_run(runs, name)
@@ -331,29 +344,57 @@ def pick_row(
     most: float,
     columns: dict[str, Any],
 ) -> str | None:
-    """A table with one selectable row; returns its name.
+    """A table that opens a row by a click anywhere on it, by the arrow keys, or by J and K; returns its name.
 
-    `names` are those of the rows; `most` rows are visible, half a row hints at more. The selection is in the address
-    under `parameter`.
+    `names` are those of the rows; `most` rows are visible, half a row hints at more. The row is in the address under
+    `parameter`. What it opens goes into `opened()`.
     """
     asked = st.query_params.get(parameter)
-    state = st.dataframe(
+    rows = [names.index(asked)] if asked in names else []
+    if key in st.session_state and list(st.session_state[key]["selection"]["rows"]) != rows:
+        cells = [(row, column) for row in rows for _, column in st.session_state[key]["selection"]["cells"]]
+        st.session_state[key] = {"selection": {"rows": rows, "columns": [], "cells": cells}}
+    st.dataframe(
         unsigned_zeros(table, columns),
         hide_index=True,
         height="content" if len(names) <= most else round(ROW_HEIGHT * (most + 1)),
         placeholder="–",
         column_config=columns,
-        on_select="rerun",
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [names.index(asked)] if asked in names else []}},
+        on_select=partial(open_row, key, names, parameter),
+        selection_mode=["single-row", "single-cell"],
+        selection_default={"selection": {"rows": rows}},
         key=key,
     )
-    rows = [row for row in state["selection"]["rows"] if row < len(names)]
-    if rows:
-        st.query_params[parameter] = names[rows[0]]
-    elif asked in names:
-        del st.query_params[parameter]
-    return names[rows[0]] if rows else None
+    place = rows[0] if rows else -1
+    moved = partial(open_next, f"{key} keys", names, parameter, place)
+    keys(key=f"{key} keys", data={"opened": names[place] if rows else ""}, on_moved_change=moved)
+    return names[place] if rows else None
+
+
+def open_row(key: str, names: Sequence[str], parameter: str) -> None:
+    """Put the row whose box or cell was clicked into the address; a second click on its box closes it."""
+    selection = st.session_state[key]["selection"]
+    before = st.query_params.get(parameter)
+    before = before if before in names else None
+    row = next((names[row] for row in selection["rows"] if row < len(names)), None)
+    cell = next((names[row] for row, _ in selection["cells"] if row < len(names)), None)
+    picked = row if row != before else cell or row
+    cells = [] if row != before else selection["cells"]
+    rows = [] if picked is None else [names.index(picked)]
+    st.session_state[key] = {"selection": {"rows": rows, "columns": [], "cells": cells}}
+    address.write(**{parameter: picked})
+
+
+def open_next(key: str, names: Sequence[str], parameter: str, place: int) -> None:
+    """Put the next or the previous row into the address."""
+    moved = place + int(st.session_state[key]["moved"])
+    if 0 <= moved < len(names):
+        address.write(**{parameter: names[moved]})
+
+
+def opened() -> Any:
+    """The container of what a row opens, which is scrolled into view."""
+    return st.container(key="opened")
 
 
 def stand_ins(notes: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The playground of the Retrieval page: your query, answered by the model before and after training."""
 
+import address
 import cached
 import parts
 import streamlit as st
@@ -19,10 +20,10 @@ def show(run: Run, evaluation: str) -> None:
             "The playground searches document vectors, and this run keeps none of this evaluation. New runs keep them.",
         )
         return
-    query = st.text_input(
+    query = address.choice(
+        st.text_input,
         "Your query",
         key="ask",
-        bind="query-params",
         max_chars=2000,
         placeholder="Type a question and press Enter",
         help="Encoded on this machine by the run's two models, which are loaded the first time. Only documents with "

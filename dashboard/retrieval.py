@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import address
 import cached
 import pandas as pd
 import parts
@@ -115,23 +116,24 @@ def queries(run: Run, evaluation: str, metric: str) -> None:
     table = cached.queries(run, evaluation, metric)
     measured = unit(run, evaluation)
     counts(table, measured)
-    if (former := st.query_params.get("only")) in FORMER_FILTERS:
-        st.session_state["only"] = st.query_params["only"] = FORMER_FILTERS[former]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         help = None if "gold" in table else FILTER_HELP
-        only = st.selectbox("Outcome", filters(table), key="only", bind="query-params", help=help, width=200)
-        words = st.text_input(f"Find in {measured}", key="words", bind="query-params", width=320)
-        drawn = st.toggle(f"Draw these {measured}", key="glance", bind="query-params")
+        only = address.choice(
+            st.selectbox, "Outcome", filters(table), key="only", former=FORMER_FILTERS, help=help, width=200
+        )
+        words = address.choice(st.text_input, f"Find in {measured}", key="words", width=320)
+        drawn = address.choice(st.toggle, f"Draw these {measured}", key="glance", default=False)
     kept = filter_queries(table, only, words)
     if kept.empty:
         parts.empty("Nothing passes", f"None of the {len(table):,} {measured} passes the filter and the search above.")
     else:
         if drawn:
             at_a_glance(kept, metric)
-        pick(kept, metric, place=f"{run.name} {evaluation} {metric} {only} {words}")
+        pick(kept, metric)
     asked = table[table["query_id"] == st.query_params.get("query")]
     if len(asked):
-        open_query(run, evaluation, asked.iloc[0])
+        with parts.opened():
+            open_query(run, evaluation, asked.iloc[0])
 
 
 def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
@@ -145,7 +147,7 @@ def at_a_glance(kept: pd.DataFrame, metric: str) -> None:
         parts.chart(per_query_difference, query_outcomes(kept), key="changes", metric=name, height=GLANCE)
 
 
-def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
+def pick(kept: pd.DataFrame, metric: str) -> None:
     """The table of queries, one of which can be selected."""
     config = query_columns(metric, pairs="gold" in kept)
     columns = [name for name in config if name in kept]
@@ -155,9 +157,10 @@ def pick(kept: pd.DataFrame, metric: str, *, place: str) -> None:
         "query",
         columns=config,
         most=9.5,
-        key=f"queries {place}",
+        key="queries",
     )
-    st.caption(f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}, largest loss first. Select one to open it.")
+    rows = f"{len(kept):,} {'row' if len(kept) == 1 else 'rows'}"
+    st.caption(f"{rows}, largest loss first. Click one to open it; J and K open the next and the previous.")
 
 
 def groups(run: Run, evaluation: str, metric: str) -> None:
@@ -167,7 +170,7 @@ def groups(run: Run, evaluation: str, metric: str) -> None:
         parts.empty("No groups", "This evaluation has pairs, not queries to group.")
         return
     more = (*VECTORS,) if has_vectors(run, evaluation) else ()
-    by = st.selectbox("Group by", [*options, *more], key="by", bind="query-params", width=320, help=GROUPS_HELP)
+    by = address.choice(st.selectbox, "Group by", [*options, *more], key="by", width=320, help=GROUPS_HELP)
     table = cached.grouped(run, evaluation, by, metric)
     left, right = st.columns(2)
     with left:
@@ -201,13 +204,13 @@ def show(run: Run, row: Any) -> None:
             parts.progress(cached.row(run), run.record.get("progress") or {})
         return
     with row:
-        evaluation = st.selectbox("Evaluation", evaluations, key="on", bind="query-params", width=220)
+        evaluation = address.choice(st.selectbox, "Evaluation", evaluations, key="on", width=220)
         metrics = cached.query_metrics(run, evaluation)
-        metric = st.selectbox(
+        metric = address.choice(
+            st.selectbox,
             "Metric",
             metrics,
             key="metric",
-            bind="query-params",
             format_func=metric_name,
             width=190,
             help=parts.ABBREVIATIONS,

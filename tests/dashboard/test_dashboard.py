@@ -142,7 +142,13 @@ def test_an_empty_folder_says_how_to_make_the_first_run(
 
 def table_of_runs(app: AppTest) -> dict[str, Any]:
     """What the table of the overview is told to draw."""
-    found: dict[str, Any] = json.loads(app.get("bidi_component")[0].proto.bytes)
+    return drawn_by(app, "runs")
+
+
+def drawn_by(app: AppTest, name: str) -> dict[str, Any]:
+    """What a component of ours is told to draw."""
+    told = next(each.proto for each in app.get("bidi_component") if each.proto.component_name == name)
+    found: dict[str, Any] = json.loads(told.bytes)
     return found
 
 
@@ -260,9 +266,15 @@ def test_a_strange_name_in_the_address_is_said_and_left_aside(folder: Path, name
     assert app.selectbox(key="run").value in [run.name for run in list_runs(folder)]
 
 
-def test_a_choice_without_an_address_gets_one(folder: Path) -> None:
+def test_a_default_is_not_written_and_a_choice_is_written_with_its_run(folder: Path) -> None:
     app = page("compare.py")
-    assert app.query_params["run"] == app.selectbox(key="run").value
+    run = app.selectbox(key="run").value
+    assert app.query_params == {}
+    other = next(name for name in app.multiselect(key="with").options if name != run)
+    app.multiselect(key="with").set_value([other]).run()
+    assert app.query_params == {"run": run, "with": other}
+    app.multiselect(key="with").set_value([]).run()
+    assert app.query_params == {"run": run}
 
 
 def test_compare_shows_the_stored_verdict_with_its_reasons(folder: Path) -> None:
@@ -384,8 +396,7 @@ def test_spikes_checkpoints_and_parts_of_a_loss_are_drawn(folder: Path) -> None:
 
 def drawn_map(app: AppTest) -> dict[str, Any]:
     """What the canvas of the maps is told to draw."""
-    found: dict[str, Any] = json.loads(app.get("bidi_component")[0].proto.bytes)
-    return found
+    return drawn_by(app, "map")
 
 
 def test_the_map_has_both_moments_with_the_same_axes(folder: Path) -> None:

@@ -137,13 +137,13 @@ def query(page: Page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).query)
 
 
-def select_row(page: Page, row: int) -> None:
-    """Click the box at the left of a row of the first table; the table is drawn on a canvas."""
+def select_row(page: Page, row: int, x: int = 17) -> None:
+    """Click a row of the first table, `x` px from its left, on its box; the table is drawn on a canvas."""
     table = page.locator('[data-testid="stDataFrame"] canvas').first
     table.evaluate("element => element.scrollIntoView({block: 'center'})")
     box = table.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + 17, box["y"] + 33 * (row + 1.5))
+    page.mouse.click(box["x"] + x, box["y"] + 33 * (row + 1.5))
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -183,10 +183,12 @@ def test_a_query_is_opened_and_survives_a_reload(page: Page, address: str, whole
 def test_choices_go_into_the_address(page: Page, address: str, folder: Path) -> None:
     page.goto(f"{address}loss")
     settle(page)
-    page.wait_for_function("location.search.includes('runs=')")
-    assert query(page) == {"runs": [list_runs(folder)[0].name]}
+    page.locator(".js-plotly-plot").first.wait_for()
+    assert query(page) == {}
     page.get_by_text("Log scale").click()
     page.wait_for_function("location.search.includes('log=')")
+    shown = page.locator('[data-testid="stMultiSelect"] [data-tag]').all_inner_texts()
+    assert query(page) == {"runs": shown, "log": ["true"]}
     page.reload()
     settle(page)
     page.locator(".js-plotly-plot .ytitle", has_text="log scale").wait_for()
@@ -206,6 +208,63 @@ def test_a_run_follows_from_page_to_page(page: Page, address: str, folder: Path,
     page.get_by_role("link", name="Retrieval").click()
     page.wait_for_function("location.pathname == '/retrieval' && location.search.includes('run=')")
     assert query(page)["run"] == [whole.name]
+
+
+def test_every_page_is_one_step_of_back_and_forward(page: Page, address: str, whole: Run) -> None:
+    def seen() -> tuple[str, list[str], str]:
+        chosen = page.locator('[data-testid="stSelectbox"], [data-testid="stMultiSelect"]')
+        shown = chosen.evaluate_all("all => all.map(e => e.innerText + (e.querySelector('input')?.value ?? '')).join()")
+        return page.url, page.locator("h1").all_inner_texts(), shown
+
+    def arrive(heading: str) -> None:
+        page.locator("h1", has_text=heading).wait_for()
+        page.locator('[data-testid="stSelectbox"], [data-testid="stMultiSelect"]').first.wait_for()
+        page.wait_for_timeout(300)  # whatever would still change the address
+        settle(page)
+
+    page.goto(f"{address}?{urlencode({'run': whole.name, 'find': 'porsche'})}")
+    arrive("Card Workbench")
+    visits = [seen()]
+    for heading in ("Card", "Loss curves", "Embeddings", "Retrieval", "Compare"):
+        page.locator(".st-key-pages").get_by_role("link", name=heading).click()
+        arrive(heading)
+        visits.append(seen())
+    assert all(whole.name in url for url, *_ in visits)
+    assert all(whole.name in shown for *_, shown in visits[1:])
+    assert not any("find=" in url for url, *_ in visits[1:])
+    assert page.evaluate("history.length") == len(visits) + 1  # the empty page before
+    for move, expected in ((page.go_back, visits[-2::-1]), (page.go_forward, visits[1:])):
+        for visit in expected:
+            move()
+            arrive(visit[1][0])
+            assert seen() == visit
+
+
+def test_a_click_on_a_row_and_keys_open_queries_in_view(page: Page, address: str, whole: Run) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{address}retrieval?{urlencode({'run': whole.name})}")
+    settle(page)
+    select_row(page, 2, x=200)
+    page.get_by_text("The query", exact=True).wait_for()
+    visits = [query(page)["query"]]
+    page.wait_for_function("document.querySelector('.wb-hit').getBoundingClientRect().bottom < innerHeight")
+    for key in "jk":
+        page.keyboard.press(key)
+        page.wait_for_function("before => !location.search.endsWith(before)", arg=f"query={visits[-1][0]}")
+        settle(page)
+        visits.append(query(page)["query"])
+    assert visits[0] == visits[2] != visits[1]
+    page.go_back()
+    page.wait_for_function("query => location.search.endsWith(query)", arg=f"query={visits[1][0]}")
+    shown(page, whole.per_query("finetune", "after").set_index("query_id").loc[visits[1][0], "query"]).first.wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("j?")
+    assert page.get_by_role("textbox", name="Find in queries").input_value() == "j?"
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.search.includes('words=')")
+    page.get_by_role("textbox", name="Find in queries").blur()
+    page.keyboard.press("?")
+    page.get_by_role("heading", name="Keys").wait_for()
 
 
 def run_row(page: Page, run: Run) -> Locator:
@@ -427,6 +486,8 @@ def test_a_point_under_the_mouse_is_named_and_opened_by_a_click(page: Page, addr
     settle(page)
     canvas = maps(page).first
     canvas.wait_for()
+    page.locator(".wb-legend").wait_for()
+    settle(page)
     canvas.hover(position=first_found(canvas))
     tip = page.locator(".wb-tip")
     tip.wait_for()
