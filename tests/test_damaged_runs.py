@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import workbench
 from synthetic_run import made_card, made_item_run, made_run
 
 from workbench.data.collection import Collection
-from workbench.errors import WorkbenchError
+from workbench.errors import RunError, WorkbenchError
 from workbench.evaluation.compare import compare, save_comparison
 from workbench.evaluation.projection import load_vectors, project, save_vectors
 from workbench.evaluation.retrieval import evaluate, save_evaluation
@@ -273,3 +275,58 @@ def test_many_damaged_runs_are_read_or_refused(whole: dict[str, Run], tmp_path: 
         found += tried(whole, seed, tmp_path / str(seed))
         shutil.rmtree(tmp_path / str(seed))
     assert found == []
+
+
+# --- what is said of a half-written run ------------------------------------------------------------------------------
+
+
+def cut_table(run: Run) -> None:
+    table = run.file("values", NAME, "after")
+    table.write_bytes(table.read_bytes()[:-9])
+
+
+def write_garbage(run: Run) -> None:
+    with run.file("log").open("ab") as log:
+        log.write(b'\xff\x00 not json\n[1]\n\n{"step": 9}\n{"step": 1')  # the last line may be cut by a kill
+
+
+HALF_WRITTEN: dict[str, tuple[Callable[[Run], None], str]] = {
+    "no evaluation": (
+        lambda run: shutil.rmtree(run.file("evaluations")),
+        "It is finished and has no evaluation after training.",
+    ),
+    "cut table": (cut_table, f"Its evaluations cannot be read: '{NAME}/after.parquet' is cut off."),
+    "garbage in the log": (write_garbage, "Its log has 2 lines that cannot be read."),
+}
+
+
+@pytest.mark.parametrize("kind", HALF_WRITTEN)
+def test_a_half_written_run_is_flagged_wherever_runs_are_listed(
+    kind: str, whole: dict[str, Run], tmp_path: Path
+) -> None:
+    damage_run, sentence = HALF_WRITTEN[kind]
+    run = Run(shutil.copytree(whole["search"].path, tmp_path / "it"))
+    assert run.damages() == ()
+    damage_run(run)
+    assert run.damages() == (sentence,)
+    row = overview.run_row(run)
+    assert [why for _, why in overview.attention([row])] == [sentence]
+    done = workbench("runs", "--runs", tmp_path)
+    assert (done.returncode, sentence in " ".join(done.stderr.split())) == (0, True)
+
+
+def test_a_missing_or_malformed_file_is_named_without_its_parser_or_an_internal_path(
+    whole: dict[str, Run], tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(whole["search"].path, tmp_path / "it"))
+    run.file("comparison").write_text('{"verdict": ', encoding="utf-8")
+    place = str(run.file("comparison"))
+    said = f"expected JSON in {place!r}, found something else in line 1; `workbench compare it` makes it again."
+    with pytest.raises(RunError, match=f"^{re.escape(said)}$"):
+        stored_comparison(run)
+    shutil.rmtree(run.file("evaluations"))
+    said = (
+        "expected the queries of 'finetune' in run 'it', found none; it has not come so far, or files of it are gone."
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(said)}$"):
+        run.per_query(NAME, "after")

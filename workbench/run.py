@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from workbench.cards.metric_names import metric_name
 from workbench.errors import RunError
-from workbench.run_forms import mismatch, parse_log, read_json, wrong_column
+from workbench.run_forms import ends_as_parquet, mismatch, parse_log, read_json, unreadable_lines, wrong_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -390,13 +390,32 @@ class Run:
         path = self.file(name, *parts)
         if not path.is_file():
             raise RunError(
-                f"expected {path.relative_to(self.path).as_posix()!r} in the run folder {str(self.path)!r}, found "
-                "none; is it a run, and did it get so far?"
+                f"expected the {name.replace('_', ' ')}{' of ' * bool(parts)}{', '.join(map(repr, parts))} in run "
+                f"{self.name!r}, found none; it has not come so far, or files of it are gone."
             )
         try:
             return read(path)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise RunError(f"expected {kind} in {str(path)!r}, found something else ({error}).") from error
+            found = getattr(error, "strerror", None) or "something else"
+            found += f" in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+            advice = f"`workbench compare {self.name}` makes it again" if name == "comparison" else "train again"
+            raise RunError(f"expected {kind} in {str(path)!r}, found {found}; {advice}.") from error
+
+    def damages(self) -> tuple[str, ...]:
+        """What is missing or damaged in a run that has ended, a sentence each. Only the ends of files are looked at."""
+        if self.status in ("running", "broken"):
+            return ()
+        found = []
+        stages = {stage for each in self.evaluations().values() for stage in each}
+        if self.status == "finished" and "after" not in stages:
+            found.append("It is finished and has no evaluation after training.")
+        cut = [path for path in sorted(self.file("evaluations").glob("*/*.parquet")) if not ends_as_parquet(path)]
+        if cut:
+            names = ", ".join(repr(path.relative_to(self.file("evaluations")).as_posix()) for path in cut)
+            found.append(f"Its evaluations cannot be read: {names} {'is' if len(cut) == 1 else 'are'} cut off.")
+        if lines := unreadable_lines(self.file("log")):
+            found.append(f"Its log has {lines:,} {'line' if lines == 1 else 'lines'} that cannot be read.")
+        return tuple(found)
 
 
 def rate_text(rows_per_second: float) -> str:

@@ -101,6 +101,25 @@ def parse_log(lines: Sequence[bytes]) -> list[dict[str, Any]]:
     return rows
 
 
+def unreadable_lines(log: Path) -> int:
+    """How many whole lines of a log are not JSON objects by their ends; 0 without a log."""
+    try:
+        lines = log.read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return 0
+    return sum(not (line.startswith(b"{") and line.endswith(b"}")) for line in map(bytes.strip, lines) if line)
+
+
+def ends_as_parquet(path: Path) -> bool:
+    """Whether a file ends with the mark of a Parquet file, which one that was cut off does not."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-4, 2)
+            return file.read() == b"PAR1"
+    except OSError:
+        return False
+
+
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if type(value) in NUMBERS}
 

@@ -69,7 +69,7 @@ def test_a_run_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     row = overview.run_row(run)
     assert row.name == run.name
     assert row.card is None
-    assert "Unterminated string" in overview.status_reason(run.status, row)
+    assert "found something else in line 1; train again" in overview.status_reason(run.status, row)
 
 
 def test_reasons_name_the_command_that_goes_on(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ from workbench.cli.options import (
     parse_columns,
     refuse,
 )
-from workbench.cli.terminal import print_json, progress_bars, say, table
+from workbench.cli.terminal import note, print_json, progress_bars, say, table
 from workbench.errors import RunError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -50,13 +49,16 @@ def runs(
     if webhook is not None:
         raise RunError(f"expected --watch with --webhook {webhook}, found none; add it.")
     rows = [_summary(run) for run in list_runs(runs)]
+    problems = {row["run"]: " ".join(row["problems"]) for row in rows if row["problems"]}
     if as_json:
         print_json(rows)
     elif not rows:
         say(f"no runs in {str(runs)!r}; make one: workbench reproduce porsche-minilm")
     else:
-        columns = [name for name in rows[0] if name != "card"]  # a run's name begins with it
+        columns = [name for name in rows[0] if name not in ("card", "problems")]  # a run's name begins with its card
         table(columns, [[row[name] for name in columns] for row in rows])
+        for name, sentences in problems.items():
+            note(f"{name}: {sentences}")
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -65,7 +67,8 @@ def _summary(run: Run) -> dict[str, Any]:
 
     columns = ("run", "card", "created", "status", "variant", "step", "metric", "after", "change", "verdict")
     row: dict[str, Any] = dict.fromkeys(columns) | {"run": run.name, "status": run.status}
-    with suppress(WorkbenchError):
+    row["problems"] = list(run.damages())
+    try:
         record, comparison = run.record, read_comparison(run) or {}
         progress, created = record.get("progress") or {}, str(record.get("created") or "")
         row |= {"created": created[:16].replace("T", " "), "variant": record.get("variant"), "card": record.get("card")}
@@ -75,6 +78,8 @@ def _summary(run: Run) -> dict[str, Any]:
         row["metric"] = main and metric_name(main)
         row |= {"after": measured.get("after"), "change": measured.get("difference")}
         row["verdict"] = comparison.get("verdict")
+    except WorkbenchError as error:
+        row["problems"].append(str(error))
     return row
 
 

@@ -33,7 +33,8 @@ def comparability_problems(run: Run, recipe: Recipe, card: Card | None, *, ignor
     """Why this run can neither confirm nor deny the card; recipe fields in `ignore` may differ."""
     problems = []
     if run.status != "finished":
-        advice = f"resume it with workbench train --resume {run.name}"
+        resume = f"resume it with workbench train --resume {run.name}"
+        advice = "wait for its end" if run.status == "running" else resume
         problems.append(f"The run is not finished; its status is {run.status!r}; {advice}.")
     checks = run.record.get("identity")
     if checks is not None and (card is None or _is_of(run, card)):

@@ -172,6 +172,7 @@ def _compare_with_card(
     same = None if name is None else same_examples(run, name)
     notes += _card_notes(runs, judged, stage, card, replay)
     notes += reading_notes(rows, main, measured, examples) + _other_evaluations(run, name, main)
+    notes += run.damages() if measured else ()
     notes += [] if verification is None else [str(each) for each in verification.get("problems") or ()]
     return Comparison(
         kind="card",

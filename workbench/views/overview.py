@@ -123,7 +123,7 @@ def run_row(run: Run) -> RunRow:
         created=_text(record.get("created")),
         seconds=record.get("seconds"),
         stand_ins=parts.read("stand-ins", lambda: run.stand_ins) or (),
-        reason=shorten(" ".join([str(record.get("error") or ""), *parts.gaps.values()]), 600),
+        reason=shorten(" ".join([str(record.get("error") or ""), *parts.gaps.values(), *run.damages()]).strip(), 600),
         notes=notes,
         **(parts.read("settings", lambda: _settings(record, recipe)) or {}),
     )
