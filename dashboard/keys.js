@@ -31,17 +31,22 @@ export default function ({ data, parentElement, setTriggerValue }) {
     else SEARCH.map((each) => document.querySelector(each)).find((each) => each)?.focus();
   };
   document.addEventListener("keydown", press);
-  if (beside && data.opened && parentElement.opened !== data.opened) show(50);
+  if (beside && data.opened && parentElement.opened !== data.opened) show(150);
   parentElement.opened = data.opened;
   return () => document.removeEventListener("keydown", press);
 }
 
-function show(tries) {
-  const found = document.querySelector(".st-key-opened");
-  if (!found) return void (tries && setTimeout(show, 100, tries - 1));
-  const { top } = found.getBoundingClientRect();
-  const fits = top > 80 && top < 0.55 * innerHeight;
-  if (!fits) document.querySelector('[data-testid="stMain"]')?.scrollBy({ top: top - 0.3 * innerHeight });
+let timer;
+addEventListener("wheel", () => clearTimeout(timer), { passive: true }); // a reader who scrolls is let alone
+
+// Scroll to what was opened, until it has been in its place for a second: its page grows while it is drawn.
+function show(tries, calm = 0) {
+  clearTimeout(timer);
+  const top = document.querySelector(".st-key-opened")?.getBoundingClientRect().top;
+  const fits = top > 80 && top < 0.45 * innerHeight;
+  if (top !== undefined && !fits)
+    document.querySelector('[data-testid="stMain"]')?.scrollBy({ top: top - 0.3 * innerHeight });
+  if (tries && calm < 10) timer = setTimeout(show, 100, tries - 1, fits ? calm + 1 : 0);
 }
 
 function list(parent) {
