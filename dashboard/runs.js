@@ -103,6 +103,7 @@ class View {
   update(told) {
     const first = this.told === undefined;
     this.told = told;
+    this.reach = Math.max(...told.rows.flatMap((row) => row.interval ?? []).map(Math.abs), 1e-6);
     if (first || told.open !== this.asked) this.opened = this.asked = told.open;
     const names = new Set(told.rows.map((row) => row.name));
     this.picked.forEach((name) => names.has(name) || this.picked.delete(name));
@@ -244,6 +245,7 @@ class View {
   row(body, row) {
     const opened = this.opened === row.name;
     const line = element("tr", opened ? "run open" : "run", body);
+    line.dataset.name = row.name;
     line.addEventListener("click", () => this.open(row.name));
     box(element("td", "", line), `Select ${row.title} ${row.about}`, this.picked.has(row.name), (on) => {
       if (on) this.picked.add(row.name); else this.picked.delete(row.name);
@@ -285,7 +287,7 @@ class View {
     element("b", "", words, { better: "▲ ", worse: "▼ ", "": "" }[sign] + row.texts.change);
     element("small", "", words, row.ends || "no interval yet");
     if (!row.interval) return;
-    const reach = Math.max(...this.told.rows.flatMap((each) => each.interval ?? []).map(Math.abs), 1e-6);
+    const reach = this.reach;
     const [width, height] = [84, 16];
     const x = (value) => (width / 2) * (1 + (0.94 * value) / reach);
     const svg = (kind, parent, values) => {

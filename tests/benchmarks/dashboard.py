@@ -196,7 +196,8 @@ class Reader:
     def tour(self, number: int) -> int:
         """All pages once, with clicks on each; gives the number of actions."""
         self.to("Overview", "tr.run")
-        self.click("a run of the overview", lambda: self.page.locator("tr.run").nth(number % 5).click())  # type: ignore[attr-defined]
+        row = self.page.locator(f'tr.run[data-name="{self.run}"]')  # type: ignore[attr-defined]
+        self.click("a run of the overview", row.click)
         self.to("Loss curves", ".js-plotly-plot")
         self.click("log scale", lambda: self.toggle("Log scale"))
         self.click("log scale", lambda: self.toggle("Log scale"))
