@@ -18,7 +18,7 @@ import streamlit as st
 from workbench.errors import CardError, RecipeError, RunError
 from workbench.evaluation.projection import Method, Stage, Vectors, load_vectors
 from workbench.run import Run, list_runs
-from workbench.views import loss_curves, overview, playground
+from workbench.views import failures, loss_curves, overview, playground
 from workbench.views import map_view as maps
 from workbench.views import queries as q
 from workbench.views.log_tail import LogTail
@@ -218,6 +218,16 @@ def model(run: Run, stage: Stage) -> Any:
 @kept(query_files, 20, "Reading the queries …")
 def queries(run: Run, evaluation: str, metric: str) -> pd.DataFrame:
     return q.query_table(run, evaluation, metric)
+
+
+def _cause_files(run: Run, evaluation: str) -> list[Path]:
+    return query_files(run, evaluation) + failures.tokenizer_files(run)
+
+
+@kept(_cause_files, 20, "Looking for causes …", shared=True)
+def causes(run: Run, evaluation: str) -> dict[str, tuple[str, ...]]:
+    """Why each query's first relevant document is not at rank 1: query id -> names of `failures.CAUSES`."""
+    return failures.query_causes(run, evaluation, 1)
 
 
 @kept(query_files, 100)

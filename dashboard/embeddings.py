@@ -177,10 +177,9 @@ def opened(run: Run, evaluation: str, view: MapView, row: int) -> None:
         if kind == "query" and evaluation in compared_evaluations(run):
             place = {"run": run.name, "on": evaluation, "query": key}
             st.page_link("retrieval.py", label="Rankings", icon=":material/search:", query_params=place)
-    for column, stage in zip(st.columns(len(view.stages)), view.stages, strict=True):
-        found = cached.neighbors(run, evaluation, stage, kind, (key,)).get(key, [])
-        with column:
-            parts.ranking(parts.TITLES[stage], view.neighbor_hits(row, found), text, known=kind == "query")
+    found = {stage: cached.neighbors(run, evaluation, stage, kind, (key,)).get(key, []) for stage in view.stages}
+    sides = [(parts.TITLES[stage], view.neighbor_hits(row, near)) for stage, near in found.items()]
+    parts.rankings(sides, text, known=kind == "query")
 
 
 def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:

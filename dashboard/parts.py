@@ -49,6 +49,12 @@ STYLE = """<style>
 .wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
 .wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
   text-underline-offset: .18em; text-decoration-color: #e69f00; }
+.wb-ranks { display: grid; gap: .4rem 1rem; }
+.wb-ranks h4 { margin: 0; padding: 0; font-size: 1rem; }
+.wb-cell { border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 6px;
+  padding: .35rem .6rem .45rem; }
+.wb-cell .wb-facts { font-size: .85rem; gap: .1rem .9rem; }
+.wb-relevant { border-left: 4px solid #009e73; }
 .wb-facts { display: flex; flex-wrap: wrap; gap: .15rem 1.5rem; font-variant-numeric: tabular-nums; }
 .wb-facts b { font-weight: 650; }
 .wb-source { font: .8rem/1.5 ui-monospace, "Source Code Pro", Menlo, Consolas, "Noto Sans Mono", monospace; }
@@ -159,11 +165,27 @@ def title(words: str, sentence: str, help: str | None = None) -> None:
     st.caption(sentence, help=help)
 
 
-def chart(draw: Callable[..., Any], *values: Any, key: str, **settings: Any) -> None:
-    """Show the figure of a function of `workbench.views.figures`, in the current theme."""
+def chart(draw: Callable[..., Any], *values: Any, key: str, opens: str = "", **settings: Any) -> None:
+    """Show the figure of a function of `workbench.views.figures`, in the current theme.
+
+    `opens` is the parameter of the address that a click on a point sets to the point's id.
+    """
+    figure = draw(*values, dark=dark(), **settings)
     image = "-".join(re.findall(r"[\w.]+", f"{st.query_params.get('run', 'card-workbench')} {key}"))  # its file's name
     config = {**CONFIG, "toImageButtonOptions": {"filename": image, "scale": 2}}
-    st.plotly_chart(draw(*values, dark=dark(), **settings), theme=None, config=config, key=key)
+    selection: dict[str, Any] = {}
+    if opens:
+        figure.update_traces(selected_marker_opacity=0.8, unselected_marker_opacity=0.8)  # the open one is elsewhere
+        selection = {"on_select": partial(open_point, key, opens), "selection_mode": "points"}
+    st.plotly_chart(figure, theme=None, config=config, key=key, **selection)
+
+
+def open_point(key: str, parameter: str) -> None:
+    """Put the point that was clicked into the address."""
+    points = st.session_state[key]["selection"]["points"]
+    found = points[0].get("customdata") if points else None
+    if found:
+        address.write(**{parameter: str(found[0] if isinstance(found, list) else found)})
 
 
 def problem(title: str, detail: str) -> None:
@@ -182,30 +204,41 @@ def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
             st.code(shlex.join(command), language="bash")
 
 
-def marked(parts: Iterable[tuple[str, bool]]) -> None:
-    """Foreign text with some words underlined, escaped."""
-    pieces = (
-        f"<mark>{html.escape(remove_controls(text))}</mark>" if shared else html.escape(remove_controls(text))
-        for text, shared in parts
+def rankings(sides: Sequence[tuple[str, Sequence[Hit]]], query: str, *, known: bool = True) -> None:
+    """Rankings of a query side by side, a row for each position; its words are underlined, relevant documents marked
+    if these are `known`."""
+    cells = [f"<h4>{html.escape(title)}</h4>" for title, _ in sides]
+    for place in range(max(1, *(len(hits) for _, hits in sides))):
+        cells += [_hit(hits[place], query, known) if place < len(hits) else _no_hit(place) for _, hits in sides]
+    columns = f"grid-template-columns: repeat({len(sides)}, minmax(0, 1fr))"
+    st.html(f'<div class="wb-ranks" style="{columns}">{"".join(cells)}</div>')
+
+
+def _no_hit(place: int) -> str:
+    return "<div></div>" if place else "<p>The run keeps no ranking of this query.</p>"
+
+
+def _hit(hit: Hit, query: str, known: bool) -> str:
+    """A document of a ranking, escaped."""
+
+    def text(words: str) -> str:
+        return html.escape(remove_controls(words))
+
+    marked = "".join(
+        f"<mark>{text(part)}</mark>" if shared else text(part) for part, shared in shared_words(query, hit.document)
     )
-    st.html(f'<div class="wb-hit" dir="auto">{"".join(pieces)}</div>')
-
-
-def ranking(title: str, hits: Sequence[Hit], query: str, *, known: bool = True) -> None:
-    """The ranking of a query, its words underlined, relevant documents marked if these are `known`."""
-    st.markdown(f"**{title}**")
-    if not hits:
-        st.text("The run keeps no ranking of this query.")
-    for hit in hits:
-        with st.container(border=True, gap="xxsmall"):
-            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                mark = " :green-badge[:material/target: relevant]" if hit.relevant and known else ""
-                st.markdown(f"**{hit.position}** &ensp;:gray[score {hit.score:.4f}]{mark}", width="content")
-                st.text(hit.document_id[:60], width="content")
-            if hit.document:
-                marked(shared_words(query, hit.document))
-            else:
-                st.caption("The run does not keep the text of this document.")
+    relevant = hit.relevant and known
+    words = [
+        "<b>◎ relevant</b>" if relevant else "",
+        f"score {hit.score:.4f}",
+        text(hit.note),
+        text(hit.document_id[:60]),
+    ]
+    facts = "".join(f"<span>{each}</span>" for each in words if each)
+    return (
+        f'<div class="wb-cell{" wb-relevant" * relevant}"><div class="wb-facts"><b>{hit.position}</b>{facts}</div>'
+        f'<div class="wb-hit" dir="auto">{marked or "The run does not keep the text of this document."}</div></div>'
+    )
 
 
 def no_runs(folder: str) -> None:

@@ -48,4 +48,4 @@ def answer(run: Run, evaluation: str, stage: Stage, title: str, query: str) -> N
         st.markdown(f"**{title}**")
         parts.problem("This model cannot answer.", str(error))
         return
-    parts.ranking(title, hits, query, known=False)
+    parts.rankings([(title, hits)], query, known=False)

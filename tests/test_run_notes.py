@@ -12,7 +12,15 @@ from synthetic_run import made_run
 
 from workbench.errors import RunError
 from workbench.run import Run, RunWriter, list_runs
-from workbench.run_notes import Notes, delete, notes_path, read_notes, write_notes
+from workbench.run_notes import (
+    Notes,
+    delete,
+    notes_path,
+    read_notes,
+    read_query_notes,
+    write_notes,
+    write_query_notes,
+)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -31,6 +39,22 @@ def test_notes_are_beside_the_run_and_one_change_keeps_the_others(tmp_path: Path
     assert [found.name for found in list_runs(tmp_path)] == [run.name]
 
 
+def test_queries_have_tags_and_a_note_beside_those_of_their_run(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    before = content(run.path)
+    write_notes(run, alias="first try")
+    write_query_notes(run, "finetune", "q1", tags=["look", "look"], note="<b>")
+    write_query_notes(run, "finetune", "q2", tags=[], note="x")
+    write_query_notes(run, "finetune", "q2", tags=[], note="")
+    assert read_query_notes(run, "finetune") == {"q1": {"tags": ["look"], "note": "<b>"}}
+    assert (read_query_notes(run, "other"), read_notes(run).alias) == ({}, "first try")
+    assert content(run.path) == before
+    kept = notes_path(run).read_bytes()
+    with pytest.raises(RunError, match=r"^expected another value of 'queries\.finetune\.q1\.note'"):
+        write_query_notes(run, "finetune", "q1", tags=[], note="x" * 5000)
+    assert notes_path(run).read_bytes() == kept
+
+
 def test_writers_at_one_time_lose_nothing(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     wanted = {"alias": "a", "tags": ["b"], "note": "c", "archived": True}
@@ -47,7 +71,9 @@ def test_writers_at_one_time_lose_nothing(tmp_path: Path) -> None:
     assert read_notes(run) == Notes("a", ("b",), "c", archived=True)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"alias": 5}', '{"tags": "x"}', '{"archived": 1}', "\0"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"alias": 5}', '{"tags": "x"}', '{"archived": 1}', '{"queries": []}', "\0"]
+)
 def test_a_damaged_file_is_one_sentence_and_is_left_as_it_is(tmp_path: Path, text: str) -> None:
     run = made_run(tmp_path)
     path = notes_path(run)

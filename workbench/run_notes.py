@@ -1,4 +1,5 @@
-"""What a reader keeps about runs: alias, tags, note, archive; and the trash. Run folders stay as they are.
+"""What a reader keeps about runs and their queries: alias, tags, note, archive; and the trash. Run folders stay as they
+are.
 
 `RUNS/.workbench/NAME.json` has the notes of run NAME; a run in `RUNS/.workbench/trash/` can be moved back by hand.
 """
@@ -6,7 +7,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -31,13 +32,19 @@ class Notes:
     archived: bool = False  # not listed unless asked for
 
 
-class Form(TypedDict, total=False):
+class QueryForm(TypedDict, total=False):
+    """The notes of a query."""
+
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=40)]], Field(max_length=20)]
+    note: Annotated[str, Field(max_length=4000)]
+
+
+class Form(QueryForm, total=False):
     """The file's form."""
 
     alias: Annotated[str, Field(max_length=80)]
-    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=40)]], Field(max_length=20)]
-    note: Annotated[str, Field(max_length=4000)]
     archived: bool
+    queries: dict[str, dict[str, QueryForm]]  # evaluation -> id of a query -> its notes
 
 
 FORM = TypeAdapter(Form)
@@ -71,6 +78,25 @@ def write_notes(run: Run, **changes: Any) -> Notes:
     with _locked(path.parent):
         write_json(path, {**_read(path), **changes})
     return read_notes(run)
+
+
+def read_query_notes(run: Run, evaluation: str) -> dict[str, QueryForm]:
+    """Query id -> tags and note, of the queries that have any. Raises RunError where the file is damaged."""
+    found: dict[str, QueryForm] = _read(notes_path(run)).get("queries", {}).get(evaluation, {})
+    return found
+
+
+def write_query_notes(run: Run, evaluation: str, query_id: str, *, tags: Sequence[str], note: str) -> None:
+    """Set tags and note of a query; without either its notes are removed. Raises RunError as `write_notes` does."""
+    path = notes_path(run)
+    with _locked(path.parent):
+        stored = _read(path)
+        queries = stored.setdefault("queries", {}).setdefault(evaluation, {})
+        queries.pop(query_id, None)
+        if tags or note:
+            queries[query_id] = {"tags": list(dict.fromkeys(tags)), "note": note}
+        _check(stored, path)
+        write_json(path, stored)
 
 
 def delete(run: Run) -> Path:

@@ -28,9 +28,10 @@ from workbench.audit.rules import audit
 from workbench.cards.card_json import card_to_dict
 from workbench.cards.read import read_card
 from workbench.run import Run, RunWriter, list_runs, write_json
-from workbench.run_notes import notes_path, write_notes
+from workbench.run_notes import notes_path, read_query_notes, write_notes, write_query_notes
 from workbench.views import map_view as maps
 from workbench.views import theme
+from workbench.views.failures import query_causes
 from workbench.views.figures_map import embedding_map
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "dashboard"
@@ -101,9 +102,12 @@ def texts(app: AppTest) -> str:
 
 
 def shown_hits(app: AppTest) -> list[str]:
-    """Texts of documents, which are shown with shared words underlined, as a reader sees them."""
-    pages = [str(block.value) for block in app.html if "<div class=" in str(block.value)]
-    return [html.unescape(re.sub(r"</?(div|mark)[^>]*>", "", block)) for block in pages]
+    """Texts of documents, which are shown with shared words underlined, as a reader sees them, and of other blocks."""
+    blocks = [str(block.value) for block in app.html if "<div class=" in str(block.value)]
+    pieces = [
+        each for block in blocks for each in re.findall(r'class="wb-hit" dir="auto">(.*?)</div>', block) or [block]
+    ]
+    return [html.unescape(re.sub(r"</?(div|mark)[^>]*>", "", piece)) for piece in pieces]
 
 
 def obeyed(app: AppTest) -> str:
@@ -253,10 +257,33 @@ def test_table_and_map_count_the_same_outcomes(folder: Path) -> None:
     assert {"found", "lost", "worse"} <= set(outcomes)
 
 
-def test_the_figures_of_the_queries_are_drawn_when_asked_for(folder: Path) -> None:
+def test_the_figures_of_the_queries_are_drawn(folder: Path) -> None:
+    assert len(page("retrieval.py", run=named(folder, "porsche-mxbai").name).get("plotly_chart")) == 2
+
+
+def test_queries_are_filtered_by_a_possible_cause(folder: Path) -> None:
     run = named(folder, "porsche-mxbai")
-    assert len(page("retrieval.py", run=run.name).get("plotly_chart")) == 0
-    assert len(page("retrieval.py", run=run.name, glance="true").get("plotly_chart")) == 2
+    causes = query_causes(run, "finetune", 1)
+    wanted = next(iter(causes.values()))[0]
+    table = page("retrieval.py", run=run.name, why=wanted).dataframe[0].value
+    assert len(table) == sum(wanted in found for found in causes.values()) > 0
+    assert all(wanted in found for found in table["causes"])
+
+
+def test_a_query_gets_tags_and_a_note_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path, queries=20)
+    start(tmp_path, monkeypatch)
+    monkeypatch.setattr("cached.can_write", lambda: True)
+    app = page("retrieval.py", run=run.name, query="q1")
+    app.text_input[-1].set_value(HOSTILE)
+    app.button[-1].click().run()
+    assert read_query_notes(run, "finetune") == {"q1": {"tags": [], "note": HOSTILE.strip()}}
+    write_query_notes(run, "finetune", "q2", tags=["look"], note="")
+    app = page("retrieval.py", run=run.name, tag="look")
+    assert app.dataframe[0].value[["tags"]].to_numpy().tolist() == [[["look"]]]
+    assert "hostile" not in obeyed(app)
+    notes_path(run).write_text("{")
+    assert "delete that file" in texts(page("retrieval.py", run=run.name))
 
 
 @pytest.mark.parametrize("name", ["../../etc", "..", "/etc/passwd", "no-such-run", HOSTILE])

@@ -180,6 +180,14 @@ def test_a_query_is_opened_and_survives_a_reload(page: Page, address: str, whole
     assert query(page) == {"run": [whole.name], "only": ["worse"], "query": ["q1"]}
 
 
+def test_a_point_of_a_figure_opens_its_query(page: Page, address: str, whole: Run) -> None:
+    page.goto(f"{address}retrieval?{urlencode({'run': whole.name})}")
+    settle(page)
+    page.locator(".js-plotly-plot").nth(1).locator(".points path").last.click()  # the largest loss
+    page.wait_for_function("location.search.includes('query=q1')")
+    shown(page, SINHALA).wait_for()
+
+
 def test_choices_go_into_the_address(page: Page, address: str, folder: Path) -> None:
     page.goto(f"{address}loss")
     settle(page)

@@ -304,6 +304,19 @@ def test_differences_are_sorted_and_counted():
     assert [x for trace in figure.data for x in trace.x] == [1, 2, 3, 4, 5]
 
 
+def test_marks_know_their_query():
+    twins = [QueryOutcome("a", 3, 1, 0.5, 1.0, "q7"), QueryOutcome("b", 3, 1, 0.5, 1.0, "q8")]
+    assert figures.rank_changes(twins).data[-1].customdata == ("q7",)
+    assert figures.per_query_difference(twins).data[0].customdata == ("q7", "q8")
+
+
+def test_examples_are_on_an_axis_of_their_agreement():
+    pair = QueryOutcome("a | b", None, None, 0.25, 0.5, ranked=False)
+    figure = figures.per_query_difference([pair], metric="Spearman (cosine)")
+    assert figure.layout.yaxis.title.text == "Agreement with gold, after − before (−1 to 1)"
+    assert figure.data[0].text[0] == "+0.250, agreement 0.250 → 0.500<br>a | b"
+
+
 def test_differences_of_many_queries_are_thinned_and_still_counted():
     many = [QueryOutcome(f"q{n}", 2, 1, 0.0, n / 5000) for n in range(1, 5001)]
     (trace,) = figures.per_query_difference(many, points=100).data

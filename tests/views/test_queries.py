@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from workbench.run import Run, write_json, write_parquet
 from workbench.views.failures import failure_causes, near_duplicates, query_causes
 from workbench.views.queries import (
     FILTERS,
+    annotate,
     compared_evaluations,
     document_texts,
     download,
@@ -24,6 +26,7 @@ from workbench.views.queries import (
     group_names,
     open_queries,
     pair_queries,
+    queries_csv,
     queries_view,
     query_metrics,
     query_outcomes,
@@ -129,6 +132,21 @@ def test_filters(tmp_path: Path, outcome: str, search: str, expected: list[str])
     assert list(filter_queries(table, outcome, search)["query_id"]) == expected
 
 
+def test_causes_tags_and_notes_are_filters_and_in_the_csv(tmp_path: Path) -> None:
+    causes = {"b": ("not found", "truncated"), "c": ("not found",)}
+    notes = {"b": {"tags": ["look", "data"], "note": "wrong answer"}, "d": {"tags": ["look"]}}
+    table = annotate(query_table(small_run(tmp_path), "test"), causes, notes)
+    kept = {
+        (cause, tag): list(filter_queries(table, cause=cause, tag=tag)["query_id"])
+        for cause in ("any", "not found", "truncated") for tag in ("any", "look")
+    }  # fmt: skip
+    assert kept["any", "any"] == ["b", "c", "d", "a"]
+    assert (kept["not found", "any"], kept["any", "look"], kept["truncated", "look"]) == (["b", "c"], ["b", "d"], ["b"])
+    rows = pd.read_csv(io.StringIO(queries_csv(table)), keep_default_na=False).set_index("query_id")
+    assert rows.loc["b", ["causes", "tags", "note"]].tolist() == ["not found; truncated", "look; data", "wrong answer"]
+    assert rows.loc["a", ["before", "after", "difference", "causes", "note"]].tolist() == [0.5, 1.0, 0.5, "", ""]
+
+
 def test_a_ranking_comes_in_order_with_the_relevant_documents(tmp_path: Path) -> None:
     found = open_queries(small_run(tmp_path), "test", ["a", "b", "nobody"])
     assert [(hit.position, hit.relevant, hit.document) for hit in found["a"].after] == [
@@ -136,6 +154,7 @@ def test_a_ranking_comes_in_order_with_the_relevant_documents(tmp_path: Path) ->
         (2, False, "other"),
     ]
     assert found["b"].texts == (("b", "two"),)
+    assert [hit.note for hit in found["a"].after] == ["was 1, score +0.0000", "was 2, score +0.0000"]
     assert list(found) == ["a", "b"]
 
 
@@ -147,9 +166,18 @@ def test_a_ranking_read_alone_is_that_of_the_whole_file(run: Run, tmp_path: Path
         assert [getattr(hit, column) for hit in found] == expected[column].tolist()
     assert document_texts(run, "finetune", ["d3", "nobody"]) == {"d3": "The boot of model 3 holds 303 litres."}
     less = Run(Path(shutil.copytree(run.path, tmp_path / run.name)))
+    places = hits[hits["query_id"] == "q3"].set_index("document_id")["position"]
+    old = run.hits("finetune", "before").query("query_id == 'q3'").set_index("document_id")
+    for hit in open_queries(run, "finetune", ["q3"])["q3"].after:
+        there = hit.document_id in old.index
+        score = round(hit.score - old["score"].get(hit.document_id, 0), 4)
+        said = f"was {old['position'].get(hit.document_id)}, score {score:+.4f}".replace("-", "−")
+        assert hit.note == (said if there else f"was > {len(old)}")
+    assert {len(places), len(old)} == {len(places)}
     less.file("hits", "finetune", "after").unlink()
     opened = open_queries(less, "finetune", ["q3"])["q3"]
     assert (opened.after, len(opened.before)) == ((), 10)
+    assert {hit.note for hit in opened.before} == {""}
 
 
 def test_examples_are_rows_too(tmp_path: Path) -> None:
@@ -257,6 +285,27 @@ def test_failures_have_causes(failing: Run) -> None:
     duplicates = near_duplicates(failing, "small", table)
     assert dict(zip(table["query_id"], duplicates, strict=True))["up"] == "near"
     assert sum(each is not None for each in duplicates) == 1
+
+
+def test_causes_by_tokens_and_by_the_answer_of_another_query(failing: Run) -> None:
+    """A tokenizer of five words that reads six tokens: of "g-never" it reads too little, of "old car" no word."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    made = Tokenizer(WordLevel({"[UNK]": 0, "word": 1, "green": 2, "paint": 3, "Green": 4}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    failing.file("model").mkdir(exist_ok=True)
+    made.save(str(failing.file("model") / "tokenizer.json"))
+    write_json(failing.file("model") / "tokenizer_config.json", {"model_max_length": 6})
+    path = failing.file("queries", "small")
+    table = pd.read_parquet(path)
+    table.loc[table["query_id"] == "same", "relevant"] = pd.Series([["g-same", "x1"]], index=[2])
+    table.loc[table["query_id"] == "never", "query"] = "word"
+    table.to_parquet(path)
+    found = query_causes(failing, "small")
+    assert found["never"] == ("not found", "answer of another query", "truncated")
+    assert found["gone"] == ("not found", "answer of another query", "unknown tokens")
 
 
 def test_a_rank_beyond_100_is_not_found(failing: Run) -> None:

@@ -291,19 +291,21 @@ Place = tuple[float, float]
 
 
 def shared_marks(
-    pairs: Iterable[tuple[Place, str]],
+    pairs: Iterable[tuple[Place, str, str]],
     looks: Mapping[int, tuple[str, str, str]],
     describe: Callable[[Place], str],
 ) -> list[Trace]:
-    """Queries at (x, y), equal ones as one larger mark; (place, text) each.
+    """Queries at (x, y), equal ones as one larger mark, which has the id of the first; (place, text, id) each.
 
     `looks` maps the sign of y - x to name, color, and symbol. A hover text has `describe`, how many queries share the
     place, and up to three of their texts.
     """
     counts: Counter[Place] = Counter()
     examples: dict[Place, list[str]] = defaultdict(list)
-    for place, text in pairs:
+    first: dict[Place, str] = {}
+    for place, text, key in pairs:
         counts[place] += 1
+        first.setdefault(place, key)
         if len(examples[place]) < 3:
             examples[place].append(plain_lines(text, limit=110))
 
@@ -322,6 +324,7 @@ def shared_marks(
             "name": f"{name} ({sum(counts[place] for place in places):,})",
             "marker": {**marker, "size": [min(7 + 2.5 * math.sqrt(counts[place] - 1), 34) for place in places]},
             "text": [text_of(place) for place in places],
+            "customdata": [first[place] for place in places],
             "hovertemplate": "%{text}<extra></extra>",
         }
         traces += [trace] if places else []
@@ -343,8 +346,11 @@ def rank_changes(
     """
     colors = palette(dark=dark)
     beyond = depth * 2.0
-    pairs = [((float(each.rank_before or beyond), float(each.rank_after or beyond)), each.query) for each in queries]
-    end = max((rank for place, _ in pairs for rank in place), default=float(depth))
+    pairs = [
+        ((float(each.rank_before or beyond), float(each.rank_after or beyond)), each.query, each.query_id)
+        for each in queries
+    ]
+    end = max((rank for place, _, _ in pairs for rank in place), default=float(depth))
 
     def describe(place: Place) -> str:
         return "rank " + " → ".join(plain(f"> {depth}") if rank > depth else f"{rank:.0f}" for rank in place)
@@ -369,6 +375,12 @@ def rank_changes(
     return figure_of(traces if pairs else [], x=x, y=y, dark=dark, height=height, xaxis=axis, yaxis=axis)
 
 
+def _change_text(query: QueryOutcome) -> str:
+    if not query.ranked:
+        return f"{query.difference:+.3f}, agreement {query.before:.3f} → {query.after:.3f}"
+    return f"{query.difference:+.3f}, rank {query.rank_before or 'not found'} → {query.rank_after or 'not found'}"
+
+
 def per_query_difference(
     queries: Sequence[QueryOutcome],
     *,
@@ -379,9 +391,12 @@ def per_query_difference(
 ) -> Figure:
     """After minus before of every query, sorted from the largest gain to the largest loss.
 
-    The areas show how many queries gained and lost, and how much: a mean hides both.
+    The areas show how many queries gained and lost, and how much: a mean hides both. Of examples each has its agreement
+    with the gold labels, whatever the `metric` of all.
     """
     colors = palette(dark=dark)
+    of = "Queries" if all(query.ranked for query in queries) else "Examples"
+    shown_metric = metric if of == "Queries" else "Agreement with gold"
     ranked = list(enumerate(sorted(queries, key=lambda query: (-query.difference, query.query)), start=1))
     groups = (
         ("Higher", colors.better, [row for row in ranked if row[1].difference > 0]),
@@ -402,18 +417,15 @@ def per_query_difference(
             "fillcolor": f"{color}33",
             "line": {"color": color, "width": 1.5, "shape": "hvh"},
             "marker": {"color": color, "size": 6, "symbol": "diamond" if changed else "diamond-open"},
-            "text": [
-                f"{query.difference:+.3f}, rank {query.rank_before or 'not found'} → {query.rank_after or 'not found'}"
-                f"<br>{plain_lines(query.query, limit=160)}"
-                for _, query in shown
-            ],
+            "text": [f"{_change_text(query)}<br>{plain_lines(query.query, limit=160)}" for _, query in shown],
+            "customdata": [query.query_id for _, query in shown],
             "hovertemplate": "%{text}<extra></extra>",
         }
         traces += [trace] if rows else []
     return figure_of(
         traces,
-        x="Queries, sorted by change (count)",
-        y=f"{plain(metric, 40)}, after − before (−1 to 1)",
+        x=f"{of}, sorted by change (count)",
+        y=f"{plain(shown_metric, 40)}, after − before (−1 to 1)",
         dark=dark,
         height=height,
         yaxis={"range": [-1.08, 1.08]},

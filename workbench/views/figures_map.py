@@ -299,8 +299,9 @@ def query_scatter(
         -1: (f"{one} better", colors.worse, "diamond-x"),
     }
 
-    pairs = [((round(float(x), 3), round(float(y), 3)), text) for x, y, text in zip(first, second, texts, strict=True)]
-    kind = _kind(len({place for place, _ in pairs}))
+    rows = zip(first, second, texts, strict=True)
+    pairs = [((round(float(x), 3), round(float(y), 3)), text, "") for x, y, text in rows]
+    kind = _kind(len({place for place, *_ in pairs}))
     traces = [
         {**each, "type": kind}
         for each in (

@@ -107,14 +107,35 @@ def filters(table: pd.DataFrame) -> tuple[str, ...]:
     return FILTERS if "gold" not in table else tuple(name for name in FILTERS if name not in ("found", "lost"))
 
 
-def filter_queries(table: pd.DataFrame, outcome: str = "all", search: str = "", cause: str = "any") -> pd.DataFrame:
-    """Rows of `query_table` with this outcome, this one of their `causes`, and all words of `search`, in order."""
+def annotate(table: pd.DataFrame, causes: Mapping[str, Sequence[str]], notes: Mapping[str, Any]) -> pd.DataFrame:
+    """`query_table` with causes, tags (lists of text) and note, of `query_causes` and `read_query_notes`."""
+    keys = table["query_id"]
+    columns: dict[str, Any] = {
+        "causes": [list(causes.get(key, ())) for key in keys],
+        "tags": [list(notes.get(key, {}).get("tags", ())) for key in keys],
+        "note": [shorten(notes.get(key, {}).get("note", ""), TEXT_LIMIT) for key in keys],
+    }
+    return table.assign(**columns)
+
+
+def filter_queries(
+    table: pd.DataFrame, outcome: str = "all", search: str = "", *, cause: str = "any", tag: str = "any"
+) -> pd.DataFrame:
+    """Rows of `query_table` with this outcome and all words of `search`, in the same order; of `annotate` also with
+    this cause and tag."""
     kept = table if outcome == "all" else table[table["outcome"] == outcome]
-    if cause != "any":
-        kept = kept[[cause in causes for causes in kept["causes"]]]
+    for column, wanted in (("causes", cause), ("tags", tag)):
+        if wanted != "any":
+            kept = kept[[wanted in found for found in kept[column]]]
     for word in search.split():
         kept = kept[kept["query"].str.contains(word, case=False, regex=False)]
     return kept.reset_index(drop=True)
+
+
+def queries_csv(table: pd.DataFrame) -> str:
+    """Rows of `annotate` as CSV."""
+    joined = {name: table[name].map("; ".join) for name in ("causes", "tags")}
+    return str(table.assign(**joined).to_csv(index=False))
 
 
 def open_queries(run: Run, evaluation: str, query_ids: Sequence[str], top: int = TOP) -> dict[str, OpenedQuery]:
