@@ -677,7 +677,6 @@ def test_found_and_lost_queries_are_counted_and_grouped(ranked):
     assert (length.by, rows) == ("query length", [("2 words", 10, 5, 0), ("5 words", 10, 5, 10)])
     assert {cause.name: cause.queries for cause in queries.causes} == {
         "not found": 5,
-        "near duplicate": 0,
         "none of these": 5,
     }
     words = Reader(own(render(summary, written=WRITTEN))).words
