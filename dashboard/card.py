@@ -1,5 +1,6 @@
 """Card: what a card says, what the audit finds in it, and the recipe as written and corrected."""
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import address
@@ -47,11 +48,33 @@ def finding_box(card: "Card", finding: "Finding") -> None:
             st.text(finding.message)
             if finding.fix is not None:
                 st.text(f"Correction: {finding.fix.sentence}")
+            if finding.lines:
+                first = min(finding.lines)
+                st.button(
+                    f"Line {first} in the text", key=f"{finding.code} {finding.lines}", on_click=go_to_line,
+                    args=(first,), type="tertiary", icon=":material/subdirectory_arrow_right:",
+                )  # fmt: skip
         with right:
             if finding.lines:
                 parts.source(card_facts.excerpt(card, dict.fromkeys(finding.lines, " "), around=1))
             else:
                 st.caption("Not about single lines: something is missing, or is in the files beside the card.")
+
+
+def go_to_line(line: int) -> None:
+    """Show a line in the text of the card."""
+    address.write(view="text", line=str(line))
+
+
+def on_line() -> None:
+    go_to_line(int(st.session_state["lines"]["line"]))
+
+
+def line_links() -> None:
+    """Make the numbers of lines links to the text, and scroll to the line of the address."""
+    line = st.query_params.get("line", "")
+    wanted = int(line) if line.isdecimal() and st.query_params.get("view") == "text" else 0
+    parts.line_links(key="lines", data={"line": wanted}, on_line_change=on_line)
 
 
 def findings(card: "Card", audit: "Audit") -> None:
@@ -161,7 +184,7 @@ def show(card: "Card") -> None:
                 count = sum(finding.severity == severity for finding in audit)
                 if count:
                     st.badge(f"{count} {severity}{'s' * (count > 1)}", color=color, icon=icon)  # type: ignore[arg-type]
-        st.text(audit.reproducibility.verdict)
+        st.text(card_facts.missing_facts(audit))
     view = parts.views(VIEWS)
     if view == "findings":
         findings(card, audit)
@@ -173,28 +196,56 @@ def show(card: "Card") -> None:
         what_is_needed(audit)
     else:
         recipe_view(card, written, corrected, why)
+    line_links()
+
+
+def on_drop() -> None:
+    """Keep a card that was dropped for this session, and choose it."""
+    file = st.session_state["file"]
+    if file is None:
+        return
+    cards = st.session_state.setdefault("dropped", {})
+    name = next(
+        name
+        for name in (f"dropped {file.name}{f' ({number})' * (number > 1)}" for number in count(1))
+        if cards.get(name, file.getvalue()) == file.getvalue()
+    )
+    cards[name] = file.getvalue()
+    address.write(card=name, hub=None)
 
 
 parts.title("Card", "What a model card states, what the audit finds, and the recipe.")
 runs = [run for run in cached.runs() if run.file("card").exists()]
-names = [*shipped_cards(), *(f"run {run.name}" for run in runs)]
+dropped: dict[str, bytes] = st.session_state.get("dropped", {})
+names = [*dropped, *shipped_cards(), *(f"run {run.name}" for run in runs)]
+gone = [name for name in st.query_params.get_all("card") if name.startswith("dropped ") and name not in dropped]
 left, middle, right = st.columns([4, 3, 4])
 with left:
     if names:
         label = "Shipped cards, and the cards of your runs" if runs else "Shipped cards"
-        picked = address.choice(st.selectbox, label, names, key="card", pinned=True, forgets=("hub",), index=None)
+        picked = address.choice(
+            st.selectbox, label, names, key="card", pinned=True, forgets=("hub", "line"), index=None
+        )
 with middle:
     identity = address.choice(
         st.text_input, "Or a Hub id", key="hub", placeholder="owner/model", help="owner/model@revision, too"
     )
 with right:
-    file = st.file_uploader(
-        "Or drop a README.md", type=["md"], help="It is read by the server of this page, and not stored or shared."
+    st.file_uploader(
+        "Or drop a README.md",
+        type=["md"],
+        key="file",
+        on_change=on_drop,
+        help="It is read by the server of this page, kept until this page is closed or reloaded, and not shared.",
     )
-if file is not None:
-    show(cached.dropped_card(file.getvalue(), file.name.removesuffix(".md")))
+if gone:
+    parts.problem(
+        "This card was dropped in another session.", "A dropped card is not stored; drop the README.md again."
+    )
 elif identity:
     show(cached.hub_card(*identity.strip().partition("@")[::2]))
+elif picked in dropped:
+    show(cached.dropped_card(dropped[picked], picked.removeprefix("dropped ").removesuffix(".md")))
 elif picked is not None:
     if picked.startswith("run "):
         found = find_run(runs, picked.removeprefix("run "))

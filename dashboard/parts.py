@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 canvas = st.components.v2.component("map", js=Path(__file__).with_name("map.js").read_text(encoding="utf-8"))
 """The maps before and after, drawn in the browser; actions come back as `did`."""
 
+line_links = st.components.v2.component("lines", js=Path(__file__).with_name("lines.js").read_text(encoding="utf-8"))
+"""Numbers of lines as links: a click on one comes back as `line`; the line asked for is scrolled to."""
+
 keys = st.components.v2.component("keys", js=Path(__file__).with_name("keys.js").read_text(encoding="utf-8"))
 """Keys of the page; J and K come back as `moved`, +1 or -1, and what is opened is scrolled into view."""
 
@@ -59,7 +62,10 @@ STYLE = """<style>
 .wb-facts b { font-weight: 650; }
 .wb-source { font: .8rem/1.5 ui-monospace, "Source Code Pro", Menlo, Consolas, "Noto Sans Mono", monospace; }
 .wb-source div { display: flex; gap: .75rem; padding: 0 .4rem; border-left: 3px solid transparent; }
-.wb-source i { flex: 0 0 2.6rem; text-align: right; font-style: normal; opacity: .55; user-select: none; }
+.wb-source a { color: inherit; text-decoration: none; }
+.wb-source a:hover, .wb-source a:focus-visible { text-decoration: underline; }
+.wb-source .wb-asked { outline: 2px solid #0072b2; }
+.wb-source i { flex: 0 0 2.6rem; text-align: right; font-style: normal; opacity: .75; user-select: none; }
 .wb-source span { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; flex: 1; }
 .wb-source .wb-marked { background: rgba(230, 159, 0, .16); border-left-color: #e69f00; }
 .wb-source .wb-note { flex: 0 0 auto; max-width: 40%; font-family: inherit; opacity: .75; text-align: right; }
@@ -439,7 +445,7 @@ def stand_ins(notes: Sequence[str]) -> None:
 
 
 def source(lines: Iterable[tuple[int, str, str]]) -> None:
-    """Lines of a card: number, text, and a note for a marked line; escaped."""
+    """Lines of a card: number, text, and a note for a marked line; escaped. A number is a link, see `card_lines`."""
     rows = []
     last = None
     for number, text, note in lines:
@@ -449,6 +455,6 @@ def source(lines: Iterable[tuple[int, str, str]]) -> None:
         mark = f'<span class="wb-note">{html.escape(note.strip())}</span>' if note.strip() else ""
         kind = ' class="wb-marked"' if note else ""
         rows.append(
-            f"<div{kind}><i>{number}</i><span dir='auto'>{html.escape(remove_controls(text))}</span>{mark}</div>"
+            f"<div{kind} data-line='{number}'><i><a href='#line-{number}'>{number}</a></i><span dir='auto'>{html.escape(remove_controls(text))}</span>{mark}</div>"
         )
     st.html(f'<div class="wb-source">{"".join(rows)}</div>')

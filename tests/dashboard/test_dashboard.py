@@ -593,8 +593,18 @@ def test_a_dropped_card_is_read_and_its_text_stays_text(folder: Path) -> None:
     assert [error.value for error in app.exception] == []
     assert "<script>window.hostile=1</script>" in texts(app) + "".join(block.value for block in app.code)
     assert "hostile" not in obeyed(app)
+    assert app.query_params["card"] == "dropped README.md"
+    app.switch_page("loss.py").run()
+    app.switch_page("card.py").run()
+    assert app.selectbox(key="card").options[0] == "dropped README.md"
+    app.selectbox(key="card").set_value("dropped README.md").run()
+    assert "<script>window.hostile=1</script>" in texts(app) + "".join(block.value for block in app.code)
     app.file_uploader[0].set_value(("README.md", b"\0\1\2", "text/markdown")).run()
     assert "binary data" in texts(app)
+    assert app.selectbox(key="card").value == "dropped README.md (2)"
+    app.file_uploader[0].set_value(("huge.md", b"x" * 5_000_001, "text/markdown")).run()
+    assert "Expected a model card of at most 5,000,000 bytes, found 5,000,001" in texts(app)
+    assert "drop the README.md again" in texts(page("card.py", card="dropped README.md"))
 
 
 def test_a_card_of_the_hub_is_read_by_its_id(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

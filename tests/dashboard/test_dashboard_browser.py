@@ -425,6 +425,20 @@ def test_the_card_as_written_beside_corrected(page: Page, address: str, korean: 
     assert load_recipe(waiting.value.path()).loss.parameters["scale"] == 20.0
 
 
+def test_a_number_of_a_line_leads_to_the_text_of_a_card_that_was_dropped(page: Page, address: str) -> None:
+    page.goto(f"{address}card")
+    settle(page)
+    page.locator('input[type="file"]').set_input_files(ROOT / "data" / "cards" / "korean-law-lora" / "README.md")
+    page.wait_for_function("location.search.includes('card=dropped')")
+    page.get_by_text("scale-as-temperature").wait_for()
+    link = page.locator(".wb-source .wb-marked a").last
+    line = link.inner_text()
+    link.click()
+    page.wait_for_function("location.search.includes('view=text')")
+    page.locator(".wb-asked", has=page.get_by_role("link", name=line, exact=True)).wait_for()
+    assert query(page)["line"] == [line]
+
+
 def maps(page: Page) -> Locator:
     return page.locator(".wb-panel canvas")
 

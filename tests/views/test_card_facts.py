@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from synthetic_run import made_recipe
 
+from workbench.audit.rules import audit
 from workbench.cards.card import Card, Stated
+from workbench.cards.read import read_card
 from workbench.recipe.overrides import with_overrides
 from workbench.recipe.schema import Origin
 from workbench.views import card_facts
@@ -26,6 +28,14 @@ def test_facts_leave_out_what_the_card_does_not_say() -> None:
         ("Base model", "a/b", "24"),
         ("Set: seed", "7", "30"),
     ]
+
+
+def test_missing_facts_are_named_and_counted() -> None:
+    assert card_facts.missing_facts(audit(read_card("porsche-mxbai"))) == (
+        "It cannot be run again from the card. Missing: training data, evaluation set (23 of 25 facts known)"
+    )
+    untrained = Card(name="x", kind="unknown")
+    assert card_facts.missing_facts(audit(untrained)).startswith("The card describes no training")
 
 
 def test_recipe_fields_show_what_a_correction_changes() -> None:

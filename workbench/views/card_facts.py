@@ -75,6 +75,18 @@ def needed_facts(audit: Audit) -> list[Sourced]:
     return [Sourced(f.name, value, f.status, tuple(f.lines), shorten(f.note, LIMIT)) for f, value in facts]
 
 
+def missing_facts(audit: Audit) -> str:
+    """Whether the training can be run again, and which facts are missing for it."""
+    found = audit.reproducibility
+    said, colon, _ = found.verdict.partition(":")
+    needed = [fact for fact in found.facts if fact.status != "not needed"]
+    missing = [fact.name for fact in needed if fact.status == "missing"]
+    if not colon:
+        return found.verdict
+    known = f"({len(needed) - len(missing)} of {len(needed)} facts known)"
+    return f"{said}. Missing: {', '.join(missing) or 'nothing'} {known}"
+
+
 def card_findings(card: Card) -> tuple[FindingLines, ...]:
     """The audit's findings with the lines that prove them."""
     lines = {number: shorten(text, 200) for number, text in enumerate(card.lines, start=1)}
