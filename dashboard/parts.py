@@ -454,7 +454,7 @@ def source(lines: Iterable[tuple[int, str, str]]) -> None:
         last = number
         mark = f'<span class="wb-note">{html.escape(note.strip())}</span>' if note.strip() else ""
         kind = ' class="wb-marked"' if note else ""
-        rows.append(
-            f"<div{kind} data-line='{number}'><i><a href='#line-{number}'>{number}</a></i><span dir='auto'>{html.escape(remove_controls(text))}</span>{mark}</div>"
-        )
+        link = f"<i><a href='#line-{number}'>{number}</a></i>"
+        words = f"<span dir='auto'>{html.escape(remove_controls(text))}</span>"
+        rows.append(f"<div{kind} data-line='{number}'>{link}{words}{mark}</div>")
     st.html(f'<div class="wb-source">{"".join(rows)}</div>')

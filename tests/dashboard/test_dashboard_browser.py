@@ -183,7 +183,13 @@ def test_a_query_is_opened_and_survives_a_reload(page: Page, address: str, whole
 def test_a_point_of_a_figure_opens_its_query(page: Page, address: str, whole: Run) -> None:
     page.goto(f"{address}retrieval?{urlencode({'run': whole.name})}")
     settle(page)
-    page.locator(".js-plotly-plot").nth(1).locator(".points path").last.click()  # the largest loss
+    mark = page.locator(".js-plotly-plot").nth(1).locator(".points path").last  # the largest loss
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator(".js-plotly-plot .hoverlayer .hovertext").wait_for()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_function("location.search.includes('query=q1')")
     shown(page, SINHALA).wait_for()
 
