@@ -631,7 +631,7 @@ def test_the_tables_of_a_shipped_card(folder: Path, view: str) -> None:
 def marked_lines(app: AppTest) -> list[str]:
     """The lines of the card that are marked, each with its number."""
     bodies = " ".join(element.proto.body for element in app.get("html"))
-    rows = re.findall(r'<div class="wb-marked"><i>(\d+)</i><span[^>]*>(.*?)</span>', bodies)
+    rows = re.findall(r'<div class="wb-marked"[^>]*><i><a[^>]*>(\d+)</a></i><span[^>]*>(.*?)</span>', bodies)
     return [f"{number} {html.unescape(text)}" for number, text in rows]
 
 
