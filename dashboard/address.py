@@ -72,15 +72,16 @@ def choice(
 ) -> Any:
     """A widget whose value is in the address under `key`; without `options` a text field or a toggle.
 
-    The default is the first option; `pinned`: it is written, too, with the first choice on the page. What is not among
-    the options is left out; `former` are names of older versions. A change removes the parameters that it `forgets`.
+    The default is the first option; `pinned`: it is written, too, with the first choice on the page, and takes the
+    place of no other text. What is not among the options is left out; `former` are names of older versions. A change
+    removes the parameters that it `forgets`.
     """
     first: Value = default if default is not None else options[0][0] if options else ""
     value = read(key, first)
     value = (former or {}).get(value, value) if isinstance(value, str) else value
     if options:
         known = [each for each in value if each in options[0]] if isinstance(value, list) else value
-        value = known if known in options[0] or isinstance(known, list) else first
+        value = known if known in options[0] or isinstance(known, list) else None if pinned else first
     if not isinstance(value, str) or options or st.session_state.get(key) != value:  # else a field loses what is typed
         st.session_state[key] = value
     st.session_state[DEFAULTS][key] = None if pinned else first

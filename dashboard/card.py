@@ -246,6 +246,8 @@ elif identity:
     show(cached.hub_card(*identity.strip().partition("@")[::2]))
 elif picked in dropped:
     show(cached.dropped_card(dropped[picked], picked.removeprefix("dropped ").removesuffix(".md")))
+elif parts.gone("card", names, "card"):
+    pass
 elif picked is not None:
     if picked.startswith("run "):
         found = find_run(runs, picked.removeprefix("run "))

@@ -317,7 +317,7 @@ def query_by_query(run: Run, others: Sequence[Run], evaluation: str | None) -> N
             name = address.choice(st.selectbox, "Against", list(names), key="against", width=420)
         else:
             name = others[0].name
-        if evaluation is None or not group_names(run, evaluation):
+        if evaluation is None or not all(group_names(each, evaluation) for each in (run, names[name])):
             st.text("These runs were not measured query by query.")
             return
         metrics = cached.query_metrics(run, evaluation)
@@ -406,7 +406,10 @@ else:
     names = [other.name for other in runs if run is None or other.name != run.name]
     with right:
         against = address.choice(st.multiselect, "With", names, key="with", default=[], placeholder="its card")
-    if run is not None:
+    lost = parts.gone("run", [each.name for each in runs]) or parts.gone("with", names)
+    if run is not None and not lost:
+        for each in (run, *(other for other in runs if other.name in against)):
+            parts.flag(cached.row(each))
         try:
             by_name = {other.name: other for other in runs}
             show(run, [by_name[name] for name in against])

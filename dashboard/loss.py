@@ -193,6 +193,9 @@ def show(runs: Sequence[Run]) -> None:
     except WorkbenchError as error:
         parts.problem("A run cannot be read.", str(error))
         return
+    for run in runs:
+        if run.record.get("verification"):
+            st.text(f"{run.name} has no log: published weights were verified, without training.")
     if figure is None:
         by = "" if along == "auto" else f" by {along}"
         waiting = "It appears with the first step." if live else "Choose another quantity or another axis."
@@ -261,7 +264,9 @@ else:
     picked = address.choice(st.multiselect, "Runs", names, key="runs", default=default, pinned=True, placeholder=asking)
     chosen = [run for run in runs if run.name in picked]
     controls(chosen)
-    if not picked:
+    if parts.gone("runs", names):
+        pass
+    elif not picked:
         parts.empty("No run chosen", "Choose one or more runs above.")
     else:
         st.session_state["last_run"] = picked[0]

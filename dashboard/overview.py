@@ -22,6 +22,7 @@ from workbench.views.theme import escape, palette
 STATES = {"interrupted": "yellow", "failed": "orange", "broken": "red"}
 PARAMETERS = {"compare": "run", "loss": "runs", "retrieval": "run", "embeddings": "run", "card": "card"}
 """Page -> how its address names a run."""
+TILES = 64  # px, height of the tiles
 HEIGHT = "max(19rem, calc(100vh - 24rem))"  # of the table; the page does not scroll for it at 1280 x 800
 
 table = st.components.v2.component("runs", js=Path(__file__).with_name("runs.js").read_text(encoding="utf-8"))
@@ -125,14 +126,18 @@ def show() -> None:
     if not runs:
         parts.no_runs(str(cached.runs_folder()))
         return
+    parts.gone("run", [run.name for run in runs])
     every = [cached.row(run) for run in runs]
     above = st.container()
     rows = filtered(every)
     with above:
+        left, right = st.columns([5, 3])  # always: the table stays where it is when a run starts
+    with left:
         tiles(rows)
-    for row in rows:
-        if row.status == "running" and (run := find_run(runs, row.name)) is not None:
-            parts.progress(row, run.record.get("progress") or {})
+    with right, st.container(height=TILES, border=False, gap="xxsmall"):
+        for row in rows:
+            if row.status == "running" and (run := find_run(runs, row.name)) is not None:
+                parts.progress(row, run.record.get("progress") or {})
     troubles(rows)
     if said := st.session_state.pop("not done", ""):
         parts.problem("This was not done.", said)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.projection import Stage
 from workbench.run import Run, rate_text
 from workbench.views.answers import Answer
-from workbench.views.overview import RunRow, find_run
+from workbench.views.overview import RunRow, find_run, status_reason
 from workbench.views.queries import compared_evaluations
 from workbench.views.records import Hit, Verdict, duration
 from workbench.views.theme import CONFIG, remove_controls
@@ -48,6 +48,7 @@ STYLE = """<style>
 [data-testid="stMetricValue"], [data-testid="stText"] { font-variant-numeric: tabular-nums; }
 [data-testid="stText"] { overflow-wrap: anywhere; }
 [data-testid="stButtonGroup"] p::first-letter { text-transform: uppercase; }
+[data-testid="stStatusWidget"]:not(:has([data-testid="stConnectionStatus"])) { display: none; }
 .st-key-pages { position: fixed; top: 1.05rem; left: 4rem; z-index: 999991; width: auto; max-width: 90vw; }
 .wb-hit { overflow-wrap: anywhere; line-height: 1.45; unicode-bidi: isolate; }
 .wb-hit mark { background: none; color: inherit; font-weight: 650; text-decoration: underline .14em;
@@ -156,6 +157,10 @@ def fragment(draw: Callable[..., None], *values: Any, run_every: float | None = 
     """Show a part of a page that is updated without the rest; an unreadable run becomes a sentence in it."""
 
     def guarded(*given: Any) -> None:
+        for run in (each for value in given for each in (value if isinstance(value, list) else [value])):
+            if isinstance(run, Run) and not run.file("record").is_file():
+                problem("This run was deleted.", f"Expected {run.name} in its folder, found none; choose another run.")
+                return
         try:
             draw(*given)
         except WorkbenchError as error:
@@ -304,8 +309,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
         st.html(f'<div class="wb-facts">{inner}</div>')
 
 
-def views(names: Sequence[str]) -> str:
-    """The view of the page, in the address as `view`."""
+def views(names: Sequence[str], why: Mapping[str, str] | None = None) -> str:
+    """The view of the page, in the address as `view`; `why` says of views that are not among the names why not."""
+    asked = address.read("view", "")
+    if why and asked in why:
+        empty(f"No {asked} of this run", why[asked])
     settings: dict[str, Any] = {"required": True, "label_visibility": "collapsed"}
     return str(address.choice(st.segmented_control, "View", names, key="view", **settings))
 
@@ -320,35 +328,54 @@ def page_of_a_run(sentence: str, name: str, show: Callable[[Run, Any], None]) ->
     row = st.container(horizontal=True, vertical_alignment="bottom")
     with row:
         run = choose_run(runs, width=440)
-    if run is not None:
+    if not gone("run", [run.name for run in runs]) and run is not None:
+        flag(cached.row(run))
         show(run, row)
         with row:
             stand_ins(cached.row(run).stand_ins)
 
 
+def flag(row: RunRow) -> None:
+    """What is wrong with a run, in a sentence."""
+    if words := status_reason(row.status, row, command=False):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.badge("damaged" if row.status == "finished" else row.status, color="orange", icon=":material/error:")
+            st.text(words)
+
+
 def choose_run(runs: Sequence[Run], *, label: str = "Run", width: Any = "stretch") -> Run | None:
     """A select box of runs; the selection is in the address and kept from page to page."""
     names = [run.name for run in runs]
-    gone = [name for name in st.query_params.get_all("run") if name not in names]
     settings: dict[str, Any] = {"index": None, "placeholder": "Choose a run", "width": width}
     default = default_run(runs).name
     name = address.choice(st.selectbox, label, names, key="run", default=default, pinned=True, **settings)
-    if gone:
-        problem("The address has an unknown name.", ", ".join(name[:200] for name in gone))
-    if name is not None:
+    run = find_run(runs, name)
+    if run is not None:
         st.session_state["last_run"] = name
-    return find_run(runs, name)
+    return run
+
+
+def gone(parameter: str, names: Sequence[str], what: str = "run") -> bool:
+    """Whether the address names a run that is not there, which is said in place of the page."""
+    asked = [name for name in st.query_params.get_all(parameter) if name and name not in names]
+    if asked:
+        shown = ", ".join(name[:200] for name in asked)
+        problem(
+            f"The {what} of this address is not here.",
+            f"Expected {shown} in {str(cached.runs_folder())!r}, found none that can be read; it was deleted or "
+            f"renamed, or is in another folder. Choose another {what}.",
+        )
+    return bool(asked)
 
 
 def progress(row: RunRow, said: dict[str, Any] | None = None) -> None:
     """The progress of a running training; `said` is that in its run.json."""
-    left, right = st.columns([2, 3], vertical_alignment="center")
-    left.text(f"{row.label} is running")
+    st.text(f"{row.label} is running")
     if row.steps:
         words = [f"step {row.step or 0:,} of {row.steps:,}", *pace(said or {})]
-        right.progress(min((row.step or 0) / row.steps, 1.0), text=" · ".join(words))
+        st.progress(min((row.step or 0) / row.steps, 1.0), text=" · ".join(words))
     else:
-        right.progress(0.0, text="preparing, no step yet")
+        st.progress(0.0, text="preparing, no step yet")
 
 
 def pace(said: dict[str, Any]) -> list[str]:

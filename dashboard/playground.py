@@ -8,18 +8,11 @@ import streamlit as st
 from workbench.errors import WorkbenchError
 from workbench.evaluation.projection import Stage
 from workbench.run import Run
-from workbench.views.map_view import has_vectors
 from workbench.views.playground import answer as answer_query
 
 
 def show(run: Run, evaluation: str) -> None:
     """A field for the query, and two rankings of the run's documents."""
-    if not has_vectors(run, evaluation):
-        parts.empty(
-            "No vectors to search",
-            "The playground searches document vectors, and this run keeps none of this evaluation. New runs keep them.",
-        )
-        return
     query = address.choice(
         st.text_input,
         "Your query",

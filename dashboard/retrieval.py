@@ -228,9 +228,6 @@ def take_notes(run: Run, evaluation: str, row: pd.Series, tags: list[str]) -> No
 def groups(run: Run, evaluation: str, metric: str) -> None:
     """The metric by groups of queries, at fewer dimensions, and with quantized embeddings."""
     options = group_names(run, evaluation)
-    if not options:
-        parts.empty("No groups", "This evaluation has pairs, not queries to group.")
-        return
     more = (*VECTORS,) if has_vectors(run, evaluation) else ()
     by = address.choice(st.selectbox, "Group by", [*options, *more], key="by", width=320, help=GROUPS_HELP)
     table = cached.grouped(run, evaluation, by, metric)
@@ -249,6 +246,17 @@ def groups(run: Run, evaluation: str, metric: str) -> None:
             placeholder="–",
         )
         st.caption(f"{metric_name(metric)}, a mean over queries.", help=parts.ABBREVIATIONS)
+
+
+def offered(run: Run, evaluation: str) -> tuple[list[str], dict[str, str]]:
+    """The views of the page that this evaluation has, and why it lacks the others."""
+    why = {}
+    if unit(run, evaluation) != "queries":
+        why["groups"] = "This evaluation has pairs, not queries to group."
+    if not has_vectors(run, evaluation):
+        kept = "The playground searches document vectors, and this run keeps none of this evaluation."
+        why["playground"] = kept if "groups" not in why else "This evaluation has pairs, not documents to search."
+    return [name for name in VIEWS if name not in why], why
 
 
 def show(run: Run, row: Any) -> None:
@@ -277,7 +285,7 @@ def show(run: Run, row: Any) -> None:
             width=190,
             help=parts.ABBREVIATIONS,
         )
-    view = parts.views(VIEWS)
+    view = parts.views(*offered(run, evaluation))
     if view == "playground":
         playground.show(run, evaluation)
     elif view == "groups":

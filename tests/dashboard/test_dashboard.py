@@ -127,7 +127,7 @@ def test_every_page_opens(folder: Path, name: str) -> None:
 
 def test_a_path_in_the_address_opens_nothing(folder: Path) -> None:
     app = page("retrieval.py", run="../../../etc")
-    assert "The address has an unknown name." in obeyed(app)
+    assert "The run of this address is not here." in obeyed(app)
     assert "root:" not in obeyed(app) + texts(app)
 
 
@@ -290,7 +290,8 @@ def test_a_query_gets_tags_and_a_note_beside_the_run(tmp_path: Path, monkeypatch
 def test_a_strange_name_in_the_address_is_said_and_left_aside(folder: Path, name: str) -> None:
     app = page("retrieval.py", run=name)
     assert name[:100] in texts(app)
-    assert app.selectbox(key="run").value in [run.name for run in list_runs(folder)]
+    assert app.selectbox(key="run").value is None
+    assert len(app.dataframe) == 0
 
 
 def test_a_default_is_not_written_and_a_choice_is_written_with_its_run(folder: Path) -> None:
@@ -554,7 +555,9 @@ def test_a_model_that_is_not_there_says_so_in_the_playground(folder: Path) -> No
     app = page("retrieval.py", run=run.name, view="playground", ask="Which tyres?")
     assert obeyed(app).count("This model cannot answer.") >= 1
     other = named(folder, "porsche-mxbai", "corrected")
-    assert "No vectors to search" in obeyed(page("retrieval.py", run=other.name, view="playground"))
+    app = page("retrieval.py", run=other.name, view="playground")
+    assert "this run keeps none of this evaluation" in texts(app)
+    assert [list(each.options) for each in app.get("button_group")] == [["queries", "groups"]]
 
 
 def test_items_have_no_rankings_and_no_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,7 +567,7 @@ def test_items_have_no_rankings_and_no_map(tmp_path: Path, monkeypatch: pytest.M
     assert {"gold", "score_before", "score_after"} <= set(app.dataframe[0].value.columns)
     assert [metric.label for metric in app.metric] == ["Pairs", "Worse", "Unchanged", "Better"]  # pairs have no ranks
     assert SINHALA in texts(app)
-    assert "No groups" in obeyed(page("retrieval.py", run=run.name, view="groups"))
+    assert "This evaluation has pairs" in texts(page("retrieval.py", run=run.name, view="groups"))
     assert "Pairs have no map" in obeyed(page("embeddings.py", run=run.name))
     page("compare.py", run=run.name)
 
@@ -707,6 +710,41 @@ def test_a_file_of_another_form_is_a_sentence(tmp_path: Path, monkeypatch: pytes
     start(tmp_path, monkeypatch)
     app = page("retrieval.py", run=run.name)
     assert "expected a column 'query_id' in" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("loss.py", "runs", "gone"), ("card.py", "card", "run gone"), ("compare.py", "run", "gone"),
+     ("embeddings.py", "run", "gone"), ("overview.py", "run", "gone")],
+)  # fmt: skip
+def test_a_link_to_a_run_that_is_gone_shows_no_other(folder: Path, name: str, key: str, value: str) -> None:
+    app = page(name, **{key: value})
+    assert f"Expected {value} in {str(folder)!r}" in texts(app)
+    shown = [*app.dataframe, *app.get("plotly_chart"), *app.subheader]
+    assert shown == []
+
+
+def test_a_run_that_is_deleted_while_it_is_open_becomes_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_run(tmp_path)
+    start(tmp_path, monkeypatch)
+    for name, key in (("retrieval.py", "run"), ("loss.py", "runs"), ("compare.py", "run")):
+        run = made_run(tmp_path)
+        app = page(name, **{key: run.name})
+        shutil.rmtree(run.path)
+        app.run()
+        assert "The run of this address is not here." in obeyed(app)
+        assert run.name in texts(app)
+
+
+def test_a_verification_has_no_log_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path)
+    run.file("log").unlink()
+    checked = {"model": "a/b", "path": str(tmp_path), "sha256": "0", "precision": "fp32"}
+    RunWriter(run.path).update(verification=checked)
+    start(tmp_path, monkeypatch)
+    assert f"{run.name} has no log: published weights were verified" in texts(page("loss.py", runs=run.name))
 
 
 def test_a_run_whose_folder_vanishes_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
