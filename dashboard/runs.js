@@ -49,6 +49,7 @@ const KEPT = "workbench runs table";
 const PAGES = [["compare", "Compare with its card", "run"], ["loss", "Loss curves", "runs"],
   ["retrieval", "Retrieval", "run"], ["embeddings", "Embeddings", "run"], ["card", "Its card", "card"]];
 const views = new WeakMap();
+const drafts = (globalThis.workbenchDrafts ??= new Map()); // run -> notes not saved yet, which outlive a new drawing
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const view = views.get(parentElement) ?? new View(parentElement);
@@ -330,8 +331,11 @@ class View {
       const label = element("label", "", form, title);
       const input = element(kind, "", label);
       if (kind === "input") { input.type = "text"; input.size = width; } else { input.rows = 1; input.cols = width; }
-      input.value = row.notes[name];
-      input.addEventListener("input", () => { form.dataset.changed = "1"; });
+      input.value = drafts.get(row.name)?.[name] ?? row.notes[name];
+      input.addEventListener("input", () => {
+        form.dataset.changed = "1";
+        drafts.set(row.name, { ...drafts.get(row.name), [name]: input.value });
+      });
       return [name, input];
     });
     const save = element("button", "", form, "Save");
@@ -339,6 +343,7 @@ class View {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       delete form.dataset.changed;
+      drafts.delete(row.name);
       this.tell({ what: "save", run: row.name, ...Object.fromEntries(made.map(([name, input]) => [name, input.value])) });
     });
   }

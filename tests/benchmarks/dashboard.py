@@ -203,7 +203,7 @@ class Reader:
         self.click("log scale", lambda: self.toggle("Log scale"))
         self.to("Embeddings", ".wb-panel canvas")
         self.click("colour of the map", lambda: self.option("Color by", ("outcome", "relevant documents")[number % 2]))
-        self.click("lines of the map", lambda: self.toggle("Lines to the answers"))
+        self.click("lines of the map", lambda: self.toggle("Lines to relevant documents"))
         self.area(40 + number % 20)
         self.click("an area of the map", self.page.mouse.up)  # type: ignore[attr-defined]
         self.to("Retrieval", '[data-testid="stDataFrame"]')

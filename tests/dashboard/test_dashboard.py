@@ -388,6 +388,17 @@ def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
     assert "Nothing logged yet" in obeyed(app)
 
 
+def test_a_curve_follows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path, steps=5, card=False)
+    start(tmp_path, monkeypatch)
+    app = page("loss.py", runs=run.name)
+    before = app.get("plotly_chart")[0].proto.spec
+    RunWriter(run.path).log({"step": 60, "epoch": 0.4, "loss": 7.5})
+    app.run()
+    assert "7.5" not in before
+    assert "7.5" in app.get("plotly_chart")[0].proto.spec
+
+
 def test_logs_of_one_length_lie_along_steps(folder: Path) -> None:
     app = page("loss.py", runs=named(folder, "porsche-mxbai").name)
     assert title_of_x(app) == "Epoch (passes over the training rows)"

@@ -92,7 +92,7 @@ class RunRow:
 def overview_files(run: Run) -> tuple[Path, ...]:
     """The files that `run_row` reads."""
     means = sorted(run.file("evaluations").glob("*/*.json"))
-    return (*(run.file(name) for name in ("record", "recipe", "comparison")), notes_path(run), *means)
+    return (*(run.file(name) for name in ("record", "recipe", "comparison", "log")), notes_path(run), *means)
 
 
 def run_row(run: Run) -> RunRow:
