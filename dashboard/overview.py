@@ -128,6 +128,8 @@ def show() -> None:
         return
     parts.gone("run", [run.name for run in runs])
     every = [cached.row(run) for run in runs]
+    if any(row.status == "running" for row in every) != st.session_state["live runs"]:
+        st.rerun()  # looks more often while a run is running
     above = st.container()
     rows = filtered(every)
     with above:
@@ -161,5 +163,5 @@ def show() -> None:
 
 folder = cached.runs_folder().resolve()
 parts.title(f"Card Workbench · {escape(folder.name)}", f"The runs in {escape(folder)}. Open a row for more.")
-live = any(run.status == "running" for run in cached.runs())
+live = st.session_state["live runs"] = any(run.status == "running" for run in cached.runs())
 parts.fragment(show, run_every=3 if live else 20)

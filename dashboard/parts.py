@@ -159,7 +159,9 @@ def fragment(draw: Callable[..., None], *values: Any, run_every: float | None = 
     def guarded(*given: Any) -> None:
         for run in (each for value in given for each in (value if isinstance(value, list) else [value])):
             if isinstance(run, Run) and not run.file("record").is_file():
-                problem("This run was deleted.", f"Expected {run.name} in its folder, found none; choose another run.")
+                problem(
+                    "This run was deleted.", f"Expected run {run.name!r}, found no folder of it; choose another run."
+                )
                 return
         try:
             draw(*given)
