@@ -187,6 +187,13 @@ def view(run: Run, evaluation: str, method: Method, together: bool) -> MapView |
     return maps.map_view(run, evaluation, method, together=together)
 
 
+@kept(map_files, 4, "Looking for clusters …", shared=True)
+def clustered(run: Run, evaluation: str, method: Method, together: bool) -> MapView | None:
+    """The map with the clusters of its documents by the vectors of its last stage."""
+    found = view(run, evaluation, method, together)
+    return None if found is None else found.with_clusters(vectors(run, evaluation, found.stages[-1]))
+
+
 @kept(map_files, 4, shared=True)
 def map_names(run: Run, evaluation: str, method: Method, together: bool) -> list[str]:
     found = view(run, evaluation, method, together)

@@ -31,6 +31,11 @@ PRESERVATION_HELP = (
     "Share of a point's nearest neighbors by the full vectors that are among its nearest on the map, a mean over up to "
     "1,000 points. A random map preserves nearly none."
 )
+COLOR_HELP = (
+    "outcome: what training did to a query's rank · rank change (halvings): how often the rank was halved; negative: "
+    "doubled, so −1 is from 5 to 10 · cluster: of documents after training, by HDBSCAN over the full vectors, named by "
+    "the words that only it has · density: mean cosine of the 10 nearest documents after training"
+)
 LISTED = 300  # rows of the table of selected texts
 WITH_NEIGHBORS = 40  # of them with their nearest documents
 LINES = 300  # lines from queries to relevant documents
@@ -193,7 +198,11 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
         )
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        by = address.choice(st.selectbox, "Color by", view.colorings, key="by", width=240)
+        default = "outcome" if "outcome" in view.colorings else view.colorings[0]
+        more = maps.CLUSTERS if maps.has_vectors(run, evaluation) else ()
+        by = address.choice(
+            st.selectbox, "Color by", [*view.colorings, *more], key="by", default=default, help=COLOR_HELP, width=240
+        )
         address.choice(
             st.text_input, "Find texts", key="find", forgets=("area", "pick"), placeholder="words, or an id", width=280
         )
@@ -204,6 +213,8 @@ def explore_map(run: Run, evaluation: str, choice: tuple[Method, bool]) -> None:
             default=False,
             help=f"From each selected query to its relevant documents; of all queries, the first {LINES}",
         )
+    if by in maps.CLUSTERS:
+        view = cached.clustered(run, evaluation, *choice) or view
     draw(run, evaluation, choice, view, by, lines)
     selected(run, evaluation, view, by)
     about(view)

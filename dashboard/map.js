@@ -29,7 +29,9 @@ const STYLE = `
   line-height: 1.35; background: var(--ground); color: var(--ink); border: 1px solid var(--muted); border-radius: 5px;
   overflow-wrap: anywhere; unicode-bidi: isolate; white-space: pre-line; }
 `;
-const TOOLS = [["lasso", "Lasso"], ["box", "Box"], ["pan", "Move"], ["reset", "Whole map"]];
+const TOOLS = [["lasso", "Lasso"], ["box", "Box"], ["pan", "Move"], ["reset", "Whole map"], ["clear", "Clear"],
+  ["image", "Image"]];
+const ACTIONS = ["reset", "clear", "image"]; // tools that do something at once
 const NEAR = 10; // pixels from a point at which it is hit
 const CLICK = 4; // pixels that the pointer may move during a click
 const views = new WeakMap();
@@ -109,7 +111,8 @@ class View {
       const button = element("button", "", this.tools, title);
       button.type = "button";
       button.dataset.tool = name;
-      button.onclick = () => (name === "reset" ? this.whole() : this.use(name));
+      button.onclick = () => ({ reset: () => this.whole(), clear: () => this.clear(), image: () => this.image() }[name]
+        ?? (() => this.use(name)))();
     }
     this.use("lasso");
     this.watch = new ResizeObserver(() => this.draw());
@@ -127,7 +130,7 @@ class View {
   use(tool) {
     this.tool = tool;
     for (const button of this.tools.children) {
-      if (button.dataset.tool !== "reset") button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+      if (!ACTIONS.includes(button.dataset.tool)) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     }
   }
 
@@ -197,6 +200,30 @@ class View {
     this.version += 1;
     this.draw();
     this.tell({ what: "clear" });
+  }
+
+  // Both maps with their titles as one PNG file, named for the run.
+  image() {
+    const gap = 16, head = 28, ratio = window.devicePixelRatio || 1;
+    const canvases = this.panels.map((panel) => panel.canvas);
+    const made = document.createElement("canvas");
+    made.width = canvases.reduce((sum, each) => sum + each.width + gap * ratio, gap * ratio);
+    made.height = Math.max(...canvases.map((each) => each.height)) + (head + gap) * ratio;
+    const pen = made.getContext("2d");
+    pen.fillStyle = this.data.look.ground;
+    pen.fillRect(0, 0, made.width, made.height);
+    pen.fillStyle = this.data.look.ink;
+    pen.font = `600 ${14 * ratio}px sans-serif`;
+    let left = gap * ratio;
+    this.panels.forEach(({ stage }, place) => {
+      pen.fillText(stage.title, left, 19 * ratio);
+      pen.drawImage(canvases[place], left, head * ratio);
+      left += canvases[place].width + gap * ratio;
+    });
+    const link = document.createElement("a");
+    link.download = `${this.data.id.replace(/[^\w.-]+/g, "-")}map.png`;
+    link.href = made.toDataURL("image/png");
+    link.click();
   }
 
   // Draw once at the next frame.
@@ -434,6 +461,14 @@ class Panel {
     for (let at = 0; at < pairs.length; at += 2) {
       pen.moveTo(this.toX(x[pairs[at]]), this.toY(y[pairs[at]]));
       pen.lineTo(this.toX(x[pairs[at + 1]]), this.toY(y[pairs[at + 1]]));
+    }
+    pen.stroke();
+    pen.globalAlpha = Math.min(1, line.opacity * 1.5); // a ring around each answer
+    pen.beginPath();
+    for (let at = 1; at < pairs.length; at += 2) {
+      const [left, top] = [this.toX(x[pairs[at]]), this.toY(y[pairs[at]])];
+      pen.moveTo(left + 5, top);
+      pen.arc(left, top, 5, 0, 2 * Math.PI);
     }
     pen.stroke();
   }

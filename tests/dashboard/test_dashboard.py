@@ -534,7 +534,9 @@ def test_an_area_and_a_point_of_the_address_are_selected(folder: Path) -> None:
     assert len(strange.dataframe) == 0
 
 
-@pytest.mark.parametrize("by", ["type", "outcome", "length (words)", "relevant documents", "MRR@10 after"])
+@pytest.mark.parametrize(
+    "by", ["type", "outcome", "length (words)", "relevant documents", "MRR@10 after", "cluster", "density"]
+)
 def test_a_map_is_coloured_by(folder: Path, by: str) -> None:
     app = page("embeddings.py", run=named(folder, "porsche-mxbai").name, by=by)
     assert app.selectbox(key="by").value == by

@@ -490,7 +490,11 @@ def test_a_selection_in_one_map_marks_the_other_and_survives_sharing(page: Page,
     select_row(page, 0)
     page.wait_for_function("location.search.includes('pick=')")
     page.get_by_text("nearest documents, by the cosine").wait_for()
-    page.keyboard.press("Escape")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Image", exact=True).click()
+    assert (waiting.value.path().read_bytes()[:4], waiting.value.suggested_filename[-7:]) == (b"\x89PNG", "map.png")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.wait_for_function("!location.search.includes('pick=') && !location.search.includes('area=')")
     assert asked == []
     assert page.evaluate("window.hostile") is None
 
@@ -511,7 +515,7 @@ def first_found(canvas: Locator) -> dict[str, float]:
 
 
 def test_a_point_under_the_mouse_is_named_and_opened_by_a_click(page: Page, address: str, whole: Run) -> None:
-    page.goto(f"{address}embeddings?{urlencode({'run': whole.name, 'find': 'q2'})}")
+    page.goto(f"{address}embeddings?{urlencode({'run': whole.name, 'find': 'q2', 'by': 'type'})}")
     settle(page)
     canvas = maps(page).first
     canvas.wait_for()
@@ -520,7 +524,8 @@ def test_a_point_under_the_mouse_is_named_and_opened_by_a_click(page: Page, addr
     canvas.hover(position=first_found(canvas))
     tip = page.locator(".wb-tip")
     tip.wait_for()
-    named = tip.inner_text().split("\n")[0]
+    named, ranks = tip.inner_text().split("\n")[0].split(", ")
+    assert ranks == "rank not found → 1"
     assert named == "query q2"
     canvas.click(position=first_found(canvas))  # looked for again: the map may have taken another width meanwhile
     page.wait_for_function("location.search.includes('pick=')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from large_run import mapped_run
 from workbench.evaluation.projection import Vectors
 from workbench.run import Run
 from workbench.views import map_view as maps
+from workbench.views.clusters import clusters, density
 from workbench.views.map_view import MapView
 from workbench.views.records import QueryOutcome
 
@@ -61,6 +63,33 @@ def test_the_map_of_a_report_has_some_points_of_each_kind(run: Run, view: MapVie
         view.table["id"].iloc[0],
         view.table["id"].iloc[-1],
     )
+
+
+def test_hovering_tells_the_ranks_of_a_query(run: Run, view: MapView) -> None:
+    ranks = [run.per_query("finetune", stage).set_index("query_id")["rank"]["q5"] for stage in ("before", "after")]
+    named = view.names()[view.rows["query", "q5"]].split("\n")[0]
+    assert named == f"query q5, rank {ranks[0]} → {ranks[1]}"
+    assert view.names()[view.rows["document", "d5"]].split("\n")[0] == "document d5"
+    change = view.table.loc[view.rows["query", "q5"], "rank change (halvings)"]
+    assert change == pytest.approx(math.log2(ranks[0] / ranks[1]))
+
+
+def test_clusters_are_found_in_the_full_vectors_and_named_by_their_words() -> None:
+    chance = np.random.default_rng(1)
+    topics = ("wide boot", "loud radio", "green paint")
+    centers = 8 * np.eye(3, 16)
+    array = np.concatenate([center + 0.3 * chance.normal(size=(40, 16)) for center in centers]).astype(np.float32)
+    ids = tuple(f"d{number}" for number in range(120))
+    texts = {key: f"the {topics[number // 40]} again" for number, key in enumerate(ids)}
+    vectors = Vectors(("q",), ids, array[:1], array)
+    found = clusters(vectors, texts)
+    named = [{found[key] for key in ids[start : start + 40] if key in found} for start in (0, 40, 80)]
+    assert [len(each) for each in named] == [1, 1, 1]
+    for names, topic in zip(named, topics, strict=True):
+        assert set(topic.split()) <= set(next(iter(names)).split(", "))
+    near = density(vectors)
+    assert len(near) == 121
+    assert 0.9 < min(near.values()) <= max(near.values()) < 1
 
 
 def test_points_inside_by_hand(view: MapView) -> None:

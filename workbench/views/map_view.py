@@ -6,6 +6,7 @@ from the full vectors, never from the map. Text is cut as in `queries`; it is st
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from workbench.cards.metric_names import metric_name
 from workbench.evaluation.examples import has_examples
 from workbench.evaluation.projection import STAGES, Method, Stage, Vectors, load_map, project
 from workbench.run import Run
+from workbench.views.clusters import clusters, density
 from workbench.views.figures_map import NEUTRAL, MapPoints, picture
 from workbench.views.queries import RESERVED, TEXT_LIMIT, compared_evaluations
 from workbench.views.records import TOP, Hit, QueryOutcome
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 LABEL = 70  # characters of a text on hover
 MANY = 15_000  # points from which there are half as many
+CLUSTERS = ("cluster", "density")  # colorings that need the vectors, see `clusters`
+BEYOND = 200  # what a rank below the depth kept counts as
 IN_REPORT = 1500  # points of each stage in a report, which is drawn without WebGL
 METHODS: tuple[Method, ...] = ("umap", "pca")
 
@@ -38,8 +42,9 @@ class MapView:
     """A stored map with what is known of its points; one row per text, queries after documents."""
 
     table: pd.DataFrame
-    """kind, id, text (empty if the run keeps none), x_before, y_before, x_after, y_after (NaN if not drawn), and the
-    columns named in `colorings`: words of a group (None for none) or numbers (NaN)."""
+    """kind, id, text (empty if the run keeps none), ranks (", rank 3 → 1" of a query), x_before, y_before, x_after,
+    y_after (NaN if not drawn), and the columns named in `colorings`: words of a group (None for none) or numbers
+    (NaN)."""
     colorings: tuple[str, ...]
     rows: dict[tuple[str, str], int]  # (kind, id) -> row
     relevant: dict[int, tuple[int, ...]]  # row of a query -> rows of its relevant documents
@@ -53,11 +58,11 @@ class MapView:
         return str(self.parameters.get("method", "")).upper()
 
     def names(self) -> list[str]:
-        """What each point is, in two lines: kind and id, then the beginning of its text. Still foreign text."""
+        """What each point is, a line each: kind, id and ranks, then the beginning of its text. Still foreign text."""
         limit = LABEL if len(self.table) <= MANY else LABEL // 2
         return [
-            f"{kind} {shorten(key, 40)}" + (f"\n{shorten(text, limit)}" if text else "")
-            for kind, key, text in self.table[["kind", "id", "text"]].itertuples(index=False)
+            f"{kind} {shorten(key, 40)}{ranks}" + (f"\n{shorten(text, limit)}" if text else "")
+            for kind, key, text, ranks in self.table[["kind", "id", "text", "ranks"]].itertuples(index=False)
         ]
 
     def labels(self) -> list[str]:
@@ -78,6 +83,18 @@ class MapView:
             values=cast(Any, table[by].to_numpy(dtype=float)) if numbers else None,
             labels=labels,
         )
+
+    def with_clusters(self, vectors: Vectors) -> MapView:
+        """The map with the colorings of `CLUSTERS`, by the full vectors of one stage."""
+        documents = self.table[self.table["kind"] == "document"]
+        of = clusters(vectors, dict(zip(documents["id"], documents["text"], strict=True)))
+        near = density(vectors)
+        keys = list(zip(self.table["kind"], self.table["id"], strict=True))
+        columns: dict[str, Any] = {
+            CLUSTERS[0]: [of.get(key) if kind == "document" else None for kind, key in keys],
+            CLUSTERS[1]: [near.get(key, float("nan")) for key in keys],
+        }
+        return replace(self, table=self.table.assign(**columns), colorings=(*self.colorings, *CLUSTERS))
 
     def ranges(self) -> tuple[Span, Span] | None:
         """Ranges of x and y with the points of both stages; None if each stage has a map of its own."""
@@ -322,13 +339,17 @@ def _add_colorings(table: pd.DataFrame, queries: pd.DataFrame) -> tuple[str, ...
     def put(name: str, values: Any) -> None:
         table[name] = table["id"].where(table["kind"] == "query").map(pd.Series(values, index=queries.index))
 
-    table["type"] = table["kind"]
+    table["type"], table["ranks"] = table["kind"], ""
     names = ["type"]
     if "rank_before" in queries:
         ranks = queries[["rank_before", "rank_after"]].astype(object)
         pairs = ranks.where(ranks.notna(), None).to_numpy()
+        put("ranks", [f", rank {first or 'not found'} → {last or 'not found'}" for first, last in pairs])
+        table["ranks"] = table["ranks"].fillna("")
         put("outcome", [QueryOutcome("", first, last).outcome for first, last in pairs])
-        names.append("outcome")
+        doublings = ranks.where(ranks.notna(), BEYOND).astype(float).map(math.log2)
+        put("rank change (halvings)", doublings["rank_before"] - doublings["rank_after"])
+        names += ["outcome", "rank change (halvings)"]
     put("relevant documents", queries["relevant"].map(lambda ids: "4 or more" if len(ids) > 3 else str(len(ids))))
     table["length (words)"] = [float(len(text.split())) if text else float("nan") for text in table["text"]]
     names += ["length (words)", "relevant documents"]
