@@ -55,7 +55,7 @@ def no_map(run: Run, evaluation: str) -> None:
         return
     parts.empty(
         "No map yet",
-        "This command makes the map by UMAP in about a minute; with --method pca it takes a second.",
+        "This command makes the map by UMAP in seconds, or by PCA with --method pca.",
         command(run, evaluation),
     )
 
