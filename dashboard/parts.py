@@ -73,6 +73,8 @@ STYLE = """<style>
 .wb-source .wb-gap { opacity: .5; padding-left: 2.2rem; }
 @media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
+STYLE_LIGHT = """<style>[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {
+  color: #5f646a !important; opacity: 1; }</style>"""  # contrast 5.9
 STYLE_DARK = """<style>[data-testid="stMultiSelect"] [data-tag] * { color: #14171a !important; }</style>"""
 TITLES: dict[Stage, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 ABBREVIATIONS = (
@@ -98,7 +100,7 @@ def start(pages: Sequence[Any], about: str) -> None:
     icon = str(Path(__file__).with_name("icon.svg"))
     items: Any = {"About": f"**Card Workbench** {about}"}
     st.set_page_config(page_title="Card Workbench", page_icon=icon, layout="wide", menu_items=items)
-    st.html(STYLE + (STYLE_DARK if dark() else ""))
+    st.html(STYLE + (STYLE_DARK if dark() else STYLE_LIGHT))
     st.logo(icon)
     page = st.navigation(pages, position="hidden")
     if not password.is_open():

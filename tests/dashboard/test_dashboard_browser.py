@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from large_run import mapped_run
 from synthetic_run import SINHALA, made_run
 from tiny import tiny_base, tiny_recipe, tiny_rows
@@ -162,7 +163,22 @@ def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: s
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator('[data-testid="stException"]').count() == 0
     assert page.evaluate("window.hostile") is None
+    assert violations(page) == []
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(500)
+    settle(page)
+    assert violations(page) == []
     assert asked == []
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core calls serious or critical, with the first element of each."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {len(each['nodes'])}, {each['nodes'][0]['html'][:200]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
     assert page.get_by_text("Deploy", exact=True).count() == 0
 
 
