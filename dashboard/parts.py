@@ -47,6 +47,7 @@ STYLE = """<style>
 [data-testid="stMetric"] { padding: .1rem 0; }
 [data-testid="stMetricValue"], [data-testid="stText"] { font-variant-numeric: tabular-nums; }
 [data-testid="stText"] { overflow-wrap: anywhere; }
+[data-testid="stCaptionContainer"] { color: inherit !important; opacity: .78 !important; }
 [data-testid="stButtonGroup"] p::first-letter { text-transform: uppercase; }
 [data-testid="stStatusWidget"]:not(:has([data-testid="stConnectionStatus"])) { display: none; }
 .st-key-pages { position: fixed; top: 1.05rem; left: 4rem; z-index: 999991; width: auto; max-width: 90vw; }
@@ -73,8 +74,6 @@ STYLE = """<style>
 .wb-source .wb-gap { opacity: .5; padding-left: 2.2rem; }
 @media (max-width: 900px) { [data-testid="stMainBlockContainer"] { padding: 4rem 1rem 2rem; } }
 </style>"""
-STYLE_LIGHT = """<style>[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {
-  color: #5f646a !important; opacity: 1; }</style>"""  # contrast 5.9
 STYLE_DARK = """<style>[data-testid="stMultiSelect"] [data-tag] * { color: #14171a !important; }</style>"""
 TITLES: dict[Stage, str] = {"before": "Before: the base model", "after": "After: the trained model"}
 ABBREVIATIONS = (
@@ -100,7 +99,7 @@ def start(pages: Sequence[Any], about: str) -> None:
     icon = str(Path(__file__).with_name("icon.svg"))
     items: Any = {"About": f"**Card Workbench** {about}"}
     st.set_page_config(page_title="Card Workbench", page_icon=icon, layout="wide", menu_items=items)
-    st.html(STYLE + (STYLE_DARK if dark() else STYLE_LIGHT))
+    st.html(STYLE + (STYLE_DARK if dark() else ""))
     st.logo(icon)
     page = st.navigation(pages, position="hidden")
     if not password.is_open():
@@ -216,7 +215,7 @@ def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
         st.markdown(f"**{title}**")
         st.text(sentence)
         if command:
-            st.code(shlex.join(command), language="bash")
+            st.code(shlex.join(command), language="bash", wrap_lines=True)
 
 
 def rankings(sides: Sequence[tuple[str, Sequence[Hit]]], query: str, *, known: bool = True) -> None:

@@ -165,19 +165,20 @@ def test_every_page_in_the_browser(page: Page, address: str, whole: Run, name: s
     assert page.evaluate("window.hostile") is None
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(500)
+    page.reload()
     settle(page)
     assert violations(page) == []
     assert asked == []
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core calls serious or critical, with the first element of each."""
+    """What axe-core calls serious or critical, with the first element of each and how to fix it."""
     found = Axe().run(page).response["violations"]
     return [
-        f"{each['id']}: {len(each['nodes'])}, {each['nodes'][0]['html'][:200]}"
+        f"{each['id']}: {node['html'][:120]} in {node['target'][0][-120:]}; {node['failureSummary'][-160:]}"
         for each in found
         if each["impact"] in ("serious", "critical")
+        for node in each["nodes"][:1]
     ]
     assert page.get_by_text("Deploy", exact=True).count() == 0
 
