@@ -250,7 +250,7 @@ def show(run: Run, row: Any) -> None:
     parts.fragment(explore_map, run, evaluation, options[named])
     if not any(method == "umap" for method, _ in stored):
         st.caption("This map is by PCA. This command adds one by UMAP:")
-        st.code(" ".join(command(run, evaluation)), language="bash")
+        parts.shell(command(run, evaluation))
 
 
 parts.page_of_a_run("Maps of queries and documents before and after training.", "Embeddings", show)

@@ -1,7 +1,6 @@
 """Overview: every run with its verdict, its main metric before and after, and the change."""
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +87,7 @@ def troubles(rows: Sequence[RunRow]) -> None:
                 st.text(f"{row.name}: {why}")
             if row.status == "interrupted":
                 command = ["workbench", "train", "--resume", row.name, "--runs", str(cached.runs_folder())]
-                st.code(shlex.join(command), language="bash")
+                parts.shell(command)
 
 
 def untried(rows: Sequence[RunRow]) -> None:
@@ -98,7 +97,7 @@ def untried(rows: Sequence[RunRow]) -> None:
     if left:
         with st.expander(f"Cards without a run here ({len(left)})"):
             for card in left:
-                st.code(shlex.join(["workbench", "reproduce", card, "--runs", str(cached.runs_folder())]), "bash")
+                parts.shell(["workbench", "reproduce", card, "--runs", str(cached.runs_folder())])
 
 
 def filtered(rows: Sequence[RunRow]) -> list[RunRow]:

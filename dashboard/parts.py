@@ -209,13 +209,18 @@ def problem(title: str, detail: str) -> None:
         st.text(detail)
 
 
+def shell(command: Sequence[str]) -> None:
+    """A command, in as many lines as it takes."""
+    st.code(shlex.join(command), language="bash", wrap_lines=True)
+
+
 def empty(title: str, sentence: str, command: Sequence[str] = ()) -> None:
     """An empty state, with the command that fills it."""
     with st.container(border=True, gap="xsmall"):
         st.markdown(f"**{title}**")
         st.text(sentence)
         if command:
-            st.code(shlex.join(command), language="bash", wrap_lines=True)
+            shell(command)
 
 
 def rankings(sides: Sequence[tuple[str, Sequence[Hit]]], query: str, *, known: bool = True) -> None:
