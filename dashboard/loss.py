@@ -15,7 +15,7 @@ from workbench.errors import WorkbenchError
 from workbench.run import Run
 from workbench.views import overview
 from workbench.views.alerts import ENDED, Alert, alerts
-from workbench.views.figures_loss import Along, Curve, axis_of, is_noisy, loss_curves, loss_differences
+from workbench.views.figures_loss import Along, Curve, axis_of, is_noisy, loss_curves, loss_differences, stacked
 from workbench.views.log_tail import checkpoint_steps, logged_names, training_row_count
 from workbench.views.loss_curves import Axis, best_kept, from_start
 from workbench.views.theme import CONFIG, Role
@@ -42,6 +42,8 @@ MARKS = {
 }
 """How the name of a trace ends -> what its marks mean."""
 Auto = Literal["auto"]
+MOST_NAMED = 5  # runs with a color and a line of the legend each; more have those of their card and variant
+PANELS_HELP = "Learning rate, gradient norm, and validation below; all zoom together"
 X: tuple[Along | Auto, ...] = ("auto", "step", "epoch", "rows", "time")
 AXES: dict[Along, Axis] = {"step": "steps", "epoch": "epochs", "rows": "rows", "time": "seconds"}
 X_HELP = (
@@ -140,21 +142,50 @@ def sentences(said: dict[str, tuple[str, ...]]) -> list[str]:
     return shared + [f"{name}: {each}" for name, theirs in said.items() for each in theirs if each not in shared]
 
 
+def groups_of(runs: Sequence[Run]) -> dict[str, str]:
+    """Name of a run in the legend -> its card and variant."""
+    rows = [cached.row(run) for run in runs]
+    names = overview.short_names(rows)
+    return {names[row.name]: f"{row.card or row.name}, {row.variant or 'unknown'}" for row in rows}
+
+
+def panel_names(runs: Sequence[Run], key: str) -> list[str]:
+    """The quantities below that of the figure: rate, gradient norm, and the main metric of a validation."""
+    there = {name for run in runs for name in names_logged(run)}
+    main = next((name for name in sorted(there) if name.endswith("ndcg@10") or "spearman" in name), None)
+    return [name for name in ("loss", "learning_rate", "grad_norm", main) if name in there | {"loss"} and name != key]
+
+
 Drawn = tuple[Any, tuple[str, ...], list[str]]
 
 
 @st.cache_data(max_entries=40, show_spinner=False)
 def drawn(
-    paths: Sequence[str], key: str, asked: Along | Auto, with_card: bool, look: dict[str, Any], files: cached.Identity
+    paths: Sequence[str],
+    key: str,
+    asked: Along | Auto,
+    with_card: bool,
+    panels: bool,
+    look: dict[str, Any],
+    files: cached.Identity,
 ) -> Drawn:
     """The figure (None if nothing is logged), what its marks mean, and sentences on the cards' curves.
 
     `look` are arguments of `loss_curves`.
     """
-    along, found, said = on_axis([Run(Path(path)) for path in paths], key, asked, with_card)
+    runs = [Run(Path(path)) for path in paths]
+    along, found, said = on_axis(runs, key, asked, with_card)
     if not any(each.points(each.values, along)[0] for each in found):
         return None, (), said
+    look |= {"groups": groups_of(runs) if len(runs) > MOST_NAMED else None}
     figure = loss_curves(found, x=along, quantity=quantity(key), height=520, **look)
+    if panels:
+        shown = [figure]
+        for other in panel_names(runs, key):
+            each = curves(runs, other, along, with_card=False)[0]
+            if any(one.points(one.values, along)[0] for one in each):
+                shown.append(loss_curves(each, x=along, quantity=quantity(other), **{**look, "mark_spikes": False}))
+        figure = stacked(shown, dark=look["dark"])
     marks = [word for end, word in MARKS.items() if any(str(trace.name).endswith(end) for trace in figure.data)]
     kept = ["dotted line: the checkpoint kept"] if any(each.kept is not None for each in found) else []
     return figure, (*marks, *kept), said
@@ -189,7 +220,9 @@ def show(runs: Sequence[Run]) -> None:
     files = cached.identity(*(file for run in runs for file in files_of(run)))
     paths = [str(run.path) for run in runs]
     try:
-        figure, marks, said = drawn(paths, key, along, st.session_state["with_card"], look, files)
+        figure, marks, said = drawn(
+            paths, key, along, st.session_state["with_card"], st.session_state["panels"], look, files
+        )
     except WorkbenchError as error:
         parts.problem("A run cannot be read.", str(error))
         return
@@ -242,6 +275,7 @@ def controls(runs: Sequence[Run]) -> None:
         address.choice(
             st.selectbox, "Smoothing", list(SMOOTHING), key="smooth", width=180, help=help, disabled=not noisy
         )
+        address.choice(st.toggle, "Panels", key="panels", default=False, help=PANELS_HELP)
         address.choice(st.toggle, "Log scale", key="log", default=False)
         address.choice(st.toggle, "The card's curve", key="with_card", default=True)
         address.choice(

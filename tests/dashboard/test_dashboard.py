@@ -372,6 +372,14 @@ def test_two_runs_are_compared_query_by_query(folder: Path) -> None:
     assert agreement["Value"].tolist()[:3] == pytest.approx([1, 1, 0])
 
 
+def test_the_panels_of_a_training_are_below_each_other(folder: Path) -> None:
+    app = page("loss.py", runs=named(folder, "porsche-mxbai").name)
+    assert "yaxis2" not in app.get("plotly_chart")[0].proto.spec
+    app.toggle(key="panels").set_value(True).run()
+    spec = json.loads(app.get("plotly_chart")[0].proto.spec)
+    assert "Learning rate" in spec["layout"]["yaxis2"]["title"]["text"]
+
+
 def test_loss_curves_of_two_runs_and_their_card(folder: Path) -> None:
     runs = [named(folder, "porsche-mxbai").name, named(folder, "porsche-mxbai", "corrected").name]
     app = page("loss.py", runs=runs)

@@ -358,3 +358,25 @@ def test_axes_have_no_prefixes_for_small_numbers():
 
 def theme_of(figure):
     return figure.layout.template.layout
+
+
+def test_panels_share_their_axis_and_their_legend() -> None:
+    loss = figures_loss.loss_curves([curve()], quantity="Loss")
+    rate = figures_loss.loss_curves([curve(values=[1e-5, 2e-5, 1e-5])], quantity="Learning rate")
+    made = figures_loss.stacked([loss, rate])
+    assert {trace.xaxis for trace in made.data} == {"x"}  # so that they zoom together
+    assert {trace.yaxis for trace in made.data} == {"y", "y2"}
+    assert [made.layout.yaxis.title.text, made.layout.yaxis2.title.text] == ["Loss", "Learning rate"]
+    assert made.layout.yaxis.domain[0] > made.layout.yaxis2.domain[1]
+    assert made.layout.hoversubplots == "axis"
+    assert sum(trace.showlegend for trace in made.data) == 1
+
+
+def test_many_runs_have_a_color_and_a_line_of_the_legend_for_each_group() -> None:
+    runs = [curve(name=f"run {number}", role="other") for number in range(6)]
+    groups = {run.name: "corrected" if number % 2 else "as written" for number, run in enumerate(runs)}
+    made = figures_loss.loss_curves(runs, groups=groups)
+    lines = [trace for trace in made.data if trace.x[0] is not None]
+    assert [trace.name for trace in made.data if trace.showlegend is not False] == ["as written", "corrected"]
+    assert [trace.name for trace in lines] == [run.name for run in runs]  # for the hover
+    assert len({trace.line.color for trace in lines}) == 2

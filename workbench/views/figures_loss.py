@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from workbench.views.loss_curves import Curves
 
 Along = Literal["step", "epoch", "rows", "time"]
+PANEL_HEIGHT = 210  # pixels
+PANEL_GAP = 0.05  # between two panels, of the height of all
 
 
 @dataclass(frozen=True)
@@ -162,22 +164,31 @@ def loss_curves(
     quantity: str = "Loss (as the trainer logs it)",
     dark: bool = False,
     height: int = HEIGHT,
+    groups: Mapping[str, str] | None = None,
 ) -> Figure:
     """Training and validation loss of runs and of their card over steps, epochs, rows, or minutes.
 
     The raw line stays visible under the smoothed one. `smoothing` is the weight of `smooth`, None for
-    `smoothing_weight`. A cross marks a value that is not finite; `mark_spikes` marks what `spikes` finds.
+    `smoothing_weight`. A cross marks a value that is not finite; `mark_spikes` marks what `spikes` finds. `groups`
+    (name of a run -> its group) give many runs a color and a legend entry for each group; the hover names the run.
     """
     colors = palette(dark=dark)
     traces: list[Trace] = []
     others = 0
+    named = list(dict.fromkeys((groups or {}).values()))
     for run in runs:
-        color = colors.role(run.role, others)
+        group = (groups or {}).get(run.name)
+        color = colors.role(run.role, others) if group is None else colors.role("other", named.index(group))
         others += run.role == "other"
-        traces += _training(run, x, color, smoothing, points, log)
-        traces += _validation(run, x, color, points, log)
-        traces += _marks(run, x, colors, color, log, mark_spikes)
-        traces += _not_finite(run, x, colors.worse, log)
+        drawn = _training(run, x, color, smoothing, points, log)
+        drawn += _validation(run, x, color, points, log)
+        drawn += _marks(run, x, colors, color, log, mark_spikes)
+        drawn += _not_finite(run, x, colors.worse, log)
+        traces += [each if group is None else {**each, "legendgroup": group, "showlegend": False} for each in drawn]
+    for place, group in enumerate(named):
+        marker = {"color": colors.role("other", place), "size": 9}
+        line = {"x": [None], "y": [None], "mode": "lines+markers", "marker": marker}
+        traces.append({**line, "name": plain(group, 60), "legendgroup": group})
     y_axis = {"type": "log"} if log else {"rangemode": "tozero"}
     title = quantity + (", log scale" if log else "")
     figure = figure_of(traces, x=X_TITLES[x], y=title, dark=dark, height=height, yaxis=y_axis)
@@ -185,6 +196,30 @@ def loss_curves(
     for run in runs:
         _mark_kept(figure, run, x, end, colors)
     return figure
+
+
+def stacked(figures: Sequence[Figure], *, dark: bool = False, height: int = PANEL_HEIGHT) -> Figure:
+    """Figures over the same quantity, one below the other: they zoom and hover together, with one legend.
+
+    `height` is that of one panel, in pixels.
+    """
+    count, gap = len(figures), PANEL_GAP
+    share = (1 - gap * (count - 1)) / count
+    traces, axes, seen = [], dict[str, Any](), set[str]()
+    for place, figure in enumerate(figures, 1):
+        end = "" if place == 1 else str(place)
+        top = 1 - (place - 1) * (share + gap)
+        axes[f"yaxis{end}"] = figure.layout.yaxis.to_plotly_json() | {"domain": [max(top - share, 0), top]}
+        for trace in figure.data:
+            shown = trace.showlegend is not False and trace.name not in seen
+            seen |= {str(trace.name)} if shown else set()
+            trace.update(xaxis="x", yaxis=f"y{end}", showlegend=shown, legendgroup=trace.legendgroup or trace.name)
+            traces.append(trace)
+    title = figures[0].layout.xaxis.title.text
+    made = figure_of(traces, x=title, y="", dark=dark, height=height * count + 90, **axes)
+    made.update_layout(hovermode="x", hoversubplots="axis")
+    made.update_xaxes(anchor=f"y{count if count > 1 else ''}")
+    return made
 
 
 def loss_differences(
