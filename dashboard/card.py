@@ -3,6 +3,7 @@
 from itertools import count
 from typing import TYPE_CHECKING
 
+import actions
 import address
 import cached
 import pandas as pd
@@ -175,7 +176,8 @@ def recipe_view(card: "Card", written: "Recipe | None", corrected: "Recipe | Non
             )
 
 
-def show(card: "Card") -> None:
+def show(card: "Card", place: str | None = None) -> None:
+    """The card; `place` is what names it in a command, if anything does."""
     audit, written, corrected, why = cached.understood(card)
     with st.container(border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -185,6 +187,8 @@ def show(card: "Card") -> None:
                 if count:
                     st.badge(f"{count} {severity}{'s' * (count > 1)}", color=color, icon=icon)  # type: ignore[arg-type]
         st.text(card_facts.missing_facts(audit))
+        if place is not None:
+            actions.run_form(place)
     view = parts.views(VIEWS)
     if view == "findings":
         findings(card, audit)
@@ -243,9 +247,9 @@ if gone:
         "This card was dropped in another session.", "A dropped card is not stored; drop the README.md again."
     )
 elif identity:
-    show(cached.hub_card(*identity.strip().partition("@")[::2]))
+    show(cached.hub_card(*identity.strip().partition("@")[::2]), None if "@" in identity else identity.strip())
 elif picked in dropped:
-    show(cached.dropped_card(dropped[picked], picked.removeprefix("dropped ").removesuffix(".md")))
+    show(cached.dropped_card(dropped[picked], picked.removeprefix("dropped ").removesuffix(".md")))  # it has no path
 elif parts.gone("card", names, "card"):
     pass
 elif picked is not None:
@@ -253,8 +257,8 @@ elif picked is not None:
         found = find_run(runs, picked.removeprefix("run "))
         of_run = cached.card_of(found) if found is not None else None
         if of_run is not None:
-            show(of_run)
+            show(of_run, str(found.path) if found is not None else None)
     else:
-        show(cached.shipped_card(picked))
+        show(cached.shipped_card(picked), picked)
 else:
     parts.empty("No card chosen", "Choose a card, name one of the Hub, or drop a README.md.")

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import actions
 import address
 import cached
 import pandas as pd
@@ -385,6 +386,8 @@ def show(run: Run, others: Sequence[Run]) -> None:
     if others:
         each_run([run, *others], found.unit)
     verdict(found)
+    if not others:
+        actions.keep_comparison(run)
     numbers(found, run, others)
     if others:
         rankings(found)

@@ -8,6 +8,7 @@ import json
 from functools import partial
 from typing import Any
 
+import actions
 import address
 import cached
 import pandas as pd
@@ -58,6 +59,7 @@ def no_map(run: Run, evaluation: str) -> None:
         "This command makes the map by UMAP in seconds, or by PCA with --method pca.",
         command(run, evaluation),
     )
+    actions.make_map(run, evaluation)
 
 
 def nothing_mapped(run: Run) -> tuple[str, str]:
@@ -251,6 +253,7 @@ def show(run: Run, row: Any) -> None:
     if not any(method == "umap" for method, _ in stored):
         st.caption("This map is by PCA. This command adds one by UMAP:")
         parts.shell(command(run, evaluation))
+        actions.make_map(run, evaluation)
 
 
 parts.page_of_a_run("Maps of queries and documents before and after training.", "Embeddings", show)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import actions
 import address
 import cached
 import parts
@@ -206,6 +207,7 @@ def notices(runs: Sequence[Run]) -> None:
             with st.container(horizontal=True, gap="small"):
                 st.markdown(":orange[:material/warning:]", width="content")
                 st.text(f"{names[run.name]}: {sentence}" if len(runs) > 1 else sentence)
+        actions.of_a_run(run)
 
 
 def show(runs: Sequence[Run]) -> None:

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from synthetic_run import HOSTILE, KOREAN, SINHALA, made_item_run, made_run
 from workbench.audit.rules import audit
 from workbench.cards.card_json import card_to_dict
 from workbench.cards.read import read_card
-from workbench.run import Run, RunWriter, list_runs, write_json
+from workbench.run import Run, RunWriter, list_runs, this_process, write_json
 from workbench.run_notes import notes_path, read_query_notes, write_notes, write_query_notes
 from workbench.views import map_view as maps
 from workbench.views import theme
@@ -805,3 +806,47 @@ def test_a_dashboard_with_a_password_shows_nothing_without_it(folder: Path, monk
     app.text_input[0].set_value("open sesame").run()
     assert "This is not the password." not in texts(app)
     assert any(title.value != "Card Workbench" for title in app.title)
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    """A server for this machine only."""
+    before = get_option("server.address")
+    set_option("server.address", "127.0.0.1")
+    yield
+    set_option("server.address", before)
+
+
+def pressed(app: AppTest, key: str) -> AppTest:
+    return app.button(key=key).click().run()
+
+
+@pytest.mark.usefixtures("here")
+def test_buttons_act_after_a_second_click_and_only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(tmp_path, verdict=None)
+    start(tmp_path, monkeypatch)
+    assert not run.file("comparison").exists()
+    pressed(page("compare.py", run=run.name), "keep")
+    assert run.comparison() is not None
+    assert [button.key for button in page("compare.py", run=run.name).button if button.key == "keep"] == []
+    RunWriter(run.path).update(status="running", process=this_process())
+    pressed(page("loss.py", runs=run.name), f"stop {run.name}")
+    assert run.has_stop_request()
+    monkeypatch.setattr(sys, "argv", ["app.py", str(tmp_path), "--read-only"])
+    assert [button.key for button in page("loss.py", runs=run.name).button if "stop" in str(button.key)] == []
+
+
+@pytest.mark.usefixtures("here")
+def test_a_training_is_started_as_the_command_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(tmp_path, monkeypatch)
+    app = page("card.py", card="porsche-mxbai")
+    app.text_input(key="train base").set_value("bundled:nothing")
+    app.number_input(key="train steps").set_value(3)
+    app.run()
+    words = next(block.value for block in app.code if "reproduce" in block.value)
+    assert words == (
+        f"workbench reproduce porsche-mxbai --base bundled:nothing --max-steps 3 --runs {tmp_path} --quiet"
+    )
+    pressed(app, "start train")
+    assert "expected 'bundled:minilm'" in texts(app)  # the command's own sentence
+    assert list_runs(tmp_path) == []
