@@ -1,6 +1,6 @@
 """The dashboard: what training changed, in a browser. Start it with `workbench dashboard [RUNS_FOLDER]`.
 
-Each page is a file that only lays out; `parts` is what they share, and `cached` reads. Nothing writes to a run folder;
+Each page is a file that only lays out; `parts` is what they share, `cached` reads, and `actions` acts when asked twice;
 the notes of runs are beside them, see `workbench/run_notes.py`.
 """
 
