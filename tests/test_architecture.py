@@ -30,7 +30,7 @@ BUDGET = {
     "models": 2_882,
     "evaluation": 6_010,
     "training": 3_845,
-    "views": 4_251,
+    "views": 4_286,
     "report": 1_697,
     "pipeline": 180,
     "notebook": 928,
