@@ -179,7 +179,7 @@ def test_stages_are_in_order_and_the_main_metric_is_shown(tmp_path: Path) -> Non
 
 
 def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"expected 'evaluations/test/queries.parquet' in the run folder"):
+    with pytest.raises(RunError, match="expected the queries of 'test' in run"):
         Run(made(tmp_path).path).per_query("test", "before")
 
 

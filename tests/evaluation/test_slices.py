@@ -204,6 +204,6 @@ def test_ids_with_blanks_are_refused_by_trec(tmp_path: Path) -> None:
 
 def test_an_unknown_format_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="expected a format of trec, json, csv, parquet or model, found 'xml'; choose one"
+        DataError, match="expected a format of trec, json, csv, parquet, model or zip, found 'xml'; choose one"
     ):
         export(run, "test", to=tmp_path, format="xml")
