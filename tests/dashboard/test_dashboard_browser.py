@@ -346,6 +346,8 @@ def test_a_run_gets_an_alias_and_goes_to_the_trash(page: Page, address: str, fol
     row = run_row(page, run)
     row.click()
     page.wait_for_function("location.search.includes('run=')")
+    settle(page)
+    page.wait_for_timeout(500)  # the row that was opened is drawn once more
     page.get_by_label("Alias").fill("<b>tried</b>")
     page.get_by_label("Tags, with commas").fill("demo, wrong")
     page.get_by_role("button", name="Save").click()
