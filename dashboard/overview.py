@@ -41,6 +41,7 @@ def act() -> None:
         for run in named:
             if did["what"] == "delete":
                 st.toast(f"Moved to {escape(delete(run))}")
+                address.write(run=None)
             elif did["what"] == "archive":
                 write_notes(run, archived=did["archived"])
             else:

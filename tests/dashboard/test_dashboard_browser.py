@@ -355,6 +355,8 @@ def test_a_run_gets_an_alias_and_goes_to_the_trash(page: Page, address: str, fol
     assert read_notes(run) == Notes("<b>tried</b>", ("demo", "wrong"))
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Move this run to the trash folder").click()
+    page.wait_for_function("!location.search.includes('run=')")
+    page.reload()
     page.get_by_text("No run fits the filter.").wait_for()
     assert not run.path.exists()
     assert (folder / ".workbench" / "trash" / run.name / "run.json").is_file()
