@@ -29,7 +29,7 @@ BUDGET = {
     "data": 2_266,
     "models": 2_882,
     "evaluation": 6_010,
-    "training": 3_845,
+    "training": 3_844,
     "views": 4_286,
     "report": 1_697,
     "pipeline": 180,

@@ -301,6 +301,7 @@ def hub(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ]
     splits = {"validation": pairs[:20], "test": pairs[20:]}
     cached_dataset(tmp_path / "datasets", "sentence-transformers/stsb", {"default": splits})
+    cached_dataset(tmp_path / "datasets", "mteb/cars-sts", {"default": {"test": pairs}})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     cached_model(tmp_path / "hub", place / "model", "acme/cars-embed")
     return "acme/cars-embed"
@@ -340,6 +341,13 @@ def test_sets_that_the_card_names_are_found_and_so_is_the_hub_s_model(place: Pat
     word, sentence = verdict(verify(hub, card(other, front_matter=front), runs=tmp_path / "runs", progress=False))
     assert word == "differs"
     assert "Measured on the test split of sentence-transformers/stsb, the numbers of sts-dev are the card's" in sentence
+
+
+def test_a_set_that_is_named_by_its_id_is_found(place: Path, tmp_path: Path, hub: str) -> None:
+    sts = replace(reported(correlations(place, slice(0, 48)), "mteb/cars-sts"), main_metric="spearman_cosine")
+    run = verify(hub, card(replace(sts, evaluator="EmbeddingSimilarityEvaluator")), runs=tmp_path / "r", progress=False)
+    assert verdict(run)[0] == "reproduced exactly"
+    assert [each["why"] for each in run.record["examples"].values()] == ["The card names it: mteb/cars-sts."]
 
 
 def test_a_named_set_that_is_not_here_is_said(place: Path, tmp_path: Path) -> None:

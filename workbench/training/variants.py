@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from workbench.cards.metric_names import LIBRARY_SIMILARITIES
@@ -61,8 +61,7 @@ def likely_causes(
         return []
     first = min(differ, key=lambda name: _size(differ[name][0]))
     task, theirs = differ[first]
-    ways = [*_ways(task, recipe, model), *_other_parts(first, task, run, recipe, measured, model)]
-    for words, measure in ways:
+    for words, measure in chain(_ways(task, recipe, model), _other_parts(first, task, run, recipe, measured, model)):
         if not _fits(measure(task), theirs, noise):
             continue
         rest = [each for name, each in differ.items() if name != first]
